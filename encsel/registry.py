@@ -1,0 +1,62 @@
+"""Finds encoders and metrics: one file each in their package, or a third party's entry point."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from importlib.metadata import entry_points
+from types import ModuleType
+
+from encsel.core import EncoderFamily, Metric, Modality
+from encsel.errors import EncoderFailed, UsageError, nearest
+
+ENCODER_GROUP = "encsel.encoders"
+
+
+def _modules(package: str) -> list[ModuleType]:
+    found = importlib.import_module(package)
+    return [importlib.import_module(f"{package}.{m.name}") for m in sorted(pkgutil.iter_modules(found.__path__))]
+
+
+@cache
+def encoder_families() -> dict[str, EncoderFamily]:
+    """Every known encoder by name: the files of `encsel.encoders`, then entry points of third parties.
+
+    Raises:
+        EncoderFailed: a plug-in does not import, is no EncoderFamily, or takes a name that is taken.
+    """
+    families = {m.ENCODER.name: m.ENCODER for m in _modules("encsel.encoders")}
+    for point in entry_points(group=ENCODER_GROUP):
+        where = f"The encoder plug-in {point.name!r} ({point.value})"
+        try:
+            family = point.load()
+        except Exception as error:
+            raise EncoderFailed(f"{where} does not import: {error}. Repair or uninstall it.") from error
+        if not isinstance(family, EncoderFamily):
+            raise EncoderFailed(f"{where} is a {type(family).__name__}; an encsel.core.EncoderFamily is needed.")
+        if families.setdefault(family.name, family) is not family:
+            raise EncoderFailed(f"{where} is named {family.name!r}, which is taken. Rename or uninstall it.")
+    return families
+
+
+def encoder_family(name: str, modality: Modality) -> EncoderFamily:
+    """The encoder of that name and modality.
+
+    Raises:
+        UsageError: no such encoder; names the nearest.
+    """
+    families = encoder_families()
+    of_modality = [f.name for f in families.values() if f.modality == modality]
+    if name not in families:
+        raise UsageError(f"No {modality} encoder is named {name!r}. {nearest(name, of_modality)}")
+    if families[name].modality != modality:
+        other = families[name].modality
+        raise UsageError(f"{name!r} is a {other} encoder; give it with --{other}. {nearest(name, of_modality)}")
+    return families[name]
+
+
+@cache
+def metrics() -> dict[str, Metric]:
+    """Every metric by name, from the files of `encsel.metrics`."""
+    return {metric.name: metric for module in _modules("encsel.metrics") for metric in module.METRICS}
