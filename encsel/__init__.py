@@ -1,0 +1,28 @@
+"""Rank pretrained face and voice encoder pairs by predicted cross-modal EER from a small calibration set."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from encsel.ranking import RankReport, rank
+    from encsel.regression import Card, fit, load_card
+
+# Imported on first use, so that `import encsel` and `encsel --help` stay instant.
+_HOMES = {
+    "rank": "encsel.ranking",
+    "RankReport": "encsel.ranking",
+    "Card": "encsel.regression",
+    "fit": "encsel.regression",
+    "load_card": "encsel.regression",
+}
+__all__ = ["Card", "RankReport", "fit", "load_card", "rank"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'encsel' has no attribute {name!r}")

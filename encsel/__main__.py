@@ -1,0 +1,5 @@
+"""`python -m encsel` is `encsel`."""
+
+from encsel.cli import main
+
+main()

@@ -1,0 +1,175 @@
+"""The embedding cache: private files, written whole or not at all, verified before use.
+
+Layout: ROOT/<encoder key>/<hash>.npz, each a batch of vectors keyed by the hash of the sample's content, named by the
+hash of its own bytes; ROOT/<encoder key>/encoder.json says what the key stands for. Processes never write the same
+file, so they need no locks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encsel.core import Vectors
+from encsel.errors import UsageError
+from encsel.files import TEMPORARY_PREFIX, write_private
+from encsel.signature import canonical, digest
+
+FLUSH_SAMPLES = 256
+FLUSH_SECONDS = 2.0
+STALE_SECONDS = 3600
+_KEY = re.compile("[0-9a-f]{32}")
+_MARK = "CACHEDIR.TAG"
+_MARK_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by encsel. Holds embeddings of people.\n"
+
+
+def default_root() -> Path:
+    """$ENCSEL_CACHE, or encsel/ in the user's cache folder."""
+    own = os.environ.get("ENCSEL_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "encsel"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the cache holds for one encoder."""
+
+    key: str
+    encoder: str
+    n_samples: int
+    n_bytes: int
+
+
+class Shelf:
+    """The cached vectors of one encoder; `root` None keeps nothing beyond this run."""
+
+    def __init__(self, root: Path | None, description: Mapping[str, Any], dim: int) -> None:
+        self._folder = root / digest(description)[:32] if root is not None else None
+        self._description, self._dim = description, dim
+        self._vectors: dict[str, Vectors] = {}
+        self._unsaved: list[str] = []
+        self._saved_at = time.monotonic()
+        self.n_damaged = 0
+        self.write_error: str | None = None
+        if self._folder is not None and self._folder.is_dir():
+            self._load(self._folder)
+
+    def get(self, content_hash: str) -> Vectors | None:
+        return self._vectors.get(content_hash)
+
+    def put(self, content_hash: str, vector: Vectors) -> None:
+        """Keep one vector; written out now and then, and by `flush`."""
+        self._vectors[content_hash] = vector
+        self._unsaved.append(content_hash)
+        if len(self._unsaved) >= FLUSH_SAMPLES or time.monotonic() - self._saved_at > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is not on disk yet. A disk that refuses is remembered in `write_error`, not raised."""
+        if self._folder is None or not self._unsaved or self.write_error:
+            return
+        buffer = io.BytesIO()
+        keys = np.frombuffer(b"".join(bytes.fromhex(key) for key in self._unsaved), dtype=np.uint8)
+        np.savez(buffer, keys=keys.reshape(-1, 32), vectors=np.stack([self._vectors[key] for key in self._unsaved]))
+        content = buffer.getvalue()
+        try:
+            _prepare(self._folder.parent)
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            if not (self._folder / "encoder.json").exists():
+                write_private(self._folder / "encoder.json", canonical(self._description).encode())
+            write_private(self._folder / f"{hashlib.sha256(content).hexdigest()}.npz", content)
+        except OSError as error:
+            self.write_error = error.strerror or str(error)
+            return
+        self._unsaved.clear()
+        self._saved_at = time.monotonic()
+
+    def _load(self, folder: Path) -> None:
+        for path in sorted(folder.glob("*.npz")):
+            try:
+                batch = _verified(path, self._dim)
+            except OSError:
+                continue  # purged by another process, or not ours to read: computed again
+            if batch is None:
+                self.n_damaged += 1
+                path.unlink(missing_ok=True)
+                continue
+            self._vectors.update(batch)
+        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):  # left by a killed process
+            try:
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    path.unlink(missing_ok=True)
+            except OSError:
+                continue
+
+
+def entries(root: Path) -> list[Entry]:
+    """What the cache holds, an entry per encoder and setting."""
+    found = []
+    for folder in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []:
+        files = [p for p in folder.iterdir() if p.is_file()]
+        try:
+            name = str(json.loads((folder / "encoder.json").read_text())["name"])
+        except (OSError, ValueError, KeyError, TypeError):
+            name = "unknown"
+        batches = [_verified(p, None) for p in files if p.suffix == ".npz"]
+        n_samples = len(set().union(*(b.keys() for b in batches if b)))
+        found.append(Entry(folder.name, name, n_samples, sum(p.stat().st_size for p in files)))
+    return found
+
+
+def purge(root: Path, encoder: str | None = None) -> list[Entry]:
+    """Remove everything, or one encoder's vectors, and return what was removed.
+
+    Raises:
+        UsageError: `root` was not made by encsel.
+    """
+    if not root.exists():
+        return []
+    if not (root / _MARK).is_file() and any(root.iterdir()):
+        raise UsageError(f"{root} holds files but no {_MARK} of encsel; it is no encsel cache and is left alone.")
+    gone = [entry for entry in entries(root) if encoder in (None, entry.encoder)]
+    for entry in gone:
+        shutil.rmtree(root / entry.key)
+    if encoder is None:
+        shutil.rmtree(root)
+    return gone
+
+
+def _prepare(root: Path) -> None:
+    if not root.exists():
+        root.mkdir(parents=True, mode=0o700, exist_ok=True)
+    if not (root / _MARK).exists():
+        # Another process may be making the same cache at this moment; anything else is somebody's own folder.
+        names = [p.name for p in root.iterdir()]
+        if not all(name == _MARK or name.startswith(TEMPORARY_PREFIX) or _KEY.fullmatch(name) for name in names):
+            raise OSError(f"{root} holds other files; an empty or new folder is needed for the cache")
+        root.chmod(0o700)
+        write_private(root / _MARK, _MARK_TEXT.encode())
+
+
+def _verified(path: Path, dim: int | None) -> dict[str, Vectors] | None:
+    """The vectors of one file by content hash; None when it is not what was written."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != path.stem:
+        return None
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        keys: NDArray[np.uint8] = archive["keys"]
+        vectors: Vectors = archive["vectors"]
+    if dim is not None and vectors.shape[1:] != (dim,):
+        return None
+    return {bytes(key).hex(): vector for key, vector in zip(keys, vectors, strict=True)}

@@ -1,0 +1,201 @@
+"""A calibration set: the same people in face and voice, checked once, joined by identity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from encsel import layouts, vectors
+from encsel.core import MODALITIES, Embeddings, Modality, Sample, Skipped
+from encsel.errors import BadCalibration
+from encsel.sampling import limit_rows, pick
+
+MAX_SKIPPED = 0.05
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was found on disk, before any encoder ran.
+
+    Attributes:
+        layout: which layout was recognised, in words.
+        identities: people with samples in both modalities, sorted.
+        samples: media files of these people; empty when the set holds embeddings.
+        embeddings: ready embeddings of these people; empty when the set holds media.
+        skipped: rows of embedding files that could not be used.
+        notes: what the user should know about the set.
+    """
+
+    root: Path
+    layout: str
+    identities: tuple[str, ...]
+    samples: tuple[Sample, ...] = ()
+    embeddings: tuple[Embeddings, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+
+def open_calibration(
+    root: Path,
+    *,
+    identities: int | None = None,
+    samples_per_identity: int | None = None,
+    seed: int = 0,
+    max_skipped: float = MAX_SKIPPED,
+) -> Calibration:
+    """Recognise the layout of `root` and list its samples, or load its embeddings.
+
+    Args:
+        root: a folder, or a manifest CSV.
+        identities: keep this many people, chosen by `seed`.
+        samples_per_identity: keep at most this many samples a person and modality, chosen by `seed`.
+        max_skipped: largest share of unusable rows in an embeddings file.
+    Raises:
+        BadCalibration: missing, unknown layout, one modality missing, no common identities, or too many unusable rows.
+    """
+    if not root.exists():
+        raise BadCalibration(f"{root} does not exist. Give the folder of a calibration set or its manifest CSV.")
+    if root.is_file() and root.suffix.lower() != ".csv":
+        raise BadCalibration(f"{root} is a {root.suffix or 'plain'} file; a folder or a manifest CSV is needed.")
+    files = _embedding_files(root)
+    if files is not None:
+        return _open_embeddings(root, files, identities, samples_per_identity, seed, max_skipped)
+    listing = layouts.recognise(root)
+    if listing is None:
+        raise BadCalibration(
+            f"{root} has no layout that encsel knows; it holds {_glimpse(root)}. Known:\n{layouts.KNOWN}"
+        )
+    sides = {m: {s.identity for s in listing.samples if s.modality == m} for m in MODALITIES}
+    common, notes = _join(root, sides)
+    kept = _choose(common, identities, seed)
+    samples = [s for s in listing.samples if s.identity in set(kept)]
+    if listing.ignored:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in listing.ignored.items())
+        notes = (*notes, f"Files of other kinds among the samples are not used: {kinds}.")
+    return Calibration(
+        root, listing.layout, kept, samples=tuple(_limit_samples(samples, samples_per_identity, seed)), notes=notes
+    )
+
+
+def check_skipped(skipped: Iterable[Skipped], totals: dict[Modality, int], max_skipped: float) -> None:
+    """Raise BadCalibration when more than `max_skipped` of a modality's samples were unusable."""
+    by_modality: dict[Modality, list[Skipped]] = {m: [] for m in MODALITIES}
+    for one in skipped:
+        by_modality[one.modality].append(one)
+    for modality, ones in by_modality.items():
+        if len(ones) > max_skipped * totals[modality]:
+            shown = "; ".join(f"{s.sample}: {s.reason}" for s in ones[:3]) + ("; ..." if len(ones) > 3 else "")
+            raise BadCalibration(
+                f"{len(ones)} of {totals[modality]} {modality} samples cannot be used ({shown}); at most "
+                f"{max_skipped:.0%} may be skipped. Repair them, or allow more with --max-skipped."
+            )
+
+
+def _embedding_files(root: Path) -> dict[Modality, list[Path]] | None:
+    """The embedding files of each modality; None when `root` is no set of embeddings."""
+    if not root.is_dir() or (root / layouts.MANIFEST_NAME).is_file():
+        return None
+    found: dict[Modality, list[Path]] = {}
+    for modality in MODALITIES:
+        folder = root / f"{modality}s"
+        entries = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")] if folder.is_dir() else []
+        if any(p.is_dir() for p in entries):
+            return None
+        found[modality] = [p for p in entries if p.suffix.lower() in vectors.SUFFIXES]
+    return found if any(found.values()) else None
+
+
+def _open_embeddings(
+    root: Path, files: dict[Modality, list[Path]], n: int | None, limit: int | None, seed: int, max_skipped: float
+) -> Calibration:
+    for modality, other in (("face", "voice"), ("voice", "face")):
+        if not files[modality]:  # type: ignore[index]
+            raise BadCalibration(
+                f"{root} has {len(files[other])} embedding file(s) in {other}s/ and none in {modality}s/; "  # type: ignore[index]
+                f"both are needed. Add {root / f'{modality}s'}/NAME.npz."
+            )
+    loaded: list[Embeddings] = []
+    skipped: list[Skipped] = []
+    for modality, paths in files.items():
+        stems = [p.stem for p in paths]
+        twice = sorted({s for s in stems if stems.count(s) > 1})
+        if twice:
+            raise BadCalibration(
+                f"{root}/{modality}s has two files named {twice[0]}; an encoder's name is its file's. Rename one."
+            )
+        for path in paths:
+            embeddings, unusable = vectors.read_embeddings(path, modality)
+            check_skipped(unusable, {m: len(embeddings.vectors) + len(unusable) for m in MODALITIES}, max_skipped)
+            loaded.append(embeddings)
+            skipped.extend(unusable)
+    sides = {m: set().union(*(e.identities for e in loaded if e.modality == m)) for m in MODALITIES}
+    common, notes = _join(root, sides)
+    kept = _choose(common, n, seed)
+    loaded = [e.rows(np.isin(e.labels, kept)) for e in loaded]
+    if limit is not None:
+        loaded = [limit_rows(e, limit, seed=seed) for e in loaded]
+    return Calibration(root, "embeddings", kept, embeddings=tuple(loaded), skipped=tuple(skipped), notes=notes)
+
+
+def _join(root: Path, sides: dict[Modality, set[str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Identities that both sides have, sorted, and notes on those that only one has."""
+    faces, voices = sides["face"], sides["voice"]
+    for modality, people in sides.items():
+        if not people:
+            raise BadCalibration(f"{root} holds no {modality} samples to read; the same people are needed in both.")
+    common = tuple(sorted(faces & voices))
+    if not common:
+        raise BadCalibration(
+            f"No identity of {root} has both faces and voices: faces are of {_some(faces)}, voices of {_some(voices)}. "
+            f"Name people alike on both sides.{_hint(faces, voices)}"
+        )
+    notes = [
+        f"{len(lone)} of {len(people)} identities have only {m}s and are left out: {_some(lone)}."
+        for m, people in sides.items() if (lone := people - set(common))
+    ]  # fmt: skip
+    return common, tuple(notes)
+
+
+def _hint(faces: set[str], voices: set[str]) -> str:
+    def plain(name: str) -> str:
+        return name.lower().lstrip("0") or "0"
+
+    if {plain(f) for f in faces} & {plain(v) for v in voices}:
+        return " They differ only in letter case or leading zeros."
+    return ""
+
+
+def _choose(identities: Sequence[str], n: int | None, seed: int) -> tuple[str, ...]:
+    if n is None:
+        return tuple(identities)
+    if n > len(identities):
+        raise BadCalibration(
+            f"{len(identities)} identities have both faces and voices; --identities asks for {n}. Ask for fewer."
+        )
+    return tuple(identities[i] for i in pick(identities, n, seed=seed))
+
+
+def _limit_samples(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:
+    if limit is None:
+        return list(samples)
+    groups: dict[tuple[str, str], list[Sample]] = {}
+    for s in samples:
+        groups.setdefault((s.modality, s.identity), []).append(s)
+    return [
+        group[i]
+        for (modality, identity), group in groups.items()
+        for i in pick([f"{modality}/{identity}/{s.name}" for s in group], limit, seed=seed)
+    ]
+
+
+def _some(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:5]) + (f", ... ({len(ordered)} in all)" if len(ordered) > 5 else "")
+
+
+def _glimpse(root: Path) -> str:
+    names = sorted(p.name + ("/" if p.is_dir() else "") for p in root.iterdir() if not p.name.startswith("."))
+    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"

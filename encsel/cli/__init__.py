@@ -1,0 +1,94 @@
+"""The command line: parse, call, print, exit code. One file per command, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+
+import click
+
+from encsel import __version__
+from encsel.errors import INTERRUPTED, EncselError
+
+COMMANDS = {
+    "demo": "Write a small procedural calibration set and rank the classical encoders on it.",
+    "rank": "Rank every face-voice pair of encoders by predicted cross-modal EER.",
+    "embed": "Embed a calibration set once, to be ranked many times.",
+    "fit": "Fit a regression card from a table of measured pairs.",
+    "encoders": "List the encoders, or show one.",
+    "cache": "Show where the embedding cache is and how much it holds, or purge it.",
+}
+INTERNAL_ERROR = 70
+"""Exit code of a bug in encsel: no code of the table, so that no gate mistakes it for a verdict."""
+
+
+class _Commands(click.Group):
+    """Knows the commands by name and loads a command's file only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(f"encsel.cli.{name}"), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from encsel.errors import nearest
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"No command {args[0]!r}. {nearest(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="encsel %(version)s")
+def cli() -> None:
+    """Which face encoder and which voice encoder match best, how well, and how sure is that?
+
+    encsel ranks pairs of pretrained encoders by predicted cross-modal EER from a small calibration set: some dozens of
+    people, each with face images and voice clips.
+
+    \b
+    Exit codes: 0 done; 1 gate failed; 2 usage; 3 calibration data insufficient or
+    unreadable; 4 an encoder could not be loaded or run; 5 interrupted;
+    6 gate inconclusive; 70 a bug in encsel.
+    """
+
+
+def main() -> None:
+    """Run the command line; every defined failure is one message on stderr and its exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+    except EncselError as error:
+        _fail(str(error), error.exit_code)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("Interrupted. What was embedded is in the cache; the same command goes on from there.", INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except BrokenPipeError:
+        # The reader went away (`| head`); point stdout elsewhere so that the interpreter's last flush is quiet.
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception:
+        traceback.print_exc()
+        _fail("This is a bug in encsel; please report it with the lines above.", INTERNAL_ERROR)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"encsel: {message}", err=True)
+    sys.exit(code)

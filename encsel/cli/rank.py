@@ -1,0 +1,101 @@
+"""encsel rank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from encsel.cli.options import cache_options, data_options, encoder_options, format_option, quiet_option
+
+FORMATS = ("table", "json", "csv", "markdown")
+SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown", ".txt": "table"}
+
+
+def ranking_options(function: Any) -> Any:
+    """What `rank` and `demo` share."""
+    for option in (
+        quiet_option,
+        format_option(FORMATS),
+        click.option("--regression", default="upadhyay2026-ln", show_default=True, metavar="CARD",
+                     help="Name of a shipped regression card, or path of one made by `encsel fit`."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@encoder_options
+@data_options
+@cache_options
+@click.option(
+    "--min-identities",
+    type=click.IntRange(1),
+    default=30,
+    show_default=True,
+    help="Fewest people with both faces and voices. Under 30 the order is coarse and no EER is predicted.",
+)
+@ranking_options
+@click.option(
+    "--output",
+    "-o",
+    "outputs",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"Also write to this file, in the format its suffix says: {', '.join(SUFFIXES)}. Repeatable.",
+)
+def rank(data: Path, **options: Any) -> None:  # fmt: skip
+    """Rank every face-voice pair of encoders by predicted cross-modal EER.
+
+    DATA is the folder of a calibration set, or its manifest CSV: the same people in both modalities.
+
+    \b
+    Recognised, in this order:
+      a manifest CSV (or DATA/manifest.csv): identity,modality,path[,sample][,sex,...]
+      DATA/faces/ID/** with DATA/voices/ID/**
+      DATA/ID/{face*,image*}/** with DATA/ID/{voice*,audio*,wav*}/**
+      VoxCeleb1 (wav/id1xxxx/VIDEO/*.wav; faces by id, or by name with vox1_meta.csv)
+      MAV-Celeb (vN/{faces,voices}/ID/LANGUAGE/VIDEO/*)
+      embeddings: DATA/faces/NAME.npz with DATA/voices/NAME.npz (arrays embeddings,
+      labels[, samples]; also .safetensors, or .npy with a .csv of labels beside it)
+
+    The table goes to stdout, everything else to stderr.
+    """
+    run(data, **options)
+
+
+def run(data: Path, *, form: str, quiet: bool, cache: str, outputs: tuple[Path, ...] = (), **options: Any) -> None:
+    """Check the outputs, rank, write, print."""
+    import sys
+
+    from encsel.errors import UsageError
+    from encsel.files import write_public
+    from encsel.progress import OnStderr, Silent
+    from encsel.ranking import rank as rank_pairs
+    from encsel.report import render
+
+    for path in outputs:
+        if path.suffix.lower() not in SUFFIXES:
+            known = ", ".join(SUFFIXES)
+            raise UsageError(f"--output {path}: the suffix {path.suffix!r} is none of {known}. Rename it.")
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"--output {path}: the folder {path.absolute().parent} does not exist. Make it first.")
+    progress = Silent() if quiet else OnStderr()
+    report = rank_pairs(data, cache=cache or None, progress=progress, **options)
+    # Files first: a reader of stdout that goes away must not cost the user a file.
+    for path in outputs:
+        try:
+            write_public(path, render(report, SUFFIXES[path.suffix.lower()], width=160).encode())
+        except OSError as error:
+            raise UsageError(f"--output {path} cannot be written: {error.strerror}. Choose another place.") from error
+    terminal = sys.stdout.isatty()
+    width = _terminal_width() if terminal else 160
+    click.echo(render(report, form, colour=terminal, width=width), nl=False)
+
+
+def _terminal_width() -> int:
+    import shutil
+
+    return max(shutil.get_terminal_size().columns, 80)

@@ -1,0 +1,38 @@
+"""ltas: the long-term average spectrum of a clip, in decibels about its own mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from encsel.core import SAMPLING_RATE, Clip, EmbedBatch, EncoderFamily, Vectors
+
+WINDOW = 512
+FLOOR = 1e-12
+
+
+def load() -> EmbedBatch:
+    from scipy.signal import welch
+
+    def describe(clip: Clip) -> Vectors:
+        _, power = welch(clip, fs=SAMPLING_RATE, nperseg=min(WINDOW, len(clip)), nfft=WINDOW)
+        decibel = 10 * np.log10(power + FLOOR)
+        return decibel - decibel.mean()
+
+    def embed(clips: Sequence[Clip]) -> Vectors:
+        return np.stack([describe(clip) for clip in clips]).astype(np.float32)
+
+    return embed
+
+
+ENCODER = EncoderFamily(
+    name="ltas",
+    modality="voice",
+    dim=WINDOW // 2 + 1,
+    version=1,
+    licence="none needed: no weights",
+    source="Byrne et al. 1994, doi:10.1121/1.410152; Welch's method as in SciPy.",
+    load=load,
+    preprocessing={"window": WINDOW, "floor": FLOOR, "level": "mean of decibels removed"},
+)

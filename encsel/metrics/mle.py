@@ -1,0 +1,61 @@
+"""Intrinsic dimension by maximum likelihood from the distances to the k = 20 nearest neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encsel.core import Metric, Vectors
+from encsel.errors import BadCalibration
+from encsel.neighbours import neighbour_distances
+
+K = 20
+
+
+def mle_median(distances: NDArray[np.float64]) -> float:
+    """Median over points of the Levina-Bickel estimate, as the study's released numbers have it.
+
+    Args:
+        distances: (rows, >= 20) distances to the nearest other rows, ascending.
+    Returns:
+        Dimensions, > 0. Grows with rows and with rows per identity: compare at equal numbers of both.
+    Raises:
+        BadCalibration: no point has neighbours at different distances.
+    Source: Levina & Bickel 2004, NIPS 17.
+    """
+    return float(np.median(1 / _inverse_dimension(distances)))
+
+
+def mle_harmonic(distances: NDArray[np.float64]) -> float:
+    """Harmonic mean over points of the same estimate: the maximum likelihood of all points together.
+
+    Arguments, return and errors as `mle_median`.
+    Source: MacKay & Ghahramani 2005, comments on Levina & Bickel.
+    """
+    return float(1 / np.mean(_inverse_dimension(distances)))
+
+
+def _inverse_dimension(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(points,) mean log ratio of the k-th distance to the nearer ones, points without any spread left out."""
+    d = np.maximum(distances[:, :K], 1e-10)
+    logs = np.log(np.maximum(d[:, -1:] / d[:, :-1], 1 + 1e-10)).sum(axis=1)
+    spread = logs[logs > 1e-8]
+    if not len(spread):
+        raise BadCalibration(
+            f"None of {len(d)} samples has neighbours at different distances; intrinsic dimension is undefined. "
+            "Check the encoder: its embeddings hold too few distinct values."
+        )
+    return spread / (K - 1)
+
+
+def _from_rows(x: Vectors) -> NDArray[np.float64]:
+    return neighbour_distances(x, K)
+
+
+_DIRECTION = "larger: more degrees of freedom"
+METRICS = (
+    Metric("mle_median", 1, "rows", _DIRECTION, (0.0, np.inf), "Levina & Bickel 2004; k = 20, median over points",
+           lambda x: mle_median(_from_rows(x))),
+    Metric("mle_harmonic", 1, "rows", _DIRECTION, (0.0, np.inf), "MacKay & Ghahramani 2005; k = 20, harmonic mean",
+           lambda x: mle_harmonic(_from_rows(x))),
+)  # fmt: skip
