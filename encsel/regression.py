@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from encsel import association
+from encsel import association, files
 from encsel.association import Association, Values
 from encsel.errors import UsageError, nearest
 
@@ -276,10 +275,10 @@ def read_pairs(paths: Sequence[str | Path], *, rows_per_identity: int | None = N
         raise UsageError("No pair table was given; name at least one CSV file.")
     if rows_per_identity is not None and rows_per_identity < 1:
         raise UsageError(f"rows_per_identity is {rows_per_identity}; 1 or more are needed.")
-    files, rows, headers = [], [], []
+    read, rows, headers = [], [], []
     for path in map(Path, paths):
         file, header, of_file = _read_file(path, rows_per_identity)
-        files.append(file)
+        read.append(file)
         headers.append((path.name, header))
         rows += of_file
 
@@ -312,7 +311,7 @@ def read_pairs(paths: Sequence[str | Path], *, rows_per_identity: int | None = N
             f"{rows_per_identity}. Leave it out of the call, or correct the table."
         )
     data_set, face, voice = (np.array([key[position] for key in seen]) for position in range(3))
-    return PairTable(data_set, face, voice, columns.pop("eer"), columns, unusable, tuple(files))
+    return PairTable(data_set, face, voice, columns.pop("eer"), columns, unusable, tuple(read))
 
 
 def exclude(table: PairTable, encoders: Iterable[str]) -> PairTable:
@@ -498,14 +497,8 @@ def save_card(card: Card, path: str | Path) -> None:
     Raises:
         UsageError: the file cannot be written.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        try:
-            partial.write_text(card_text(card), encoding="utf-8", newline="\n")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        files.write_public(Path(path), card_text(card).encode())
     except OSError as error:
         raise UsageError(f"Cannot write the card to {path}: {error.strerror}. Choose another --output.") from error
 

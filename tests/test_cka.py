@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from toy import population
+
+from encsel.errors import BadCalibration
+from encsel.metrics.cka import cka, gram, null_of_matched
+
+
+def centroids(x: np.ndarray) -> np.ndarray:
+    means = x.astype(np.float64).mean(axis=1)
+    return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
+def test_biased_cka_is_the_normalised_inner_product_of_covariances():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 5)), rng.normal(size=(20, 3))
+    xc, yc = x - x.mean(0), y - y.mean(0)
+    closed = np.linalg.norm(xc.T @ yc) ** 2 / (np.linalg.norm(xc.T @ xc) * np.linalg.norm(yc.T @ yc))
+    assert cka(gram(x), gram(y)).biased == pytest.approx(closed, rel=1e-12)
+
+
+def test_debiased_cka_is_the_u_statistic_over_distinct_people():
+    # HSIC without bias is the mean over ordered 4-tuples of distinct people of
+    # K_ij L_ij + K_ij L_qr - 2 K_ij L_iq (Song et al. 2012, theorem 2), here spelled out.
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(7, 3)), rng.normal(size=(7, 2))
+    x[:, 0] += y[:, 0]
+    k, q = x @ x.T, y @ y.T
+
+    def hsic(a, b):
+        return np.mean(
+            [
+                a[i, j] * b[i, j] + a[i, j] * b[s, t] - 2 * a[i, j] * b[i, s]
+                for i, j, s, t in itertools.permutations(range(7), 4)
+            ]
+        )
+
+    expected = hsic(k, q) / np.sqrt(hsic(k, k) * hsic(q, q))
+    assert cka(gram(x), gram(y)).debiased == pytest.approx(expected, rel=1e-9)
+
+
+def test_cka_with_itself_is_one_in_every_form():
+    x = np.random.default_rng(2).normal(size=(25, 8))
+    values = cka(gram(x), gram(x))
+    assert (values.biased, values.debiased, values.matched) == pytest.approx((1, 1, 1))
+
+
+def test_unrelated_embeddings_have_debiased_cka_zero_and_biased_cka_far_from_it():
+    rng = np.random.default_rng(3)
+    values = [cka(gram(rng.normal(size=(40, 60))), gram(rng.normal(size=(40, 60)))) for _ in range(200)]
+    assert abs(np.mean([v.debiased for v in values])) < 0.005
+    assert np.mean([v.biased for v in values]) > 0.5
+
+
+def test_matched_cka_at_70_people_is_on_average_the_biased_cka_at_1249():
+    faces, voices = (centroids(side) for side in population(1249, shared=0.7, rows=4, dims=(96, 64), seed=4))
+    target = cka(gram(faces), gram(voices)).biased
+    rng = np.random.default_rng(5)
+    draws = [rng.choice(1249, 70, replace=False) for _ in range(300)]
+    values = [cka(gram(faces[d]), gram(voices[d])) for d in draws]
+    # The mean of 300 draws has a standard error of about 0.001 here.
+    assert np.mean([v.matched for v in values]) == pytest.approx(target, abs=0.004)
+    assert np.mean([v.biased for v in values]) > target + 0.02
+
+
+def test_matched_cka_at_its_own_size_is_near_the_biased_value():
+    x, y = (centroids(side) for side in population(400, seed=6))
+    values = cka(gram(x), gram(y), matched_to=400)
+    assert values.matched == pytest.approx(values.biased, abs=0.001)
+
+
+def test_null_recomputes_what_shuffled_gram_matrices_give():
+    x, y = (centroids(side) for side in population(40, seed=7))
+    null = null_of_matched([gram(x)], [gram(y)], n_permutations=5, seed=11)
+    rng = np.random.default_rng(11)
+    for i in range(5):
+        shuffled = cka(gram(x[rng.permutation(40)]), gram(y)).matched
+        assert null[i, 0, 0] == pytest.approx(shuffled, abs=1e-6)
+
+
+def test_null_p_is_uniform_when_nothing_is_shared():
+    ps = []
+    for seed in range(200):
+        x, y = (centroids(side) for side in population(30, shared=0.0, rows=2, seed=seed))
+        observed = cka(gram(x), gram(y)).matched
+        null = null_of_matched([gram(x)], [gram(y)], n_permutations=99, seed=seed)
+        ps.append((1 + (null >= observed).sum()) / 100)
+    # 200 draws: 10 expected at or below 0.05, 99 % of the time between 3 and 18.
+    assert 3 <= np.sum(np.array(ps) <= 0.05) <= 18
+
+
+def test_gram_matrices_of_different_people_are_refused():
+    rng = np.random.default_rng(8)
+    with pytest.raises(BadCalibration, match="10 identities on one side and 9"):
+        cka(gram(rng.normal(size=(10, 3))), gram(rng.normal(size=(9, 3))))
+
+
+def test_one_person_who_differs_from_all_equal_others_gives_a_value_or_an_error_never_nan():
+    x = np.zeros((12, 4))
+    x[0] = 1
+    y = np.random.default_rng(9).normal(size=(12, 4))
+    try:
+        values = cka(gram(x), gram(y))
+    except BadCalibration as error:
+        assert "noise" in str(error)
+    else:
+        assert np.isfinite([values.biased, values.debiased, values.matched]).all()

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toy import embeddings, people, population
+
+from encsel.errors import BadCalibration
+from encsel.geometry import centroids, intrinsic_dimension, measure_encoder
+
+
+def test_centroids_are_normalised_means_in_sorted_order():
+    x = population(5, rows=3)[0]
+    made = embeddings("a", "face", x)
+    shuffled = made.rows(np.random.default_rng(0).permutation(15))
+    means = x.astype(np.float64).mean(axis=1)
+    expected = means / np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose(centroids(shuffled), expected, rtol=1e-12)
+
+
+def test_centroid_of_rows_that_cancel_is_zero_and_not_nan():
+    x = np.stack([np.stack([np.ones(3), -np.ones(3)])] * 2).astype(np.float32)
+    assert not centroids(embeddings("a", "face", x)).any()
+
+
+def test_intrinsic_dimension_at_fewer_rows_averages_draws_and_does_not_depend_on_row_order():
+    made = embeddings("a", "face", population(20, rows=12)[0])
+    order = np.random.default_rng(1).permutation(len(made.labels))
+    one = intrinsic_dimension(made, rows_per_identity=4, seed=0)
+    two = intrinsic_dimension(made.rows(order), rows_per_identity=4, seed=0)
+    assert one.values["mle_median"] == pytest.approx(two.values["mle_median"], rel=1e-12)
+    assert intrinsic_dimension(made, rows_per_identity=4, seed=1).values != one.values
+
+
+def test_intrinsic_dimension_of_too_few_samples_is_missing_with_a_reason():
+    found = intrinsic_dimension(embeddings("a", "face", population(5, rows=2)[0]), rows_per_identity=8, seed=0)
+    assert found.values is None
+    assert "10 distinct samples" in found.reason
+
+
+def test_repeated_rows_do_not_enter_intrinsic_dimension():
+    x = population(20, rows=4)[0]
+    doubled = embeddings("a", "face", np.concatenate([x, x], axis=1))
+    plain = embeddings("a", "face", x)
+    assert (
+        intrinsic_dimension(doubled, rows_per_identity=None, seed=0).values
+        == intrinsic_dimension(plain, rows_per_identity=None, seed=0).values
+    )
+
+
+def test_constant_embeddings_name_the_encoder():
+    with pytest.raises(BadCalibration, match="voice encoder broken: All identities have the same embedding"):
+        measure_encoder(
+            embeddings("broken", "voice", np.ones((10, 3, 4), np.float32)), people(10), rows_per_identity=None, seed=0
+        )
