@@ -30,12 +30,12 @@ CLIP_SECONDS = (1.0, 1.4)
 FRAME = SAMPLING_RATE // 80
 """Samples for which the vocal tract stands still."""
 
-# F1, F2, F3 in Hz, midway between the men and the women of Peterson and Barney 1952, doi:10.1121/1.1906875:
+# F1, F2, F3 in Hz, about midway between men and women in Peterson and Barney 1952, doi:10.1121/1.1906875:
 # heed, hid, head, had, hod, hawed, hood, who'd, hud, heard.
 VOWELS = np.array(
     [
-        (290, 2540, 3160), (410, 2240, 2820), (570, 2090, 2740), (760, 1890, 2630), (790, 1150, 2620),
-        (580, 880, 2560), (455, 1050, 2460), (335, 910, 2460), (700, 1295, 2590), (495, 1495, 1830),
+        (290, 2540, 3160), (410, 2240, 2810), (570, 2090, 2740), (760, 1890, 2630), (790, 1150, 2620),
+        (580, 880, 2560), (455, 1090, 2460), (335, 910, 2460), (700, 1295, 2590), (495, 1495, 1830),
     ],
     dtype=float,
 )  # fmt: skip

@@ -40,7 +40,9 @@ def embeddings(name: str, modality: Modality, samples: np.ndarray) -> Embeddings
     )
 
 
-def write_population(root: Path, n: int, *, faces: int = 2, voices: int = 2, seed: int = 0, shared: float = 1.0) -> Path:
+def write_population(
+    root: Path, n: int, *, faces: int = 2, voices: int = 2, seed: int = 0, shared: float = 1.0
+) -> Path:
     """An embeddings set: face0.., voice0.., each later one with less of what is shared."""
     for side, count in (("face", faces), ("voice", voices)):
         (root / f"{side}s").mkdir(parents=True, exist_ok=True)

@@ -77,8 +77,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except BrokenPipeError:
-        # The reader went away (`| head`); point stdout elsewhere so that the interpreter's last flush is quiet.
+    except (BrokenPipeError, SystemExit):
+        # The reader went away (`| head`), which click turns into exit code 1: that code is for gates. Point stdout
+        # elsewhere so that the interpreter's last flush is quiet.
         import os
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

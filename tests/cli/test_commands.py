@@ -1,0 +1,260 @@
+"""The command line as a user meets it: output, exit codes, and one clear sentence for every bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from toy import people, write_population
+
+from encsel.cli import COMMANDS, main
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Run `encsel ARGS...` in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("ENCSEL_CACHE", str(tmp_path / "cache"))
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["encsel", *map(str, args)])
+        with pytest.raises(SystemExit) as done:
+            main()
+        out, err = capsys.readouterr()
+        return int(done.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory):
+    return write_population(tmp_path_factory.mktemp("ready"), 40, shared=1.0)
+
+
+def failed(result: tuple[int, str, str], code: int, *words: str) -> None:
+    got, out, err = result
+    assert got == code, err
+    assert out == ""
+    assert "Traceback" not in err
+    last = err.strip().splitlines()[-1] if code != 3 else err
+    for word in words:
+        assert word in last, err
+
+
+def test_help_lists_every_command(call):
+    code, out, _ = call("--help")
+    assert code == 0
+    assert all(name in out for name in COMMANDS)
+    assert "Exit codes" in out
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_has_help(call, command):
+    code, out, _ = call(command, "--help")
+    assert code == 0
+    assert "Usage" in out
+
+
+def test_version_is_printed(call):
+    assert call("--version") == (0, "encsel 0.1.0\n", "")
+
+
+def test_rank_prints_the_table_on_stdout_and_notes_on_stderr(call, ready):
+    code, out, err = call("rank", ready)
+    assert code == 0
+    assert "face0" in out
+    assert "Layout: embeddings" in err
+    assert "Layout" not in out
+
+
+def test_rank_json_is_the_only_thing_on_stdout(call, ready):
+    code, out, _ = call("rank", ready, "--format", "json")
+    assert code == 0
+    assert json.loads(out)["schema"] == "encsel.rank/1"
+
+
+def test_quiet_says_nothing_on_stderr(call, ready):
+    assert call("rank", ready, "--quiet")[2] == ""
+
+
+def test_output_writes_each_file_in_the_format_of_its_suffix(call, ready, tmp_path):
+    files = [tmp_path / f"r{suffix}" for suffix in (".json", ".csv", ".md", ".txt")]
+    code, _, _ = call("rank", ready, *(a for f in files for a in ("--output", f)))
+    assert code == 0
+    assert json.loads(files[0].read_text())["schema"] == "encsel.rank/1"
+    assert files[1].read_text().startswith("rank,face,voice")
+    assert files[2].read_text().startswith("| #")
+    assert "encsel 0.1.0" in files[3].read_text()
+
+
+def test_embed_writes_private_files_that_rank_reads(call, tmp_path):
+    from media_samples import write_set
+
+    write_set(tmp_path / "media", n_identities=6, n_samples=4)
+    code, out, _ = call("embed", tmp_path / "media", "--output", tmp_path / "made")
+    assert code == 0
+    assert len(out.splitlines()) == 4
+    file = tmp_path / "made" / "faces" / "hog.npz"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    direct = json.loads(call("rank", tmp_path / "media", "--min-identities", 5, "--format", "json")[1])
+    reread = json.loads(call("rank", tmp_path / "made", "--min-identities", 5, "--format", "json")[1])
+    for one, two in zip(direct["pairs"], reread["pairs"], strict=True):
+        assert one["cka"]["matched"] == pytest.approx(two["cka"]["matched"], rel=1e-6)
+
+
+def test_encoders_list_and_show_name_the_classical_ones(call):
+    code, out, _ = call("encoders", "list")
+    assert code == 0
+    assert all(name in out for name in ("pixels", "hog", "mfcc", "ltas"))
+    assert len(json.loads(call("encoders", "list", "--format", "json")[1])) >= 4
+    assert "Dalal" in call("encoders", "show", "hog")[1]
+
+
+def test_cache_tells_where_and_how_much_and_purges(call, tmp_path):
+    from media_samples import write_set
+
+    write_set(tmp_path / "media", n_identities=6, n_samples=2)
+    assert call("rank", tmp_path / "media", "--min-identities", 5)[0] == 0
+    code, out, _ = call("cache")
+    assert code == 0
+    assert str(tmp_path / "cache") in out
+    assert "48 vectors" in out
+    assert "Removed 48 vectors" in call("cache", "purge", "--yes")[1]
+    assert not (tmp_path / "cache").exists()
+    assert "0 vectors" in call("cache")[1]
+
+
+def test_no_cache_writes_nothing(call, tmp_path):
+    from media_samples import write_set
+
+    write_set(tmp_path / "media", n_identities=6, n_samples=2)
+    assert call("rank", tmp_path / "media", "--min-identities", 5, "--no-cache")[0] == 0
+    assert not (tmp_path / "cache").exists()
+
+
+def test_skipped_samples_are_named_on_stderr_and_counted_in_json(call, tmp_path):
+    from media_samples import write_set
+
+    write_set(tmp_path / "media", n_identities=6, n_samples=4)
+    broken = next((tmp_path / "media" / "faces").rglob("*.png"))
+    broken.write_bytes(b"not a picture")
+    code, out, err = call("rank", tmp_path / "media", "--min-identities", 5, "--format", "json")  # 1 of 24 is under 5 %
+    assert code == 0
+    assert f"{broken.parent.name}/{broken.name}" in err
+    assert json.loads(out)["calibration"]["skipped"]["count"] == 1
+    assert broken.name not in json.dumps(json.loads(out)["calibration"])
+    failed(
+        call("rank", tmp_path / "media", "--min-identities", 5, "--max-skipped", 0.01), 3, "1 of 24", "--max-skipped"
+    )
+
+
+def test_unknown_command_shows_the_nearest(call):
+    failed(call("rnak"), 2, "Did you mean 'rank'")
+
+
+def test_unknown_option_is_a_usage_error(call, ready):
+    assert call("rank", ready, "--regresion", "x")[0] == 2
+
+
+def test_missing_folder_is_said(call, tmp_path):
+    failed(call("rank", tmp_path / "nowhere"), 3, "nowhere", "does not exist")
+
+
+def test_unknown_layout_shows_what_was_found_and_what_is_known(call, tmp_path):
+    (tmp_path / "stuff").mkdir()
+    (tmp_path / "stuff" / "a.txt").write_text("x")
+    failed(call("rank", tmp_path / "stuff"), 3, "a.txt", "faces/ID", "MAV-Celeb", "VoxCeleb1")
+
+
+def test_one_modality_missing_is_said(call, tmp_path, ready):
+    (tmp_path / "set" / "faces").mkdir(parents=True)
+    (tmp_path / "set" / "faces" / "a.npz").write_bytes((ready / "faces" / "face0.npz").read_bytes())
+    failed(call("rank", tmp_path / "set"), 3, "none in voices/")
+
+
+def test_no_common_identities_shows_both_sides(call, tmp_path):
+    for side, names in (("face", ["anna", "bert"]), ("voice", ["carl", "dora"])):
+        (tmp_path / "set" / f"{side}s").mkdir(parents=True)
+        np.savez(tmp_path / "set" / f"{side}s" / "e.npz", embeddings=np.eye(2, 3), labels=names)
+    failed(call("rank", tmp_path / "set"), 3, "anna, bert", "carl, dora")
+
+
+def test_unknown_encoder_shows_the_nearest(call, ready, tmp_path):
+    from media_samples import write_set
+
+    write_set(tmp_path / "media", n_identities=6, n_samples=1)
+    failed(call("rank", tmp_path / "media", "--min-identities", 5, "--face", "pixel"), 2, "Did you mean 'pixels'")
+    failed(call("rank", tmp_path / "media", "--min-identities", 5, "--face", "mfcc"), 2, "voice encoder")
+
+
+def test_wrong_and_damaged_cards_are_usage_errors(call, ready, tmp_path):
+    failed(call("rank", ready, "--regression", "upadhyay"), 2, "upadhyay2026")
+    (tmp_path / "card.json").write_text("{")
+    failed(call("rank", ready, "--regression", tmp_path / "card.json"), 2, "card.json")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"embeddings": np.ones(5), "labels": people(5)}, ["shape (5,)", "(rows, dim)"]),
+        ({"embeddings": np.eye(5), "labels": people(4)}, ["(4,)", "5 rows"]),
+        ({"embeddings": np.full((5, 2), np.nan), "labels": people(5)}, ["5 of 5", "non-finite"]),
+        ({"embeddings": np.array([{}, {}], dtype=object), "labels": people(2)}, ["pickled"]),
+        ({"vectors": np.eye(5), "labels": people(5)}, ["'embeddings'", "vectors"]),
+        ({"embeddings": np.eye(5)}, ["labels"]),
+    ],
+)
+def test_bad_arrays_are_said(call, ready, tmp_path, arrays, words):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    failed(
+        call("rank", ready, "--face", tmp_path / "bad.npz"), 3, "bad.npz" if "non-finite" not in words else "", *words
+    )
+
+
+def test_too_few_people_is_exit_3(call, tmp_path):
+    write_population(tmp_path / "set", 12)
+    failed(call("rank", tmp_path / "set"), 3, "12 identities", "at least 30")
+
+
+def test_output_that_cannot_be_written_is_said_before_any_work(call, ready, tmp_path):
+    failed(call("rank", ready, "--output", tmp_path / "r.xlsx"), 2, ".xlsx")
+    failed(call("rank", ready, "--output", tmp_path / "no" / "r.json"), 2, "does not exist")
+
+
+def test_a_bug_is_no_verdict(call, ready, monkeypatch):
+    monkeypatch.setattr("encsel.ranking.rank", lambda *a, **k: 1 / 0)
+    code, out, err = call("rank", ready)
+    assert code == 70
+    assert out == ""
+    assert "bug in encsel" in err
+
+
+def test_a_reader_that_goes_away_is_no_error(ready):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "encsel", "rank", str(ready), "--quiet"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read().decode()
+    assert process.wait(timeout=60) == 0
+    assert "Traceback" not in err
+
+
+def test_demo_ranks_its_set_and_keeps_it_on_request(call, tmp_path):
+    code, out, err = call("demo", "--output", tmp_path / "set", "--format", "json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["calibration"]["n_identities"] >= 60
+    assert {(p["face"], p["voice"]) for p in document["pairs"]} == {
+        (f, v) for f in ("pixels", "hog") for v in ("mfcc", "ltas")
+    }
+    assert min(p["cka"]["null_p"] for p in document["pairs"]) < 0.05
+    assert str(tmp_path / "set") in err
+    assert len(os.listdir(tmp_path / "set" / "faces")) == document["calibration"]["n_identities"]
+    failed(call("demo", "--output", tmp_path / "set"), 2, "is not empty")

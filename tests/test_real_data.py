@@ -1,0 +1,86 @@
+"""The figures measured on real data, where it lies beside the checkout."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import encsel
+from encsel.core import Embeddings
+from encsel.geometry import centroids
+from encsel.metrics.cka import cka, gram
+from encsel.metrics.mle import mle_median
+from encsel.metrics.two_nn import two_nn
+from encsel.neighbours import neighbour_distances
+
+SHARED = Path(__file__).parents[2] / "shared"
+pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not beside this checkout")
+
+
+@pytest.fixture(scope="module")
+def seventy():
+    return encsel.rank(SHARED / "data" / "mavceleb_v1_embeddings")
+
+
+def test_seventy_people_give_the_measured_ckas(seventy):
+    assert seventy.n_identities == 70
+    assert (seventy.n_face_samples, seventy.n_voice_samples) == (7451, 13026)
+    found = {p.voice: (p.cka.biased, p.cka.debiased, p.cka.matched) for p in seventy.pairs}
+    assert found["ecapa"] == pytest.approx((0.594, 0.384, 0.401), abs=0.005)
+    assert found["resnet293"] == pytest.approx((0.572, 0.332, 0.352), abs=0.005)
+
+
+def test_seventy_people_match_better_than_shuffled_ones(seventy):
+    assert all(p.null.p == 0.001 for p in seventy.pairs)
+
+
+def test_seventy_people_are_beyond_the_published_range_and_get_no_eer(seventy):
+    assert all(p.predicted_eer is None and "above the card's training range" in p.reason for p in seventy.pairs)
+
+
+def test_ranking_seventy_people_takes_under_ten_seconds_in_all():
+    start = time.perf_counter()
+    command = [
+        sys.executable,
+        "-m",
+        "encsel",
+        "rank",
+        str(SHARED / "data" / "mavceleb_v1_embeddings"),
+        "--format",
+        "json",
+    ]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert time.perf_counter() - start < 10
+    assert json.loads(done.stdout)["calibration"]["n_identities"] == 70
+
+
+def test_unpaired_media_decode_and_are_never_called_better_than_chance(tmp_path):
+    report = encsel.rank(SHARED / "data" / "unpaired_control", min_identities=10, cache=tmp_path / "cache")
+    assert (report.n_identities, report.n_face_samples, report.n_voice_samples) == (16, 160, 120)
+    assert report.skipped == ()
+    assert len(report.pairs) == 4
+    assert all(p.predicted_eer is None and "few people" in p.flags for p in report.pairs)
+
+
+def test_reference_population_agrees_with_the_released_code(tmp_path):
+    expected = json.loads((SHARED / "published" / "reference_values.json").read_text())
+    script = SHARED / "prototypes" / "reference_population.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)
+    grams = {}
+    for path in sorted(tmp_path.rglob("*.npz")):
+        with np.load(path) as archive:
+            rows, labels = archive["embeddings"], archive["labels"]
+        grams[path.stem] = gram(centroids(Embeddings(path.stem, "face", rows, labels, labels)))
+        distances = neighbour_distances(rows, 20)
+        values = expected["encoders"][path.stem]
+        assert mle_median(distances) == pytest.approx(values["id_mle_median_k20"], rel=1e-5)
+        assert two_nn(distances, discard=0.0) == pytest.approx(values["id_twonn_least_squares"], rel=1e-5)
+    for pair, values in expected["pairs"].items():
+        face, voice = pair.split("__")
+        assert cka(grams[face], grams[voice]).biased == pytest.approx(values["cka"], rel=1e-5)
