@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from encsel.card import Card, load_card
     from encsel.ranking import RankReport, rank
-    from encsel.regression import Card, fit, load_card
+    from encsel.regression import fit
 
 # Imported on first use, so that `import encsel` and `encsel --help` stay instant.
 _HOMES = {
     "rank": "encsel.ranking",
     "RankReport": "encsel.ranking",
-    "Card": "encsel.regression",
+    "Card": "encsel.card",
     "fit": "encsel.regression",
-    "load_card": "encsel.regression",
+    "load_card": "encsel.card",
 }
 __all__ = ["Card", "RankReport", "fit", "load_card", "rank"]
 

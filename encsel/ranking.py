@@ -12,6 +12,7 @@ import numpy as np
 
 from encsel.cache import default_root
 from encsel.calibration import MAX_SKIPPED, Calibration, check_skipped, open_calibration
+from encsel.card import Card, check_metric_versions, load_card
 from encsel.core import MODALITIES, Embeddings, EncoderFamily, Modality, Skipped
 from encsel.embed import Embedded, embed
 from encsel.errors import BadCalibration, UsageError, nearest
@@ -19,7 +20,6 @@ from encsel.geometry import EncoderGeometry, Null, intrinsic_dimension, measure_
 from encsel.metrics.cka import REFERENCE_SIZE, Cka, cka
 from encsel.progress import Progress, Silent
 from encsel.registry import encoder_families, encoder_family, metrics
-from encsel.regression import Card, check_metric_versions, load_card
 from encsel.signature import digest, sign, signature_text
 from encsel.vectors import SUFFIXES, read_embeddings
 

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from encsel import regression
+from encsel import card as cards
+from encsel import pairs, regression
+from encsel.card import Card, Prediction, cards_folder, load_card, save_card, shipped_cards
 from encsel.cli.fit import fit as fit_command
 from encsel.errors import UsageError
 from encsel.registry import metrics
-from encsel.regression import Card, Prediction, cards_folder, load_card, save_card, shipped_cards
 
 NAMES = ("upadhyay2026", "upadhyay2026-ln", "upadhyay2026-ln-no-arcface", "upadhyay2026-no-arcface")
 README = (cards_folder() / "README.md").read_text(encoding="utf-8")
@@ -88,7 +89,7 @@ def test_shipped_card_comes_out_of_the_readme_command(
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_card_fits_the_metrics_of_this_encsel(name: str) -> None:
     card = load_card(name)
-    regression.check_metric_versions(card, {metric.name: metric.version for metric in metrics().values()})
+    cards.check_metric_versions(card, {metric.name: metric.version for metric in metrics().values()})
     assert not card.sizes_mixed
     assert {(f.n_identities, f.rows_per_identity) for f in card.features} == {(1249, 8)}
 
@@ -121,8 +122,8 @@ def test_readme_states_the_errors_of_the_cards() -> None:
 def test_readme_states_the_associations_of_the_cards() -> None:
     stated = rows("column")
     assert len(stated) == 4
-    for column, pairs, rho, p, crossed in stated:
-        card = load_card("upadhyay2026" if pairs == "12" else "upadhyay2026-no-arcface")
+    for column, n_pairs, rho, p, crossed in stated:
+        card = load_card("upadhyay2026" if n_pairs == "12" else "upadhyay2026-no-arcface")
         found = card.associations[column]
         assert str(card.n_pairs) == pairs.split(",")[0]
         assert [rho, p, crossed] == [f"{found.spearman:.3f}", f"{found.p:.4f}", f"{found.crossed.p:.3f}"]
@@ -138,7 +139,7 @@ def test_card_survives_being_written_and_read(name: str, tmp_path: Path) -> None
 
 
 def test_card_with_missing_values_survives_with_its_reasons(tmp_path: Path) -> None:
-    table = regression.read_pairs([cards_folder() / f"pairs_{name}.csv" for name in ("voxceleb1", "mavceleb")])
+    table = pairs.read_pairs([cards_folder() / f"pairs_{name}.csv" for name in ("voxceleb1", "mavceleb")])
     card = regression.fit(table, ["cka", "gw_distance"], name="mixed", metric_versions={"cka_biased": 1})
     save_card(card, tmp_path / "mixed.json")
     assert load_card(str(tmp_path / "mixed.json")) == card
@@ -267,7 +268,7 @@ def test_cards_of_another_kind_in_the_folder_are_not_listed(tmp_path: Path, monk
     (tmp_path / "mine.json").write_bytes((cards_folder() / "upadhyay2026.json").read_bytes())
     (tmp_path / "damaged.json").write_bytes(b"{")
     (tmp_path / "other.json").write_text('{"schema": "encsel.something/1"}', encoding="utf-8")
-    monkeypatch.setattr(regression, "cards_folder", lambda: tmp_path)
+    monkeypatch.setattr(cards, "cards_folder", lambda: tmp_path)
     assert shipped_cards() == ("damaged", "mine")
     with pytest.raises(UsageError, match="not valid JSON"):
         load_card("damaged")
@@ -278,7 +279,7 @@ def test_cards_folder_is_the_one_in_the_package_else_the_one_beside_it(
 ) -> None:
     package = tmp_path.resolve() / "encsel"
     package.mkdir()
-    monkeypatch.setattr(regression, "__file__", str(package / "regression.py"))
+    monkeypatch.setattr(cards, "__file__", str(package / "card.py"))
     with pytest.raises(UsageError, match="Reinstall encsel"):
         cards_folder()
     for folder in (package.parent / "pretrained_regression", package / "pretrained_regression"):

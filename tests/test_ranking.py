@@ -9,8 +9,8 @@ from toy import people, population, write_population
 
 import encsel
 from encsel import ranking
+from encsel.card import Card, load_card, save_card
 from encsel.errors import BadCalibration, UsageError
-from encsel.regression import Card, load_card, save_card
 from encsel.report import as_json
 
 IN_RANGE = 1.0
@@ -125,7 +125,7 @@ def test_shared_structure_is_not_flagged_as_chance(in_range):
 
 def test_under_30_people_is_an_error_unless_lowered_and_then_predicts_nothing(tmp_path):
     write_population(tmp_path, 16, shared=IN_RANGE)
-    with pytest.raises(BadCalibration, match="16 identities .* at least 30 are needed") as caught:
+    with pytest.raises(BadCalibration, match=r"16 identities .* at least 30 are needed") as caught:
         encsel.rank(tmp_path)
     assert caught.value.exit_code == 3
     report = encsel.rank(tmp_path, min_identities=10)

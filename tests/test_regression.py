@@ -14,13 +14,15 @@ import pytest
 from click.testing import CliRunner, Result
 from scipy.stats import t as student_t
 
-from encsel import regression
+from encsel import card as cards
+from encsel import pairs, regression
+from encsel.card import Card
 from encsel.cli.fit import fit as fit_command
 from encsel.errors import UsageError
-from encsel.regression import Card, PairTable, read_pairs
+from encsel.pairs import PairTable, read_pairs
 
-VOXCELEB = regression.cards_folder() / "pairs_voxceleb1.csv"
-MAVCELEB = regression.cards_folder() / "pairs_mavceleb.csv"
+VOXCELEB = cards.cards_folder() / "pairs_voxceleb1.csv"
+MAVCELEB = cards.cards_folder() / "pairs_mavceleb.csv"
 ALL_FOUR = ["cka", "id_mismatch", "gw_distance", "spectral_gap"]
 VERSIONS = {"cka_biased": 1, "mle_median": 1}
 
@@ -76,7 +78,7 @@ def test_published_p_is_far_below_the_crossed_one(published: PairTable, column: 
 
 
 def test_without_arcface_no_crossed_p_is_small(published: PairTable) -> None:
-    found = regression.associations(regression.exclude(published, ["arcface"]), ["cka", "id_mismatch"], seed=0)
+    found = regression.associations(pairs.exclude(published, ["arcface"]), ["cka", "id_mismatch"], seed=0)
     assert found["cka"].crossed.p == pytest.approx(0.139, abs=0.0005)
     assert found["cka"].spearman == pytest.approx(-0.85, abs=0.005)
     assert found["id_mismatch"].spearman == pytest.approx(-0.92, abs=0.005)
@@ -189,7 +191,7 @@ def test_fit_does_not_depend_on_the_order_of_rows(published: PairTable, tmp_path
 
 
 def test_card_says_what_it_was_fitted_on(published: PairTable) -> None:
-    card = fitted(regression.exclude(published, ["arcface"]), ["ln_cka", "gw_distance"], source="here", scorer="closed")
+    card = fitted(pairs.exclude(published, ["arcface"]), ["ln_cka", "gw_distance"], source="here", scorer="closed")
     cka, gw = card.features
     assert (cka.metric, cka.metric_version, cka.n_identities, cka.rows_per_identity) == ("cka_biased", 1, 1249, 8)
     assert (gw.metric, gw.metric_version, gw.reason) == (None, None, "no metric of this encsel makes gw_distance")
@@ -301,13 +303,13 @@ def test_prediction_refuses_what_it_cannot_use(
 
 def test_metric_versions_must_be_those_of_the_card(published: PairTable) -> None:
     card = fitted(published, ["cka", "id_mismatch"])
-    regression.check_metric_versions(card, {**VERSIONS, "other": 7})
+    cards.check_metric_versions(card, {**VERSIONS, "other": 7})
     with pytest.raises(UsageError, match=r"cka by cka_biased version 1; this encsel has version 2.*Refit"):
-        regression.check_metric_versions(card, {**VERSIONS, "cka_biased": 2})
+        cards.check_metric_versions(card, {**VERSIONS, "cka_biased": 2})
     with pytest.raises(UsageError, match=r"id_mismatch by mle_median version 1; this encsel has no such metric"):
-        regression.check_metric_versions(card, {"cka_biased": 1})
+        cards.check_metric_versions(card, {"cka_biased": 1})
     with pytest.raises(UsageError, match="gw_distance, which no metric of encsel makes"):
-        regression.check_metric_versions(fitted(published, ["gw_distance"]), VERSIONS)
+        cards.check_metric_versions(fitted(published, ["gw_distance"]), VERSIONS)
 
 
 # Bad input
@@ -380,11 +382,11 @@ def test_column_that_is_not_used_may_hold_anything(tmp_path: Path) -> None:
 
 def test_excluding_an_unknown_encoder_names_the_nearest(published: PairTable) -> None:
     with pytest.raises(UsageError, match=r"has the encoder 'arcfase'. Did you mean 'arcface'\?"):
-        regression.exclude(published, ["arcfase"])
+        pairs.exclude(published, ["arcfase"])
 
 
 def test_excluding_nearly_everything_says_what_is_left(published: PairTable) -> None:
-    table = regression.exclude(published, ["arcface", "clip", "siglip", "dinov2"])
+    table = pairs.exclude(published, ["arcface", "clip", "siglip", "dinov2"])
     with pytest.raises(UsageError, match=r"0 face encoders in pairs_voxceleb1.csv without arcface, clip"):
         fitted(table, ["cka"])
 
@@ -404,7 +406,7 @@ def test_command_shows_that_names_alone_beat_the_form_and_keeps_the_card(tmp_pat
     assert any("beats ln_cka on these 12 pairs" in line for line in lines)
     assert lines[-1] == f"Card written to {tmp_path / 'mine.json'}."
     assert found.stderr == ""
-    assert regression.load_card(str(tmp_path / "mine.json")).name == "mine"
+    assert cards.load_card(str(tmp_path / "mine.json")).name == "mine"
 
 
 def test_command_says_nothing_of_the_baseline_where_geometry_wins(tmp_path: Path) -> None:

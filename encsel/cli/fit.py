@@ -10,7 +10,8 @@ import click
 
 if typing.TYPE_CHECKING:
     from encsel.association import Association
-    from encsel.regression import Card, FitErrors, LeftOutErrors, PairTable
+    from encsel.card import Card, FitErrors, LeftOutErrors
+    from encsel.pairs import PairTable
 
 COLUMNS = ("cka", "id_mismatch", "gw_distance", "spectral_gap")
 COMPARED = (("cka", "id_mismatch"), ("ln_cka",), COLUMNS)
@@ -46,10 +47,11 @@ def fit(
     rows_per_identity may be there, too. The table on the screen tells how each form holds for pairs, face encoders and
     voice encoders it has not seen, beside a baseline that knows the encoders' names and no geometry.
     """
-    from encsel import regression
+    from encsel import card as cards
+    from encsel import pairs, regression
     from encsel.registry import metrics
 
-    table = regression.exclude(regression.read_pairs(tables, rows_per_identity=rows_per_identity), excluded)
+    table = pairs.exclude(pairs.read_pairs(tables, rows_per_identity=rows_per_identity), excluded)
     card = regression.fit(
         table,
         chosen := tuple(part.strip() for part in features.split(",")),
@@ -61,9 +63,9 @@ def fit(
     )
     # Written before anything is shown: a card that cannot be written leaves stdout clean.
     if output:
-        regression.save_card(card, output)
+        cards.save_card(card, output)
     if form == "json":
-        click.echo(regression.card_text(card), nl=False)
+        click.echo(cards.card_text(card), nl=False)
     else:
         _show(table, card, chosen, seed)
     for note in _notes(card):
