@@ -125,7 +125,7 @@ def test_readme_states_the_associations_of_the_cards() -> None:
     for column, n_pairs, rho, p, crossed in stated:
         card = load_card("upadhyay2026" if n_pairs == "12" else "upadhyay2026-no-arcface")
         found = card.associations[column]
-        assert str(card.n_pairs) == pairs.split(",")[0]
+        assert str(card.n_pairs) == n_pairs.split(",")[0]
         assert [rho, p, crossed] == [f"{found.spearman:.3f}", f"{found.p:.4f}", f"{found.crossed.p:.3f}"]
 
 
