@@ -7,6 +7,7 @@ file, so they need no locks.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -31,6 +32,7 @@ FLUSH_SAMPLES = 256
 FLUSH_SECONDS = 2.0
 STALE_SECONDS = 3600
 _KEY = re.compile("[0-9a-f]{32}")
+_BATCH = re.compile("[0-9a-f]{64}[.]npz")
 _MARK = "CACHEDIR.TAG"
 _MARK_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by encsel. Holds embeddings of people.\n"
 
@@ -39,7 +41,7 @@ def default_root() -> Path:
     """$ENCSEL_CACHE, or encsel/ in the user's cache folder."""
     own = os.environ.get("ENCSEL_CACHE")
     if own:
-        return Path(own)
+        return Path(own).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "encsel"
 
@@ -65,16 +67,16 @@ class Shelf:
         self._saved_at = time.monotonic()
         self.n_damaged = 0
         self.write_error: str | None = None
-        if self._folder is not None and self._folder.is_dir():
+        if self._folder is not None:
             self._load(self._folder)
 
     def get(self, content_hash: str) -> Vectors | None:
         return self._vectors.get(content_hash)
 
-    def put(self, content_hash: str, vector: Vectors) -> None:
-        """Keep one vector; written out now and then, and by `flush`."""
-        self._vectors[content_hash] = vector
-        self._unsaved.append(content_hash)
+    def put(self, vectors: Mapping[str, Vectors]) -> None:
+        """Keep vectors by content hash; written out now and then, and by `flush`."""
+        self._vectors.update(vectors)
+        self._unsaved.extend(vectors)
         if len(self._unsaved) >= FLUSH_SAMPLES or time.monotonic() - self._saved_at > FLUSH_SECONDS:
             self.flush()
 
@@ -99,67 +101,98 @@ class Shelf:
         self._saved_at = time.monotonic()
 
     def _load(self, folder: Path) -> None:
-        for path in sorted(folder.glob("*.npz")):
-            try:
-                batch = _verified(path, self._dim)
-            except OSError:
-                continue  # purged by another process, or not ours to read: computed again
-            if batch is None:
-                self.n_damaged += 1
-                path.unlink(missing_ok=True)
-                continue
-            self._vectors.update(batch)
-        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):  # left by a killed process
-            try:
-                if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                    path.unlink(missing_ok=True)
-            except OSError:
-                continue
+        for path in _files(folder):
+            with contextlib.suppress(OSError):  # purged by another process, or not ours to touch: computed again
+                if path.name.startswith(TEMPORARY_PREFIX):  # left by a killed process, or being written by another
+                    if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                        path.unlink()
+                elif _BATCH.fullmatch(path.name):
+                    batch = _verified(path, self._dim)
+                    if batch is not None:
+                        self._vectors.update(batch)
+                    else:
+                        self.n_damaged += 1
+                        path.unlink()
 
 
 def entries(root: Path) -> list[Entry]:
-    """What the cache holds, an entry per encoder and setting."""
+    """What the cache holds, an entry per encoder and setting.
+
+    Raises:
+        UsageError: `root` cannot be read.
+    """
+    try:
+        folders = sorted(p for p in root.iterdir() if _KEY.fullmatch(p.name)) if root.exists() else []
+    except OSError as error:
+        raise UsageError(f"The cache {root} cannot be read: {error.strerror}. Choose another.") from error
     found = []
-    for folder in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []:
-        files = [p for p in folder.iterdir() if p.is_file()]
+    for folder in folders:
         try:
             name = str(json.loads((folder / "encoder.json").read_text())["name"])
         except (OSError, ValueError, KeyError, TypeError):
             name = "unknown"
-        batches = [_verified(p, None) for p in files if p.suffix == ".npz"]
-        n_samples = len(set().union(*(b.keys() for b in batches if b)))
-        found.append(Entry(folder.name, name, n_samples, sum(p.stat().st_size for p in files)))
+        samples: set[str] = set()
+        n_bytes = 0
+        for path in _files(folder):
+            with contextlib.suppress(OSError):  # purged by another process
+                n_bytes += path.stat().st_size
+                if _BATCH.fullmatch(path.name):
+                    samples.update(_verified(path, None) or ())
+        found.append(Entry(folder.name, name, len(samples), n_bytes))
     return found
 
 
 def purge(root: Path, encoder: str | None = None) -> list[Entry]:
-    """Remove everything, or one encoder's vectors, and return what was removed.
+    """Remove everything that encsel wrote, or one encoder's vectors, and return what was removed.
 
     Raises:
-        UsageError: `root` was not made by encsel.
+        UsageError: `root` was not made by encsel, or cannot be removed.
     """
+    found = entries(root)
     if not root.exists():
         return []
-    if not (root / _MARK).is_file() and any(root.iterdir()):
+    if not _is_ours(root) and any(root.iterdir()):
         raise UsageError(f"{root} holds files but no {_MARK} of encsel; it is no encsel cache and is left alone.")
-    gone = [entry for entry in entries(root) if encoder in (None, entry.encoder)]
-    for entry in gone:
-        shutil.rmtree(root / entry.key)
-    if encoder is None:
-        shutil.rmtree(root)
+    gone = [entry for entry in found if encoder in (None, entry.encoder)]
+    try:
+        for entry in gone:
+            shutil.rmtree(root / entry.key)
+        if encoder is None:
+            for path in (*root.glob(f"{TEMPORARY_PREFIX}*"), root / _MARK):
+                path.unlink(missing_ok=True)
+            if not any(root.iterdir()):  # what somebody else put there stays
+                root.rmdir()
+    except OSError as error:
+        what = error.filename or root
+        raise UsageError(f"{what} cannot be removed: {error.strerror}. Remove it yourself.") from error
     return gone
 
 
 def _prepare(root: Path) -> None:
-    if not root.exists():
-        root.mkdir(parents=True, mode=0o700, exist_ok=True)
-    if not (root / _MARK).exists():
-        # Another process may be making the same cache at this moment; anything else is somebody's own folder.
-        names = [p.name for p in root.iterdir()]
-        if not all(name == _MARK or name.startswith(TEMPORARY_PREFIX) or _KEY.fullmatch(name) for name in names):
-            raise OSError(f"{root} holds other files; an empty or new folder is needed for the cache")
-        root.chmod(0o700)
-        write_private(root / _MARK, _MARK_TEXT.encode())
+    root.mkdir(parents=True, mode=0o700, exist_ok=True)
+    names = [p.name for p in root.iterdir()]
+    if _is_ours(root):
+        return
+    # Another process may be making the same cache at this moment; anything else is somebody's own folder.
+    if not all(name.startswith(TEMPORARY_PREFIX) or _KEY.fullmatch(name) for name in names):
+        raise OSError(f"{root} holds other files; an empty or new folder is needed for the cache")
+    root.chmod(0o700)
+    write_private(root / _MARK, _MARK_TEXT.encode())
+
+
+def _is_ours(root: Path) -> bool:
+    try:  # other tools' caches have a file of that name, too
+        return b"Made by encsel" in (root / _MARK).read_bytes()
+    except OSError:
+        return False
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder; none when it is not there or may not be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError:
+        return []
 
 
 def _verified(path: Path, dim: int | None) -> dict[str, Vectors] | None:

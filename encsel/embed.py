@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,10 @@ def embed(
     skipped: list[Skipped] = []
     contents: list[list[str]] = []
     for modality in MODALITIES:
-        samples = [s for s in calibration.samples if s.modality == modality]
         runs = [_Run(family, cache) for family in families if family.modality == modality]
+        if not runs:  # the other modality comes from files of embeddings
+            continue
+        samples = [s for s in calibration.samples if s.modality == modality]
         try:
             hashes, unusable = _embed_modality(samples, runs, modality, progress)
         finally:
@@ -101,18 +104,18 @@ class _Run:
 
     def feed(self, decoded: dict[str, Any]) -> None:
         """Embed decoded samples by content hash, cache the vectors, remember those the encoder could not use."""
-        for content_hash, vector in zip(decoded, self._call(list(decoded.values())), strict=True):
-            if np.isfinite(vector).all():
-                self.shelf.put(content_hash, vector)
-            else:
-                self.refused.add(content_hash)
+        made = dict(zip(decoded, self._call(list(decoded.values())), strict=True))
+        usable = {content_hash: vector for content_hash, vector in made.items() if np.isfinite(vector).all()}
+        self.shelf.put(usable)
+        self.refused.update(made.keys() - usable.keys())
 
     def _call(self, batch: list[Any]) -> Vectors:
         name = self.family.name
         try:
-            if self._embed is None:
-                self._embed = self.family.load()
-            vectors = np.asarray(self._embed(batch))
+            with contextlib.redirect_stdout(sys.stderr):  # some models print; stdout is for results
+                if self._embed is None:
+                    self._embed = self.family.load()
+                vectors = np.asarray(self._embed(batch))
         except EncoderFailed:
             raise
         except Exception as error:
@@ -122,7 +125,8 @@ class _Run:
                 f"The encoder {name} returned {vectors.dtype} of shape {vectors.shape} for {len(batch)} samples; "
                 f"floats of shape ({len(batch)}, {self.family.dim}) were declared. Repair the encoder."
             )
-        return vectors.astype(np.float32)
+        with np.errstate(over="ignore"):  # too large for float32: infinite, and so refused
+            return vectors.astype(np.float32)
 
 
 def _embed_modality(
@@ -132,8 +136,7 @@ def _embed_modality(
     hashes: list[str] = []
     unusable: list[Skipped] = []
     names = ", ".join(run.family.name for run in runs)
-    with ExitStack() as stack:
-        task = stack.enter_context(progress.task(f"{modality}s with {names}", len(samples)))
+    with progress.task(f"{modality}s with {names}", len(samples)) as task:
         for start in range(0, len(samples), BATCH):
             pending: dict[str, Any] = {}
             for sample in samples[start : start + BATCH]:
@@ -178,6 +181,6 @@ def _assemble(run: _Run, samples: Sequence[Sample], hashes: Sequence[str]) -> tu
 
 def _tell(run: _Run, progress: Progress) -> None:
     if run.shelf.n_damaged:
-        progress.note(f"{run.shelf.n_damaged} damaged cache files of {run.family.name} were removed and made again.")
+        progress.note(f"{run.shelf.n_damaged} damaged cache files of {run.family.name} were dropped and made again.")
     if run.shelf.write_error:
         progress.note(f"Embeddings of {run.family.name} were not cached: {run.shelf.write_error}.")

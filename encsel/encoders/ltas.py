@@ -9,15 +9,19 @@ import numpy as np
 from encsel.core import SAMPLING_RATE, Clip, EmbedBatch, EncoderFamily, Vectors
 
 WINDOW = 512
-FLOOR = 1e-12
+FLOOR = 1e-8
+"""Of the largest power: 80 dB below it. An absolute floor would let the loudness of the recording in."""
 
 
 def load() -> EmbedBatch:
     from scipy.signal import welch
 
     def describe(clip: Clip) -> Vectors:
-        _, power = welch(clip, fs=SAMPLING_RATE, nperseg=min(WINDOW, len(clip)), nfft=WINDOW)
-        decibel = 10 * np.log10(power + FLOOR)
+        # float64: in float32 the rounding of a constant clip would pass for a spectrum.
+        _, power = welch(clip.astype(np.float64), fs=SAMPLING_RATE, nperseg=WINDOW)
+        if not power.any():  # a constant: no sound at all
+            return np.full_like(power, np.nan)
+        decibel = 10 * np.log10(power + FLOOR * power.max())
         return decibel - decibel.mean()
 
     def embed(clips: Sequence[Clip]) -> Vectors:
@@ -34,5 +38,5 @@ ENCODER = EncoderFamily(
     licence="none needed: no weights",
     source="Byrne et al. 1994, doi:10.1121/1.410152; Welch's method as in SciPy.",
     load=load,
-    preprocessing={"window": WINDOW, "floor": FLOOR, "level": "mean of decibels removed"},
+    preprocessing={"window": WINDOW, "floor of maximum": FLOOR, "level": "mean of decibels removed"},
 )

@@ -16,10 +16,12 @@ def load() -> EmbedBatch:
     import librosa
 
     def describe(clip: Clip) -> Vectors:
-        # Coefficient 0 is the loudness of the recording, not the voice: computed, then left out.
+        # Coefficient 0 is the loudness of the recording, not the voice: computed, then left out. Quiet clips would
+        # still differ, cut off at librosa's absolute floor, were they not raised to the same peak first.
         frames = librosa.feature.mfcc(
-            y=clip, sr=SAMPLING_RATE, n_mfcc=N_COEFFICIENTS + 1, n_fft=N_FFT, hop_length=HOP, n_mels=N_MELS
-        )[1:]
+            y=librosa.util.normalize(clip), sr=SAMPLING_RATE, n_mfcc=N_COEFFICIENTS + 1, n_fft=N_FFT, hop_length=HOP,
+            n_mels=N_MELS,
+        )[1:]  # fmt: skip
         return np.concatenate([frames.mean(axis=1), frames.std(axis=1)])
 
     def embed(clips: Sequence[Clip]) -> Vectors:
@@ -36,5 +38,11 @@ ENCODER = EncoderFamily(
     licence="none needed: no weights",
     source="Davis & Mermelstein 1980, doi:10.1109/TASSP.1980.1163420, as in librosa; mean and deviation over frames.",
     load=load,
-    preprocessing={"coefficients": f"1-{N_COEFFICIENTS}", "n_fft": N_FFT, "hop": HOP, "mels": N_MELS},
+    preprocessing={
+        "level": "peak 1",
+        "coefficients": f"1-{N_COEFFICIENTS}",
+        "n_fft": N_FFT,
+        "hop": HOP,
+        "mels": N_MELS,
+    },
 )

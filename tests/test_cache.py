@@ -1,0 +1,515 @@
+"""The embedding cache: private, whole, verified, shared, resumed, and removed only where it is encsel's."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import multiprocessing
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from media_samples import write_set
+from plugins import environment, write_plugin
+
+from encsel import cache as caching
+from encsel.cache import Shelf, default_root, entries, purge
+from encsel.calibration import open_calibration
+from encsel.cli import cli
+from encsel.core import EncoderFamily
+from encsel.embed import BATCH, embed
+from encsel.errors import UsageError
+from encsel.files import TEMPORARY_PREFIX
+from encsel.progress import Silent
+
+DIM = 4
+DESCRIPTION = {"name": "toy", "version": 1}
+N_PEOPLE, N_SAMPLES = 34, 2
+N = N_PEOPLE * N_SAMPLES
+
+HANGING_ENCODER = """
+import os, time
+import numpy as np
+from encsel.core import EncoderFamily
+
+n = 0
+
+def embed(samples):
+    global n
+    with open(os.environ["HANGING_LOG"], "a") as log:
+        for _ in samples:
+            n += 1
+            print(file=log, flush=True)
+            if n == int(os.environ["HANGS_AT"]):
+                time.sleep(60)
+    return np.stack([[s.mean(), s.std(), s[0].mean(), s[-1].mean()] for s in samples]).astype(np.float32)
+
+ENCODER = EncoderFamily("hanging", "face", 4, 1, "none", "a test", load=lambda: embed)
+"""
+
+
+def content_hash(i: int) -> str:
+    return hashlib.sha256(str(i).encode()).hexdigest()
+
+
+def vectors(numbers) -> dict[str, np.ndarray]:
+    return {content_hash(i): np.random.default_rng(i).normal(size=DIM).astype(np.float32) for i in numbers}
+
+
+def shelf(root) -> Shelf:
+    return Shelf(root, DESCRIPTION, DIM)
+
+
+def filled(root, numbers=range(3)) -> Path:
+    """A cache with these vectors in one file; that file."""
+    one = shelf(root)
+    one.put(vectors(numbers))
+    one.flush()
+    return max(root.glob("*/*.npz"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def held(one: Shelf, numbers=range(3)) -> list[int]:
+    """Those of the numbers whose vector is there, and is right."""
+    found = {i: one.get(content_hash(i)) for i in numbers}
+    for i, vector in found.items():
+        assert vector is None or (vector == vectors([i])[content_hash(i)]).all()
+    return [i for i, vector in found.items() if vector is not None]
+
+
+def mode(path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def names(folder) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def refuse(*_, **__):
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.texts = []
+
+    def note(self, text):
+        self.texts.append(text)
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    return write_set(tmp_path_factory.mktemp("set"), n_identities=N_PEOPLE, n_samples=N_SAMPLES)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    return write_set(tmp_path_factory.mktemp("few"), n_identities=4, n_samples=2)
+
+
+@pytest.fixture
+def toy():
+    """An encoder that counts the samples it was given in `toy.n`."""
+
+    def function(samples):
+        function.n += len(samples)
+        return np.array([[s.mean(), s.std(), s[0].mean(), s[-1].mean()] for s in samples], np.float32)
+
+    function.n = 0
+    function.family = EncoderFamily("toy", "face", DIM, 1, "none", "a test", load=lambda: function)
+    return function
+
+
+# --- what is on disk
+
+
+def test_vectors_come_back_exactly(root):
+    filled(root)
+    again = shelf(root)
+    assert held(again) == [0, 1, 2]
+    assert again.get(content_hash(0)).dtype == np.float32
+    assert again.get(content_hash(7)) is None
+
+
+@pytest.mark.parametrize("mask", [0, 0o022])
+def test_files_are_0600_in_0700_folders(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        filled(tmp_path / "new" / "cache")
+    finally:
+        os.umask(before)
+    root = tmp_path / "new" / "cache"
+    made = [root, *root.rglob("*")]
+    assert len(made) == 5
+    assert {path.name: oct(mode(path)) for path in made} == {
+        path.name: oct(0o700 if path.is_dir() else 0o600) for path in made
+    }
+
+
+def test_empty_folder_that_others_could_read_is_closed(root):
+    root.mkdir()
+    root.chmod(0o755)
+    filled(root)
+    assert mode(root) == 0o700
+
+
+def test_cache_is_tagged_so_that_backups_leave_it_out(root):
+    filled(root)
+    assert (root / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
+
+
+def test_encoders_do_not_share_vectors(root):
+    filled(root)
+    assert not held(Shelf(root, {**DESCRIPTION, "version": 2}, DIM))
+
+
+def test_shelf_without_a_root_keeps_vectors_for_the_run_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one = shelf(None)
+    one.put(vectors(range(3)))
+    one.flush()
+    assert held(one) == [0, 1, 2]
+    assert not list(tmp_path.iterdir())
+
+
+def test_vectors_are_written_in_batches(root, monkeypatch):
+    monkeypatch.setattr(caching, "FLUSH_SAMPLES", 10)
+    one = shelf(root)
+    one.put(vectors(range(9)))
+    assert not list(root.glob("*/*.npz"))
+    one.put(vectors(range(9, 12)))
+    assert held(shelf(root), range(12)) == list(range(12))
+    assert len(list(root.glob("*/*.npz"))) == 1
+
+
+def test_vectors_of_a_slow_encoder_are_written_after_a_while(root, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(caching.time, "monotonic", lambda: now)
+    one = shelf(root)
+    one.put(vectors(range(3)))
+    assert not root.exists()
+    now = 1.5 * caching.FLUSH_SECONDS
+    one.put(vectors(range(3, 6)))
+    assert held(shelf(root), range(6)) == list(range(6))
+
+
+# --- damage
+
+
+def test_every_flipped_byte_is_noticed(root):
+    path = filled(root, range(1))
+    content = path.read_bytes()
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        again = shelf(root)
+        assert (held(again), again.n_damaged, path.exists()) == ([], 1, False), position
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, -1])
+def test_truncated_file_is_noticed(root, length):
+    path = filled(root)
+    path.write_bytes(path.read_bytes()[:length])
+    again = shelf(root)
+    assert (held(again), again.n_damaged, path.exists()) == ([], 1, False)
+
+
+def test_damage_costs_one_file_only(root):
+    filled(root, range(3))
+    path = filled(root, range(3, 6))
+    path.write_bytes(b"")
+    assert held(shelf(root), range(6)) == [0, 1, 2]
+
+
+def test_file_under_another_batch_s_name_is_noticed(root):
+    first, second = filled(root, range(3)), filled(root, range(3, 6))
+    shutil.copy(first, second)
+    again = shelf(root)
+    assert (held(again, range(6)), again.n_damaged) == ([0, 1, 2], 1)
+
+
+def test_damaged_vectors_are_made_again_with_a_note(root, few, toy):
+    calibration = open_calibration(few)
+    before = embed(calibration, [toy.family], cache=root).embeddings[0]
+    (path,) = root.glob("*/*.npz")
+    content = path.read_bytes()
+    path.write_bytes(content[:50] + b"\0" + content[51:])
+    toy.n, notes = 0, Notes()
+    after = embed(calibration, [toy.family], cache=root, progress=notes).embeddings[0]
+    assert toy.n == 8
+    np.testing.assert_array_equal(after.vectors, before.vectors)
+    assert notes.texts == ["1 damaged cache files of toy were dropped and made again."]
+    toy.n, notes = 0, Notes()
+    embed(calibration, [toy.family], cache=root, progress=notes)
+    assert (toy.n, notes.texts) == (0, [])
+
+
+def test_unknown_files_are_left_alone(root):
+    folder = filled(root).parent
+    for name in ("notes.txt", "mine.npz", "x.tmp"):
+        (folder / name).write_bytes(b"somebody's")
+    (folder / "folder.npz").mkdir()
+    again = shelf(root)
+    assert (held(again), again.n_damaged) == ([0, 1, 2], 0)
+    assert {"notes.txt", "mine.npz", "x.tmp", "folder.npz"} <= names(folder)
+    assert entries(root)[0].n_samples == 3
+
+
+def test_temporary_files_of_a_killed_process_go_and_those_being_written_stay(root):
+    folder = filled(root).parent
+    old, new = folder / f"{TEMPORARY_PREFIX}old", folder / f"{TEMPORARY_PREFIX}new"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 2 * caching.STALE_SECONDS,) * 2)
+    again = shelf(root)
+    assert (held(again), again.n_damaged) == ([0, 1, 2], 0)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+# --- a disk that refuses
+
+
+def test_run_goes_on_with_a_note_when_the_disk_refuses_writing(root, few, toy, monkeypatch):
+    monkeypatch.setattr(caching, "write_private", refuse)
+    notes = Notes()
+    (found,) = embed(open_calibration(few), [toy.family], cache=root, progress=notes).embeddings
+    assert len(found.vectors) == 8
+    assert notes.texts == ["Embeddings of toy were not cached: Read-only file system."]
+
+
+@pytest.mark.parametrize("refused", ["read_bytes", "iterdir", "unlink"])
+def test_run_goes_on_when_the_disk_refuses_reading_or_removing(root, monkeypatch, refused):
+    path = filled(root)
+    if refused == "unlink":
+        path.write_bytes(b"damaged")
+    monkeypatch.setattr(Path, refused, refuse)
+    assert not held(shelf(root))
+
+
+def test_file_in_place_of_the_cache_is_a_note(root, few, toy):
+    root.write_text("a file")
+    notes = Notes()
+    embed(open_calibration(few), [toy.family], cache=root, progress=notes)
+    assert root.read_text() == "a file"
+    assert len(notes.texts) == 1
+    assert notes.texts[0].startswith("Embeddings of toy were not cached: ")
+
+
+@pytest.mark.parametrize("name", ["holiday.jpg", "CACHEDIR.TAG"])
+def test_folder_with_other_files_is_not_made_a_cache(root, few, toy, name):
+    root.mkdir()
+    (root / name).write_text("Signature: 8a477f597d28d172789f06886806bc55\n# Of another tool.\n")
+    notes = Notes()
+    embed(open_calibration(few), [toy.family], cache=root, progress=notes)
+    assert names(root) == {name}
+    assert "holds other files; an empty or new folder is needed" in notes.texts[0]
+
+
+# --- several processes, and processes that end
+
+
+def fill(root, first, barrier):
+    one = shelf(root)
+    barrier.wait()
+    for start in range(first, first + 40, 5):
+        one.put(vectors(range(start, start + 5)))
+        one.flush()
+
+
+def test_two_processes_fill_one_cache_at_once(root):
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(2)
+    workers = [context.Process(target=fill, args=(root, first, barrier)) for first in (0, 20)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    again = shelf(root)
+    assert (held(again, range(60)), again.n_damaged) == (list(range(60)), 0)
+    assert not [path for path in root.rglob("*") if path.name.startswith(TEMPORARY_PREFIX)]
+
+
+class Hanging:
+    """Command lines in processes of their own, with an encoder that counts its samples and hangs at one of them."""
+
+    def __init__(self, folder: Path):
+        self.log = folder / "log"
+        self.cache = folder / "cache"
+        self.packages = write_plugin(folder / "packages", "hanging", HANGING_ENCODER)
+
+    def start(self, *command: str | Path, at: int) -> subprocess.Popen[str]:
+        variables = {"HANGING_LOG": str(self.log), "HANGS_AT": str(at), "ENCSEL_CACHE": str(self.cache)}
+        return subprocess.Popen(
+            [sys.executable, *command], env=environment(self.packages, **variables), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    @property
+    def n_embedded(self) -> int:
+        return len(self.log.read_text().splitlines()) if self.log.exists() else 0
+
+    @property
+    def n_cached(self) -> int:
+        return sum(e.n_samples for e in entries(self.cache) if e.encoder == "hanging")
+
+
+@pytest.fixture
+def hanging(tmp_path):
+    return Hanging(tmp_path)
+
+
+def wait_until(claim, process, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not claim():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_killed_embedding_goes_on_where_it_was(hanging, media, tmp_path):
+    run = "import encsel.cache; encsel.cache.FLUSH_SECONDS = 0; from encsel.cli import main; main()"
+    command = ("-c", run, "embed", media, "--output", tmp_path / "out", "--face", "hanging", "--voice", "ltas")
+    process = hanging.start(*command, at=BATCH + 5)
+    wait_until(lambda: hanging.n_embedded == BATCH + 5, process)
+    process.kill()
+    process.communicate()
+    assert hanging.n_cached == BATCH
+    hanging.log.unlink()
+    process = hanging.start(*command, at=-1)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert hanging.n_embedded == N - BATCH
+    assert f"{N} x 4, {N_PEOPLE} people" in out
+
+
+@pytest.fixture
+def interruptible():
+    """Children start with Ctrl-C in force, even where the test run itself was started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_interrupt_is_one_message_and_keeps_what_was_done(hanging, media):
+    command = ("-m", "encsel", "rank", media, "--face", "hanging", "--voice", "ltas", "--quiet")
+    process = hanging.start(*command, at=BATCH + 5)
+    wait_until(lambda: hanging.n_embedded == BATCH + 5, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 5
+    assert out == ""
+    assert err.strip() == (
+        "encsel: Interrupted. What was embedded is in the cache; the same command goes on from there."
+    )
+    assert hanging.n_cached == BATCH
+
+
+# --- where it is, what it holds, how it goes
+
+
+def test_default_root_is_encsel_cache_then_the_user_s_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ENCSEL_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert default_root() == tmp_path / ".cache" / "encsel"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert default_root() == tmp_path / "xdg" / "encsel"
+    monkeypatch.setenv("ENCSEL_CACHE", "~/own")
+    assert default_root() == tmp_path / "own"
+
+
+def test_commands_use_encsel_cache(root, few, tmp_path, monkeypatch):
+    monkeypatch.setenv("ENCSEL_CACHE", str(root))
+    command = ["embed", str(few), "--output", str(tmp_path / "out"), "--face", "pixels", "--voice", "ltas"]
+    assert CliRunner().invoke(cli, command, catch_exceptions=False).exit_code == 0
+    assert sorted((e.encoder, e.n_samples) for e in entries(root)) == [("ltas", 8), ("pixels", 8)]
+    shown = CliRunner().invoke(cli, ["cache"]).stdout
+    assert shown.startswith(f"{root}: 16 vectors")
+    assert "pixels" in shown
+    assert CliRunner().invoke(cli, ["cache", "purge", "--yes"]).stdout.startswith("Removed 16 vectors")
+    assert not root.exists()
+
+
+def test_entries_count_each_vector_once(root):
+    filled(root, range(3))
+    filled(root, range(1, 5))
+    (entry,) = entries(root)
+    assert (entry.encoder, entry.n_samples) == ("toy", 5)
+    assert entry.n_bytes == sum(path.stat().st_size for path in (root / entry.key).iterdir())
+
+
+def test_entry_whose_description_is_damaged_is_still_listed(root):
+    (filled(root).parent / "encoder.json").write_bytes(b"\xff{")
+    assert [(e.encoder, e.n_samples) for e in entries(root)] == [("unknown", 3)]
+
+
+def test_missing_cache_holds_nothing_and_is_not_made(root):
+    assert (entries(root), purge(root)) == ([], [])
+    assert not root.exists()
+
+
+def test_purge_removes_everything_or_one_encoder(root):
+    filled(root)
+    other = Shelf(root, {"name": "other"}, DIM)
+    other.put(vectors(range(5)))
+    other.flush()
+    assert [(e.encoder, e.n_samples) for e in purge(root, "toy")] == [("toy", 3)]
+    assert [e.encoder for e in entries(root)] == ["other"]
+    assert [(e.encoder, e.n_samples) for e in purge(root)] == [("other", 5)]
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("name", ["holiday.jpg", "CACHEDIR.TAG"])
+def test_purge_refuses_a_folder_that_is_not_encsel_s(tmp_path, name):
+    key = "0" * 32
+    (tmp_path / key).mkdir()
+    (tmp_path / name).write_text("Signature: 8a477f597d28d172789f06886806bc55\n# Of another tool.\n")
+    with pytest.raises(UsageError, match="no encsel cache and is left alone"):
+        purge(tmp_path)
+    assert names(tmp_path) == {key, name}
+
+
+def test_purge_leaves_what_somebody_else_put_into_the_cache(root):
+    filled(root)
+    (root / "photos").mkdir()
+    (root / "photos" / "holiday.jpg").write_bytes(b"x")
+    purge(root)
+    assert [path.name for path in root.rglob("*")] == ["photos", "holiday.jpg"]
+
+
+def test_purge_of_an_empty_folder_is_no_error(root):
+    root.mkdir()
+    assert purge(root) == []
+
+
+def test_cache_that_cannot_be_read_or_removed_is_an_error_that_says_so(root, monkeypatch):
+    filled(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(caching.shutil, "rmtree", refuse)
+        with pytest.raises(UsageError, match="Read-only file system"):
+            purge(root)
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UsageError, match=f"{root} cannot be read"):
+        entries(root)
+
+
+def test_cache_whose_place_is_a_file_is_an_error_that_says_so(root):
+    root.write_text("a file")
+    for command in (entries, purge):
+        with pytest.raises(UsageError, match="cannot be read"):
+            command(root)

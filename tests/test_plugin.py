@@ -1,0 +1,133 @@
+"""Third parties' encoders: found through their entry point, used like encsel's own, and blamed by name when broken."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+from media_samples import write_set
+from plugins import ENCODER, environment, write_plugin
+
+from encsel.errors import EncoderFailed
+from encsel.registry import encoder_families
+
+PYPROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "face-moments"
+version = "1.0"
+
+[project.entry-points."encsel.encoders"]
+moments = "face_moments.encoder:ENCODER"
+"""
+
+
+def run(*command, **options):
+    return subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder into which pip installed a package with one encoder."""
+    source, target = tmp_path_factory.mktemp("face-moments"), tmp_path_factory.mktemp("packages")
+    (source / "face_moments").mkdir()
+    (source / "face_moments" / "__init__.py").touch()
+    (source / "face_moments" / "encoder.py").write_text(ENCODER.format(name="moments"))
+    (source / "pyproject.toml").write_text(PYPROJECT)
+    quietly = ("--quiet", "--disable-pip-version-check", "--root-user-action", "ignore")
+    alone = ("--no-deps", "--no-index", "--no-build-isolation")
+    result = run("pip", "install", *quietly, *alone, "--target", str(target), str(source))
+    assert result.returncode == 0, result.stderr
+    return target
+
+
+@pytest.fixture
+def plug_in(tmp_path, monkeypatch):
+    """Makes a plug-in visible to this process until the test ends."""
+
+    def add(module, source):
+        monkeypatch.syspath_prepend(write_plugin(tmp_path / module, module, source))
+        importlib.invalidate_caches()
+
+    encoder_families.cache_clear()
+    before = set(sys.modules)
+    yield add
+    encoder_families.cache_clear()
+    for module in set(sys.modules) - before:
+        if module.startswith("plug_"):
+            del sys.modules[module]
+
+
+def test_installed_plugin_ranks_beside_the_encoders_of_encsel(installed, tmp_path):
+    data = write_set(tmp_path / "set", n_identities=32, n_samples=2)
+    command = ("encsel", "rank", str(data), "--voice", "ltas", "--no-cache", "--quiet", "--format", "json")
+    result = run(*command, env=environment(installed))
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert {(e["name"], e["dim"]) for e in report["encoders"]} >= {("moments", 4), ("pixels", 1024), ("ltas", 257)}
+    assert {p["face"] for p in report["pairs"]} >= {"moments", "pixels", "hog"}
+
+
+def test_installed_plugin_is_listed_and_shown(installed):
+    listed = run("encsel", "encoders", "list", "--format", "json", env=environment(installed))
+    (mine,) = (e for e in json.loads(listed.stdout) if e["name"] == "moments")
+    assert (mine["modality"], mine["dim"], mine["licence"], mine["source"]) == ("face", 4, "MIT", "a test")
+    assert "licence: MIT" in run("encsel", "encoders", "show", "moments", env=environment(installed)).stdout
+
+
+def test_plugin_that_is_gone_is_not_found(installed):
+    assert run("encsel", "encoders", "show", "moments").returncode == 2
+
+
+BROKEN = {
+    "does not import": (
+        "import no_such_module",
+        "does not import: No module named 'no_such_module'",
+    ),
+    "fails on import": ("1 / 0", "does not import: division by zero"),
+    "lacks its encoder": ("OTHER = 1", "does not import: .*has no attribute 'ENCODER'"),
+    "is no encoder": ("ENCODER = 'face'", "is a str; an encsel.core.EncoderFamily is needed"),
+    "takes a name of encsel": (ENCODER.format(name="pixels"), "is named 'pixels', which is taken"),
+    "has another modality": (ENCODER.format(name="odd").replace('"face"', '"speech"'), "has the modality 'speech'"),
+    "has no dim": (ENCODER.format(name="odd").replace("dim=4", "dim=None"), "has dim None"),
+    "has odd preprocessing": (
+        ENCODER.format(name="odd").replace("version=1", "version=1, preprocessing={'size': (8, 8)}"),
+        "describes its preprocessing 'size' by a tuple",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_broken_plugin_is_blamed_by_name(plug_in, source, message):
+    plug_in("plug_broken", source)
+    with pytest.raises(EncoderFailed, match=rf"^The encoder plug-in 'plug_broken' \(plug_broken:ENCODER\) {message}"):
+        encoder_families()
+
+
+def test_two_plugins_of_one_name_are_an_error(plug_in):
+    plug_in("plug_one", ENCODER.format(name="moments"))
+    plug_in("plug_two", ENCODER.format(name="moments"))
+    with pytest.raises(EncoderFailed, match="is named 'moments', which is taken"):
+        encoder_families()
+
+
+def test_what_a_plugin_prints_on_import_stays_off_stdout(plug_in, capsys):
+    plug_in("plug_loud", f"print('hello')\n{ENCODER.format(name='loud')}")
+    assert "loud" in encoder_families()
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_command_with_a_broken_plugin_exits_4_with_one_message(tmp_path):
+    packages = write_plugin(tmp_path, "broken", "1 / 0")
+    result = run("encsel", "encoders", "list", env=environment(packages))
+    assert (result.returncode, result.stdout) == (4, "")
+    assert result.stderr == (
+        "encsel: The encoder plug-in 'broken' (broken:ENCODER) does not import: division by zero. "
+        "Repair or uninstall it.\n"
+    )
