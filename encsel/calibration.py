@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 
 from encsel import layouts, vectors
 from encsel.core import MODALITIES, Embeddings, Modality, Sample, Skipped
-from encsel.errors import BadCalibration
+from encsel.errors import BadCalibration, UsageError
 from encsel.sampling import limit_rows, pick
 
 MAX_SKIPPED = 0.05
@@ -55,29 +57,40 @@ def open_calibration(
         max_skipped: largest share of unusable rows in an embeddings file.
     Raises:
         BadCalibration: missing, unknown layout, one modality missing, no common identities, or too many unusable rows.
+        UsageError: `identities` or `samples_per_identity` is under 1.
     """
+    for option, value in (("--identities", identities), ("--samples-per-identity", samples_per_identity)):
+        if value is not None and value < 1:
+            raise UsageError(f"{option} is {value}; at least 1 is needed.")
+    try:
+        return _open(root, identities, samples_per_identity, seed, max_skipped)
+    except OSError as error:
+        raise BadCalibration(
+            f"{error.filename or root} cannot be read: {error.strerror or error}. Check the path and who may read it."
+        ) from error
+
+
+def _open(root: Path, n: int | None, limit: int | None, seed: int, max_skipped: float) -> Calibration:
     if not root.exists():
         raise BadCalibration(f"{root} does not exist. Give the folder of a calibration set or its manifest CSV.")
     if root.is_file() and root.suffix.lower() != ".csv":
         raise BadCalibration(f"{root} is a {root.suffix or 'plain'} file; a folder or a manifest CSV is needed.")
     files = _embedding_files(root)
     if files is not None:
-        return _open_embeddings(root, files, identities, samples_per_identity, seed, max_skipped)
+        return _open_embeddings(root, files, n, limit, seed, max_skipped)
     listing = layouts.recognise(root)
     if listing is None:
         raise BadCalibration(
             f"{root} has no layout that encsel knows; it holds {_glimpse(root)}. Known:\n{layouts.KNOWN}"
         )
     sides = {m: {s.identity for s in listing.samples if s.modality == m} for m in MODALITIES}
-    common, notes = _join(root, sides)
-    kept = _choose(common, identities, seed)
-    samples = [s for s in listing.samples if s.identity in set(kept)]
-    if listing.ignored:
-        kinds = ", ".join(f"{count} {suffix}" for suffix, count in listing.ignored.items())
-        notes = (*notes, f"Files of other kinds among the samples are not used: {kinds}.")
-    return Calibration(
-        root, listing.layout, kept, samples=tuple(_limit_samples(samples, samples_per_identity, seed)), notes=notes
-    )
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in listing.ignored.items())
+    unused = (f"Files of other kinds among the samples are not used: {kinds}.",) if kinds else ()
+    common, notes = _join(root, sides, unused)
+    kept = _choose(common, n, seed)
+    chosen = set(kept)
+    samples = _limit_samples([s for s in listing.samples if s.identity in chosen], limit, seed)
+    return Calibration(root, listing.layout, kept, samples=tuple(samples), notes=notes)
 
 
 def check_skipped(skipped: Iterable[Skipped], totals: dict[Modality, int], max_skipped: float) -> None:
@@ -90,7 +103,7 @@ def check_skipped(skipped: Iterable[Skipped], totals: dict[Modality, int], max_s
             shown = "; ".join(f"{s.sample}: {s.reason}" for s in ones[:3]) + ("; ..." if len(ones) > 3 else "")
             raise BadCalibration(
                 f"{len(ones)} of {totals[modality]} {modality} samples cannot be used ({shown}); at most "
-                f"{max_skipped:.0%} may be skipped. Repair them, or allow more with --max-skipped."
+                f"{100 * max_skipped:g}% may be skipped. Repair them, or allow more with --max-skipped."
             )
 
 
@@ -140,31 +153,40 @@ def _open_embeddings(
     return Calibration(root, "embeddings", kept, embeddings=tuple(loaded), skipped=tuple(skipped), notes=notes)
 
 
-def _join(root: Path, sides: dict[Modality, set[str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Identities that both sides have, sorted, and notes on those that only one has."""
+def _join(
+    root: Path, sides: dict[Modality, set[str]], notes: tuple[str, ...] = ()
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Identities that both sides have, sorted, and `notes` with those that only one has."""
     faces, voices = sides["face"], sides["voice"]
     for modality, people in sides.items():
         if not people:
-            raise BadCalibration(f"{root} holds no {modality} samples to read; the same people are needed in both.")
+            raise BadCalibration(
+                f"{root} holds no {modality} samples to read; the same people are needed in both. "
+                f"Add {modality} files of a kind that encsel reads. {' '.join(notes)}".rstrip()
+            )
     common = tuple(sorted(faces & voices))
     if not common:
         raise BadCalibration(
             f"No identity of {root} has both faces and voices: faces are of {_some(faces)}, voices of {_some(voices)}. "
             f"Name people alike on both sides.{_hint(faces, voices)}"
         )
-    notes = [
-        f"{len(lone)} of {len(people)} identities have only {m}s and are left out: {_some(lone)}."
-        for m, people in sides.items() if (lone := people - set(common))
-    ]  # fmt: skip
-    return common, tuple(notes)
+    lone = {m: people - set(common) for m, people in sides.items()}
+    one_sided = (
+        f"{len(names)} of {len(sides[m])} identities have only {m}s and are left out: {_some(names)}."
+        f"{_hint(lone['face'], lone['voice'])}"
+        for m, names in lone.items() if names
+    )  # fmt: skip
+    return common, (*one_sided, *notes)
 
 
 def _hint(faces: set[str], voices: set[str]) -> str:
     def plain(name: str) -> str:
-        return name.lower().lstrip("0") or "0"
+        name = unicodedata.normalize("NFKC", name).casefold()
+        return re.sub(r"(?<!\d)0+(?=\d)", "", name)
 
-    if {plain(f) for f in faces} & {plain(v) for v in voices}:
-        return " They differ only in letter case or leading zeros."
+    alike = {plain(name) for name in faces} & {plain(name) for name in voices}
+    if alike:
+        return f" {len(alike)} of them differ only in letter case, leading zeros or the form of accents."
     return ""
 
 

@@ -10,8 +10,11 @@ TEMPORARY_PREFIX = ".writing-"
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read; a missing folder is made, for its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Write a file that only its owner can read; missing folders are made, for their owner alone."""
+    # `mkdir(parents=True)` gives its mode to the innermost folder alone.
+    for folder in [*reversed(path.parent.parents), path.parent]:
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
     _replace(path, content, 0o600)
 
 

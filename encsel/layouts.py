@@ -48,36 +48,39 @@ def recognise(root: Path) -> Listing | None:
 
     Raises:
         BadCalibration: the layout is recognised but something in it is missing or wrong.
+        OSError: a folder or the manifest cannot be read.
     """
     if root.is_file():
         return _manifest(root)
     if (root / MANIFEST_NAME).is_file():
         return _manifest(root / MANIFEST_NAME)
-    attempts: tuple[Callable[[Path], Listing | None], ...] = (_mav_celeb, _by_modality, _voxceleb, _by_identity)
+    attempts: tuple[Callable[[Path], Listing | None], ...] = (_mav_celeb, _voxceleb, _by_modality, _by_identity)
     return next((listing for attempt in attempts if (listing := attempt(root)) is not None), None)
 
 
 def _manifest(path: Path) -> Listing:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True)
+        columns = reader.fieldnames = [c.strip() for c in reader.fieldnames or ()]
+        rows = [(reader.line_num, row) for row in reader]
     except UnicodeDecodeError as error:
         raise BadCalibration(f"{path} is not UTF-8 text; a manifest CSV is needed. Save it as UTF-8.") from error
-    except OSError as error:
-        raise BadCalibration(f"{path} cannot be read: {error.strerror}.") from error
-    try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
-        raise BadCalibration(f"{path} is not a CSV file: {error}.") from error
-    columns = [c for c in (rows[0] if rows else {}) if c is not None]
+        raise BadCalibration(f"{path} is not a CSV file: {error}. Repair it, or save it anew as CSV.") from error
     missing = [c for c in MANIFEST_COLUMNS if c not in columns]
     if missing:
-        found = ", ".join(columns[:8]) or "no rows"
+        found = ", ".join(columns[:8]) or "none"
         raise BadCalibration(
-            f"{path} lacks the column {', '.join(missing)}; it has {found}. "
+            f"{path} lacks the column {', '.join(missing)}; its columns are {found}. "
             f"A manifest needs {', '.join(MANIFEST_COLUMNS)}, and may have sample, sex, language, session, ..."
         )
+    twice = sorted({c for c in columns if c and columns.count(c) > 1})
+    if twice:
+        raise BadCalibration(f"{path} has the column {twice[0]!r} twice. Rename one.")
+    if not rows:
+        raise BadCalibration(f"{path} has a header and no rows. List one sample in each line.")
     samples: dict[tuple[str, Modality, str], Sample] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         if None in row or None in row.values():
             raise BadCalibration(f"{path} line {number} has another number of cells than the header; repair the line.")
         identity, word, where = (row[c].strip() for c in MANIFEST_COLUMNS)
@@ -87,8 +90,9 @@ def _manifest(path: Path) -> Listing:
         if modality is None:
             raise BadCalibration(f"{path} line {number}: modality {word!r}. {nearest(word, ('face', 'voice'))}")
         name = row.get("sample", "").strip() or Path(where).as_posix()
-        extra = {k: v.strip() for k, v in row.items() if k not in (*MANIFEST_COLUMNS, "sample") and v.strip()}
-        sample = Sample(identity, modality, path.parent / where, name, extra)
+        extra = {k: v.strip() for k, v in row.items() if k not in ("", *MANIFEST_COLUMNS, "sample") and v.strip()}
+        place = Path.home() / where[2:] if where.startswith("~/") else path.parent / where
+        sample = Sample(identity, modality, place, name, extra)
         key = (identity, modality, name)
         if samples.setdefault(key, sample).path != sample.path:
             raise BadCalibration(
@@ -128,6 +132,13 @@ def _by_identity(root: Path) -> Listing | None:
             f"{root} holds ID folders with {only}s but none with {other}s; the same people are needed in both. "
             f"Name the inner folders {' or '.join(f'{w}*' for w in _INNER_FOLDERS[other])}."
         )
+    identities = {identity for _, _, identity, _ in found}
+    if len(identities) == 1:
+        (name,) = identities
+        raise BadCalibration(
+            f"{root} holds faces and voices of one person, {name}; several people are needed. "
+            f"If {name} is no person but the calibration set, give {root / name}."
+        )
     return _collect("ID/faces + ID/voices", found, _plain)
 
 
@@ -139,8 +150,8 @@ def _voxceleb(root: Path) -> Listing | None:
     name_to_id = {facts["name"]: identity for identity, facts in meta.items()}
     voice_ids = {p.name for p in voices}
     parents = [root, *_folders(root), *(inner for p in _folders(root) for inner in _folders(p))]
-    outside_wav = [p for p in parents if "wav" not in (p.name, p.parent.name)]
-    candidates = [p for parent in outside_wav for p in _folders(parent)]
+    wav = {p.parent for p in voices}
+    candidates = [p for parent in parents if not wav & {parent, parent.parent} for p in _folders(parent)]
     faces = [p for p in candidates if p.name in voice_ids or p.name in name_to_id]
     if not faces:
         raise BadCalibration(
@@ -149,13 +160,13 @@ def _voxceleb(root: Path) -> Listing | None:
             + " Put faces in ROOT/faces/id1xxxx/ or ROOT/faces/NAME/ with the official vox1_meta.csv in ROOT."
         )
     found = [
-        *(("face", p, name_to_id.get(p.name, p.name), f"{p.parent.name}/") for p in faces),
-        *(("voice", p, p.name, f"{p.parent.parent.name}/" if p.parent.parent != root else "") for p in voices),
+        *(("face", p, name_to_id.get(p.name, p.name), f"{p.relative_to(root).as_posix()}/") for p in faces),
+        *(("voice", p, p.name, f"{p.relative_to(root).as_posix()}/") for p in voices),
     ]
 
     def facts(identity: str, inner: Path) -> dict[str, str]:
         known = {k: v for k, v in meta.get(identity, {}).items() if k != "name"}
-        return {**known, "session": inner.parent.name}
+        return {**known, "session": inner.parent.name} if inner.parent.name else known
 
     by_name = any(p.name in name_to_id for p in faces)
     return _collect(f"VoxCeleb1, faces by {'name' if by_name else 'id'}", found, facts)  # type: ignore[arg-type]
@@ -173,7 +184,10 @@ def _voxceleb_meta(root: Path) -> dict[str, dict[str, str]]:
     if path is None:
         return {}
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    rows = list(csv.reader(lines, delimiter="\t" if lines and "\t" in lines[0] else ","))
+    try:
+        rows = list(csv.reader(lines, delimiter="\t" if lines and "\t" in lines[0] else ","))
+    except csv.Error as error:
+        raise BadCalibration(f"{path} is not a CSV file: {error}. Put the official file there.") from error
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     wanted = ("voxceleb1 id", "vggface1 id")
     if any(column not in header for column in wanted):
@@ -199,7 +213,7 @@ def _mav_celeb(root: Path) -> Listing | None:
         for version in versions for m in MODALITIES for person in _folders(version / f"{m}s")
     ]  # fmt: skip
     languages = {p.name for _, person, *_ in people for p in _folders(person)}
-    if not languages or (versions == [root] and not languages <= _MAV_LANGUAGES):
+    if not languages & _MAV_LANGUAGES or (versions == [root] and not languages <= _MAV_LANGUAGES):
         return None
 
     def facts(identity: str, inner: Path) -> dict[str, str]:
@@ -240,15 +254,15 @@ def _listing(layout: str, samples: Iterable[Sample], ignored: Mapping[str, int] 
 
 
 def _folders(folder: Path) -> list[Path]:
-    try:
-        return sorted(p for p in folder.iterdir() if p.is_dir() and not _is_clutter(p.name))
-    except OSError as error:
-        raise BadCalibration(f"{folder} cannot be listed: {error.strerror}.") from error
+    with os.scandir(folder) as entries:
+        # DirEntry.is_dir raises on a link that leads to itself; Path.is_dir does not, and costs a call for each file.
+        folders = (e for e in entries if (Path(e.path).is_dir() if e.is_symlink() else e.is_dir()))
+        return sorted(Path(e.path) for e in folders if not _is_clutter(e.name))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
     visited = set()
-    for where, folders, files in os.walk(folder, followlinks=True):
+    for where, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         real = os.path.realpath(where)
         if real in visited:  # a link that leads back up
             folders.clear()
@@ -256,6 +270,11 @@ def _files_below(folder: Path) -> Iterator[Path]:
         visited.add(real)
         folders[:] = sorted(name for name in folders if not _is_clutter(name))
         yield from (Path(where, name) for name in sorted(files) if not _is_clutter(name))
+
+
+def _raise(error: OSError) -> None:
+    # os.walk leaves out what it cannot list, and people would be missing without a word.
+    raise error
 
 
 def _is_clutter(name: str) -> bool:

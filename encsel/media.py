@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import re
+import stat
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus"})
 NEEDS_FFMPEG = frozenset({".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".avi", ".3gp", ".amr"})
 SUFFIXES = {"face": IMAGE_SUFFIXES, "voice": AUDIO_SUFFIXES | NEEDS_FFMPEG}
+
+# Other formats of Pillow stay closed: EPS would run Ghostscript on the file.
+_IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 
 MAX_FILE_BYTES = 1 << 30
 MAX_PIXELS = 50_000_000
@@ -40,15 +45,17 @@ def read_bytes(path: Path) -> bytes:
     """The whole file, read once so that what is hashed is what is decoded.
 
     Raises:
-        UnusableSample: missing, not readable, empty, or larger than MAX_FILE_BYTES.
+        UnusableSample: missing, not a file, not readable, empty, or larger than MAX_FILE_BYTES.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise UnusableSample(f"too large: {size / 2**20:.0f} MiB, at most {MAX_FILE_BYTES >> 20}")
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):  # reading a pipe would wait for ever
+            raise UnusableSample("not a file")
+        if facts.st_size > MAX_FILE_BYTES:
+            raise UnusableSample(f"too large: {facts.st_size / 2**20:.0f} MiB, at most {MAX_FILE_BYTES >> 20}")
         content = path.read_bytes()
-    except OSError as error:
-        raise UnusableSample(f"unreadable: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise UnusableSample(f"unreadable: {getattr(error, 'strerror', None) or error}") from error
     if not content:
         raise UnusableSample("empty file")
     return content
@@ -73,7 +80,7 @@ def decode_face(content: bytes) -> Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with PIL.Image.open(io.BytesIO(content)) as picture:
+            with PIL.Image.open(io.BytesIO(content), formats=_IMAGE_FORMATS) as picture:
                 width, height = picture.size
                 if width * height > MAX_PIXELS:
                     most = f"at most {MAX_PIXELS // 10**6} megapixels"
@@ -83,6 +90,8 @@ def decode_face(content: bytes) -> Image:
                 return np.array(_to_rgb(PIL.ImageOps.exif_transpose(picture)))
     except UnusableSample:
         raise
+    except PIL.Image.DecompressionBombError as error:
+        raise UnusableSample(f"too large: {_short(error)}") from error
     except Exception as error:  # Pillow raises many types on damaged files, SyntaxError and struct.error among them
         raise UnusableSample(f"unreadable image: {_short(error)}") from error
 
@@ -117,25 +126,37 @@ def decode_voice(content: bytes, suffix: str = "") -> Clip:
     if suffix.lower() in NEEDS_FFMPEG:
         raise UnusableSample(f"{suffix} needs converting: ffmpeg -i CLIP{suffix} -ac 1 -ar {SAMPLING_RATE} CLIP.wav")
     try:
-        with soundfile.SoundFile(io.BytesIO(content)) as audio:
+        with soundfile.SoundFile(_Content(content)) as audio:
             rate = audio.samplerate
             frames = audio.read(math.ceil(MAX_SECONDS * rate), dtype="float32", always_2d=True)
     except Exception as error:
         raise UnusableSample(f"unreadable audio: {_short(error)}") from error
     if len(frames) < MIN_SECONDS * rate:
         raise UnusableSample(f"too short: {len(frames) / rate:.3f} s, at least {MIN_SECONDS} s")
-    if not np.isfinite(frames).all():
-        raise UnusableSample("non-finite audio")
     mono = frames.mean(axis=1, dtype=np.float32)
     if not mono.any():
         raise UnusableSample("silent: every value is zero")
     if rate != SAMPLING_RATE:
         mono = soxr.resample(mono, rate, SAMPLING_RATE, quality="HQ")
+    if not np.isfinite(mono).all():
+        raise UnusableSample("non-finite audio")
     return np.ascontiguousarray(mono[: int(MAX_SECONDS * SAMPLING_RATE)], dtype=np.float32)
 
 
+class _Content(io.BytesIO):
+    """Bytes in memory whose cursor stays where it is when a damaged file sends it before the beginning.
+
+    Raised inside the callback of libsndfile, the error would be printed as a traceback and then ignored.
+    """
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
 def _short(error: Exception) -> str:
-    lines = str(error).splitlines()
-    text = lines[0] if lines else type(error).__name__
     # The in-memory file's address would differ from run to run.
-    return text.split(" <_io")[0].split(": <_io")[0][:120]
+    text = re.sub(r"(Error opening)? ?<[^>]* object at 0x[^>]*>:? ?", "", str(error)).strip()
+    return (text or type(error).__name__).splitlines()[0][:120]

@@ -15,7 +15,7 @@ def pick(keys: Sequence[str], n: int, *, seed: int) -> NDArray[np.intp]:
     """Positions of the n keys that a keyed hash ranks first, ascending; all when there are n or fewer."""
     if len(keys) <= n:
         return np.arange(len(keys))
-    salt = str(seed).encode()
+    salt = str(seed).encode()[:64]  # blake2b takes no longer key
     ranks = [hashlib.blake2b(key.encode("utf-8", "surrogatepass"), key=salt, digest_size=8).digest() for key in keys]
     order = sorted(range(len(keys)), key=lambda i: (ranks[i], keys[i]))
     return np.array(sorted(order[:n]), dtype=np.intp)
@@ -23,6 +23,8 @@ def pick(keys: Sequence[str], n: int, *, seed: int) -> NDArray[np.intp]:
 
 def limit_rows(embeddings: Embeddings, limit: int, *, seed: int) -> Embeddings:
     """At most `limit` rows of each identity, the same samples for every encoder of a modality."""
+    if not len(embeddings.labels):
+        return embeddings
     order = np.argsort(embeddings.labels, kind="stable")
     people, starts = np.unique(embeddings.labels[order], return_index=True)
     kept = []

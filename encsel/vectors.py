@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,15 @@ from encsel.files import write_private
 SUFFIXES = (".npz", ".safetensors", ".npy")
 _LABEL_NAMES = ("labels", "identity", "label")
 _ATTRIBUTE = "attribute."
+_TEXT_KINDS = "UiubS"
+_PICKLE = b"\x80"
 
 
 def read_embeddings(path: Path, modality: Modality) -> tuple[Embeddings, tuple[Skipped, ...]]:
     """The distinct, finite rows of a file, and the rows that were not.
 
     Repeated rows of one identity (the same frame listed for several clips) are kept once. The file's name without
-    suffix is the encoder's name.
+    suffix is the encoder's name. Arrays (rows,) of text or whole numbers become attributes; other arrays are not used.
 
     Raises:
         BadCalibration: not readable, pickled, not 2-D, labels missing or of another length.
@@ -47,42 +47,45 @@ def read_embeddings(path: Path, modality: Modality) -> tuple[Embeddings, tuple[S
     labels = next((arrays.pop(name) for name in _LABEL_NAMES if name in arrays), None)
     if labels is None:
         raise BadCalibration(f"{where} has no 'labels' (rows,), the identity of each row. Add them.")
-    columns = {"labels": labels, **arrays}
-    for name, column in columns.items():
-        if column.ndim != 1 or len(column) != len(vectors):
+    samples = arrays.pop("samples", np.arange(len(vectors)))
+    for name, column in (("labels", labels), ("samples", samples)):
+        if column.shape != (len(vectors),):
             raise BadCalibration(
                 f"{where}: {name!r} has shape {column.shape} for {len(vectors)} rows of embeddings; "
                 f"({len(vectors)},) is needed."
             )
-    text = {name: _as_text(column, f"{where}: {name!r}") for name, column in columns.items()}
-    names = text.pop("samples", None)
+    attributes = {
+        name.removeprefix(_ATTRIBUTE): _as_text(column, f"{where}: {name!r}")
+        for name, column in arrays.items() if column.shape == (len(vectors),) and column.dtype.kind in _TEXT_KINDS
+    }  # fmt: skip
     embeddings = Embeddings(
-        path.stem, modality, vectors, text.pop("labels"),
-        np.arange(len(vectors)).astype(np.str_) if names is None else names,
-        {name.removeprefix(_ATTRIBUTE): column for name, column in text.items()},
+        path.stem, modality, vectors, _as_text(labels, f"{where}: 'labels'"), _as_text(samples, f"{where}: 'samples'"),
+        attributes,
         {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()},
     )  # fmt: skip
     return keep_usable(embeddings)
 
 
 def keep_usable(embeddings: Embeddings) -> tuple[Embeddings, tuple[Skipped, ...]]:
-    """The rows that are finite, not all zero, and not a repetition within their identity; the rest, named."""
-    finite = np.asarray(np.isfinite(embeddings.vectors).all(axis=1))
-    usable = finite & embeddings.vectors.any(axis=1)
+    """The rows with a label, finite, not all zero, and not a repetition within their identity; the rest, named."""
+    reasons = np.select(
+        [~np.isfinite(embeddings.vectors).all(axis=1), (embeddings.vectors == 0).all(axis=1), embeddings.labels == ""],
+        ["non-finite values", "all zeros", "no identity"], default="",
+    )  # fmt: skip
     skipped = tuple(
         Skipped(
-            embeddings.modality,
-            f"{embeddings.labels[i]}/{embeddings.samples[i]}",
-            "all zeros" if finite[i] else "non-finite values",
-            embeddings.name,
+            embeddings.modality, f"{embeddings.labels[i]}/{embeddings.samples[i]}", str(reasons[i]), embeddings.name
         )
-        for i in np.flatnonzero(~usable)
+        for i in np.flatnonzero(reasons != "")
     )
     rows = np.ascontiguousarray(embeddings.vectors)
+    usable = np.flatnonzero(reasons == "")
+    # By sample name: of repeated rows the same one stays, in whatever order a file lists them.
     first: dict[tuple[str, bytes], int] = {}
-    for i in np.flatnonzero(usable).tolist():
-        first.setdefault((embeddings.labels[i], rows[i].tobytes()), i)
-    return embeddings.rows(np.fromiter(first.values(), dtype=np.intp, count=len(first))), skipped
+    for i in usable[np.argsort(embeddings.samples[usable], kind="stable")].tolist():
+        content = hashlib.blake2b(rows[i].data, digest_size=16).digest()
+        first.setdefault((embeddings.labels[i], content), i)
+    return embeddings.rows(np.array(sorted(first.values()), dtype=np.intp)), skipped
 
 
 def write_embeddings(embeddings: Embeddings, path: Path) -> None:
@@ -105,70 +108,69 @@ def _read(path: Path) -> bytes:
 
 def _arrays(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
     readers = {".npz": _from_npz, ".safetensors": _from_safetensors, ".npy": _from_npy}
+    suffix = path.suffix.lower()
     try:
-        arrays = readers[path.suffix.lower()](content)
-    except (ValueError, EOFError, KeyError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        if "pickle" in str(error).lower() or "object array" in str(error).lower():
+        arrays = readers[suffix](content)
+    except Exception as error:  # damaged files raise many types: zlib.error, TokenError, MemoryError, ...
+        if "object array" in str(error).lower() or (suffix != ".safetensors" and content.startswith(_PICKLE)):
             raise BadCalibration(
                 f"{path} holds pickled objects, which are never loaded. Save plain numeric and text arrays."
             ) from error
-        raise BadCalibration(f"{path} is damaged or no {path.suffix} file: {str(error).splitlines()[0]}") from error
+        what = (str(error) or type(error).__name__).splitlines()[0]
+        raise BadCalibration(
+            f"{path} is damaged or no {path.suffix} file: {what}. Write it again, in float32."
+        ) from error
     table = path.with_suffix(".csv")
-    if path.suffix.lower() != ".npz" and table.is_file():
+    if suffix != ".npz" and table.is_file():
         arrays.update(_columns(table))
-    elif path.suffix.lower() == ".npy":
+    elif suffix == ".npy":
         raise BadCalibration(f"{path} has no labels beside it; {table.name} with a column 'identity' is needed.")
     return arrays
 
 
 def _from_npz(content: bytes) -> dict[str, NDArray[Any]]:
+    if not content.startswith(b"PK"):  # np.load would take it for a pickle
+        raise ValueError("it is no archive of named arrays")
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one array, not an archive of named arrays")
-        return {name: archive[name] for name in archive.files}
+        return {name: a for name in archive.files if isinstance(a := archive[name], np.ndarray)}
 
 
 def _from_npy(content: bytes) -> dict[str, NDArray[Any]]:
-    array = np.load(io.BytesIO(content), allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        raise ValueError("it is an archive, not one array")
-    return {"embeddings": array}
+    if not content.startswith(b"\x93NUMPY"):
+        raise ValueError("it is no array")
+    return {"embeddings": np.load(io.BytesIO(content), allow_pickle=False)}
 
 
 def _from_safetensors(content: bytes) -> dict[str, NDArray[Any]]:
-    import safetensors
     import safetensors.numpy
 
-    try:
-        return dict(safetensors.numpy.load(content))
-    except (safetensors.SafetensorError, TypeError) as error:
-        raise ValueError(str(error)) from error
+    return dict(safetensors.numpy.load(content))
 
 
 def _columns(table: Path) -> dict[str, NDArray[Any]]:
     try:
-        rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig"), newline=""), strict=True))
+        text = _read(table).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        header = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise BadCalibration(f"{table} is not a UTF-8 CSV file: {error}.") from error
-    header = [name for name in (rows[0] if rows else {}) if name is not None]
+        raise BadCalibration(f"{table} is not a UTF-8 CSV file: {error}. Save it as UTF-8 CSV.") from error
     if not any(name in header for name in _LABEL_NAMES) or any(None in row or None in row.values() for row in rows):
         raise BadCalibration(
             f"{table} has the columns {', '.join(header) or 'none'}; 'identity' is needed, "
-            "and a cell for each column in every row."
+            "and a cell for each column in every row. Add what is missing."
         )
     renamed = {"sample": "samples"}
-    return {renamed.get(name, name): np.array([row[name] for row in rows]) for name in header}
+    return {renamed.get(name, name): np.array([row[name].strip() for row in rows]) for name in header if name}
 
 
 def _as_text(column: NDArray[Any], what: str) -> NDArray[np.str_]:
-    if column.dtype.kind == "S":
-        try:
-            return np.char.decode(column, "utf-8")
-        except UnicodeDecodeError as error:
-            raise BadCalibration(f"{what} holds bytes that are not UTF-8 text. Save it as text.") from error
-    if column.dtype.kind not in "Uiub":
+    if column.dtype.kind not in _TEXT_KINDS:
         raise BadCalibration(f"{what} is of type {column.dtype}; text or whole numbers are needed.")
-    return column.astype(np.str_)
+    try:
+        return np.char.decode(column, "utf-8") if column.dtype.kind == "S" else np.array(column.tolist(), np.str_)
+    except (ValueError, SystemError) as error:  # not UTF-8; a code point that does not exist
+        raise BadCalibration(f"{what} holds bytes that are not text. Save it as UTF-8 text.") from error
 
 
 def _names(arrays: dict[str, NDArray[Any]]) -> str:
