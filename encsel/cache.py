@@ -95,7 +95,7 @@ class Shelf:
                 write_private(self._folder / "encoder.json", canonical(self._description).encode())
             write_private(self._folder / f"{hashlib.sha256(content).hexdigest()}.npz", content)
         except OSError as error:
-            self.write_error = error.strerror or str(error)
+            self.write_error = f"{error.strerror or error} ({self._folder.parent})"
             return
         self._unsaved.clear()
         self._saved_at = time.monotonic()

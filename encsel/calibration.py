@@ -28,7 +28,8 @@ class Calibration:
         samples: media files of these people; empty when the set holds embeddings.
         embeddings: ready embeddings of these people; empty when the set holds media.
         skipped: rows of embedding files that could not be used.
-        notes: what the user should know about the set.
+        notes: what the user should know about the set, names of people left out.
+        details: the names, for the user's own eyes.
     """
 
     root: Path
@@ -38,6 +39,7 @@ class Calibration:
     embeddings: tuple[Embeddings, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
+    details: tuple[str, ...] = field(default_factory=tuple)
 
 
 def open_calibration(
@@ -86,11 +88,11 @@ def _open(root: Path, n: int | None, limit: int | None, seed: int, max_skipped: 
     sides = {m: {s.identity for s in listing.samples if s.modality == m} for m in MODALITIES}
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in listing.ignored.items())
     unused = (f"Files of other kinds among the samples are not used: {kinds}.",) if kinds else ()
-    common, notes = _join(root, sides, unused)
+    common, notes, details = _join(root, sides, unused)
     kept = _choose(common, n, seed)
     chosen = set(kept)
     samples = _limit_samples([s for s in listing.samples if s.identity in chosen], limit, seed)
-    return Calibration(root, listing.layout, kept, samples=tuple(samples), notes=notes)
+    return Calibration(root, listing.layout, kept, samples=tuple(samples), notes=notes, details=details)
 
 
 def check_skipped(skipped: Iterable[Skipped], totals: dict[Modality, int], max_skipped: float) -> None:
@@ -145,18 +147,22 @@ def _open_embeddings(
             loaded.append(embeddings)
             skipped.extend(unusable)
     sides = {m: set().union(*(e.identities for e in loaded if e.modality == m)) for m in MODALITIES}
-    common, notes = _join(root, sides)
-    kept = _choose(common, n, seed)
+    common, notes, details = _join(root, sides)
+    # Of people whom some encoder lacks, a choice would leave fewer than were asked for.
+    everywhere = [p for p in common if all(p in e.identities for e in loaded)] if n is not None else common
+    kept = _choose(everywhere, n, seed)
     loaded = [e.rows(np.isin(e.labels, kept)) for e in loaded]
     if limit is not None:
         loaded = [limit_rows(e, limit, seed=seed) for e in loaded]
-    return Calibration(root, "embeddings", kept, embeddings=tuple(loaded), skipped=tuple(skipped), notes=notes)
+    return Calibration(
+        root, "embeddings", kept, embeddings=tuple(loaded), skipped=tuple(skipped), notes=notes, details=details
+    )
 
 
 def _join(
     root: Path, sides: dict[Modality, set[str]], notes: tuple[str, ...] = ()
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Identities that both sides have, sorted, and `notes` with those that only one has."""
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Identities that both sides have, sorted; `notes` with how many only one has; and their names."""
     faces, voices = sides["face"], sides["voice"]
     for modality, people in sides.items():
         if not people:
@@ -171,12 +177,13 @@ def _join(
             f"Name people alike on both sides.{_hint(faces, voices)}"
         )
     lone = {m: people - set(common) for m, people in sides.items()}
-    one_sided = (
-        f"{len(names)} of {len(sides[m])} identities have only {m}s and are left out: {_some(names)}."
+    one_sided = tuple(
+        f"{len(names)} of {len(sides[m])} identities have only {m}s and are left out."
         f"{_hint(lone['face'], lone['voice'])}"
         for m, names in lone.items() if names
     )  # fmt: skip
-    return common, (*one_sided, *notes)
+    details = tuple(f"Only {m}s: {_some(names)}." for m, names in lone.items() if names)
+    return common, (*one_sided, *notes), details
 
 
 def _hint(faces: set[str], voices: set[str]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from pathlib import Path, PurePath
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +36,6 @@ class Sample:
     """Extra facts for later grouping: sex, language, session, ..."""
 
 
-class SampleKey(NamedTuple):
-    """What identifies a sample across encoders of one modality."""
-
-    identity: str
-    name: str
-
-
 @dataclass(frozen=True)
 class Skipped:
     """One sample that was not used, and why. `encoder` is None when no encoder could have used it."""
@@ -51,6 +44,23 @@ class Skipped:
     sample: str
     reason: str
     encoder: str | None = None
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What is known of an encoder beyond its vectors.
+
+    Attributes:
+        trained_on: data sets behind the weights, in words.
+        identity_trained: trained to tell people apart, so that different people must come out far apart.
+        space: encoders of one joint space compare by plain cosine, across modalities.
+        flags: what a reader of results should know, such as "one of 25 layers".
+    """
+
+    trained_on: str = ""
+    identity_trained: bool = False
+    space: str | None = None
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,7 @@ class Embeddings:
     samples: NDArray[np.str_]
     attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    traits: Traits = field(default_factory=Traits)
 
     @property
     def dim(self) -> int:
@@ -86,7 +97,37 @@ class Embeddings:
         return Embeddings(
             self.name, self.modality, self.vectors[keep], self.labels[keep], self.samples[keep],
             {key: column[keep] for key, column in self.attributes.items()}, self.provenance,
+            self.traits,
         )  # fmt: skip
+
+
+SPEC_OPTIONS = ("revision", "layer", "pooling", "dtype", "name")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An encoder as the user names it. `str(spec)` parses back to an equal spec."""
+
+    family: str
+    checkpoint: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        options = ",".join(f"{key}={self.options[key]}" for key in SPEC_OPTIONS if key in self.options)
+        return (
+            self.family
+            + (f":{self.checkpoint}" if self.checkpoint is not None else "")
+            + (f"@{options}" if options else "")
+        )
+
+    @property
+    def name(self) -> str:
+        """What reports call the encoder: the option `name`, else the text without folders."""
+        if "name" in self.options:
+            return self.options["name"]
+        # A folder's last part tells encoders apart; where it lies on this machine is nobody's business.
+        short = None if self.checkpoint is None else PurePath(self.checkpoint).name or self.checkpoint
+        return str(Spec(self.family, short, self.options)).replace("/", "-")
 
 
 EmbedBatch = Callable[[Sequence[Any]], Vectors]
@@ -94,11 +135,83 @@ EmbedBatch = Callable[[Sequence[Any]], Vectors]
 
 
 @dataclass(frozen=True)
-class EncoderFamily:
-    """One way to turn a sample into a vector, as the registry knows it.
+class Runtime:
+    """Where and how models run."""
 
-    `preprocessing` holds everything that is done to a sample before the model; together with `name` and `version` it
-    keys the cache, so any change to it or to the code behind it must change one of them.
+    device: str = "auto"
+    """A torch device, or "auto": CUDA where there is one."""
+    dtype: str = "float32"
+    offline: bool = False
+    hash_weights: bool = True
+    """False only to look around: results need the hashes."""
+    allow_pickle: bool = False
+    """Read pickled weights (with `weights_only=True`) of checkpoints outside the default table, too."""
+
+
+class Model(Protocol):
+    """A loaded encoder."""
+
+    def prepare(self, sample: Any) -> Vectors:
+        """The array of one decoded sample that batches are made from. Called from several threads at once.
+
+        Raises:
+            UnusableSample: this encoder cannot use the sample; the message is the reason.
+        """
+
+    def embed(self, batch: Sequence[Vectors]) -> Vectors:
+        """(samples, taps, dim) of prepared samples; most models have one tap. NaN marks a sample it could not use."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """One candidate: everything about it is known, nothing of it is loaded.
+
+    Attributes:
+        spec: text that opens it again.
+        revision: commit of the hub's repository the weights are from; None without a hub.
+        folder: where the weights are on this machine.
+        weights: SHA-256 of each weight file by name; empty without weights.
+        trained_on: data sets behind the weights, in words.
+        preprocessing: everything done to a decoded sample before the model, and the choices within it.
+        libraries: packages whose version can move the vectors.
+        shares: encoders with the same value come from one pass of one model and differ in `tap` alone.
+        equal_lengths: batches must hold prepared samples of one shape; else they are padded by the model.
+        identity_trained: trained to tell people apart, so that different people must come out far apart.
+        space: encoders of one joint space compare by plain cosine, across modalities.
+        flags: what a reader of results should know, such as "one of 25 layers".
+    """
+
+    name: str
+    modality: Modality
+    dim: int
+    spec: str
+    family: str
+    version: int
+    licence: str
+    source: str
+    load: Callable[[], Model]
+    revision: str | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+    trained_on: str = ""
+    preprocessing: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    libraries: tuple[str, ...] = ()
+    tap: int = 0
+    shares: str = ""
+    equal_lengths: bool = False
+    identity_trained: bool = False
+    space: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncoderFamily:
+    """One way to turn samples into vectors, as the registry knows it.
+
+    A family without weights gives `load`. One with weights gives `open`, which reads configurations and hashes weights
+    and leaves loading to the encoders it returns; more than one when a spec stands for several (`layer=all`).
+
+    `preprocessing`, `name` and `version` are part of the cache key: a change of the code behind must change one.
     """
 
     name: str
@@ -107,9 +220,22 @@ class EncoderFamily:
     version: int
     licence: str
     source: str
-    load: Callable[[], EmbedBatch]
-    """Import what is needed and return the embedding function. Called once per run."""
+    load: Callable[[], EmbedBatch] | None = None
     preprocessing: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    libraries: tuple[str, ...] = ()
+    checkpoint: str | None = None
+    """The default; its pickled weights, where it has no others, are vouched for."""
+    options: tuple[str, ...] = ("name",)
+    """Keys of the spec that this family takes."""
+    open: Callable[[Spec, Runtime], tuple[Encoder, ...]] | None = None
+    fetch: Callable[[Spec, Runtime], None] | None = None
+    """Download what `open` needs; None: `open` does so itself."""
+    trained_on: str = ""
+    n_parameters: int | None = None
+    n_bytes: int | None = None
+    """Download size of the default checkpoint."""
+    write_tiny: Callable[[Path], str] | None = None
+    """Write a small model with random weights into an empty folder and return the spec that opens it: for tests."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,10 @@ class EncoderFailed(EncselError):
     exit_code = 4
 
 
+class UnusableSample(Exception):
+    """One sample cannot be used; the message is the reason, in a few words. Counted and reported by who catches it."""
+
+
 INTERRUPTED = 5
 
 

@@ -46,16 +46,28 @@ class EncoderGeometry:
 
 @dataclass(frozen=True)
 class Null:
-    """Matched CKA of one pair with people shuffled; p is the share at or above the observed value, itself included."""
+    """Matched CKA of one pair with people shuffled.
+
+    Attributes:
+        p: share of shuffles at or above the observed value, itself included.
+        p_familywise: share of shuffles in which any pair of the set stands out as much as this one does (Westfall and
+            Young's maximum statistic): of many pairs some look good by luck, and this p allows for it.
+    """
 
     mean: float
     quantile_95: float
     p: float
+    p_familywise: float
     n_permutations: int
 
 
 def measure_encoder(
-    embeddings: Embeddings, identities: Sequence[str], *, rows_per_identity: int | None, seed: int
+    embeddings: Embeddings,
+    identities: Sequence[str],
+    *,
+    rows_per_identity: int | None,
+    seed: int,
+    device: str = "cpu",
 ) -> EncoderGeometry:
     """Geometry of one encoder over `identities`, which it must all have.
 
@@ -65,7 +77,9 @@ def measure_encoder(
     kept = embeddings.rows(np.isin(embeddings.labels, identities))
     try:
         return EncoderGeometry(
-            kept, gram(centroids(kept)), intrinsic_dimension(kept, rows_per_identity=rows_per_identity, seed=seed)
+            kept,
+            gram(centroids(kept), device=device),
+            intrinsic_dimension(kept, rows_per_identity=rows_per_identity, seed=seed, device=device),
         )
     except BadCalibration as error:
         raise BadCalibration(f"{embeddings.modality} encoder {embeddings.name}: {error}") from error
@@ -82,7 +96,9 @@ def centroids(embeddings: Embeddings) -> Vectors:
     return means / np.where(norms > 0, norms, 1)
 
 
-def intrinsic_dimension(embeddings: Embeddings, *, rows_per_identity: int | None, seed: int) -> IntrinsicDimension:
+def intrinsic_dimension(
+    embeddings: Embeddings, *, rows_per_identity: int | None, seed: int, device: str = "cpu"
+) -> IntrinsicDimension:
     """All estimates over the distinct rows of all people pooled, the mean over seeded draws where rows are left out."""
     counts = np.unique(embeddings.labels, return_counts=True)[1]
     limit = rows_per_identity if rows_per_identity is not None and counts.max() > rows_per_identity else None
@@ -92,7 +108,7 @@ def intrinsic_dimension(embeddings: Embeddings, *, rows_per_identity: int | None
     try:
         for draw in range(n_draws):
             rows = embeddings if limit is None else limit_rows(embeddings, limit, seed=seed * MAX_DRAWS + draw)
-            distances = neighbour_distances(rows.vectors[distinct_rows(rows.vectors)], K)
+            distances = neighbour_distances(rows.vectors[distinct_rows(rows.vectors)], K, device=device)
             draws.append(
                 {
                     "mle_median": mle_median(distances),
@@ -116,15 +132,26 @@ def permutation_null(
     matched_to: int,
     n_permutations: int,
     seed: int,
+    device: str = "cpu",
 ) -> list[list[Null]]:
     """The null of each pair (faces x voices); `observed` is (faces, voices) of matched CKA."""
     values = null_of_matched(
         [f.gram for f in faces], [v.gram for v in voices],
-        n_permutations=n_permutations, seed=seed, matched_to=matched_to,
+        n_permutations=n_permutations, seed=seed, matched_to=matched_to, device=device,
     )  # fmt: skip
     means, high = values.mean(axis=0), np.quantile(values, 0.95, axis=0)
     p = (1 + (values >= observed).sum(axis=0)) / (1 + n_permutations)
-    return [
-        [Null(float(means[i, j]), float(high[i, j]), float(p[i, j]), n_permutations) for j in range(len(voices))]
-        for i in range(len(faces))
-    ]
+    spread = np.maximum(values.std(axis=0), np.finfo(np.float64).tiny)
+    largest = ((values - means) / spread).max(axis=(1, 2))
+    p_familywise = (1 + (largest[:, None, None] >= (observed - means) / spread).sum(axis=0)) / (1 + n_permutations)
+
+    def null(i: int, j: int) -> Null:
+        return Null(
+            mean=float(means[i, j]),
+            quantile_95=float(high[i, j]),
+            p=float(p[i, j]),
+            p_familywise=float(p_familywise[i, j]),
+            n_permutations=n_permutations,
+        )
+
+    return [[null(i, j) for j in range(len(voices))] for i in range(len(faces))]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from encsel.core import SAMPLING_RATE, Clip, Image, Modality
+from encsel.errors import UnusableSample
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus"})
@@ -35,10 +36,6 @@ DECODING: dict[Modality, dict[str, Any]] = {
               "reader": "soundfile", "resampler": "soxr HQ"},
 }  # fmt: skip
 """What happens to every sample before an encoder sees it; part of the cache key and of the signature."""
-
-
-class UnusableSample(Exception):
-    """One sample cannot be used; the message is the reason, in a few words."""
 
 
 def read_bytes(path: Path) -> bytes:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Task(Protocol):
@@ -46,44 +46,81 @@ class _LineTask:
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total, self.done = label, total, 0
-        self.started = self.said = time.monotonic()
+        self.started = self.said = self.ended = time.monotonic()
 
     def advance(self, n: int = 1) -> None:
         self.done += n
-        now = time.monotonic()
+        self.ended = now = time.monotonic()
         if now - self.said >= self.INTERVAL:
             self.said = now
-            left = (now - self.started) / self.done * (self.total - self.done)
-            print(f"{self.label}: {self.done} of {self.total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+            rate = self.done / (now - self.started)
+            left = (self.total - self.done) / rate
+            print(
+                f"{self.label}: {self.done} of {self.total}, {rate:.1f} a second, about {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def finish(self) -> None:
+        if self.done:  # timed to the last step: overlapping tasks may be closed long after
+            seconds = self.ended - self.started
+            print(f"{self.label}: {self.done} done in {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
 class OnStderr:
-    """Notes and progress for a person or a log."""
+    """Notes and progress for a person or a log. Tasks may overlap."""
+
+    def __init__(self) -> None:
+        self._bars: Any = None
+        self._n_open = 0
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Task]:
         if not sys.stderr.isatty():
             line = _LineTask(label, total)
             yield line
-            if line.done:
-                seconds = time.monotonic() - line.started
-                print(f"{label}: {line.done} done in {seconds:.1f} s", file=sys.stderr, flush=True)
+            line.finish()
             return
-        import rich.console
-        import rich.progress as bars
+        self._n_open += 1
+        if self._bars is None:
+            self._bars = _bars()
+            self._bars.start()
+        bars = self._bars
+        key = bars.add_task(label, total=total, rate="")
 
-        columns = (
-            bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn(),
-            bars.TimeRemainingColumn(),
-        )  # fmt: skip
-        with bars.Progress(*columns, console=rich.console.Console(stderr=True), transient=False) as bar:
-            task = bar.add_task(label, total=total)
+        class Bar:
+            def __init__(self) -> None:
+                self.done, self.started = 0, time.monotonic()
 
-            class Bar:
-                def advance(self, n: int = 1) -> None:
-                    bar.advance(task, n)
+            def advance(self, n: int = 1) -> None:
+                self.done += n
+                rate = self.done / max(time.monotonic() - self.started, 1e-3)
+                bars.update(key, advance=n, rate=f"{rate:.1f}/s")
 
+        try:
             yield Bar()
+        finally:
+            self._n_open -= 1
+            if not self._n_open:
+                bars.stop()
+                self._bars = None
+
+
+def _bars() -> Any:
+    import rich.console
+    import rich.progress as bars
+
+    columns = (
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[rate]}"),
+        bars.TimeRemainingColumn(),
+    )
+    return bars.Progress(*columns, console=rich.console.Console(stderr=True))

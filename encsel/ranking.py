@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ import numpy as np
 
 from encsel.cache import default_root
 from encsel.calibration import MAX_SKIPPED, Calibration, check_skipped, open_calibration
-from encsel.card import Card, check_metric_versions, load_card
-from encsel.core import MODALITIES, Embeddings, EncoderFamily, Modality, Skipped
-from encsel.embed import Embedded, embed
-from encsel.errors import BadCalibration, UsageError, nearest
-from encsel.geometry import EncoderGeometry, Null, intrinsic_dimension, measure_encoder, permutation_null
+from encsel.card import Card, check_metric_versions, load_card, shipped_cards
+from encsel.core import MODALITIES, Embeddings, Encoder, Modality, Runtime, Skipped, Spec
+from encsel.eer import eer
+from encsel.embed import Embedded, Failure, embed
+from encsel.errors import BadCalibration, EncoderFailed, UsageError, nearest
+from encsel.geometry import EncoderGeometry, Null, centroids, intrinsic_dimension, measure_encoder, permutation_null
+from encsel.health import Health, examine
 from encsel.metrics.cka import REFERENCE_SIZE, Cka, cka
+from encsel.pretrained import torch_device
 from encsel.progress import Progress, Silent
-from encsel.registry import encoder_families, encoder_family, metrics
+from encsel.registry import checked_spec, encoder_families, metrics, open_encoders
+from encsel.sampling import limit_rows
 from encsel.signature import digest, sign, signature_text
 from encsel.vectors import SUFFIXES, read_embeddings
 
@@ -29,7 +34,7 @@ STUDY_REGRESSION = "upadhyay2026"
 MIN_IDENTITIES = 30
 COVERAGE = 0.9
 ALPHA = 0.05
-"""A pair whose permutation p is above this is flagged as not distinguishable from shuffled people."""
+"""A pair whose family-wise permutation p is above this is flagged as not distinguishable from shuffled people."""
 BY_CKA = "cka_matched"
 RANK_FEATURES = ("cka", "id_mismatch")
 
@@ -38,6 +43,10 @@ AT_CHANCE = "CKA not above chance"
 EXTRAPOLATES = "extrapolates"
 PEOPLE_UNLIKE = "people unlike the card's"
 ROWS_UNLIKE = "samples per person unlike the card's"
+ROWS_UNKNOWN = "the card does not state its samples per person"
+UNSOUND = "unsound encoder"
+TRAINED_ON_THESE = "trained on VoxCeleb, where these people are from"
+_VOXCELEB_IDS = range(10_001, 11_252)
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,14 @@ class CardPrediction:
     interval: tuple[float, float] | None
     flags: tuple[str, ...]
     reason: str | None
+
+
+@dataclass(frozen=True)
+class JointSpace:
+    """Two encoders of one joint space compared by plain cosine of centroids, no projection fitted: EER in [0, 1]."""
+
+    space: str
+    cosine_eer: float
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,7 @@ class PairResult:
     cka: Cka
     null: Null
     id_mismatch: float | None
+    joint_space: JointSpace | None
     flags: tuple[str, ...]
 
 
@@ -82,6 +100,8 @@ class EncoderResult:
     """Reference estimate at the card's samples per person, the one behind ID mismatch."""
     intrinsic_dimensions: Mapping[str, float] | None
     reason: str | None
+    health: Health
+    flags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -92,6 +112,8 @@ class RankReport:
     ordered_by: str
     coverage: float
     matched_to: int
+    n_train_identities: int | None
+    """People behind the EER that is predicted; None when the card does not say."""
     layout: str
     n_identities: int
     n_face_samples: int
@@ -101,7 +123,16 @@ class RankReport:
     encoders: tuple[EncoderResult, ...]
     pairs: tuple[PairResult, ...]
     skipped: tuple[Skipped, ...]
+    failures: tuple[Failure, ...]
+    """Encoders that could not be loaded or run; the pairs are those of the others."""
     notes: tuple[str, ...]
+    strict_health: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line ends with: 4 when an encoder failed, or is unsound and health is strict."""
+        unsound = self.strict_health and any(e.health.findings for e in self.encoders)
+        return EncoderFailed.exit_code if self.failures or unsound else 0
 
     @property
     def signature_text(self) -> str:
@@ -111,8 +142,8 @@ class RankReport:
 def rank(
     data: str | Path,
     *,
-    faces: Sequence[str] = (),
-    voices: Sequence[str] = (),
+    faces: str | Sequence[str] = (),
+    voices: str | Sequence[str] = (),
     regression: str = DEFAULT_REGRESSION,
     seed: int = 0,
     min_identities: int = MIN_IDENTITIES,
@@ -120,28 +151,35 @@ def rank(
     samples_per_identity: int | None = None,
     max_skipped: float = MAX_SKIPPED,
     cache: str | Path | None = "default",
+    runtime: Runtime | None = None,
+    batch_size: int | None = None,
+    strict_health: bool = False,
     progress: Progress | None = None,
 ) -> RankReport:
     """Rank every face-voice pair of encoders by predicted cross-modal EER.
 
     Args:
         data: folder of a calibration set, or its manifest CSV.
-        faces, voices: encoder names, or files of embeddings; empty: all that can run on these data.
+        faces, voices: encoders (FAMILY[:CHECKPOINT_OR_DIR][@key=value,...]), or files of embeddings; empty: all that
+            can run on these data with what is on this machine.
         regression: name of a shipped card, or path of a card file.
         seed: of every random choice: subsamples, draws of rows, shuffles.
         min_identities: fewest people in both modalities for the set to be used at all.
         identities, samples_per_identity: use only this many people, or samples of each person and modality.
         max_skipped: largest share of samples that may be unusable.
         cache: folder of the embedding cache; "default": the user's; None: keep nothing on disk.
+        runtime: device, number type, offline, pickled weights; the default is CUDA where there is one, float32.
+        batch_size: samples a batch; None: chosen by device.
+        strict_health: an unsound encoder makes `exit_code` 4.
     Raises:
         UsageError: unknown encoder or card, or a card that does not fit this encsel.
         BadCalibration: the data are insufficient or unreadable.
-        EncoderFailed: an encoder could not be loaded or run.
+        EncoderFailed: no encoder of a modality could be loaded and run; where others could, the report has `failures`.
     """
     progress = progress or Silent()
     cards = _cards(regression)
-    if min_identities < 1:
-        raise UsageError(f"--min-identities is {min_identities}; at least 1 is needed.")
+    if min_identities < 1 or seed < 0:
+        raise UsageError(f"min_identities is {min_identities} and seed {seed}; at least 1 and 0 are needed.")
     calibration = open_calibration(
         Path(data), identities=identities, samples_per_identity=samples_per_identity, seed=seed, max_skipped=max_skipped
     )
@@ -151,13 +189,16 @@ def rank(
             f"{len(calibration.identities)} identities of {data} have both faces and voices; at least "
             f"{min_identities} are needed. Add people, or lower --min-identities for a coarse order."
         )
-    for note in calibration.notes:
+    for note in (*calibration.notes, *calibration.details):
         progress.note(note)
-    embedded = _embeddings(calibration, faces, voices, cache, max_skipped, progress)
+    embedded = embeddings_of(
+        calibration, faces, voices, samples_per_identity=samples_per_identity, seed=seed, cache=cache,
+        max_skipped=max_skipped, runtime=runtime, batch_size=batch_size, progress=progress,
+    )  # fmt: skip
     for one in embedded.skipped:
         by = f" [{one.encoder}]" if one.encoder else ""
         progress.note(f"skipped {one.modality} {one.sample}{by}: {one.reason}")
-    people = _common_people(embedded.embeddings, min_identities)
+    people = _common_people(embedded.embeddings, min_identities, progress)
     options = {
         "seed": seed, "identities": identities, "samples_per_identity": samples_per_identity,
         "regression": regression if regression in {c.name for c in cards} else cards[0].name,
@@ -165,30 +206,25 @@ def rank(
     }  # fmt: skip
     signature = sign(
         data={"layout": calibration.layout, "sha256": embedded.data_sha256},
-        encoders={f"{e.modality}:{e.name}": dict(e.provenance) for e in embedded.embeddings},
+        encoders={f"{e.modality}:{e.name}": _without_file(e.provenance) for e in embedded.embeddings},
         regressions={card.name: card.sha256 for card in cards},
         metrics={name: metric.version for name, metric in metrics().items()},
         options=options,
     )
-    return _measure(calibration, embedded, people, cards, signature, seed, progress)
-
-
-def embeddings_of(
-    calibration: Calibration,
-    faces: Sequence[str] = (),
-    voices: Sequence[str] = (),
-    *,
-    cache: str | Path | None = "default",
-    max_skipped: float = MAX_SKIPPED,
-    progress: Progress | None = None,
-) -> Embedded:
-    """The embeddings that `rank` would use: made from media, or taken from files."""
-    return _embeddings(calibration, faces, voices, cache, max_skipped, progress or Silent())
+    report = _measure(
+        calibration, embedded, people, cards, signature, seed, _geometry_device(runtime or Runtime()), progress
+    )
+    return replace(report, strict_health=strict_health)
 
 
 def _cards(regression: str) -> tuple[Card, ...]:
     """The card that orders, then the study's own for its column."""
     chosen = load_card(regression)
+    if chosen.name in shipped_cards() and chosen.sha256 != load_card(chosen.name).sha256:
+        raise UsageError(
+            f"The card {regression} is named {chosen.name!r}, as one that encsel ships. "
+            "Fit it again with another --name."
+        )
     cards = (chosen,) if chosen.name == STUDY_REGRESSION else (chosen, load_card(STUDY_REGRESSION))
     versions = {name: metric.version for name, metric in metrics().items()}
     for card in cards:
@@ -207,63 +243,134 @@ def _cards(regression: str) -> tuple[Card, ...]:
     return cards
 
 
-def _embeddings(
+def embeddings_of(
     calibration: Calibration,
-    faces: Sequence[str],
-    voices: Sequence[str],
-    cache: str | Path | None,
-    max_skipped: float,
-    progress: Progress,
+    faces: str | Sequence[str] = (),
+    voices: str | Sequence[str] = (),
+    *,
+    samples_per_identity: int | None = None,
+    seed: int = 0,
+    cache: str | Path | None = "default",
+    max_skipped: float = MAX_SKIPPED,
+    runtime: Runtime | None = None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
 ) -> Embedded:
+    """The embeddings that `rank` uses: taken from files, or made from media.
+
+    Raises:
+        UsageError: unknown encoder, or two of one name.
+        EncoderFailed: no encoder of a modality could be opened, loaded and run.
+    """
+    runtime, progress = runtime or Runtime(), progress or Silent()
+    ready = {(e.modality, e.name): e for e in calibration.embeddings}
     made: list[Embeddings] = []
     skipped: list[Skipped] = []
-    families: list[EncoderFamily] = []
-    ready = {(e.modality, e.name): e for e in calibration.embeddings}
-    for modality, wanted in zip(MODALITIES, (faces, voices), strict=True):
+    specs: list[tuple[Modality, Spec]] = []
+    failures: list[Failure] = []
+    encoders: list[Encoder] = []
+    for modality, asked in zip(MODALITIES, (faces, voices), strict=True):
+        wanted = [asked] if isinstance(asked, str) else asked
         here = [name for m, name in ready if m == modality]
-        names = list(dict.fromkeys(wanted)) or here or [
-            f.name for f in encoder_families().values() if f.modality == modality
-        ]  # fmt: skip
-        for name in names:
+        for name in dict.fromkeys(wanted) or here:
             if Path(name).suffix.lower() in SUFFIXES:
                 embeddings, unusable = read_embeddings(Path(name), modality)
                 check_skipped(unusable, dict.fromkeys(MODALITIES, len(embeddings.labels) + len(unusable)), max_skipped)
+                if samples_per_identity is not None:
+                    embeddings = limit_rows(embeddings, samples_per_identity, seed=seed)
                 made.append(embeddings)
                 skipped.extend(unusable)
             elif (modality, name) in ready:
                 made.append(ready[modality, name])
             elif calibration.samples:
-                families.append(encoder_family(name, modality))
+                specs.append((modality, checked_spec(name, modality)))
             else:
                 raise UsageError(
                     f"{calibration.root} holds embeddings, and none in {modality}s/ is named {name!r}. "
                     f"{nearest(name, here)}"
                 )
-    names_used = Counter([(e.modality, e.name) for e in made] + [(f.modality, f.name) for f in families])
-    clash = [key for key, count in names_used.items() if count > 1]
+        if not wanted and not here:
+            encoders.extend(_at_hand(modality, runtime, progress))
+    for modality, spec in specs:
+        try:
+            encoders.extend(open_encoders(spec, runtime))
+        except EncoderFailed as error:
+            failures.append(Failure(modality, spec.name, str(error)))
+            progress.note(f"{spec.name} failed: {error}")
+    names = Counter([(e.modality, e.name) for e in made] + [(e.modality, e.name) for e in encoders])
+    clash = [key for key, count in names.items() if count > 1]
     if clash:
-        raise UsageError(f"Two {clash[0][0]} encoders are named {clash[0][1]!r}. Rename one file.")
+        raise UsageError(
+            f"Two {clash[0][0]} encoders are named {clash[0][1]!r}. Give one a name: ...@name=NAME, or rename its file."
+        )
     sources = [[e.modality, e.name, e.provenance["sha256"]] for e in made]
-    if not families:
-        unused = [s for s in calibration.skipped if any((e.modality, e.name) == (s.modality, s.encoder) for e in made)]
-        return Embedded(tuple(made), (*skipped, *unused), digest(sorted(sources)))
-    where = default_root() if cache == "default" else None if cache is None else Path(cache)
-    embedded = embed(calibration, families, cache=where, max_skipped=max_skipped, progress=progress)
-    data = digest([embedded.data_sha256, *sorted(sources)]) if sources else embedded.data_sha256
-    return Embedded((*made, *embedded.embeddings), (*skipped, *embedded.skipped), data)
+    data = digest(sorted(sources))
+    unused = [s for s in calibration.skipped if (s.modality, s.encoder) in {(e.modality, e.name) for e in made}]
+    if encoders:
+        where = default_root() if cache == "default" else None if cache is None else Path(cache)
+        embedded = embed(
+            calibration, encoders, cache=where, max_skipped=max_skipped, batch_size=batch_size, progress=progress
+        )
+        made.extend(embedded.embeddings)
+        failures.extend(embedded.failures)
+        skipped.extend(embedded.skipped)
+        data = digest([embedded.data_sha256, *sorted(sources)]) if sources else embedded.data_sha256
+    for modality in MODALITIES:
+        if not any(e.modality == modality for e in made):
+            reasons = " ".join(f"{f.encoder}: {f.reason}" for f in failures if f.modality == modality)
+            raise EncoderFailed(f"No {modality} encoder could be run. {reasons}")
+    return Embedded(tuple(made), (*skipped, *unused), data, tuple(failures))
 
 
-def _common_people(embeddings: Sequence[Embeddings], min_identities: int) -> tuple[str, ...]:
+def _at_hand(modality: Modality, runtime: Runtime, progress: Progress) -> list[Encoder]:
+    """Every encoder of a modality that needs no download: the default when none is named."""
+    found: list[Encoder] = []
+    absent = []
+    for family in encoder_families().values():
+        if family.modality == modality:
+            try:
+                found.extend(open_encoders(Spec(family.name), replace(runtime, offline=True)))
+            except EncoderFailed:
+                absent.append(family.name)
+    if absent:
+        progress.note(
+            f"Not on this machine and left out: {', '.join(absent)}. Name one with --{modality} to download and use it."
+        )
+    return found
+
+
+def _without_file(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The file's hash says what it held; its name is nobody's business."""
+    return {key: value for key, value in provenance.items() if key != "file"}
+
+
+def _common_people(embeddings: Sequence[Embeddings], min_identities: int, progress: Progress) -> tuple[str, ...]:
     """People whom every encoder has, so that all pairs are compared on the same ones."""
-    sets = [set(e.identities) for e in embeddings]
-    common = set.intersection(*sets)
+    sets = {f"{e.modality} {e.name}": set(e.identities) for e in embeddings}
+    common = set.intersection(*sets.values())
+    if not common:
+        sides = "; ".join(f"{name} has {', '.join(sorted(people)[:3])}, ..." for name, people in sets.items())
+        raise BadCalibration(f"No identity has usable samples for every encoder: {sides}. Name people alike.")
+    sizes = ", ".join(f"{name} {len(people)}" for name, people in sets.items())
     if len(common) < min_identities:
-        sizes = ", ".join(f"{e.name} {len(s)}" for e, s in zip(embeddings, sets, strict=True))
         raise BadCalibration(
             f"{len(common)} identities have usable samples for every encoder ({sizes}); at least {min_identities} are "
             "needed. Add people, leave out an encoder that lacks them, or lower --min-identities for a coarse order."
         )
+    n_any = len(set.union(*sets.values()))
+    if n_any > len(common):
+        progress.note(
+            f"{n_any - len(common)} of {n_any} identities are left out: not every encoder has them ({sizes})."
+        )
     return tuple(sorted(common))
+
+
+def _geometry_device(runtime: Runtime) -> str:
+    """Where the encoders ran; torch is not imported only to look for a GPU."""
+    if runtime.device == "auto":
+        torch = sys.modules.get("torch")
+        return "cuda" if torch is not None and torch.cuda.is_available() else "cpu"
+    return str(torch_device(runtime.device)) if runtime.device != "cpu" else "cpu"
 
 
 def _n_permutations(n_identities: int) -> int:
@@ -277,22 +384,26 @@ def _measure(
     cards: tuple[Card, ...],
     signature: Mapping[str, Any],
     seed: int,
+    device: str,
     progress: Progress,
 ) -> RankReport:
     n = len(people)
     rows_wanted = {card.name: _rows_of(card) for card in cards}
-    shown_rows = next((rows for rows in rows_wanted.values() if rows is not None), None)
+    # What is shown is what enters the ordering card; where that has no ID mismatch, the study's.
+    shown_rows = rows_wanted[cards[0].name if _needs_mismatch(cards[0]) else cards[-1].name]
     with progress.task("geometry", len(embedded.embeddings) + 1) as task:
         measured: dict[tuple[str, str], EncoderGeometry] = {}
         for e in embedded.embeddings:
-            measured[e.modality, e.name] = measure_encoder(e, people, rows_per_identity=shown_rows, seed=seed)
+            measured[e.modality, e.name] = measure_encoder(
+                e, people, rows_per_identity=shown_rows, seed=seed, device=device
+            )
             task.advance()
         faces, voices = ([g for (m, _), g in measured.items() if m == modality] for modality in MODALITIES)
         matched_to = _people_of(cards[0])
         forms = [[cka(f.gram, v.gram, matched_to=matched_to) for v in voices] for f in faces]
         observed = np.array([[form.matched for form in row] for row in forms])
         nulls = permutation_null(
-            faces, voices, observed, matched_to=matched_to, n_permutations=_n_permutations(n), seed=seed
+            faces, voices, observed, matched_to=matched_to, n_permutations=_n_permutations(n), seed=seed, device=device
         )
         task.advance()
     sizes = {shown_rows, *rows_wanted.values()}
@@ -307,14 +418,17 @@ def _measure(
                 predictions[card.name] = _predict(card, values, mismatch, n, (f, v))
             mismatch = mismatches[shown_rows][i][j]
             unranked.append(_pair(f, v, cards[0], predictions, forms[i][j], nulls[i][j], mismatch, n))
+    encoders = [_encoder(g, embedded.skipped, seed, calibration.layout) for g in (*faces, *voices)]
+    of_encoder = {(e.modality, e.name): e for e in encoders}
+    unranked = [_with_encoder_flags(p, of_encoder["face", p.face], of_encoder["voice", p.voice]) for p in unranked]
     pairs, ordered_by, notes = _ordered(unranked, cards[0].name)
-    encoders = [_encoder(g) for g in (*faces, *voices)]
     notes = (*calibration.notes, *notes, *(f"{e.name}: {e.reason}" for e in encoders if e.reason))
     return RankReport(
         signature=signature,
         ordered_by=ordered_by,
         coverage=COVERAGE,
         matched_to=matched_to,
+        n_train_identities=n_train if isinstance(n_train := cards[0].target["n_train_identities"], int) else None,
         layout=calibration.layout,
         n_identities=n,
         n_face_samples=max(e.n_samples for e in encoders if e.modality == "face"),
@@ -323,12 +437,17 @@ def _measure(
         encoders=tuple(encoders),
         pairs=pairs,
         skipped=embedded.skipped,
+        failures=embedded.failures,
         notes=notes,
     )
 
 
 def _people_of(card: Card) -> int:
     return next((f.n_identities for f in card.features if f.n_identities is not None), REFERENCE_SIZE)
+
+
+def _needs_mismatch(card: Card) -> bool:
+    return any(f.name == "id_mismatch" for f in card.features)
 
 
 def _rows_of(card: Card) -> int | None:
@@ -358,7 +477,7 @@ def _mismatch(
 def _predict(
     card: Card, values: dict[str, float], mismatch: float | None, n: int, pair: tuple[EncoderGeometry, EncoderGeometry]
 ) -> CardPrediction:
-    needs_mismatch = any(f.name == "id_mismatch" for f in card.features)
+    needs_mismatch = _needs_mismatch(card)
     if needs_mismatch and mismatch is None:
         return CardPrediction(None, None, (), "intrinsic dimension could not be measured")
     prediction = card.apply(values if mismatch is None else {**values, "id_mismatch": mismatch}, COVERAGE)
@@ -367,7 +486,9 @@ def _predict(
         # CKA is carried over to the card's number of people; no such correction exists for ID mismatch.
         flags.append(PEOPLE_UNLIKE)
     rows = _rows_of(card)
-    if rows is not None and any(not 0.5 <= g.median_rows_per_identity / rows <= 2 for g in pair):
+    if rows is None and needs_mismatch:
+        flags.append(ROWS_UNKNOWN)
+    elif rows is not None and any(not 0.5 <= g.median_rows_per_identity / rows <= 2 for g in pair):
         flags.append(ROWS_UNLIKE)
     reason = prediction.reason or "; ".join(prediction.outside) or None
     return CardPrediction(prediction.eer, None if prediction.outside else prediction.interval, tuple(flags), reason)
@@ -389,7 +510,7 @@ def _pair(
     if n < MIN_IDENTITIES:
         flags.insert(0, FEW_PEOPLE)
         reason = f"{n} people; a predicted EER needs at least {MIN_IDENTITIES}"
-    if null.p > ALPHA:
+    if null.p_familywise > ALPHA:
         flags.append(AT_CHANCE)
     usable = reason is None
     return PairResult(
@@ -403,6 +524,7 @@ def _pair(
         cka=form,
         null=null,
         id_mismatch=mismatch,
+        joint_space=_joint_space(face, voice),
         flags=tuple(flags),
     )
 
@@ -420,12 +542,37 @@ def _ordered(pairs: Sequence[PairResult], card: str) -> tuple[tuple[PairResult, 
     else:
         ordered_by, notes = card, []
         ordered = sorted(pairs, key=lambda p: (p.predicted_eer, -p.cka.matched, p.face, p.voice))
-    ranked = (PairResult(**{**vars(p), "rank": i}) for i, p in enumerate(ordered, start=1))
+    ranked = (replace(p, rank=i) for i, p in enumerate(ordered, start=1))
     return tuple(ranked), ordered_by, tuple(notes)
 
 
-def _encoder(g: EncoderGeometry) -> EncoderResult:
+def _joint_space(face: EncoderGeometry, voice: EncoderGeometry) -> JointSpace | None:
+    space = face.embeddings.traits.space
+    if space is None or space != voice.embeddings.traits.space or face.embeddings.dim != voice.embeddings.dim:
+        return None
+    scores = centroids(face.embeddings) @ centroids(voice.embeddings).T
+    return JointSpace(space, eer(np.diag(scores), scores[~np.eye(len(scores), dtype=bool)]))
+
+
+def _with_encoder_flags(pair: PairResult, face: EncoderResult, voice: EncoderResult) -> PairResult:
+    flags = [UNSOUND] if face.health.findings or voice.health.findings else []
+    if TRAINED_ON_THESE in (*face.flags, *voice.flags):
+        flags.append(TRAINED_ON_THESE)
+    return replace(pair, flags=(*pair.flags, *flags))
+
+
+def _are_voxceleb(people: Iterable[str], layout: str) -> bool:
+    ids = [name[2:] for name in people if name.startswith("id")]
+    return layout.startswith("VoxCeleb") or any(i.isdigit() and int(i) in _VOXCELEB_IDS for i in ids)
+
+
+def _encoder(g: EncoderGeometry, skipped: Sequence[Skipped], seed: int, layout: str) -> EncoderResult:
     values = g.intrinsic_dimension.values
+    name, modality = g.embeddings.name, g.embeddings.modality
+    flags = g.embeddings.traits.flags
+    if "VoxCeleb" in g.embeddings.traits.trained_on and _are_voxceleb(g.embeddings.identities, layout):
+        flags = (*flags, TRAINED_ON_THESE)
+    n_skipped = sum((s.modality, s.encoder) == (modality, name) for s in skipped)
     return EncoderResult(
         name=g.embeddings.name,
         modality=g.embeddings.modality,
@@ -435,4 +582,9 @@ def _encoder(g: EncoderGeometry) -> EncoderResult:
         intrinsic_dimension=None if values is None else values["mle_median"],
         intrinsic_dimensions=values,
         reason=g.intrinsic_dimension.reason,
-    )
+        health=examine(
+            g.embeddings, seed=seed, n_skipped=n_skipped,
+            identity_trained=g.embeddings.traits.identity_trained,
+        ),
+        flags=flags,
+    )  # fmt: skip

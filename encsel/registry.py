@@ -6,12 +6,28 @@ import contextlib
 import importlib
 import pkgutil
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
 from types import ModuleType
+from typing import Any
 
-from encsel.core import MODALITIES, EncoderFamily, Metric, Modality
+import numpy as np
+
+from encsel.core import (
+    MODALITIES,
+    EmbedBatch,
+    Encoder,
+    EncoderFamily,
+    Metric,
+    Modality,
+    Runtime,
+    Spec,
+    Vectors,
+)
 from encsel.errors import EncoderFailed, UsageError, nearest
+from encsel.spec import parse
 
 ENCODER_GROUP = "encsel.encoders"
 
@@ -35,8 +51,9 @@ def encoder_families() -> dict[str, EncoderFamily]:
         try:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
                 family = point.load()
-        except Exception as error:
-            raise EncoderFailed(f"{where} does not import: {error}. Repair or uninstall it.") from error
+        except (Exception, SystemExit) as error:
+            what = (str(error) or type(error).__name__).splitlines()[0]
+            raise EncoderFailed(f"{where} does not import: {what}. Repair or uninstall it.") from error
         if fault := _fault(family):
             raise EncoderFailed(f"{where} {fault}. Repair or uninstall it.")
         if families.setdefault(family.name, family) is not family:
@@ -52,6 +69,8 @@ def _fault(family: object) -> str | None:
         return f"has the modality {family.modality!r}; one of {', '.join(MODALITIES)} is needed"
     if not isinstance(family.dim, int) or family.dim < 1:
         return f"has dim {family.dim!r}; a whole number of at least 1 is needed"
+    if (family.load is None) == (family.open is None):
+        return "gives both load and open, or neither; one of them is needed"
     odd = [key for key, value in family.preprocessing.items() if not isinstance(value, str | int | float)]
     if odd:
         kind = type(family.preprocessing[odd[0]]).__name__
@@ -60,10 +79,10 @@ def _fault(family: object) -> str | None:
 
 
 def encoder_family(name: str, modality: Modality) -> EncoderFamily:
-    """The encoder of that name and modality.
+    """The encoder family of that name and modality.
 
     Raises:
-        UsageError: no such encoder; names the nearest.
+        UsageError: no such family; names the nearest.
     """
     families = encoder_families()
     of_modality = [f.name for f in families.values() if f.modality == modality]
@@ -73,6 +92,62 @@ def encoder_family(name: str, modality: Modality) -> EncoderFamily:
         other = families[name].modality
         raise UsageError(f"{name!r} is a {other} encoder; give it with --{other}. {nearest(name, of_modality)}")
     return families[name]
+
+
+def checked_spec(text: str, modality: Modality) -> Spec:
+    """The spec that `text` means, checked against its family; opens and loads nothing.
+
+    Raises:
+        UsageError: not of the grammar, unknown family, or something the family does not take.
+    """
+    spec = parse(text)
+    family = encoder_family(spec.family, modality)
+    if spec.checkpoint is not None and family.open is None:
+        raise UsageError(f"{text!r}: {family.name} has no checkpoints. Leave out {':' + spec.checkpoint!r}.")
+    for key in spec.options:
+        if key not in family.options:
+            raise UsageError(f"{text!r}: {family.name} takes no {key!r}. It takes: {', '.join(family.options)}.")
+    return spec
+
+
+def open_encoders(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
+    """The encoders a checked spec stands for, their weights found and hashed, nothing loaded.
+
+    Raises:
+        UsageError: an option's value that this model does not have, such as a layer.
+        EncoderFailed: weights missing, damaged or not allowed.
+    """
+    family = encoder_families()[spec.family]
+    if family.open is not None:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                return family.open(spec, replace(runtime, dtype=spec.options.get("dtype", runtime.dtype)))
+        except EncoderFailed as error:
+            raise EncoderFailed(f"The encoder {spec}: {error}") from error
+    assert family.load is not None  # _fault refuses plug-ins with neither
+    load = family.load
+    return (
+        Encoder(
+            name=spec.name, modality=family.modality, dim=family.dim, spec=str(spec), family=family.name,
+            version=family.version, licence=family.licence, source=family.source, load=lambda: _Plain(load()),
+            trained_on=family.trained_on, preprocessing=family.preprocessing, libraries=family.libraries,
+            shares=str(spec),
+        ),
+    )  # fmt: skip
+
+
+class _Plain:
+    """A batch function as a Model: nothing to prepare, one tap."""
+
+    def __init__(self, embed: EmbedBatch) -> None:
+        self._embed = embed
+
+    def prepare(self, sample: Any) -> Vectors:
+        return sample
+
+    def embed(self, batch: Sequence[Vectors]) -> Vectors:
+        vectors = np.asarray(self._embed(batch))
+        return vectors[:, None] if vectors.ndim else vectors
 
 
 @cache

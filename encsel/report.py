@@ -6,8 +6,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from encsel.ranking import (
@@ -17,10 +16,14 @@ from encsel.ranking import (
     FEW_PEOPLE,
     MIN_IDENTITIES,
     PEOPLE_UNLIKE,
+    ROWS_UNKNOWN,
     ROWS_UNLIKE,
     SCHEMA,
     STUDY_REGRESSION,
+    TRAINED_ON_THESE,
+    UNSOUND,
     CardPrediction,
+    EncoderResult,
     PairResult,
     RankReport,
 )
@@ -28,13 +31,18 @@ from encsel.ranking import (
 FORMATS = ("table", "json", "csv", "markdown")
 SUFFIX_FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown", ".txt": "table"}
 MISSING = "-"
+DISPENSABLE = ("CKA biased", "CKA debiased", "shuffled 95 %", "ID mismatch")
+"""Columns that a narrow screen does without, in this order."""
 
 MEANINGS = {
     FEW_PEOPLE: f" (under {MIN_IDENTITIES}): a coarse order only, no claim that any pair is better than chance",
-    AT_CHANCE: ": shuffled people reach this value in more than 1 of 20 cases",
+    AT_CHANCE: ": with people shuffled, some pair of the table stands out as much in more than 1 of 20 cases",
     EXTRAPOLATES: ": outside the range the regression was fitted on",
     PEOPLE_UNLIKE: ": ID mismatch changes with the number of people and cannot be carried over",
     ROWS_UNLIKE: ": CKA and ID mismatch change with it",
+    ROWS_UNKNOWN: ": ID mismatch is measured on all samples, which may be unlike what the card saw",
+    UNSOUND: ": named below; do not believe this line",
+    TRAINED_ON_THESE: ": it knows them better than it will know yours",
 }
 """What follows a flag in the legend."""
 
@@ -66,13 +74,32 @@ def to_dict(report: RankReport) -> dict[str, Any]:
             },
         },
         "regressions": {name: {"sha256": sha} for name, sha in report.regressions.items()},
-        "encoders": [
-            {**asdict(e), "unimodal_eer": None, "health": None} for e in report.encoders
-        ],
+        "encoders": [_encoder_dict(encoder) for encoder in report.encoders],
         "pairs": [_pair_dict(report, pair) for pair in report.pairs],
+        "failures": [{"modality": f.modality, "encoder": f.encoder, "reason": f.reason} for f in report.failures],
         "notes": list(report.notes),
         "verdict": {"status": "none", "gates": []},
     }  # fmt: skip
+
+
+def _encoder_dict(encoder: EncoderResult) -> dict[str, Any]:
+    health = encoder.health
+    return {
+        "name": encoder.name,
+        "modality": encoder.modality,
+        "dim": encoder.dim,
+        "n_samples": encoder.n_samples,
+        "samples_per_identity": encoder.samples_per_identity,
+        "intrinsic_dimension": encoder.intrinsic_dimension,
+        "intrinsic_dimensions": None if encoder.intrinsic_dimensions is None else dict(encoder.intrinsic_dimensions),
+        "unimodal_eer": health.unimodal_eer,
+        "intra_distance": health.intra,
+        "inter_distance": health.inter,
+        "skipped_share": health.skipped,
+        "health": list(health.findings),
+        "flags": list(encoder.flags),
+        "reason": "; ".join(filter(None, (encoder.reason, health.reason))) or None,
+    }
 
 
 def _pair_dict(report: RankReport, pair: PairResult) -> dict[str, Any]:
@@ -103,11 +130,15 @@ def _pair_dict(report: RankReport, pair: PairResult) -> dict[str, Any]:
             "matched": pair.cka.matched,
             "matched_to": report.matched_to,
             "null_p": pair.null.p,
+            "null_p_familywise": pair.null.p_familywise,
             "null_mean": pair.null.mean,
             "null_quantile_95": pair.null.quantile_95,
             "null_permutations": pair.null.n_permutations,
         },
         "id_mismatch": pair.id_mismatch,
+        "joint_space": None
+        if pair.joint_space is None
+        else {"space": pair.joint_space.space, "cosine_eer": pair.joint_space.cosine_eer},
         "flags": list(pair.flags),
     }
 
@@ -154,20 +185,37 @@ def as_table(report: RankReport, *, colour: bool = False, width: int | None = No
     from rich.table import Table
     from rich.text import Text
 
-    title = f"{len(report.pairs)} face-voice pairs, {report.n_identities} people, ordered by {_order_words(report)}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, name in enumerate(_columns(report)):
-        table.add_column(name.replace(" ", "\n", 1), justify="left" if i in (1, 2) else "right", overflow="fold")
-    for pair in report.pairs:
-        cells = _cells(report, pair)
-        table.add_row(*(Text(_plain(cell), style="dim" if isinstance(cell, _Grey) else "") for cell in cells))
+    def table_of(left_out: Sequence[str]) -> Table:
+        table = Table(title=_title(report), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        shown = [i for i, name in enumerate(_columns(report)) if name not in left_out]
+        for i in shown:
+            is_name = i in (1, 2)
+            heading = _columns(report)[i].replace(" ", "\n", 1)
+            table.add_column(heading, justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold")
+        for pair in report.pairs:
+            cells = _cells(report, pair)
+            table.add_row(*(Text(_plain(c := cells[i]), style="dim" if isinstance(c, _Grey) else "") for i in shown))
+        return table
+
     out = io.StringIO()
     console = Console(file=out, force_terminal=colour, no_color=not colour, width=width or 160, highlight=False)
-    console.print(table)
+    # A number is never broken over lines: on a narrow screen whole columns give way, the least needed first.
+    n_dropped = next(
+        (n for n in range(len(DISPENSABLE)) if _width_of(table_of(DISPENSABLE[:n]), console) <= console.width),
+        len(DISPENSABLE),
+    )
+    console.print(table_of(DISPENSABLE[:n_dropped]))
+    if n_dropped:
+        console.print(Text(f"Not shown for want of width: {', '.join(DISPENSABLE[:n_dropped])}."), soft_wrap=True)
     for line in _footnotes(report):
         console.print(Text(line), soft_wrap=True)
     console.print(Text(report.signature_text), soft_wrap=True)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _width_of(table: Any, console: Any) -> int:
+    """Columns the table takes when nothing in it wraps."""
+    return int(table.__rich_measure__(console, console.options.update(width=10_000)).maximum)
 
 
 class _Grey(str):
@@ -180,12 +228,18 @@ def _plain(cell: str) -> str:
     return f"({cell})" if isinstance(cell, _Grey) else cell
 
 
+def _title(report: RankReport) -> str:
+    n = len(report.pairs)
+    pairs = f"{n} face-voice pair{'' if n == 1 else 's'}"
+    return f"{pairs}, {report.n_identities} people, ordered by {_order_words(report)}"
+
+
 def _order_words(report: RankReport) -> str:
     return "matched CKA, highest first" if report.ordered_by == BY_CKA else f"predicted EER ({report.ordered_by})"
 
 
 def _columns(report: RankReport) -> list[str]:
-    columns = ["#", "Face", "Voice", "Predicted EER", f"{report.coverage:.0%} interval"]
+    columns = ["#", "Face", "Voice", "Predicted EER", f"Interval {report.coverage * 100:.0f} %"]
     if list(report.regressions) != [STUDY_REGRESSION]:
         columns.append("Study's EER")
     return [*columns, "CKA matched", "shuffled 95 %", "p", "CKA debiased", "CKA biased", "ID mismatch", "Flags"]
@@ -230,9 +284,11 @@ def _marks(report: RankReport) -> dict[str, str]:
 
 def _footnotes(report: RankReport) -> list[str]:
     people = f"{report.matched_to} people"
+    n_train = report.n_train_identities
+    trained = "an unstated number of people" if n_train is None else f"{n_train} people"
     lines = [
-        "Predicted EER: cross-modal error rate after training on about 999 people, chance is 0.5; the interval "
-        "is provisional, from encoders the regression did not see. In brackets: outside what the regression saw.",
+        f"Predicted EER: cross-modal error rate after training on {trained}, chance is 0.5; the interval is "
+        "provisional, from encoders the regression did not see. In brackets: not to be relied on, see the flags.",
         f"CKA matched: what biased CKA would be at {people}; 'shuffled 95 %' and p: the same with faces and voices of "
         "different people put together.",
     ]  # fmt: skip
@@ -242,9 +298,30 @@ def _footnotes(report: RankReport) -> list[str]:
         lines.append(f"No predicted EER: {next(iter(reasons))}.")
     else:
         lines += [f"No predicted EER for {p.face} x {p.voice}: {p.reason}." for p in report.pairs if p.reason]
+    for encoder in report.encoders:
+        if encoder.health.findings:
+            lines.append(f"UNSOUND {encoder.modality} encoder {encoder.name}: {_health_words(encoder)}.")
+        if encoder.flags:
+            lines.append(f"{encoder.name}: {'; '.join(encoder.flags)}.")
+    lines += [
+        f"{p.face} x {p.voice} share the space {p.joint_space.space}: EER by plain cosine on these people "
+        f"{p.joint_space.cosine_eer:.3f}."
+        for p in report.pairs
+        if p.joint_space
+    ]
+    lines += [f"FAILED {f.modality} encoder {f.encoder}: {f.reason}" for f in report.failures]
     if report.skipped:
         lines.append(f"{len(report.skipped)} samples were skipped; they are named on stderr.")
     return [*lines, *report.notes]
+
+
+def _health_words(encoder: EncoderResult) -> str:
+    health = encoder.health
+    verification = "-" if health.unimodal_eer is None else f"{health.unimodal_eer:.3f}"
+    return (
+        f"{'; '.join(health.findings)} (verification EER {verification}, cosine distance within a person "
+        f"{health.intra:.3f}, between people {health.inter:.3f})"
+    )
 
 
 def _inert(cell: object) -> object:

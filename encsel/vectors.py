@@ -5,19 +5,24 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encsel.core import Embeddings, Modality, Skipped
+from encsel.core import Embeddings, Modality, Skipped, Traits
 from encsel.errors import BadCalibration
 from encsel.files import write_private
+from encsel.signature import canonical
 
 SUFFIXES = (".npz", ".safetensors", ".npy")
 _LABEL_NAMES = ("labels", "identity", "label")
 _ATTRIBUTE = "attribute."
+_ORIGIN = "encsel"
+"""Array of an .npz with the JSON of what made the vectors, so that the signature keeps it and warnings stay."""
 _TEXT_KINDS = "UiubS"
 _PICKLE = b"\x80"
 
@@ -35,7 +40,7 @@ def read_embeddings(path: Path, modality: Modality) -> tuple[Embeddings, tuple[S
     arrays = _arrays(path, content)
     where = str(path)
     if "embeddings" not in arrays:
-        raise BadCalibration(f"{where} has the arrays {_names(arrays)}; 'embeddings' (rows, dim) is needed.")
+        raise BadCalibration(f"{where} has the arrays {_names(arrays)}; 'embeddings' (rows, dim) is needed. Add it.")
     vectors = arrays.pop("embeddings")
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not vectors.size:
         raise BadCalibration(
@@ -54,6 +59,7 @@ def read_embeddings(path: Path, modality: Modality) -> tuple[Embeddings, tuple[S
                 f"{where}: {name!r} has shape {column.shape} for {len(vectors)} rows of embeddings; "
                 f"({len(vectors)},) is needed."
             )
+    made_by, traits = _origin(arrays.pop(_ORIGIN, None), where)
     attributes = {
         name.removeprefix(_ATTRIBUTE): _as_text(column, f"{where}: {name!r}")
         for name, column in arrays.items() if column.shape == (len(vectors),) and column.dtype.kind in _TEXT_KINDS
@@ -61,7 +67,7 @@ def read_embeddings(path: Path, modality: Modality) -> tuple[Embeddings, tuple[S
     embeddings = Embeddings(
         path.stem, modality, vectors, _as_text(labels, f"{where}: 'labels'"), _as_text(samples, f"{where}: 'samples'"),
         attributes,
-        {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()},
+        {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), **made_by}, traits,
     )  # fmt: skip
     return keep_usable(embeddings)
 
@@ -91,10 +97,13 @@ def keep_usable(embeddings: Embeddings) -> tuple[Embeddings, tuple[Skipped, ...]
 def write_embeddings(embeddings: Embeddings, path: Path) -> None:
     """Write an .npz in the layout that `read_embeddings` reads, atomically, mode 0600."""
     buffer = io.BytesIO()
-    attributes: dict[str, Any] = {f"{_ATTRIBUTE}{name}": column for name, column in embeddings.attributes.items()}
+    columns: dict[str, Any] = {f"{_ATTRIBUTE}{name}": column for name, column in embeddings.attributes.items()}
+    columns[_ORIGIN] = np.array(
+        canonical({"made_by": dict(embeddings.provenance), "traits": asdict(embeddings.traits)})
+    )
     np.savez(
         buffer, embeddings=embeddings.vectors, labels=embeddings.labels.astype(np.str_),
-        samples=embeddings.samples.astype(np.str_), **attributes,
+        samples=embeddings.samples.astype(np.str_), **columns,
     )  # fmt: skip
     write_private(path, buffer.getvalue())
 
@@ -103,7 +112,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BadCalibration(f"{path} cannot be read: {error.strerror}.") from error
+        raise BadCalibration(f"{path} cannot be read: {error.strerror}. Check the path.") from error
 
 
 def _arrays(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
@@ -171,6 +180,18 @@ def _as_text(column: NDArray[Any], what: str) -> NDArray[np.str_]:
         return np.char.decode(column, "utf-8") if column.dtype.kind == "S" else np.array(column.tolist(), np.str_)
     except (ValueError, SystemError) as error:  # not UTF-8; a code point that does not exist
         raise BadCalibration(f"{what} holds bytes that are not text. Save it as UTF-8 text.") from error
+
+
+def _origin(array: NDArray[Any] | None, where: str) -> tuple[dict[str, Any], Traits]:
+    """What `write_embeddings` noted of the encoder; nothing for files of other makers."""
+    if array is None or array.shape != () or array.dtype.kind != "U":
+        return {}, Traits()
+    try:
+        origin = json.loads(str(array))
+        traits = {**origin["traits"], "flags": tuple(origin["traits"]["flags"])}
+        return {"made_by": dict(origin["made_by"])}, Traits(**traits)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadCalibration(f"{where}: the note on its encoder is damaged ({error}). Embed the set again.") from error
 
 
 def _names(arrays: dict[str, NDArray[Any]]) -> str:

@@ -19,13 +19,15 @@ import pytest
 from click.testing import CliRunner
 from media_samples import write_set
 from plugins import environment, write_plugin
+from toy_encoders import ToyModel
+from toy_encoders import toy as toy_encoder
 
 from encsel import cache as caching
 from encsel.cache import Shelf, default_root, entries, purge
 from encsel.calibration import open_calibration
 from encsel.cli import cli
-from encsel.core import EncoderFamily
-from encsel.embed import BATCH, embed
+from encsel.embed import BATCH_ON_CPU as BATCH
+from encsel.embed import embed
 from encsel.errors import UsageError
 from encsel.files import TEMPORARY_PREFIX
 from encsel.progress import Silent
@@ -121,14 +123,14 @@ def few(tmp_path_factory):
 
 @pytest.fixture
 def toy():
-    """An encoder that counts the samples it was given in `toy.n`."""
+    """An encoder, `toy.encoder`, that counts the samples it was given in `toy.n`."""
 
     def function(samples):
         function.n += len(samples)
         return np.array([[s.mean(), s.std(), s[0].mean(), s[-1].mean()] for s in samples], np.float32)
 
     function.n = 0
-    function.family = EncoderFamily("toy", "face", DIM, 1, "none", "a test", load=lambda: function)
+    function.encoder = toy_encoder(model=ToyModel(function), dim=DIM)
     return function
 
 
@@ -243,17 +245,17 @@ def test_file_under_another_batch_s_name_is_noticed(root):
 
 def test_damaged_vectors_are_made_again_with_a_note(root, few, toy):
     calibration = open_calibration(few)
-    before = embed(calibration, [toy.family], cache=root).embeddings[0]
+    before = embed(calibration, [toy.encoder], cache=root).embeddings[0]
     (path,) = root.glob("*/*.npz")
     content = path.read_bytes()
     path.write_bytes(content[:50] + b"\0" + content[51:])
     toy.n, notes = 0, Notes()
-    after = embed(calibration, [toy.family], cache=root, progress=notes).embeddings[0]
+    after = embed(calibration, [toy.encoder], cache=root, progress=notes).embeddings[0]
     assert toy.n == 8
     np.testing.assert_array_equal(after.vectors, before.vectors)
     assert notes.texts == ["1 damaged cache files of toy were dropped and made again."]
     toy.n, notes = 0, Notes()
-    embed(calibration, [toy.family], cache=root, progress=notes)
+    embed(calibration, [toy.encoder], cache=root, progress=notes)
     assert (toy.n, notes.texts) == (0, [])
 
 
@@ -285,9 +287,12 @@ def test_temporary_files_of_a_killed_process_go_and_those_being_written_stay(roo
 def test_run_goes_on_with_a_note_when_the_disk_refuses_writing(root, few, toy, monkeypatch):
     monkeypatch.setattr(caching, "write_private", refuse)
     notes = Notes()
-    (found,) = embed(open_calibration(few), [toy.family], cache=root, progress=notes).embeddings
+    (found,) = embed(open_calibration(few), [toy.encoder], cache=root, progress=notes).embeddings
     assert len(found.vectors) == 8
-    assert notes.texts == ["Embeddings of toy were not cached: Read-only file system."]
+    (text,) = notes.texts
+    assert text.startswith("Embeddings of toy were not cached: Read-only file system")
+    assert str(root) in text
+    assert text.endswith("Choose another --cache.")
 
 
 @pytest.mark.parametrize("refused", ["read_bytes", "iterdir", "unlink"])
@@ -302,7 +307,7 @@ def test_run_goes_on_when_the_disk_refuses_reading_or_removing(root, monkeypatch
 def test_file_in_place_of_the_cache_is_a_note(root, few, toy):
     root.write_text("a file")
     notes = Notes()
-    embed(open_calibration(few), [toy.family], cache=root, progress=notes)
+    embed(open_calibration(few), [toy.encoder], cache=root, progress=notes)
     assert root.read_text() == "a file"
     assert len(notes.texts) == 1
     assert notes.texts[0].startswith("Embeddings of toy were not cached: ")
@@ -313,7 +318,7 @@ def test_folder_with_other_files_is_not_made_a_cache(root, few, toy, name):
     root.mkdir()
     (root / name).write_text("Signature: 8a477f597d28d172789f06886806bc55\n# Of another tool.\n")
     notes = Notes()
-    embed(open_calibration(few), [toy.family], cache=root, progress=notes)
+    embed(open_calibration(few), [toy.encoder], cache=root, progress=notes)
     assert names(root) == {name}
     assert "holds other files; an empty or new folder is needed" in notes.texts[0]
 
@@ -405,17 +410,21 @@ def interruptible():
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_interrupt_is_one_message_and_keeps_what_was_done(hanging, media):
-    command = ("-m", "encsel", "rank", media, "--face", "hanging", "--voice", "ltas", "--quiet")
+@pytest.mark.parametrize("options", [(), ("--quiet",)], ids=["", "quiet"])
+def test_interrupt_is_one_message_and_keeps_what_was_done(hanging, media, options):
+    command = ("-m", "encsel", "rank", media, "--face", "hanging", "--voice", "ltas", *options)
     process = hanging.start(*command, at=BATCH + 5)
     wait_until(lambda: hanging.n_embedded == BATCH + 5, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 5
     assert out == ""
-    assert err.strip() == (
-        "encsel: Interrupted. What was embedded is in the cache; the same command goes on from there."
-    )
+    lines = [line for line in err.splitlines() if line]
+    assert lines[-1] == "encsel: Interrupted."
+    if options:
+        assert len(lines) == 1
+    else:
+        assert lines[-2] == "What was embedded so far is in the cache; the same command goes on from there."
     assert hanging.n_cached == BATCH
 
 

@@ -74,8 +74,8 @@ def test_people_of_one_modality_are_left_out_and_noted(tmp_path: Path) -> None:
     assert calibration.identities == ("bob", "cy")
     assert {s.identity for s in calibration.samples} == {"bob", "cy"}
     assert calibration.notes == (
-        "1 of 3 identities have only faces and are left out: ann.",
-        "2 of 4 identities have only voices and are left out: dan, eve.",
+        "1 of 3 identities have only faces and are left out.",
+        "2 of 4 identities have only voices and are left out.",
     )
 
 
@@ -237,7 +237,8 @@ def test_embedding_files_are_opened(tmp_path: Path) -> None:
         ("face", "clip", (2, 3)), ("face", "facenet", (3, 5)), ("voice", "ecapa", (2, 5)), ("voice", "wavlm", (1, 9)),
     ]  # fmt: skip
     assert calibration.identities == ("ann", "bob")
-    assert calibration.notes == ("2 of 4 identities have only voices and are left out: cy, dan.",)
+    assert calibration.notes == ("2 of 4 identities have only voices and are left out.",)
+    assert calibration.details == ("Only voices: cy, dan.",)
 
 
 def test_whole_number_labels_join_with_text_labels(tmp_path: Path) -> None:

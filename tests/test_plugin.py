@@ -9,10 +9,13 @@ import sys
 
 import pytest
 from media_samples import write_set
-from plugins import ENCODER, environment, write_plugin
+from plugins import ENCODER, ENCODER_WITH_WEIGHTS, environment, write_plugin
 
-from encsel.errors import EncoderFailed
-from encsel.registry import encoder_families
+from encsel.calibration import open_calibration
+from encsel.core import Runtime
+from encsel.embed import describe, embed
+from encsel.errors import EncoderFailed, UsageError
+from encsel.registry import checked_spec, encoder_families, open_encoders
 
 PYPROJECT = """
 [build-system]
@@ -88,14 +91,23 @@ def test_plugin_that_is_gone_is_not_found(installed):
 BROKEN = {
     "does not import": (
         "import no_such_module",
-        "does not import: No module named 'no_such_module'",
+        "does not import.*No module named 'no_such_module'",
     ),
-    "fails on import": ("1 / 0", "does not import: division by zero"),
-    "lacks its encoder": ("OTHER = 1", "does not import: .*has no attribute 'ENCODER'"),
+    "fails on import": ("1 / 0", "does not import.*division by zero"),
+    "ends the process on import": ("raise SystemExit(3)", "does not import.*3"),
+    "lacks its encoder": ("OTHER = 1", "does not import.*has no attribute 'ENCODER'"),
     "is no encoder": ("ENCODER = 'face'", "is a str; an encsel.core.EncoderFamily is needed"),
     "takes a name of encsel": (ENCODER.format(name="pixels"), "is named 'pixels', which is taken"),
     "has another modality": (ENCODER.format(name="odd").replace('"face"', '"speech"'), "has the modality 'speech'"),
     "has no dim": (ENCODER.format(name="odd").replace("dim=4", "dim=None"), "has dim None"),
+    "has neither load nor open": (
+        ENCODER.format(name="odd").replace(", load=lambda: embed", ""),
+        "gives both load and open, or neither; one of them is needed",
+    ),
+    "has both load and open": (
+        ENCODER.format(name="odd").replace("load=", "open=lambda spec, runtime: (), load="),
+        "gives both load and open, or neither; one of them is needed",
+    ),
     "has odd preprocessing": (
         ENCODER.format(name="odd").replace("version=1", "version=1, preprocessing={'size': (8, 8)}"),
         "describes its preprocessing 'size' by a tuple",
@@ -123,11 +135,64 @@ def test_what_a_plugin_prints_on_import_stays_off_stdout(plug_in, capsys):
     assert capsys.readouterr() == ("", "hello\n")
 
 
+@pytest.fixture
+def projector(plug_in, tmp_path):
+    """A plug-in whose weights, the text that names them opens."""
+    plug_in("plug_projector", ENCODER_WITH_WEIGHTS)
+    (tmp_path / "weights.npy").write_bytes(b"\x03")
+    return f"projector:{tmp_path / 'weights.npy'}"
+
+
+def test_plugin_with_weights_and_several_encoders_is_opened_and_run(projector, tmp_path):
+    encoders = open_encoders(checked_spec(f"{projector}@layer=all", "face"), Runtime())
+    found = embed(open_calibration(write_set(tmp_path / "set", n_identities=3)), encoders)
+    assert found.failures == ()
+    one, two = found.embeddings
+    assert (one.name, two.name) == ("projector:weights.npy@layer=0", "projector:weights.npy@layer=1")
+    assert two.vectors == pytest.approx(3 * one.vectors)
+    assert two.provenance["weights"] == {"weights.npy": "03"}
+
+
+def test_dtype_of_the_spec_goes_before_that_of_the_run(projector):
+    def dtype(spec, **runtime):
+        (encoder,) = open_encoders(checked_spec(spec, "face"), Runtime(**runtime))
+        return describe(encoder)["preprocessing"]["dtype"]
+
+    assert dtype(projector) == "float32"
+    assert dtype(projector, dtype="bfloat16") == "bfloat16"
+    assert dtype(f"{projector}@dtype=float16", dtype="bfloat16") == "float16"
+
+
+def test_what_a_plugin_prints_while_it_opens_stays_off_stdout(projector, capsys):
+    open_encoders(checked_spec(projector, "face"), Runtime())
+    assert capsys.readouterr() == ("", "reading weights\n")
+
+
+def test_weights_that_are_not_there_are_blamed_on_their_spec(projector):
+    with pytest.raises(EncoderFailed, match=r"^The encoder projector:nowhere@layer=0: nowhere is not there\.$"):
+        open_encoders(checked_spec("projector:nowhere@layer=0", "face"), Runtime())
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("moments:some/model", "moments has no checkpoints. Leave out ':some/model'"),
+        ("moments@layer=3", "moments takes no 'layer'. It takes: name"),
+        ("moment", "No face encoder is named 'moment'. Did you mean 'moments'"),
+    ],
+)
+def test_spec_that_does_not_fit_its_family_is_a_usage_error_before_anything_is_opened(plug_in, spec, message):
+    plug_in("plug_moments", ENCODER.format(name="moments"))
+    with pytest.raises(UsageError) as caught:
+        checked_spec(spec, "face")
+    assert message in str(caught.value)
+
+
 def test_command_with_a_broken_plugin_exits_4_with_one_message(tmp_path):
     packages = write_plugin(tmp_path, "broken", "1 / 0")
     result = run("encsel", "encoders", "list", env=environment(packages))
     assert (result.returncode, result.stdout) == (4, "")
-    assert result.stderr == (
-        "encsel: The encoder plug-in 'broken' (broken:ENCODER) does not import: division by zero. "
-        "Repair or uninstall it.\n"
-    )
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("encsel: The encoder plug-in 'broken' (broken:ENCODER) does not import")
+    assert "division by zero" in line
+    assert line.endswith(". Repair or uninstall it.")

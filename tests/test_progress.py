@@ -41,13 +41,27 @@ def test_estimate_in_a_log_is_the_time_so_far_scaled_to_what_is_left(capfd, cloc
     with OnStderr().task("faces", 100) as task:
         clock.seconds += 12
         task.advance(30)
-        assert capfd.readouterr() == ("", "faces: 30 of 100, about 28 s left\n")
+        assert capfd.readouterr() == ("", "faces: 30 of 100, 2.5 a second, about 28 s left\n")
         clock.seconds += 1
         task.advance(10)
         assert capfd.readouterr() == ("", ""), "a log is not flooded"
         clock.seconds += 17
         task.advance(60)
-    assert capfd.readouterr().err.splitlines() == ["faces: 100 of 100, about 0 s left", "faces: 100 done in 30.0 s"]
+    assert capfd.readouterr().err.splitlines() == [
+        "faces: 100 of 100, 3.3 a second, about 0 s left",
+        "faces: 100 done in 30.0 s",
+    ]
+
+
+def test_overlapping_tasks_in_a_log_are_each_timed_to_their_own_last_step(capfd, clock):
+    progress = OnStderr()
+    with progress.task("first", 2) as first:
+        clock.seconds += 3
+        first.advance(2)
+        with progress.task("second", 4) as second:
+            clock.seconds += 5
+            second.advance(4)
+    assert capfd.readouterr().err.splitlines() == ["second: 4 done in 5.0 s", "first: 2 done in 3.0 s"]
 
 
 def test_interrupted_work_in_a_log_is_not_called_done(capfd, clock):
@@ -67,10 +81,21 @@ def test_empty_work_in_a_log_says_nothing(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_terminal_gets_a_bar_on_stderr(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm")
-    with OnStderr().task("faces", 4) as task:
+@pytest.fixture
+def on_terminal(monkeypatch):
+    """Called in a test, whose stderr is another than that of its fixtures: makes it say it is a terminal."""
+
+    def pretend():
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", "200")
+        return OnStderr()
+
+    return pretend
+
+
+def test_terminal_gets_a_bar_on_stderr(capsys, on_terminal):
+    with on_terminal().task("faces", 4) as task:
         task.advance(3)
         OnStderr().note("a note beside the bar")
         print("a model that prints")
@@ -80,3 +105,46 @@ def test_terminal_gets_a_bar_on_stderr(capsys, monkeypatch):
     assert "faces" in err
     assert "4/4" in err
     assert "a note beside the bar" in err
+
+
+def test_terminal_gets_a_bar_with_a_rate_for_each_of_overlapping_tasks(capsys, clock, on_terminal):
+    one = on_terminal()
+    with one.task("faces with clip", 4) as first, one.task("faces with dinov2", 30) as second:
+        clock.seconds += 2
+        first.advance(4)
+        second.advance(30)
+        one.note("a note with [markup] in it")
+    out, err = capsys.readouterr()
+    assert out == ""
+    last = err.rsplit("faces with clip", 1)[1]
+    assert "4/4" in last
+    assert "2.0/s" in last
+    assert "30/30" in last.split("faces with dinov2")[1]
+    assert "15.0/s" in last.split("faces with dinov2")[1]
+    assert "a note with [markup] in it" in err
+
+
+def test_terminal_gets_new_bars_after_those_that_ended(capsys, on_terminal):
+    one = on_terminal()
+    for label in ("faces", "voices"):
+        with one.task(label, 1) as task:
+            task.advance()
+    one.note("afterwards")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "voices" in err.rsplit("faces", 1)[1]
+    assert err.endswith("afterwards\n")
+
+
+def test_interrupted_bars_give_the_terminal_back(capsys, on_terminal):
+    def work():
+        with one.task("faces", 4), one.task("voices", 4):
+            raise KeyboardInterrupt
+
+    one = on_terminal()
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    print("results")
+    out, err = capsys.readouterr()
+    assert out == "results\n"
+    assert err.endswith("\x1b[?25h")  # the cursor is shown again

@@ -115,6 +115,7 @@ def test_shuffled_people_are_flagged_as_chance(tmp_path):
     report = encsel.rank(write_population(tmp_path, 60, shared=0.0, faces=1, voices=1, seed=3))
     (pair,) = report.pairs
     assert pair.null.p > 0.05
+    assert pair.null.p_familywise == pytest.approx(pair.null.p)
     assert ranking.AT_CHANCE in pair.flags
 
 

@@ -26,13 +26,13 @@ def test_json_has_the_keys_of_schema_rank_1(report):
     document = json.loads(as_json(report))
     assert set(document) == {
         "schema", "signature", "signature_text", "ordered_by", "layout", "calibration", "regressions", "encoders",
-        "pairs", "notes", "verdict",
+        "pairs", "failures", "notes", "verdict",
     }  # fmt: skip
     assert document["schema"] == "encsel.rank/1"
     assert set(document["calibration"]) == {"n_identities", "n_face_samples", "n_voice_samples", "skipped"}
     assert set(document["pairs"][0]) == {
         "rank", "rank_group", "face", "voice", "predicted_eer", "interval", "coverage", "p_best", "reason",
-        "predictions", "cross_validated", "null", "cka", "id_mismatch", "flags",
+        "predictions", "cross_validated", "null", "cka", "id_mismatch", "joint_space", "flags",
     }  # fmt: skip
     assert {"biased", "debiased", "matched", "null_p"} <= set(document["pairs"][0]["cka"])
     assert {"name", "modality", "dim", "intrinsic_dimension", "unimodal_eer", "health"} <= set(document["encoders"][0])

@@ -9,7 +9,7 @@ import traceback
 import click
 
 from encsel import __version__
-from encsel.errors import INTERRUPTED, EncselError
+from encsel.errors import INTERRUPTED, EncselError, UsageError
 
 COMMANDS = {
     "demo": "Write a small procedural calibration set and rank the classical encoders on it.",
@@ -72,18 +72,20 @@ def main() -> None:
         _fail(str(error), error.exit_code)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("Interrupted. What was embedded is in the cache; the same command goes on from there.", INTERRUPTED)
+    except KeyboardInterrupt:
+        _fail("Interrupted.", INTERRUPTED)
+    except click.Abort as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            _fail("Interrupted.", INTERRUPTED)
+        _fail("No answer was given; nothing was done. Say --yes where nobody can answer.", UsageError.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except (BrokenPipeError, SystemExit):
-        # The reader went away (`| head`), which click turns into exit code 1: that code is for gates. Point stdout
-        # elsewhere so that the interpreter's last flush is quiet.
-        import os
-
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except SystemExit as done:
+        # click ends so when the reader of stdout went away (`| head`), having put a wrapper around stdout.
+        if "Pacify" in type(sys.stdout).__name__:
+            sys.exit(0)
+        _fail(f"Something called sys.exit({done.code!r}). This is a bug in encsel or in a plug-in.", INTERNAL_ERROR)
     except Exception:
         traceback.print_exc()
         _fail("This is a bug in encsel; please report it with the lines above.", INTERNAL_ERROR)

@@ -20,7 +20,7 @@ def cache(ctx: click.Context, root: Path | None) -> None:  # fmt: skip
     """Show where the embedding cache is and how much it holds, or purge it."""
     from encsel.cache import default_root, entries
 
-    ctx.obj = root or default_root()
+    ctx.obj = root.expanduser() if root else default_root()
     if ctx.invoked_subcommand is not None:
         return
     found = entries(ctx.obj)
@@ -42,8 +42,9 @@ def purge(root: Path, encoder: str | None, yes: bool) -> None:
     held = entries(root)
     if encoder is not None and held and encoder not in {e.encoder for e in held}:
         raise UsageError(f"The cache holds nothing of {encoder!r}. {nearest(encoder, {e.encoder for e in held})}")
-    if held and not yes:
-        click.confirm(f"Remove the cached embeddings in {root}?", abort=True, err=True)
+    if held and not yes and not click.confirm(f"Remove the cached embeddings in {root}?", err=True):
+        click.echo("Nothing removed.")
+        return
     gone = remove(root, encoder)
     click.echo(f"Removed {_amount(sum(e.n_samples for e in gone), sum(e.n_bytes for e in gone))} from {root}.")
 

@@ -20,7 +20,7 @@ from encsel.cli.rank import ranking_options, run
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the set and of the ranking.")
 @ranking_options
-def demo(output: Path | None, seed: int, quiet: bool, **options: Any) -> None:  # fmt: skip
+def demo(output: Path | None, seed: int, quiet: bool, **options: Any) -> int:  # fmt: skip
     """Write a small procedural calibration set and rank the classical encoders on it.
 
     Draws faces and synthesises voices of 64 made-up people whose sex, build and age show in both, writes them as PNG
@@ -29,6 +29,7 @@ def demo(output: Path | None, seed: int, quiet: bool, **options: Any) -> None:  
     """
     import tempfile
 
+    from encsel.cli.options import NO_CACHE
     from encsel.demo import write_demo_set
     from encsel.errors import UsageError
     from encsel.progress import OnStderr, Silent
@@ -36,10 +37,28 @@ def demo(output: Path | None, seed: int, quiet: bool, **options: Any) -> None:  
     if output is not None and output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty; a new folder is needed. Choose another --output.")
     progress = Silent() if quiet else OnStderr()
-    with tempfile.TemporaryDirectory(prefix="encsel-demo-") as temporary:
-        root = output or Path(temporary) / "set"
-        with progress.task("drawing and speaking", 64) as task:
-            write_demo_set(root, seed=seed, on_progress=lambda done, total: task.advance())
-        run(root, quiet=quiet, seed=seed, cache="", **options)
+    place = None if output is None else output.absolute().parent
+    try:
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+        # Beside its final place, so that an interrupted demo leaves no half of a set there.
+        with tempfile.TemporaryDirectory(prefix=".encsel-demo-", dir=place) as temporary:
+            root = Path(temporary) / "set"
+            with progress.task("drawing and speaking", 64) as task:
+                write_demo_set(root, seed=seed, on_progress=lambda done, total: task.advance())
+            if output is not None:
+                root = root.replace(output)
+            code = run(
+                root,
+                quiet=quiet,
+                seed=seed,
+                cache=NO_CACHE,
+                faces=("pixels", "hog"),
+                voices=("mfcc", "ltas"),
+                **options,
+            )
+    except OSError as error:
+        raise UsageError(f"The set cannot be written: {error}. Choose another --output.") from error
     if output is not None:
         progress.note(f"The set is in {output}; rank it again with: encsel rank {output}")
+    return code

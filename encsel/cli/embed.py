@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import click
 
-from encsel.cli.options import cache_options, data_options, encoder_options, quiet_option
+from encsel.cli.options import (
+    cache_of,
+    cache_options,
+    data_options,
+    encoder_options,
+    quiet_option,
+    runtime_of,
+    runtime_options,
+)
 
 
 @click.command()
@@ -14,6 +24,7 @@ from encsel.cli.options import cache_options, data_options, encoder_options, qui
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path, file_okay=False),
               help="Folder for faces/NAME.npz and voices/NAME.npz; `encsel rank` reads it.")  # fmt: skip
 @encoder_options
+@runtime_options
 @data_options
 @cache_options
 @quiet_option
@@ -27,15 +38,17 @@ def embed(
     seed: int,
     max_skipped: float,
     cache: str,
+    batch_size: int | None,
     quiet: bool,
-) -> None:
+    **options: Any,
+) -> int:
     """Embed a calibration set once, to be ranked many times.
 
     Writes one .npz per encoder (arrays embeddings, labels, samples, and a column per extra fact), readable by you
     alone. Embeddings of people are biometric data: keep them as carefully as the images and recordings.
     """
     from encsel.calibration import open_calibration
-    from encsel.errors import UsageError
+    from encsel.errors import EncoderFailed, UsageError
     from encsel.progress import OnStderr, Silent
     from encsel.ranking import embeddings_of
     from encsel.vectors import write_embeddings
@@ -45,17 +58,33 @@ def embed(
         data, identities=identities, samples_per_identity=samples_per_identity, seed=seed, max_skipped=max_skipped
     )
     progress.note(f"Layout: {calibration.layout}; {len(calibration.identities)} identities in both modalities.")
-    for note in calibration.notes:
+    for note in (*calibration.notes, *calibration.details):
         progress.note(note)
     embedded = embeddings_of(
-        calibration, faces, voices, cache=cache or None, max_skipped=max_skipped, progress=progress
+        calibration,
+        faces,
+        voices,
+        cache=cache_of(cache),
+        max_skipped=max_skipped,
+        runtime=runtime_of(options),
+        batch_size=batch_size,
+        progress=progress,
     )
     for one in embedded.skipped:
         progress.note(f"skipped {one.modality} {one.sample}: {one.reason}")
+    written = set()
     for embeddings in embedded.embeddings:
-        path = output / f"{embeddings.modality}s" / f"{embeddings.name}.npz"
+        # A spec's colon and slash are no part of a file's name everywhere.
+        path = output / f"{embeddings.modality}s" / f"{re.sub('[:/]', '-', embeddings.name)}.npz"
         try:
             write_embeddings(embeddings, path)
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}. Choose another --output.") from error
+        written.add(path)
         click.echo(f"{path}: {len(embeddings.vectors)} x {embeddings.dim}, {len(embeddings.identities)} people")
+    others = sorted(p.name for p in output.glob("*s/*.npz") if p not in written)
+    if others:
+        progress.note(
+            f"{output} also holds files from before, which `encsel rank {output}` takes in: {', '.join(others)}."
+        )
+    return EncoderFailed.exit_code if embedded.failures else 0

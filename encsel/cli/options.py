@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
+NO_CACHE = "\0"
+"""Value of --no-cache, which no folder can be called."""
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where and how models run; `runtime_of` joins them."""
+    for option in (
+        click.option("--allow-pickle", is_flag=True,
+                     help="Read pickled weights (weights only) of checkpoints outside the default table, too."),
+        click.option("--offline", is_flag=True, help="Open no connection: use weights that are on this machine."),
+        click.option("--batch-size", type=click.IntRange(1), help="Samples a batch. Default: 16, or 64 on a GPU."),
+        click.option("--dtype", type=click.Choice(("float32", "bfloat16", "float16")), default="float32",
+                     show_default=True, help="Number type of the models."),
+        click.option("--device", default="auto", show_default=True, metavar="DEVICE",
+                     help="cpu, cuda, cuda:1, ...; auto is CUDA where there is one."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def runtime_of(options: dict[str, Any]) -> Any:
+    """Take the options of `runtime_options`, but for the batch size, out of `options` and return their Runtime."""
+    from encsel.core import Runtime
+
+    return Runtime(**{key: options.pop(key) for key in ("device", "dtype", "offline", "allow_pickle")})
 
 
 def encoder_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """--face and --voice."""
     for modality in ("voice", "face"):
         function = click.option(
-            f"--{modality}", f"{modality}s", multiple=True, metavar="NAME",
-            help=f"A {modality} encoder, or a file of embeddings; repeatable. Default: all that can run on the data.",
+            f"--{modality}", f"{modality}s", multiple=True, metavar="ENCODER",
+            help=f"A {modality} encoder, FAMILY[:CHECKPOINT_OR_DIR][@key=value,...], or a file of embeddings; "
+            "repeatable. Default: all that can run on the data with what is on this machine.",
         )(function)  # fmt: skip
     return function
 
@@ -37,12 +65,21 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def cache_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """--cache and --no-cache, joined into `cache`: a path, "default" or None."""
     for option in (
-        click.option("--no-cache", "cache", flag_value="", help="Keep no embeddings on disk."),
+        click.option("--no-cache", "cache", flag_value=NO_CACHE, help="Keep no embeddings on disk."),
         click.option("--cache", "cache", type=str, default="default", metavar="DIR",
                      help="Folder of the embedding cache. Default: $ENCSEL_CACHE, or encsel/ in your cache folder."),
     ):  # fmt: skip
         function = option(function)
     return function
+
+
+def cache_of(cache: str) -> str | None:
+    """What `encsel.rank` takes for the value of `cache_options`."""
+    if cache == NO_CACHE:
+        return None
+    if not cache:
+        raise click.UsageError("--cache is empty; a folder is needed. Say --no-cache to keep nothing.")
+    return str(Path(cache).expanduser())
 
 
 def format_option(formats: tuple[str, ...]) -> Decorator:

@@ -7,9 +7,19 @@ from typing import Any
 
 import click
 
-from encsel.cli.options import cache_options, data_options, encoder_options, format_option, quiet_option
+from encsel.cli.options import (
+    cache_of,
+    cache_options,
+    data_options,
+    encoder_options,
+    format_option,
+    quiet_option,
+    runtime_of,
+    runtime_options,
+)
 
 FORMATS = ("table", "json", "csv", "markdown")
+WIDE = 160
 SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown", ".txt": "table"}
 
 
@@ -28,6 +38,7 @@ def ranking_options(function: Any) -> Any:
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @encoder_options
+@runtime_options
 @data_options
 @cache_options
 @click.option(
@@ -38,6 +49,7 @@ def ranking_options(function: Any) -> Any:
     help="Fewest people with both faces and voices. Under 30 the order is coarse and no EER is predicted.",
 )
 @ranking_options
+@click.option("--strict-health", is_flag=True, help="Exit 4 when an encoder is unsound.")
 @click.option(
     "--output",
     "-o",
@@ -46,7 +58,7 @@ def ranking_options(function: Any) -> Any:
     type=click.Path(path_type=Path, dir_okay=False),
     help=f"Also write to this file, in the format its suffix says: {', '.join(SUFFIXES)}. Repeatable.",
 )
-def rank(data: Path, **options: Any) -> None:  # fmt: skip
+def rank(data: Path, **options: Any) -> int:  # fmt: skip
     """Rank every face-voice pair of encoders by predicted cross-modal EER.
 
     DATA is the folder of a calibration set, or its manifest CSV: the same people in both modalities.
@@ -54,20 +66,20 @@ def rank(data: Path, **options: Any) -> None:  # fmt: skip
     \b
     Recognised, in this order:
       a manifest CSV (or DATA/manifest.csv): identity,modality,path[,sample][,sex,...]
-      DATA/faces/ID/** with DATA/voices/ID/**
-      DATA/ID/{face*,image*}/** with DATA/ID/{voice*,audio*,wav*}/**
-      VoxCeleb1 (wav/id1xxxx/VIDEO/*.wav; faces by id, or by name with vox1_meta.csv)
-      MAV-Celeb (vN/{faces,voices}/ID/LANGUAGE/VIDEO/*)
       embeddings: DATA/faces/NAME.npz with DATA/voices/NAME.npz (arrays embeddings,
       labels[, samples]; also .safetensors, or .npy with a .csv of labels beside it)
+      MAV-Celeb (vN/{faces,voices}/ID/LANGUAGE/VIDEO/*)
+      VoxCeleb1 (wav/id1xxxx/VIDEO/*.wav; faces by id, or by name with vox1_meta.csv)
+      DATA/faces/ID/** with DATA/voices/ID/**
+      DATA/ID/{face*,image*}/** with DATA/ID/{voice*,audio*,wav*}/**
 
     The table goes to stdout, everything else to stderr.
     """
-    run(data, **options)
+    return run(data, runtime=runtime_of(options), **options)
 
 
-def run(data: Path, *, form: str, quiet: bool, cache: str, outputs: tuple[Path, ...] = (), **options: Any) -> None:
-    """Check the outputs, rank, write, print."""
+def run(data: Path, *, form: str, quiet: bool, cache: str, outputs: tuple[Path, ...] = (), **options: Any) -> int:
+    """Check the outputs, rank, write, print; the exit code."""
     import sys
 
     from encsel.errors import UsageError
@@ -83,16 +95,39 @@ def run(data: Path, *, form: str, quiet: bool, cache: str, outputs: tuple[Path, 
         if not path.absolute().parent.is_dir():
             raise UsageError(f"--output {path}: the folder {path.absolute().parent} does not exist. Make it first.")
     progress = Silent() if quiet else OnStderr()
-    report = rank_pairs(data, cache=cache or None, progress=progress, **options)
+    try:
+        report = rank_pairs(data, cache=cache_of(cache), progress=progress, **options)
+    except KeyboardInterrupt:
+        if cache_of(cache) is not None:
+            progress.note("What was embedded so far is in the cache; the same command goes on from there.")
+        raise
     # Files first: a reader of stdout that goes away must not cost the user a file.
     for path in outputs:
         try:
-            write_public(path, render(report, SUFFIXES[path.suffix.lower()], width=160).encode())
+            write_public(path, render(report, SUFFIXES[path.suffix.lower()], width=WIDE).encode())
         except OSError as error:
             raise UsageError(f"--output {path} cannot be written: {error.strerror}. Choose another place.") from error
     terminal = sys.stdout.isatty()
-    width = _terminal_width() if terminal else 160
-    click.echo(render(report, form, colour=terminal, width=width), nl=False)
+    text = render(report, form, colour=terminal, width=_terminal_width() if terminal else WIDE)
+    emit(text)
+    return report.exit_code
+
+
+def emit(text: str) -> None:
+    """Print a result; a reader that went away is no failure, a full disk is."""
+    import os
+    import sys
+
+    from encsel.errors import UsageError
+
+    try:
+        click.echo(text, nl=False)
+    except BrokenPipeError:
+        # Elsewhere, so that the interpreter's last flush is quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise UsageError(f"The result cannot be written to stdout: {error.strerror}. Send it elsewhere.") from error
 
 
 def _terminal_width() -> int:

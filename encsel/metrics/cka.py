@@ -7,7 +7,7 @@ value does not; the matched value is what the biased one would be, in expectatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,11 +32,12 @@ class Cka:
     matched: float
 
 
-def gram(x: Vectors) -> Gram:
+def gram(x: Vectors, *, device: str = "cpu") -> Gram:
     """Gram matrix of the rows about their mean.
 
     Args:
         x: (n, dim), one row per identity, finite, any scale.
+        device: "cpu", or the torch device on which the product is taken, in float64 as well.
     Returns:
         (n, n) float64, scaled to unit mean diagonal: CKA does not depend on scale, but squares of
         tiny values would underflow.
@@ -51,7 +52,13 @@ def gram(x: Vectors) -> Gram:
     if np.abs(centred).max() <= 1e-12 * max(np.abs(rows).max(), np.finfo(np.float64).tiny):
         raise BadCalibration("All identities have the same embedding; CKA needs variation. Check the encoder.")
     centred /= np.abs(centred).max()
-    k = centred @ centred.T
+    if device == "cpu":
+        k = centred @ centred.T
+    else:
+        import torch
+
+        moved = torch.from_numpy(centred).to(device)
+        k = (moved @ moved.T).cpu().numpy()
     return k / (np.trace(k) / len(k))
 
 
@@ -71,7 +78,13 @@ def cka(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> Cka:
 
 
 def null_of_matched(
-    ks: Sequence[Gram], qs: Sequence[Gram], *, n_permutations: int, seed: int, matched_to: int = REFERENCE_SIZE
+    ks: Sequence[Gram],
+    qs: Sequence[Gram],
+    *,
+    n_permutations: int,
+    seed: int,
+    matched_to: int = REFERENCE_SIZE,
+    device: str = "cpu",
 ) -> NDArray[np.float64]:
     """Matched CKA of every pair when people are shuffled, one shuffle shared by all pairs.
 
@@ -90,13 +103,33 @@ def null_of_matched(
     constant = np.outer(k_sums.sum(axis=1), q_sums.sum(axis=1)) / ((n - 1) * (n - 2))
     traces = np.outer([_spread(k) for k in ks], [_spread(q) for q in qs]) / matched_to
     scale = np.sqrt(np.outer([_term(k, k, matched_to) for k in ks], [_term(q, q, matched_to) for q in qs]))
+    cross_of = _cross_products(k_off, q_off, device)
     values = np.empty((n_permutations, len(ks), len(qs)))
     for i in range(n_permutations):
         p = rng.permutation(n)
-        cross = np.stack([q_off @ k[np.ix_(p, p)].ravel() for k in k_off]).astype(np.float64)
+        cross = cross_of(p)
         unbiased = (cross + constant - 2 * (k_sums[:, p] @ q_sums.T) / (n - 2)) / (n * (n - 3))
         values[i] = (unbiased + traces) / scale
     return values
+
+
+def _cross_products(
+    k_off: Sequence[NDArray[np.float32]], q_off: NDArray[np.float32], device: str
+) -> Callable[[NDArray[np.intp]], NDArray[np.float64]]:
+    """A shuffle of people to the (faces, voices) inner products of shuffled face with voice Gram matrices."""
+    if device == "cpu":
+        return lambda p: np.stack([q_off @ k[np.ix_(p, p)].ravel() for k in k_off]).astype(np.float64)
+    import torch
+
+    ks = torch.from_numpy(np.stack(k_off)).to(device)
+    qs = torch.from_numpy(q_off).to(device)
+
+    def product(p: NDArray[np.intp]) -> NDArray[np.float64]:
+        order = torch.from_numpy(p).to(device)
+        shuffled = ks[:, order][:, :, order].reshape(len(ks), -1)
+        return (shuffled @ qs.T).double().cpu().numpy()
+
+    return product
 
 
 def _ratio(k: Gram, q: Gram, n: int | None) -> float:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -256,5 +256,114 @@ def test_demo_ranks_its_set_and_keeps_it_on_request(call, tmp_path):
     }
     assert min(p["cka"]["null_p"] for p in document["pairs"]) < 0.05
     assert str(tmp_path / "set") in err
-    assert len(os.listdir(tmp_path / "set" / "faces")) == document["calibration"]["n_identities"]
+    assert len(list((tmp_path / "set" / "faces").iterdir())) == document["calibration"]["n_identities"]
     failed(call("demo", "--output", tmp_path / "set"), 2, "is not empty")
+
+
+def test_no_name_of_a_person_or_file_is_in_a_report(call, tmp_path):
+    write_population(tmp_path / "set", 40, shared=1.0)
+    for i in range(2):
+        with np.load(tmp_path / "set" / "voices" / f"voice{i}.npz") as archive:
+            kept = ~np.isin(archive["labels"], people(40)[:3])
+            arrays = {name: archive[name][kept] for name in archive.files}
+        np.savez(tmp_path / "set" / "voices" / f"voice{i}.npz", **arrays)
+    for form in ("table", "json", "csv", "markdown"):
+        _, out, err = call("rank", tmp_path / "set", "--format", form)
+        assert "id0001" not in out
+        assert ".npz" not in out
+        assert "id0001" in err
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120, 160])
+def test_table_never_breaks_a_number(ready, columns):
+    import encsel
+    from encsel.report import as_table
+
+    report = encsel.rank(ready)
+    table = as_table(report, width=columns)
+    body = table.split("\n\n")[1]
+    assert all(len(line) <= columns for line in body.splitlines())
+    for pair in report.pairs:
+        assert f"{pair.cka.matched:.3f}" in table
+        assert f"{pair.null.p:.3f}" in table
+
+
+def test_people_whom_an_encoder_lacks_are_counted_on_stderr_and_not_chosen(call, tmp_path):
+    write_population(tmp_path / "set", 50, shared=1.0)
+    with np.load(tmp_path / "set" / "voices" / "voice1.npz") as archive:
+        kept = ~np.isin(archive["labels"], people(50)[:15])
+        arrays = {name: archive[name][kept] for name in archive.files}
+    np.savez(tmp_path / "set" / "voices" / "voice1.npz", **arrays)
+    _, out, err = call("rank", tmp_path / "set", "--format", "json")
+    assert json.loads(out)["calibration"]["n_identities"] == 35
+    assert "15 of 50 identities are left out" in err
+    _, out, _ = call("rank", tmp_path / "set", "--format", "json", "--identities", 35)
+    assert json.loads(out)["calibration"]["n_identities"] == 35
+
+
+def test_samples_per_identity_holds_for_a_loose_file_too(call, ready, tmp_path):
+    (tmp_path / "loose.npz").write_bytes((ready / "faces" / "face0.npz").read_bytes())
+    _, out, _ = call("rank", ready, "--face", tmp_path / "loose.npz", "--samples-per-identity", 2, "--format", "json")
+    assert {e["samples_per_identity"] for e in json.loads(out)["encoders"]} == {2.0}
+
+
+def test_files_without_a_person_in_common_show_whom_each_has(call, ready, tmp_path):
+    np.savez(tmp_path / "other.npz", embeddings=np.eye(5), labels=[f"x{i}" for i in range(5)])
+    failed(call("rank", ready, "--face", tmp_path / "other.npz"), 3, "x0, x1, x2", "id0000, id0001")
+
+
+def test_a_card_named_as_a_shipped_one_is_refused(call, ready, tmp_path):
+    from encsel.card import cards_folder
+
+    table = cards_folder() / "pairs_voxceleb1.csv"
+    assert call("fit", table, "--features", "ln_cka", "--output", tmp_path / "upadhyay2026.json")[0] == 0
+    failed(call("rank", ready, "--regression", tmp_path / "upadhyay2026.json"), 2, "--name")
+
+
+def test_table_says_how_many_people_the_card_s_eer_is_trained_on(call, ready, tmp_path):
+    from encsel.card import cards_folder
+
+    table = cards_folder() / "pairs_mavceleb.csv"
+    assert call("fit", table, "--rows-per-identity", 20, "--output", tmp_path / "mav.json")[0] == 0
+    assert "after training on 56 people" in call("rank", ready, "--regression", tmp_path / "mav.json")[1]
+
+
+def test_a_card_that_states_no_samples_per_person_is_flagged_and_its_own_mismatch_shown(call, ready, tmp_path):
+    from encsel.card import cards_folder, load_card
+
+    table = cards_folder() / "pairs_voxceleb1.csv"
+    call("fit", table, "--features", "cka,id_mismatch", "--output", tmp_path / "two.json")
+    pair = json.loads(call("rank", ready, "--regression", tmp_path / "two.json", "--format", "json")[1])["pairs"][0]
+    assert "the card does not state its samples per person" in pair["flags"]
+    values = {"cka": pair["cka"]["matched"], "id_mismatch": pair["id_mismatch"]}
+    assert pair["predictions"]["two"]["eer"] == load_card(str(tmp_path / "two.json")).apply(values).eer
+
+
+def test_a_plugin_that_exits_is_a_failure_and_no_success(tmp_path):
+    from plugins import environment, write_plugin
+
+    packages = write_plugin(tmp_path, "leaves", "import sys; sys.exit(3)")
+    command = [sys.executable, "-m", "encsel", "encoders", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(packages))
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "leaves" in done.stderr
+
+
+def test_a_full_disk_behind_stdout_is_said(ready):
+    full = "/dev/full"
+    if not Path(full).exists():
+        pytest.skip("no /dev/full here")
+    command = [sys.executable, "-m", "encsel", "rank", str(ready), "--quiet"]
+    with open(full, "w") as stdout:  # noqa: PTH123
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("encsel: The result cannot be written to stdout")
+
+
+def test_a_negative_seed_and_a_bare_name_are_understood_from_python(ready):
+    import encsel
+    from encsel.errors import UsageError
+
+    with pytest.raises(UsageError, match="seed -1"):
+        encsel.rank(ready, seed=-1)
+    assert {p.face for p in encsel.rank(ready, faces="face0").pairs} == {"face0"}

@@ -1,19 +1,31 @@
-"""What every registered encoder must do by itself; encoders are found, not listed."""
+"""What every registered encoder must do by itself; encoders are found, not listed.
+
+Families with weights are opened from the small random model that they write themselves.
+"""
 
 from __future__ import annotations
 
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from media_samples import write_face, write_voice
 
-from encsel.core import MODALITIES, SAMPLING_RATE, EmbedBatch, EncoderFamily, Vectors
+from encsel.core import MODALITIES, SAMPLING_RATE, Encoder, EncoderFamily, Model, Runtime, Spec, Vectors
+from encsel.embed import describe
+from encsel.errors import EncoderFailed, UnusableSample
 from encsel.media import MAX_SECONDS, MIN_SECONDS, MIN_SIDE, decode
-from encsel.registry import encoder_families, encoder_family
-from encsel.signature import canonical
+from encsel.registry import checked_spec, encoder_families, encoder_family, open_encoders
+from encsel.signature import canonical, digest
+from encsel.spec import parse
 
 FAMILIES = list(encoder_families().values())
+WITH_WEIGHTS = [f for f in FAMILIES if f.open is not None]
 N = 6
 
 rng = np.random.default_rng(0)
@@ -23,6 +35,7 @@ ODD = {
         "smallest": rng.integers(0, 256, (MIN_SIDE, MIN_SIDE, 3), dtype=np.uint8),
         "wide": rng.integers(0, 256, (16, 1000, 3), dtype=np.uint8),
         "tall": rng.integers(0, 256, (1000, 16, 3), dtype=np.uint8),
+        "wider": rng.integers(0, 256, (16, 5000, 3), dtype=np.uint8),
         "black": np.zeros((64, 64, 3), np.uint8),
         "grey": np.full((64, 64, 3), 128, np.uint8),
         "white": np.full((64, 64, 3), 255, np.uint8),
@@ -38,90 +51,312 @@ ODD = {
 }
 
 
-@pytest.fixture(params=FAMILIES, ids=lambda f: f.name)
-def family(request: pytest.FixtureRequest) -> EncoderFamily:
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small models on all cores of a machine that does other work run ten times slower than on one."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=FAMILIES, ids=lambda f: f.name)
+def family(request) -> EncoderFamily:
     return request.param
 
 
-@pytest.fixture
-def embed(family) -> EmbedBatch:
-    return family.load()
+def for_families(families: Sequence[EncoderFamily]) -> pytest.MarkDecorator:
+    """Run for these families only."""
+    return pytest.mark.parametrize(
+        "family", [pytest.param(f, id=f.name) for f in families], indirect=True, scope="module"
+    )
 
 
-@pytest.fixture
-def samples(family, tmp_path) -> list[np.ndarray]:
-    write, suffix = (write_face, ".png") if family.modality == "face" else (write_voice, ".wav")
-    paths = [tmp_path / f"{seed}{suffix}" for seed in range(N)]
-    for seed, path in enumerate(paths):
-        write(path, seed)
+def home(family: EncoderFamily) -> Path:
+    function = family.load or family.open
+    assert function is not None
+    return Path(function.__code__.co_filename)
+
+
+OF_ENCSEL = [f for f in FAMILIES if home(f).parent.parts[-2:] == ("encsel", "encoders")]
+
+
+@pytest.fixture(scope="module")
+def folder(family, tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp(family.name)
+
+
+@pytest.fixture(scope="module")
+def text(family, folder) -> str:
+    """The spec of the family: as it is, or with a small model on disk."""
+    if family.write_tiny is not None:
+        return family.write_tiny(folder)
+    if family.load is None:
+        pytest.skip("a plug-in with weights that writes no small model")
+    return family.name
+
+
+def opened(spec: str | Spec, modality: str) -> tuple[Encoder, ...]:
+    return open_encoders(checked_spec(str(spec), modality), Runtime(device="cpu", offline=True))
+
+
+@pytest.fixture(scope="module")
+def encoder(family, text) -> Encoder:
+    return opened(text, family.modality)[0]
+
+
+@pytest.fixture(scope="module")
+def model(encoder) -> Model:
+    return encoder.load()
+
+
+@pytest.fixture(scope="module")
+def samples(family, tmp_path_factory) -> list[np.ndarray]:
+    """Pictures, or clips of different lengths."""
+    root = tmp_path_factory.mktemp("samples")
+    if family.modality == "face":
+        paths = [write_face(root / f"{i}.png", i) for i in range(N)]
+    else:
+        paths = [write_voice(root / f"{i}.wav", i, seconds=0.5 + 0.07 * (i // 2)) for i in range(N)]
     return [decode(path.read_bytes(), family.modality, path.suffix) for path in paths]
+
+
+def vectors_of(model: Model, encoder: Encoder, samples: Sequence[Any]) -> Vectors:
+    """(samples, dim), all in one batch, or in one for each shape where batches must hold equal ones."""
+    prepared = [model.prepare(sample) for sample in samples]
+    batches: dict[Any, list[int]] = {}
+    for i, one in enumerate(prepared):
+        batches.setdefault(np.shape(one) if encoder.equal_lengths else None, []).append(i)
+    made = np.empty((len(samples), encoder.dim))
+    for rows in batches.values():
+        vectors = model.embed([prepared[i] for i in rows])
+        assert vectors.ndim == 3
+        assert (len(vectors), vectors.shape[2]) == (len(rows), encoder.dim)
+        assert vectors.dtype.kind == "f"
+        made[rows] = vectors[:, encoder.tap]
+    return made
 
 
 def assert_close(found: Vectors, expected: Vectors) -> None:
     # A model on a batch may sum in another order than on one sample: the last digits of float32 are free.
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_encoder_describes_itself(family):
+# --- what it says of itself
+
+
+def test_family_describes_itself(family):
     assert family.name == family.name.strip() != ""
     assert family.modality in MODALITIES
     assert family.dim >= 1
     assert family.version >= 1
     assert family.licence.strip()
     assert family.source.strip()
-    assert canonical(dict(family.preprocessing))
 
 
-def test_encoder_is_found_by_its_name_and_modality(family):
+@for_families(WITH_WEIGHTS)
+def test_family_with_weights_says_which_and_how_large_they_are(family):
+    assert family.checkpoint
+    assert family.trained_on.strip()
+    assert family.n_parameters > 1e6
+    assert family.n_bytes > 1e6
+    assert family.libraries
+    assert {"name"} <= set(family.options)
+
+
+def test_family_is_found_by_its_name_and_modality(family):
     assert encoder_family(family.name, family.modality) is family
 
 
-def test_encoder_of_encsel_lives_in_the_file_of_its_name(family):
-    home = Path(family.load.__code__.co_filename)
-    if home.parent.parts[-2:] != ("encsel", "encoders"):
-        pytest.skip("a plug-in")
-    assert home.stem == family.name
+@for_families(OF_ENCSEL)
+def test_family_of_encsel_lives_in_the_file_of_its_name(family):
+    assert home(family).stem == family.name.replace("-", "_")
 
 
-def test_vectors_are_finite_floats_of_the_declared_shape(family, embed, samples):
-    vectors = embed(samples)
-    assert vectors.shape == (N, family.dim)
-    assert vectors.dtype.kind == "f"
+@for_families(OF_ENCSEL)
+def test_family_of_encsel_can_be_tested_without_a_download(family):
+    assert (family.load is None) == (family.write_tiny is not None)
+
+
+def test_encoder_describes_itself(family, encoder):
+    assert (encoder.family, encoder.modality, encoder.version) == (family.name, family.modality, family.version)
+    assert encoder.name.strip()
+    assert encoder.licence.strip()
+    assert encoder.source.strip()
+    assert encoder.dim >= 1
+    description = describe(encoder)
+    assert canonical(description)
+    assert None not in description["libraries"].values()
+    assert bool(encoder.weights) == (family.open is not None)
+
+
+def test_description_does_not_say_where_on_this_machine_the_weights_are(folder, encoder):
+    assert str(folder.parent) not in canonical(describe(encoder))
+
+
+def test_opening_twice_gives_the_same_description(family, text, encoder):
+    (again,) = opened(text, family.modality)
+    assert describe(again) == describe(encoder)
+
+
+@for_families(WITH_WEIGHTS)
+def test_moved_weights_are_the_same_encoder_and_one_byte_makes_another(family, text, folder, encoder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    moved = text.replace(str(folder), str(copy))
+    assert moved != text
+    expected = digest(describe(encoder))
+    assert digest(describe(opened(moved, family.modality)[0])) == expected
+    for name in encoder.weights:
+        (path,) = copy.rglob(name)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        assert digest(describe(opened(moved, family.modality)[0])) != expected, name
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+
+def test_spec_round_trips_and_opens_the_same_encoder(family, text, encoder):
+    spec = checked_spec(text, family.modality)
+    assert str(spec) == text
+    assert parse(str(spec)) == spec
+    assert describe(opened(encoder.spec, family.modality)[0]) == describe(encoder)
+
+
+@pytest.mark.parametrize(
+    ("family", "option"),
+    [
+        pytest.param(f, option, id=f"{f.name}-{option}")
+        for f in WITH_WEIGHTS
+        for option in ("dtype=bfloat16", "dtype=float16", "layer=0", "layer=1")
+        if option.split("=")[0] in f.options
+    ],
+    indirect=["family"],
+    scope="module",
+)
+def test_option_that_moves_vectors_changes_the_description_or_is_refused(family, text, encoder, option):
+    key, value = option.split("=")
+    spec = parse(text)
+    try:
+        (other,) = opened(Spec(spec.family, spec.checkpoint, {**spec.options, key: value}), family.modality)
+    except EncoderFailed:
+        return
+    assert digest(describe(other)) != digest(describe(encoder))
+
+
+def test_name_given_by_the_user_is_the_encoder_s_and_changes_nothing_else(family, text, encoder):
+    spec = parse(text)
+    (mine,) = opened(Spec(spec.family, spec.checkpoint, {**spec.options, "name": "mine"}), family.modality)
+    assert mine.name == "mine" != encoder.name
+    assert describe(mine) == describe(encoder)
+
+
+def test_encoder_is_opened_and_run_offline_without_a_connection(family, text, samples, monkeypatch):
+    attempts = []
+
+    def refuse(*arguments, **_):
+        attempts.append(arguments)
+        raise OSError("no network in this test")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    for name in ("getaddrinfo", "create_connection"):
+        monkeypatch.setattr(socket, name, refuse)
+    (encoder,) = opened(text, family.modality)
+    vectors_of(encoder.load(), encoder, samples[:1])
+    assert attempts == []
+
+
+# --- what it makes of samples
+
+
+def test_vectors_are_finite_floats_of_the_declared_shape(encoder, model, samples):
+    vectors = vectors_of(model, encoder, samples)
+    assert vectors.shape == (N, encoder.dim)
     assert np.isfinite(vectors).all()
 
 
-def test_encoder_is_deterministic(family, embed, samples):
-    np.testing.assert_array_equal(embed(samples), embed(samples))
-    np.testing.assert_array_equal(family.load()(samples), embed(samples))
+def test_encoder_is_deterministic(encoder, model, samples):
+    vectors = vectors_of(model, encoder, samples)
+    np.testing.assert_array_equal(vectors_of(model, encoder, samples), vectors)
+    np.testing.assert_array_equal(vectors_of(encoder.load(), encoder, samples), vectors)
 
 
-def test_order_of_samples_does_not_change_a_vector(embed, samples):
-    assert_close(embed(samples[::-1])[::-1], embed(samples))
+def test_order_of_samples_does_not_change_a_vector(encoder, model, samples):
+    assert_close(vectors_of(model, encoder, samples[::-1])[::-1], vectors_of(model, encoder, samples))
 
 
-def test_batch_does_not_change_a_vector(family, embed, samples):
-    together = embed(samples)
-    assert_close(np.concatenate([embed([one]) for one in samples]), together)
-    assert_close(embed([*samples, *ODD[family.modality].values()])[:N], together)
+def test_batch_does_not_change_a_vector(encoder, model, samples):
+    together = vectors_of(model, encoder, samples)
+    assert_close(np.concatenate([vectors_of(model, encoder, [one]) for one in samples]), together)
+    usable = []
+    for odd in ODD[encoder.modality].values():
+        try:
+            model.prepare(odd)
+        except UnusableSample:
+            continue
+        usable.append(odd)
+    assert_close(vectors_of(model, encoder, [*samples, *usable])[:N], together)
 
 
-def test_encoder_leaves_its_samples_as_they_are(embed, samples):
+def test_samples_are_prepared_alike_by_several_threads_at_once(model, samples):
+    expected = [model.prepare(sample) for sample in samples]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(model.prepare, samples * 8))
+    for i, one in enumerate(found):
+        np.testing.assert_array_equal(one, expected[i % N])
+
+
+def test_encoder_leaves_its_samples_as_they_are(encoder, model, samples):
     before = [sample.copy() for sample in samples]
-    embed(samples)
-    for sample, copy in zip(samples, before, strict=True):
+    prepared = [model.prepare(sample) for sample in samples]
+    kept = [np.copy(one) for one in prepared]
+    for one in prepared:
+        model.embed([one])
+    for sample, copy in zip([*samples, *prepared], [*before, *kept], strict=True):
         np.testing.assert_array_equal(sample, copy)
 
 
-def test_different_samples_have_different_vectors(embed, samples):
-    assert len(np.unique(embed(samples), axis=0)) == N
+def test_different_samples_have_different_vectors(encoder, model, samples):
+    vectors = vectors_of(model, encoder, samples)
+    assert len(np.unique(vectors, axis=0)) == N
+    # Not by their last digits only.
+    apart = np.linalg.norm(vectors[:, None] - vectors, axis=2)[np.triu_indices(N, 1)]
+    assert apart.min() > 1e-3 * np.linalg.norm(vectors, axis=1).max()
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(
     ("family", "odd"),
     [pytest.param(f, odd, id=f"{f.name}-{what}") for f in FAMILIES for what, odd in ODD[f.modality].items()],
+    indirect=["family"],
+    scope="module",
 )
-def test_odd_but_legal_sample_is_embedded_or_refused(family, odd):
-    (vector,) = family.load()([odd])
-    assert vector.shape == (family.dim,)
+def test_odd_but_legal_sample_is_embedded_or_refused_with_a_reason(encoder, model, odd):
+    try:
+        prepared = model.prepare(odd)
+    except UnusableSample as refusal:
+        if not str(refusal).strip():
+            pytest.fail("refused without a reason")
+        return
+    (vector,) = model.embed([prepared])[:, encoder.tap]
+    assert vector.shape == (encoder.dim,)
     assert np.isfinite(vector).all() or np.isnan(vector).all()
+
+
+@for_families([f for f in WITH_WEIGHTS if "layer" in f.options])
+def test_layers_of_one_pass_equal_those_opened_alone(family, text, samples):
+    spec = parse(text)
+    layers = opened(Spec(spec.family, spec.checkpoint, {**spec.options, "layer": "all"}), family.modality)
+    assert len(layers) > 1
+    assert len({layer.name for layer in layers}) == len({digest(describe(layer)) for layer in layers}) == len(layers)
+    assert len({layer.shares for layer in layers}) == 1
+    assert [layer.tap for layer in layers] == list(range(len(layers)))
+    assert all(layer.flags for layer in layers)
+    model = layers[0].load()
+    for layer in layers:
+        (alone,) = opened(layer.spec, family.modality)
+        assert describe(alone) == describe(layer)
+        assert_close(vectors_of(alone.load(), alone, samples), vectors_of(model, layer, samples))

@@ -1,0 +1,234 @@
+"""ecapa: SpeechBrain's ECAPA-TDNN speaker embeddings, built without its YAML, which could run code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encsel.core import SAMPLING_RATE, Clip, Encoder, EncoderFamily, Model, Runtime, Spec, Vectors
+from encsel.errors import EncoderFailed, UnusableSample
+from encsel.pretrained import TORCH_REMEDY, Snapshot, find_snapshot, torch_device
+from encsel.speech import common_length, crop_rule
+
+CHECKPOINT = "speechbrain/spkrec-ecapa-voxceleb"
+TRAINED_ON = "VoxCeleb1 and VoxCeleb2"
+DIM = 192
+SAFE, PICKLED = "embedding_model.safetensors", "embedding_model.ckpt"
+N_MELS = 80
+KERNELS, DILATIONS = (5, 3, 3, 3, 1), (1, 2, 3, 4, 1)
+
+N_LEAST = 640
+"""Samples. Of fewer, the borders that the convolutions reflect would be longer than the clip."""
+
+
+def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
+    checkpoint = spec.checkpoint or CHECKPOINT
+    is_default = checkpoint == CHECKPOINT
+    snapshot = find_snapshot(
+        checkpoint, runtime, revision=spec.options.get("revision"), may_be_pickled=is_default, pickled=(PICKLED,)
+    )
+    file = snapshot.folder / (PICKLED if snapshot.pickled else SAFE)
+    if file.name not in snapshot.weights:
+        found = ", ".join(snapshot.weights)
+        raise EncoderFailed(f"{checkpoint} has {found}; {file.name} is needed. Check that it is an ECAPA model.")
+    sizes = _architecture({key: tuple(value.shape) for key, value in _read(file, "meta").items()}, checkpoint)
+    encoder = Encoder(
+        name=spec.name,
+        modality="voice",
+        dim=sizes["lin_neurons"],
+        spec=str(spec),
+        family="ecapa",
+        version=ENCODER.version,
+        licence=ENCODER.licence if is_default else "of the checkpoint",
+        source=ENCODER.source,
+        load=lambda: _load(snapshot, file, sizes, runtime),
+        revision=snapshot.revision,
+        weights={file.name: snapshot.weights[file.name]},
+        folder=snapshot.folder,
+        # A copy of the published model cannot be told from others by its folder: name what it is likely to know.
+        trained_on=TRAINED_ON if is_default else f"not stated; the published model: {TRAINED_ON}",
+        preprocessing={
+            "features": f"{N_MELS} log mel bands, 25 ms every 10 ms",
+            "normalisation": "mean of the clip",
+            "lengths": crop_rule(N_LEAST),
+            "dtype": runtime.dtype if runtime.dtype == "float32" else f"{runtime.dtype} by autocast",
+        },
+        libraries=ENCODER.libraries,
+        shares=str(spec),
+        equal_lengths=True,
+        identity_trained=True,
+        flags=("pickled weights, read with weights_only",) if snapshot.pickled else (),
+    )
+    return (encoder,)
+
+
+class _Ecapa:
+    """The network and its features on one device."""
+
+    def __init__(self, features: Any, normalise: Any, network: Any, device: Any, dtype: Any) -> None:
+        self._features = features
+        self._normalise = normalise
+        self._network = network
+        self._device = device
+        self._dtype = dtype
+
+    def prepare(self, sample: Clip) -> Vectors:
+        if len(sample) < N_LEAST:
+            found, needed = len(sample) / SAMPLING_RATE, N_LEAST / SAMPLING_RATE
+            raise UnusableSample(f"too short for this encoder: {found:.3f} s, at least {needed:g} s")
+        # Padding would change the vector, lengths given or not.
+        return sample[: common_length(len(sample), N_LEAST)]
+
+    def embed(self, batch: Sequence[Vectors]) -> Vectors:
+        import torch
+
+        waves = torch.from_numpy(np.stack(batch))
+        if self._device.type == "cuda":
+            waves = waves.pin_memory()
+        with torch.inference_mode():
+            waves = waves.to(self._device, non_blocking=True)
+            lengths = torch.ones(len(waves), device=self._device)
+            features = self._normalise(self._features(waves), lengths)
+            # Autocast: cast weights would meet the float32 masks of the pooling, and frame counts above 256 are not
+            # whole in bfloat16.
+            with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+                vectors = self._network(features, lengths)
+            return vectors.float().cpu().numpy()
+
+
+def _load(snapshot: Snapshot, file: Path, sizes: Mapping[str, Any], runtime: Runtime) -> Model:
+    import torch
+
+    device = torch_device(runtime.device)
+    with contextlib.redirect_stdout(sys.stderr):
+        fbank, normalisation, ecapa_tdnn = _speechbrain()
+    name = f"{snapshot.folder.name}/{file.name}"
+    try:
+        network = ecapa_tdnn(**sizes)
+        missing, unexpected = network.load_state_dict(_read(file), strict=False)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: channels that are no multiple of the scale
+        raise EncoderFailed(f"{name} does not fit ECAPA-TDNN ({_last_line(error)}). Check the checkpoint.") from error
+    if missing or unexpected:
+        shown = ", ".join([*missing, *unexpected][:4])
+        raise EncoderFailed(
+            f"{name} lacks {len(missing)} weights of ECAPA-TDNN and has {len(unexpected)} it does not know ({shown}). "
+            "Fetch the checkpoint again, or check its architecture."
+        )
+    return _Ecapa(
+        fbank(n_mels=N_MELS).to(device),
+        normalisation(norm_type="sentence", std_norm=False).to(device),
+        network.eval().to(device),
+        device,
+        getattr(torch, runtime.dtype),
+    )
+
+
+def _speechbrain() -> tuple[Any, Any, Any]:
+    # Otherwise the import lets every model of this process multiply in TF32.
+    os.environ["SB_DISABLE_QUIRKS"] = "allow_tf32,disable_jit_profiling"
+    try:
+        from speechbrain.lobes.features import Fbank
+        from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+        from speechbrain.processing.features import InputNormalization
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # torchaudio that does not fit torch
+        raise EncoderFailed(f"speechbrain does not load ({_last_line(error)}). {TORCH_REMEDY}") from error
+    return Fbank, InputNormalization, ECAPA_TDNN
+
+
+def _read(file: Path, device: str = "cpu") -> dict[str, Any]:
+    """The tensors of a weight file by name; on "meta", their shapes alone."""
+    torch_device("cpu")  # says what to do where torch does not load
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if file.suffix == ".safetensors":
+            state = load_file(file, device="cpu")
+        else:
+            state = torch.load(file, map_location=device, weights_only=True)
+    except Exception as error:  # pickle, zip, safetensors and the operating system raise their own kinds
+        raise EncoderFailed(
+            f"{file.name} is damaged, or holds more than weights ({type(error).__name__}: {_last_line(error)}). "
+            "Fetch the checkpoint again."
+        ) from error
+    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
+        raise EncoderFailed(f"{file.name} holds no table of weights. Check that it is an ECAPA model.")
+    return state
+
+
+def _architecture(shapes: Mapping[str, tuple[int, ...]], checkpoint: str) -> dict[str, Any]:
+    """The arguments of ECAPA_TDNN that shapes of weights tell; what they do not is as in the published model."""
+
+    def weight(name: str) -> tuple[int, ...]:
+        shape = shapes.get(f"{name}.weight", ())
+        if len(shape) != 3:
+            raise EncoderFailed(
+                f"{checkpoint} has no {name}.weight of ECAPA-TDNN, with three axes. Check that it is an ECAPA model."
+            )
+        return shape
+
+    first = weight("blocks.0.conv.conv")
+    if first[1:] != (N_MELS, KERNELS[0]):
+        raise EncoderFailed(
+            f"{checkpoint} wants features of shape {first[1:]}; encsel makes those of the published model, "
+            f"{(N_MELS, KERNELS[0])} (mel bands, frames). Give another checkpoint."
+        )
+    n_scales = sum(key.startswith("blocks.1.res2net_block.") and key.endswith(".conv.conv.weight") for key in shapes)
+    return {
+        "input_size": N_MELS,
+        "channels": [
+            first[0],
+            *(weight(f"blocks.{i}.tdnn1.conv.conv")[0] for i in (1, 2, 3)),
+            weight("mfa.conv.conv")[0],
+        ],
+        "kernel_sizes": list(KERNELS),
+        "dilations": list(DILATIONS),
+        "attention_channels": weight("asp.tdnn.conv.conv")[0],
+        "res2net_scale": n_scales + 1,
+        "se_channels": weight("blocks.1.se_block.conv1.conv")[0],
+        "lin_neurons": weight("fc.conv")[0],
+    }
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()  # torch's first line only says that there are errors
+    return lines[-1].strip()[:200] if lines else type(error).__name__
+
+
+def write_tiny(folder: Path) -> str:
+    import torch
+    from safetensors.torch import save_file
+
+    *_, ecapa_tdnn = _speechbrain()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = ecapa_tdnn(
+            N_MELS, channels=[16] * 4 + [48], kernel_sizes=list(KERNELS), dilations=list(DILATIONS),
+            attention_channels=8, se_channels=8, lin_neurons=12,
+        )  # fmt: skip
+    save_file(network.state_dict(), folder / SAFE)
+    return f"ecapa:{folder}"
+
+
+ENCODER = EncoderFamily(
+    name="ecapa",
+    modality="voice",
+    dim=DIM,
+    version=1,
+    licence="Apache-2.0",
+    source="Desplanques et al. 2020, doi:10.21437/Interspeech.2020-2650; SpeechBrain's checkpoint.",
+    libraries=("torch", "speechbrain"),
+    checkpoint=CHECKPOINT,
+    options=("revision", "dtype", "name"),
+    open=open_,
+    trained_on=TRAINED_ON,
+    n_parameters=20_767_552,
+    n_bytes=83_316_686,
+    write_tiny=write_tiny,
+)

@@ -1,0 +1,53 @@
+"""wavlm-sv: WavLM with the x-vector head of transformers, trained to tell speakers apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from encsel.core import Encoder, EncoderFamily, Model, Runtime, Spec
+from encsel.speech import LIBRARIES, n_samples_for, open_checkpoint, write_tiny_model
+
+
+def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
+    # With a mask the head counts frames without regard to dilation, and pools over padding: equal lengths alone.
+    checkpoint = open_checkpoint(ENCODER, spec, runtime, model_type="wavlm", equal_lengths=True)
+    config = checkpoint.config
+    reach = sum((k - 1) * d for k, d in zip(config["tdnn_kernel"], config["tdnn_dilation"], strict=True))
+    # The head takes a standard deviation over frames, which one frame has none of.
+    checkpoint = replace(checkpoint, n_least=n_samples_for(reach + 2, config))
+
+    def load() -> Model:
+        return checkpoint.load("WavLMForXVector", lambda model: lambda values, *_: model(values).embeddings[:, None])
+
+    return (
+        checkpoint.encoder(
+            load, dim=config["xvector_output_dim"], pooling="x-vector head: mean and deviation", identity_trained=True
+        ),
+    )
+
+
+def write_tiny(folder: Path) -> str:
+    write_tiny_model(
+        folder, "WavLMForXVector", feat_extract_norm="group", do_normalize=False, use_weighted_layer_sum=True,
+        tdnn_dim=(16, 16, 16, 16, 24), xvector_output_dim=24,
+    )  # fmt: skip
+    return f"wavlm-sv:{folder}"
+
+
+ENCODER = EncoderFamily(
+    name="wavlm-sv",
+    modality="voice",
+    dim=512,
+    version=1,
+    licence="CC BY-SA 3.0",
+    source="Chen et al. 2022, doi:10.1109/JSTSP.2022.3188113; microsoft/wavlm-base-plus-sv.",
+    libraries=LIBRARIES,
+    checkpoint="microsoft/wavlm-base-plus-sv",
+    options=("revision", "dtype", "name"),
+    open=open_,
+    trained_on="Libri-Light, GigaSpeech, VoxPopuli (94,000 h, without labels), then fine-tuned on VoxCeleb1 speakers",
+    n_parameters=101_100_000,
+    n_bytes=405_000_000,
+    write_tiny=write_tiny,
+)

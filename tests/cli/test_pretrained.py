@@ -1,0 +1,102 @@
+"""Every family with weights through `encsel rank`, from the command line, with no connection allowed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from media_samples import write_set
+
+from encsel.registry import encoder_families
+
+FAMILIES = [f for f in encoder_families().values() if f.write_tiny is not None]
+NO_SOCKETS = """
+import socket
+def refuse(*args, **kwargs):
+    raise AssertionError(f"a connection was tried: {args}")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+"""
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    root = tmp_path_factory.mktemp("media")
+    write_set(root, n_identities=6, n_samples=4)
+    return root
+
+
+@pytest.fixture(scope="module")
+def ranked(media, tmp_path_factory):
+    """One run over all families, in a process whose sockets refuse."""
+    options = []
+    for family in FAMILIES:
+        folder = tmp_path_factory.mktemp(family.name)
+        options += [f"--{family.modality}", f"{family.write_tiny(folder)}@name={family.name}"]
+    site = tmp_path_factory.mktemp("site")
+    (site / "sitecustomize.py").write_text(NO_SOCKETS)
+    command = [sys.executable, "-m", "encsel", "rank", str(media), "--min-identities", "5", "--max-skipped", "0.5"]
+    return subprocess.run(
+        [*command, "--format", "json", "--no-cache", "--offline", *options],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path])},
+    )
+
+
+def test_every_family_goes_through_rank_offline(ranked):
+    assert ranked.returncode in (0, 4), ranked.stderr
+    document = json.loads(ranked.stdout)
+    # Drawn test pictures hold no face that a random detector must find; every other family must have run.
+    failed = {f["encoder"] for f in document["failures"]}
+    assert failed <= {"arcface"}, document["failures"]
+    assert {e["name"] for e in document["encoders"]} | failed == {f.name for f in FAMILIES}
+
+
+def test_signature_names_weights_and_library_versions_of_every_family(ranked):
+    for described in json.loads(ranked.stdout)["signature"]["encoders"].values():
+        assert all(len(sha256) == 64 for sha256 in described["weights"].values())
+        assert described["weights"]
+        assert all(described["libraries"].values())
+
+
+def test_an_encoder_that_fails_leaves_the_others_and_exits_4(media, tmp_path):
+    (tmp_path / "empty").mkdir()
+    command = [sys.executable, "-m", "encsel", "rank", str(media), "--min-identities", "5", "--no-cache", "--offline"]
+    family = next(f for f in FAMILIES if f.modality == "face")
+    done = subprocess.run(
+        [*command, "--face", "pixels", "--face", f"{family.name}:{tmp_path / 'empty'}", "--format", "json"],
+        capture_output=True,
+        text=True,
+    )
+    document = json.loads(done.stdout)
+    assert done.returncode == 4
+    assert {p["face"] for p in document["pairs"]} == {"pixels"}
+    assert document["failures"][0]["encoder"] == f"{family.name}:empty"
+    assert "Traceback" not in done.stderr
+
+
+def test_no_encoder_of_a_modality_is_exit_4_with_one_message(media, tmp_path):
+    (tmp_path / "empty").mkdir()
+    family = next(f for f in FAMILIES if f.modality == "face")
+    command = [sys.executable, "-m", "encsel", "rank", str(media), "--min-identities", "5", "--no-cache", "--offline"]
+    done = subprocess.run([*command, "--face", f"{family.name}:{tmp_path / 'empty'}"], capture_output=True, text=True)
+    assert done.returncode == 4
+    assert done.stdout == ""
+    assert "No face encoder could be run" in done.stderr
+
+
+def test_list_show_and_fetch_need_no_network_for_what_is_here(tmp_path):
+    family = FAMILIES[0]
+    spec = family.write_tiny(tmp_path)
+    for arguments in (["list"], ["show", spec], ["fetch", spec]):
+        done = subprocess.run(
+            [sys.executable, "-m", "encsel", "encoders", *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        assert family.name in done.stdout

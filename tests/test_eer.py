@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from encsel.eer import eer
+from encsel.errors import BadCalibration
+
+
+def test_separated_scores_have_eer_zero():
+    assert eer(np.array([2.0, 3.0]), np.array([0.0, 1.0])) == 0
+
+
+def test_inverted_scores_have_eer_one():
+    assert eer(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 1
+
+
+def test_constant_scores_have_eer_one_half():
+    assert eer(np.zeros(7), np.zeros(11)) == 0.5
+
+
+def test_two_unit_gaussians_two_apart_have_eer_0_1587():
+    quantiles = norm.ppf((np.arange(20_000) + 0.5) / 20_000)
+    assert eer(quantiles + 2, quantiles) == pytest.approx(norm.cdf(-1), abs=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
+def test_two_tied_levels_have_eer_p_over_one_plus_p(share):
+    # Every genuine score is 1; a share p of impostors is 1, the rest 0: the ROC's last line runs from (p, 0) to (0, 1).
+    impostor = (np.arange(1000) < 1000 * share).astype(float)
+    assert eer(np.ones(10), impostor) == pytest.approx(share / (1 + share), rel=1e-12)
+
+
+def test_eer_ignores_any_rising_map_of_scores():
+    rng = np.random.default_rng(0)
+    own, other = rng.normal(1, 1, 200), rng.normal(0, 1, 3000)
+    assert eer(np.exp(own), np.exp(other)) == eer(own, other)
+
+
+def test_swapping_sides_and_signs_changes_nothing_without_ties():
+    rng = np.random.default_rng(1)
+    own, other = rng.normal(1, 1, 300), rng.normal(0, 1, 200)
+    assert eer(-other, -own) == pytest.approx(eer(own, other), abs=1e-12)
+
+
+def test_no_scores_on_one_side_is_an_error():
+    with pytest.raises(BadCalibration, match="0 genuine and 3 impostor"):
+        eer(np.empty(0), np.ones(3))

@@ -1,0 +1,104 @@
+"""What rank says of encoders beyond their numbers: joint spaces, training data, health, failures."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from toy import people, population
+
+import encsel
+from encsel import ranking
+from encsel.core import Embeddings, Traits
+from encsel.eer import eer
+from encsel.report import as_json, as_table
+from encsel.vectors import read_embeddings, write_embeddings
+
+N = 40
+
+
+def write(root, modality, name, samples, *, labels=None, **traits):
+    n, rows, dim = samples.shape
+    made = Embeddings(
+        name,
+        modality,
+        samples.reshape(-1, dim),
+        np.repeat(people(n) if labels is None else labels, rows),
+        np.tile([f"s{j}" for j in range(rows)], n),
+        provenance={"name": name, "weights": {"w.safetensors": "0" * 64}},
+        traits=Traits(**traits),
+    )
+    write_embeddings(made, root / f"{modality}s" / f"{name}.npz")
+
+
+@pytest.fixture
+def sides():
+    return population(N, shared=1.0, dims=(16, 16))
+
+
+def test_traits_and_origin_survive_a_file(tmp_path, sides):
+    write(tmp_path, "face", "a", sides[0], space="joint", trained_on="x", identity_trained=True, flags=("f",))
+    found, _ = read_embeddings(tmp_path / "faces" / "a.npz", "face")
+    assert found.traits == Traits("x", True, "joint", ("f",))
+    assert found.provenance["made_by"]["weights"] == {"w.safetensors": "0" * 64}
+
+
+def test_two_encoders_of_one_space_are_also_compared_by_plain_cosine(tmp_path, sides):
+    faces, _ = sides
+    rng = np.random.default_rng(0)
+    voices = faces + rng.normal(size=faces.shape).astype(np.float32)
+    write(tmp_path, "face", "a", faces, space="joint")
+    write(tmp_path, "voice", "b", voices, space="joint")
+    write(tmp_path, "voice", "c", voices)
+    report = encsel.rank(tmp_path)
+    found = {p.voice: p.joint_space for p in report.pairs}
+    assert found["c"] is None
+
+    def unit(x):
+        means = x.astype(np.float64).mean(axis=1)
+        return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+    scores = unit(faces) @ unit(voices).T
+    expected = eer(np.diag(scores), scores[~np.eye(N, dtype=bool)])
+    assert found["b"].space == "joint"
+    assert found["b"].cosine_eer == pytest.approx(expected)
+    assert (
+        json.loads(as_json(report))["pairs"][[p.voice for p in report.pairs].index("b")]["joint_space"]["space"]
+        == "joint"
+    )
+    assert "share the space joint" in as_table(report)
+
+
+@pytest.mark.parametrize(
+    ("first_id", "warned"), [("id10001", True), ("id11251", True), ("id11252", False), ("anna", False)]
+)
+def test_an_encoder_trained_on_voxceleb_is_flagged_on_voxceleb_people(tmp_path, sides, first_id, warned):
+    labels = [first_id, *people(N)[1:]]
+    write(tmp_path, "face", "a", sides[0], labels=labels)
+    write(tmp_path, "voice", "ecapa", sides[1], labels=labels, trained_on="VoxCeleb1 and VoxCeleb2")
+    write(tmp_path, "voice", "other", sides[1], labels=labels, trained_on="LibriSpeech")
+    report = encsel.rank(tmp_path)
+    flagged = {e.name for e in report.encoders if ranking.TRAINED_ON_THESE in e.flags}
+    assert flagged == ({"ecapa"} if warned else set())
+    assert {p.voice for p in report.pairs if ranking.TRAINED_ON_THESE in p.flags} == flagged
+
+
+def test_an_unsound_encoder_is_named_in_table_and_json_and_strict_health_exits_4(tmp_path, sides):
+    collapsed = 1 + 1e-3 * sides[0]
+    write(tmp_path, "face", "broken", collapsed, identity_trained=True)
+    write(tmp_path, "voice", "b", sides[1])
+    lenient = encsel.rank(tmp_path)
+    strict = encsel.rank(tmp_path, strict_health=True)
+    assert (lenient.exit_code, strict.exit_code) == (0, 4)
+    assert "UNSOUND face encoder broken" in as_table(strict)
+    assert json.loads(as_json(strict))["encoders"][0]["health"]
+    assert all(ranking.UNSOUND in p.flags for p in strict.pairs)
+
+
+def test_sound_encoders_pass_strict_health(tmp_path, sides):
+    write(tmp_path, "face", "a", 3 * sides[0])
+    write(tmp_path, "voice", "b", 3 * sides[1])
+    report = encsel.rank(tmp_path, strict_health=True)
+    assert [e.health.findings for e in report.encoders] == [(), ()]
+    assert report.exit_code == 0

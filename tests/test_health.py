@@ -1,0 +1,179 @@
+"""Health of an encoder: sound ones have no findings, each known kind of broken one has its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from toy import embeddings, people, population
+
+from encsel import health
+from encsel.health import (
+    COLLAPSED,
+    CONSTANT,
+    DOES_NOT_VERIFY,
+    NO_VERIFICATION,
+    SHARED_ROWS,
+    Health,
+    examine,
+)
+
+N, ROWS, DIM = 30, 4, 64
+
+
+def of(samples: np.ndarray, **options) -> Health:
+    """Health of (people, rows, dim)."""
+    return examine(embeddings("toy", "face", samples.astype(np.float32)), **options)
+
+
+def clusters(spread: float, *, n: int = N, rows: int = ROWS, offset: float = 0.0, seed: int = 0) -> np.ndarray:
+    """People about 1 from the origin in random directions, samples `spread` around them; all moved by `offset`."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(n, 1, DIM)) / np.sqrt(DIM)
+    samples = centres + spread * rng.normal(size=(n, rows, DIM)) / np.sqrt(DIM)
+    samples[..., 0] += offset
+    return samples
+
+
+def test_sound_encoder_has_no_findings():
+    found = of(clusters(0.3), identity_trained=True)
+    assert found.findings == ()
+    assert found.reason is None
+    assert found.skipped == 0
+
+
+def test_sound_encoder_of_a_population_has_no_findings():
+    assert of(population(40)[0]).findings == ()
+
+
+def test_eer_of_separable_people_is_zero():
+    assert of(clusters(0.01)).unimodal_eer == 0
+
+
+def test_eer_of_noise_is_chance():
+    found = of(clusters(1.0, n=60) - clusters(0.0, n=60))
+    # 360 genuine pairs: a standard error of 0.026.
+    assert found.unimodal_eer == pytest.approx(0.5, abs=0.08)
+    assert found.findings == (DOES_NOT_VERIFY,)
+
+
+def test_eer_of_samples_least_like_their_own_person_is_one():
+    axes = np.eye(4)
+    # A person's two samples point apart, and those of different people are orthogonal.
+    assert of(np.stack([axes, -axes], axis=1)).unimodal_eer == 1
+
+
+def test_intra_and_inter_of_orthogonal_people():
+    # Samples at +-60 degrees around their person's axis: the centroid is the axis, each sample 1 - cos 60 from it.
+    samples = np.zeros((4, 2, 8))
+    for person in range(4):
+        samples[person, :, person] = np.cos(np.pi / 3)
+        samples[person, 0, 4 + person] = np.sin(np.pi / 3)
+        samples[person, 1, 4 + person] = -np.sin(np.pi / 3)
+    found = of(samples)
+    assert found.intra == pytest.approx(0.5, abs=1e-6)
+    assert found.inter == pytest.approx(1, abs=1e-6)
+
+
+def test_health_ignores_the_scale_and_the_order_of_rows():
+    samples = clusters(0.5)
+    one, scaled = of(samples), of(1000 * samples)
+    order = np.random.default_rng(0).permutation(N * ROWS)
+    shuffled = examine(embeddings("toy", "face", samples.astype(np.float32)).rows(order))
+    for other in (scaled, shuffled):
+        assert other.unimodal_eer == pytest.approx(one.unimodal_eer, abs=2e-3)  # ties fall apart by rounding
+        assert (other.intra, other.inter) == pytest.approx((one.intra, one.inter), abs=1e-6)
+        assert other.findings == one.findings
+
+
+def test_health_is_the_same_for_the_same_seed():
+    samples = clusters(0.8)
+    assert of(samples, seed=3) == of(samples, seed=3)
+
+
+def test_constant_encoder_is_found():
+    found = of(np.ones((N, ROWS, DIM)))
+    assert set(found.findings) == {CONSTANT, SHARED_ROWS, DOES_NOT_VERIFY}
+    assert found.unimodal_eer == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("offset", "is_constant"), [(1000.0, True), (3.0, False)])
+def test_nearly_constant_encoder_is_found(offset, is_constant):
+    findings = of(clusters(0.3, offset=offset)).findings
+    assert (CONSTANT in findings) == is_constant
+
+
+@pytest.mark.parametrize("distance", [0.02, 0.078])
+def test_collapsed_encoder_is_found_where_it_was_trained_to_tell_people_apart(distance):
+    # Two unit vectors with this share of a common direction are `distance` apart in cosine distance.
+    samples = clusters(0.05, offset=np.sqrt((1 - distance) / distance))
+    found = of(samples, identity_trained=True)
+    assert found.inter == pytest.approx(distance, rel=0.25)
+    assert found.findings == (COLLAPSED,)
+    assert of(samples, identity_trained=False).findings == ()
+
+
+def test_rows_shared_by_different_people_are_found():
+    samples = clusters(0.3)
+    samples[5, 2] = samples[9, 0]
+    assert of(samples).findings == (SHARED_ROWS,)
+
+
+def test_one_sample_a_person_cannot_be_verified_and_is_no_finding():
+    found = of(clusters(0.3, rows=1))
+    assert found.unimodal_eer is None
+    assert found.reason == NO_VERIFICATION
+    assert found.findings == ()
+    assert found.intra == pytest.approx(0, abs=1e-9)
+
+
+def test_one_person_with_two_samples_is_enough_to_verify():
+    whole = embeddings("toy", "face", clusters(0.01, rows=2).astype(np.float32))
+    kept = whole.rows((whole.samples == "s0") | (whole.labels == people(1)[0]))
+    assert examine(kept).unimodal_eer == 0
+
+
+@pytest.mark.parametrize(("n_skipped", "share"), [(0, 0), (N * ROWS, 0.5), (1, 1 / (N * ROWS + 1))])
+def test_share_of_skipped_samples(n_skipped, share):
+    assert of(clusters(0.3), n_skipped=n_skipped).skipped == pytest.approx(share)
+
+
+def test_people_count_alike_whatever_their_number_of_samples():
+    """`inter` is a mean over people: repeating one person's samples does not move it."""
+    samples = clusters(0.3)
+    whole = embeddings("toy", "face", samples.astype(np.float32))
+    often = np.concatenate([np.arange(N * ROWS), *[np.arange(ROWS)] * 5])
+    renamed = replace(whole.rows(often), samples=np.array([f"s{i}" for i in range(len(often))]))
+    assert examine(renamed).inter == pytest.approx(examine(whole).inter, abs=1e-9)
+
+
+@pytest.mark.parametrize(("n", "rows"), [(30, 3), (8, 40), (60, 2)])
+def test_verification_scores_a_bounded_number_of_rows(monkeypatch, n, rows):
+    monkeypatch.setattr(health, "MAX_ROWS", 40)
+    scored = []
+
+    def counting(genuine, impostor):
+        scored.append((len(genuine), len(genuine) + len(impostor)))
+        return 0.0
+
+    monkeypatch.setattr(health, "eer", counting)
+    assert of(clusters(0.3, n=n, rows=rows)).unimodal_eer == 0
+    ((n_genuine, n_pairs),) = scored
+    assert n_genuine > 0
+    assert n_pairs <= 40 * 39 / 2
+
+
+def test_verification_of_many_people_is_about_that_of_some_of_them(monkeypatch):
+    samples = clusters(1.2, n=200)
+    whole = of(samples).unimodal_eer
+    monkeypatch.setattr(health, "MAX_ROWS", 200)
+    # 100 people with 2 rows each: 100 genuine pairs, a standard error of 0.04.
+    assert of(samples).unimodal_eer == pytest.approx(whole, abs=0.1)
+
+
+def test_few_people_with_two_samples_among_many_with_one_are_verified(monkeypatch):
+    monkeypatch.setattr(health, "MAX_ROWS", 20)
+    whole = embeddings("toy", "face", clusters(0.01, n=60, rows=2).astype(np.float32))
+    kept = whole.rows((whole.samples == "s0") | np.isin(whole.labels, people(60)[50:52]))
+    assert examine(kept).unimodal_eer == 0
