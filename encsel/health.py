@@ -10,7 +10,7 @@ from encsel.core import Embeddings, Vectors
 from encsel.eer import eer
 from encsel.sampling import limit_rows, pick
 
-MAX_ROWS = 2500
+MAX_ROWS = 1500
 """Rows that enter the verification EER: all pairs of them are scored."""
 AT_CHANCE = 0.4
 CLOSE = 0.3

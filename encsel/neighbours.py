@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
 
+SMALL = 4000
+"""Rows below which one thread searches."""
+
 
 def neighbour_distances(x: Vectors, k: int, *, device: str = "cpu") -> NDArray[np.float64]:
     """Euclidean distance from each row to its k nearest other rows, ascending.
@@ -29,8 +32,11 @@ def neighbour_distances(x: Vectors, k: int, *, device: str = "cpu") -> NDArray[n
     if device != "cpu":
         return _on_device(centred, k, device)
     from sklearn.neighbors import NearestNeighbors
+    from threadpoolctl import threadpool_limits
 
-    distances, _ = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(centred).kneighbors()
+    # Several threads on a small search wait for each other, ten times as long on a machine that is shared.
+    with threadpool_limits(1 if len(x) < SMALL else None):
+        distances, _ = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(centred).kneighbors()
     return distances
 
 
