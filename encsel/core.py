@@ -228,8 +228,6 @@ class EncoderFamily:
     options: tuple[str, ...] = ("name",)
     """Keys of the spec that this family takes."""
     open: Callable[[Spec, Runtime], tuple[Encoder, ...]] | None = None
-    fetch: Callable[[Spec, Runtime], None] | None = None
-    """Download what `open` needs; None: `open` does so itself."""
     trained_on: str = ""
     n_parameters: int | None = None
     n_bytes: int | None = None

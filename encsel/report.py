@@ -29,7 +29,6 @@ from encsel.ranking import (
 )
 
 FORMATS = ("table", "json", "csv", "markdown")
-SUFFIX_FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown", ".txt": "table"}
 MISSING = "-"
 DISPENSABLE = ("CKA biased", "CKA debiased", "shuffled 95 %", "ID mismatch")
 """Columns that a narrow screen does without, in this order."""
