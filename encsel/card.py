@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import functools
-import hashlib
-import json
 import math
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from encsel import files
+from encsel import cardfile
 from encsel.association import Association
 from encsel.errors import UsageError, nearest
 from encsel.pairs import PairFile
@@ -134,7 +128,7 @@ class Card:
     @functools.cached_property
     def sha256(self) -> str:
         """Checksum of the card's canonical JSON without this key."""
-        return _checksum(dataclasses.asdict(self))
+        return cardfile.checksum(self)
 
     @property
     def sizes_mixed(self) -> bool:
@@ -229,24 +223,9 @@ def check_metric_versions(card: Card, versions: Mapping[str, int]) -> None:
             )
 
 
-def cards_folder() -> Path:
-    """The folder of shipped cards: inside the installed package, else beside it in a checkout.
-
-    Raises:
-        UsageError: neither is there.
-    """
-    package = Path(__file__).resolve().parent
-    for folder in (package / "pretrained_regression", package.parent / "pretrained_regression"):
-        if folder.is_dir():
-            return folder
-    raise UsageError(
-        f"No folder pretrained_regression in or beside {package}. Reinstall encsel, or give a card's path."
-    )
-
-
 def shipped_cards() -> tuple[str, ...]:
     """Names of the shipped regression cards, sorted; other JSON files in the folder are not theirs."""
-    return tuple(sorted(path.stem for path in cards_folder().glob("*.json") if not _is_foreign(path)))
+    return cardfile.shipped("encsel.card")
 
 
 def load_card(name_or_path: str) -> Card:
@@ -257,7 +236,7 @@ def load_card(name_or_path: str) -> Card:
     """
     text = str(name_or_path)
     if text in (known := shipped_cards()):
-        return _card_from(cards_folder() / f"{text}.json")
+        return _card_from(cardfile.cards_folder() / f"{text}.json")
     path = Path(text)
     if path.suffix == ".json" or len(path.parts) > 1 or path.is_file():
         return _card_from(path)
@@ -266,8 +245,7 @@ def load_card(name_or_path: str) -> Card:
 
 def card_text(card: Card) -> str:
     """The card as JSON, full precision, checksum last, newline at the end."""
-    content = {**dataclasses.asdict(card), "sha256": card.sha256}
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return cardfile.text_of(card)
 
 
 def save_card(card: Card, path: str | Path) -> None:
@@ -276,120 +254,26 @@ def save_card(card: Card, path: str | Path) -> None:
     Raises:
         UsageError: the file cannot be written.
     """
-    try:
-        files.write_public(Path(path), card_text(card).encode())
-    except OSError as error:
-        raise UsageError(f"Cannot write the card to {path}: {error.strerror}. Choose another --output.") from error
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _json(path: Path) -> Any:
-    """What the file holds; ValueError or RecursionError when that is not JSON."""
-
-    def refuse(constant: str) -> Any:
-        raise ValueError(f"{constant} is not JSON")
-
-    return json.loads(path.read_bytes().decode("utf-8"), parse_constant=refuse)
-
-
-def _is_foreign(path: Path) -> bool:
-    """A JSON file with another schema than a regression card's. A damaged file is not foreign: loading reports it."""
-    try:
-        content = _json(path)
-    except (OSError, ValueError, RecursionError):
-        return False
-    schema = content.get("schema") if isinstance(content, dict) else None
-    return isinstance(schema, str) and not schema.startswith("encsel.card/")
+    cardfile.save(card, path)
 
 
 def _card_from(path: Path) -> Card:
-    remedy = "Restore the file, or make it again with `encsel fit`."
-    try:
-        content = _json(path)
-    except OSError as error:
-        raise UsageError(
-            f"Cannot read the card {path}: {error.strerror}. Give a .json file or one of: {', '.join(shipped_cards())}."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"The card {path} is not valid JSON ({error}). {remedy}") from error
-    if not isinstance(content, dict) or "schema" not in content:
-        raise UsageError(f"{path} is no regression card: it states no schema, {SCHEMA} is needed. {remedy}")
-    if content["schema"] != SCHEMA:
-        raise UsageError(
-            f"{path} is a {content['schema']!r}; this command needs a regression card, {SCHEMA}. "
-            "Give another file, or use the encsel that made it."
-        )
-    stated = content.pop("sha256", None)
-    try:
-        found = _checksum(content)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"The card {path} holds a number out of range ({error}). {remedy}") from error
-    if stated != found:
-        raise UsageError(f"The card {path} was damaged or edited: its checksum does not fit its content. {remedy}")
-    try:
-        card = _decoded(Card, content, "card")
-        assert isinstance(card, Card)
-        _check_meaning(card)
-    except _Malformed as error:
-        raise UsageError(f"The card {path} is malformed: {error}. {remedy}") from error
+    card = cardfile.read(
+        path, Card, schema=SCHEMA, what="regression card", known=shipped_cards(), check=_check_meaning,
+        remedy="Restore the file, or make it again with `encsel fit`.",
+    )  # fmt: skip
+    assert isinstance(card, Card)
     return card
-
-
-class _Malformed(Exception):
-    """A card's JSON that does not have the shape of Card."""
 
 
 def _check_meaning(card: Card) -> None:
     if not card.features:
-        raise _Malformed("it has no features")
+        raise cardfile.Malformed("it has no features")
     if missing := {"name", "scorer", "n_train_identities", "n_test_identities"} - set(card.target):
-        raise _Malformed(f"its target lacks {', '.join(sorted(missing))}")
+        raise cardfile.Malformed(f"its target lacks {', '.join(sorted(missing))}")
     for feature in card.features:
         if feature.range[0] > feature.range[1]:
-            raise _Malformed(f"the range of {feature.name} is upside down")
+            raise cardfile.Malformed(f"the range of {feature.name} is upside down")
     for left_out in (card.errors.leave_face, card.errors.leave_voice):
         if left_out.rmse is not None and (left_out.rmse < 0 or left_out.n_groups < 2):
-            raise _Malformed("a left-out error is negative or has fewer than 2 groups")
-
-
-def _decoded(kind: Any, value: Any, where: str) -> Any:
-    """`value`, as JSON has it, as the type `kind`: dataclasses, tuples, mappings, literals, unions and plain values."""
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _decoded_fields(kind, value, where)
-    if origin in (types.UnionType, typing.Union):
-        for option in inner:
-            with contextlib.suppress(_Malformed):
-                return _decoded(option, value, where)
-    if origin is Literal and isinstance(value, str) and value in inner:
-        return value
-    if origin is tuple and isinstance(value, list):
-        kinds = [inner[0]] * len(value) if inner[1:] == (...,) else list(inner)
-        if len(kinds) == len(value):
-            return tuple(_decoded(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict):
-        return {key: _decoded(inner[1], item, f"{where}.{key}") for key, item in value.items()}
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError as error:
-            raise _Malformed(f"{where} is out of range") from error
-    # 2**53: beyond it a count is no longer exact as a float, and no count of anything here.
-    if kind in (int, str, types.NoneType) and type(value) is kind and not (kind is int and abs(value) > 2**53):
-        return value
-    raise _Malformed(f"{where} is {value!r}")
-
-
-def _decoded_fields(kind: type, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise _Malformed(f"{where} is {value!r}")
-    hints = typing.get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
-    if set(value) != set(names):
-        unlike = sorted(set(value) ^ set(names))
-        raise _Malformed(f"{where} lacks or should not have {', '.join(unlike)}")
-    return kind(**{name: _decoded(hints[name], value[name], f"{where}.{name}") for name in names})
+            raise cardfile.Malformed("a left-out error is negative or has fewer than 2 groups")

@@ -135,9 +135,11 @@ def permutation_null(
     device: str = "cpu",
 ) -> list[list[Null]]:
     """The null of each pair (faces x voices); `observed` is (faces, voices) of matched CKA."""
+    rng = np.random.default_rng(seed)
+    permutations = np.array([rng.permutation(len(faces[0].gram)) for _ in range(n_permutations)])
     values = null_of_matched(
         [f.gram for f in faces], [v.gram for v in voices],
-        n_permutations=n_permutations, seed=seed, matched_to=matched_to, device=device,
+        permutations=permutations, matched_to=matched_to, device=device,
     )  # fmt: skip
     means, high = values.mean(axis=0), np.quantile(values, 0.95, axis=0)
     p = (1 + (values >= observed).sum(axis=0)) / (1 + n_permutations)

@@ -5,138 +5,73 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from encsel.cache import default_root
+from encsel.calibrated import (
+    CalibratedCard,
+    chance_of_best,
+    chance_of_order,
+    expected_from_cka,
+    load_calibrated,
+    rank_groups,
+    shipped_calibrated,
+    tail,
+)
 from encsel.calibration import MAX_SKIPPED, Calibration, check_skipped, open_calibration
 from encsel.card import Card, check_metric_versions, load_card, shipped_cards
+from encsel.cardfile import family_of
 from encsel.core import MODALITIES, Embeddings, Encoder, Modality, Runtime, Skipped, Spec
+from encsel.crossval import MIN_PEOPLE
 from encsel.eer import eer
 from encsel.embed import Embedded, Failure, embed
 from encsel.errors import BadCalibration, EncoderFailed, UsageError, nearest
 from encsel.geometry import EncoderGeometry, Null, centroids, intrinsic_dimension, measure_encoder, permutation_null
-from encsel.health import Health, examine
-from encsel.metrics.cka import REFERENCE_SIZE, Cka, cka
+from encsel.health import examine
+from encsel.metrics.cka import REFERENCE_SIZE, Cka, cka, matched_standard_error
+from encsel.prediction import N_SHUFFLES, PairPrediction, Shuffling, predict_pairs
 from encsel.pretrained import torch_device
 from encsel.progress import Progress, Silent
 from encsel.registry import checked_spec, encoder_families, metrics, open_encoders
+from encsel.results import (
+    ALPHA,
+    AT_CHANCE,
+    BY_CKA,
+    DISAGREE,
+    EXTRAPOLATES,
+    FEW_PEOPLE,
+    MIN_IDENTITIES,
+    PEOPLE_UNLIKE,
+    ROWS_UNKNOWN,
+    ROWS_UNLIKE,
+    STUDY_REGRESSION,
+    TRAINED_ON_THESE,
+    UNSOUND,
+    CardPrediction,
+    EncoderResult,
+    JointSpace,
+    PairResult,
+    RankReport,
+)
 from encsel.sampling import limit_rows
-from encsel.signature import digest, sign, signature_text
+from encsel.signature import digest, sign
 from encsel.vectors import SUFFIXES, read_embeddings
 
-SCHEMA = "encsel.rank/1"
-DEFAULT_REGRESSION = "upadhyay2026-ln"
-STUDY_REGRESSION = "upadhyay2026"
-MIN_IDENTITIES = 30
+DEFAULT_REGRESSION = "encsel-calibrated"
+COMPANIONS = ("encsel-calibrated", "encsel-calibrated-weighted", "upadhyay2026-ln", STUDY_REGRESSION)
+"""Cards whose predictions are in every report beside those of the card that orders."""
 COVERAGE = 0.9
-ALPHA = 0.05
-"""A pair whose family-wise permutation p is above this is flagged as not distinguishable from shuffled people."""
-BY_CKA = "cka_matched"
 RANK_FEATURES = ("cka", "id_mismatch")
-
-FEW_PEOPLE = "few people"
-AT_CHANCE = "CKA not above chance"
-EXTRAPOLATES = "extrapolates"
-PEOPLE_UNLIKE = "people unlike the card's"
-ROWS_UNLIKE = "samples per person unlike the card's"
-ROWS_UNKNOWN = "the card does not state its samples per person"
-UNSOUND = "unsound encoder"
-TRAINED_ON_THESE = "trained on VoxCeleb, where these people are from"
+STRONGLY = 2.576
+"""Standard deviations by which cross-validation and CKA disagree strongly: 1 in 100 simulated pairs."""
+GROUP_COLUMNS = ("sex", "gender")
 _VOXCELEB_IDS = range(10_001, 11_252)
 
-
-@dataclass(frozen=True)
-class CardPrediction:
-    """What one card says of one pair. `eer` outside the card's range is an extrapolation and is flagged so."""
-
-    eer: float | None
-    interval: tuple[float, float] | None
-    flags: tuple[str, ...]
-    reason: str | None
-
-
-@dataclass(frozen=True)
-class JointSpace:
-    """Two encoders of one joint space compared by plain cosine of centroids, no projection fitted: EER in [0, 1]."""
-
-    space: str
-    cosine_eer: float
-
-
-@dataclass(frozen=True)
-class PairResult:
-    """One face-voice pair. EERs and CKAs are shares in [0, 1]; a lower EER and a higher CKA are better."""
-
-    rank: int
-    face: str
-    voice: str
-    predicted_eer: float | None
-    interval: tuple[float, float] | None
-    reason: str | None
-    """Why `predicted_eer` is None."""
-    predictions: Mapping[str, CardPrediction]
-    cka: Cka
-    null: Null
-    id_mismatch: float | None
-    joint_space: JointSpace | None
-    flags: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class EncoderResult:
-    """One encoder as it was measured."""
-
-    name: str
-    modality: Modality
-    dim: int
-    n_samples: int
-    samples_per_identity: float
-    """Median over people."""
-    intrinsic_dimension: float | None
-    """Reference estimate at the card's samples per person, the one behind ID mismatch."""
-    intrinsic_dimensions: Mapping[str, float] | None
-    reason: str | None
-    health: Health
-    flags: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class RankReport:
-    """Everything `encsel rank` found out. `encsel.report` turns it into a table, JSON, CSV or Markdown."""
-
-    signature: Mapping[str, Any]
-    ordered_by: str
-    coverage: float
-    matched_to: int
-    n_train_identities: int | None
-    """People behind the EER that is predicted; None when the card does not say."""
-    layout: str
-    n_identities: int
-    n_face_samples: int
-    n_voice_samples: int
-    regressions: Mapping[str, str]
-    """SHA-256 of each card used."""
-    encoders: tuple[EncoderResult, ...]
-    pairs: tuple[PairResult, ...]
-    skipped: tuple[Skipped, ...]
-    failures: tuple[Failure, ...]
-    """Encoders that could not be loaded or run; the pairs are those of the others."""
-    notes: tuple[str, ...]
-    strict_health: bool = False
-
-    @property
-    def exit_code(self) -> int:
-        """What the command line ends with: 4 when an encoder failed, or is unsound and health is strict."""
-        unsound = self.strict_health and any(e.health.findings for e in self.encoders)
-        return EncoderFailed.exit_code if self.failures or unsound else 0
-
-    @property
-    def signature_text(self) -> str:
-        return signature_text(self.signature)
+AnyCard = Card | CalibratedCard
 
 
 def rank(
@@ -145,6 +80,8 @@ def rank(
     faces: str | Sequence[str] = (),
     voices: str | Sequence[str] = (),
     regression: str = DEFAULT_REGRESSION,
+    coverage: float = COVERAGE,
+    within: str | None = None,
     seed: int = 0,
     min_identities: int = MIN_IDENTITIES,
     identities: int | None = None,
@@ -163,6 +100,9 @@ def rank(
         faces, voices: encoders (FAMILY[:CHECKPOINT_OR_DIR][@key=value,...]), or files of embeddings; empty: all that
             can run on these data with what is on this machine.
         regression: name of a shipped card, or path of a card file.
+        coverage: of the intervals, in [0.5, 0.99].
+        within: column of the set within whose groups people are shuffled for the null; None: sex or gender where every
+            person has one.
         seed: of every random choice: subsamples, draws of rows, shuffles.
         min_identities: fewest people in both modalities for the set to be used at all.
         identities, samples_per_identity: use only this many people, or samples of each person and modality.
@@ -178,6 +118,9 @@ def rank(
     """
     progress = progress or Silent()
     cards = _cards(regression)
+    for card in cards:
+        if isinstance(card, CalibratedCard):
+            tail(card, coverage, MIN_IDENTITIES)
     if min_identities < 1 or seed < 0:
         raise UsageError(f"min_identities is {min_identities} and seed {seed}; at least 1 and 0 are needed.")
     calibration = open_calibration(
@@ -199,10 +142,12 @@ def rank(
         by = f" [{one.encoder}]" if one.encoder else ""
         progress.note(f"skipped {one.modality} {one.sample}{by}: {one.reason}")
     people = _common_people(embedded.embeddings, min_identities, progress)
+    shuffling = _shuffling(calibration, embedded.embeddings, people, within)
     options = {
         "seed": seed, "identities": identities, "samples_per_identity": samples_per_identity,
         "regression": regression if regression in {c.name for c in cards} else cards[0].name,
-        "n_permutations": _n_permutations(len(people)), "coverage": COVERAGE,
+        "n_permutations": _n_permutations(len(people)), "n_shuffles": N_SHUFFLES, "coverage": coverage,
+        "within": shuffling.within,
     }  # fmt: skip
     signature = sign(
         data={"layout": calibration.layout, "sha256": embedded.data_sha256},
@@ -212,22 +157,25 @@ def rank(
         options=options,
     )
     report = _measure(
-        calibration, embedded, people, cards, signature, seed, _geometry_device(runtime or Runtime()), progress
-    )
+        calibration, embedded, people, cards, shuffling, signature, coverage, seed,
+        _geometry_device(runtime or Runtime()), progress,
+    )  # fmt: skip
     return replace(report, strict_health=strict_health)
 
 
-def _cards(regression: str) -> tuple[Card, ...]:
-    """The card that orders, then the study's own for its column."""
-    chosen = load_card(regression)
-    if chosen.name in shipped_cards() and chosen.sha256 != load_card(chosen.name).sha256:
+def _cards(regression: str) -> tuple[AnyCard, ...]:
+    """The card that orders, then its companions."""
+    chosen = load_any(regression)
+    if chosen.name in known_cards() and chosen.sha256 != load_any(chosen.name).sha256:
         raise UsageError(
             f"The card {regression} is named {chosen.name!r}, as one that encsel ships. "
             "Fit it again with another --name."
         )
-    cards = (chosen,) if chosen.name == STUDY_REGRESSION else (chosen, load_card(STUDY_REGRESSION))
+    cards = (chosen, *(load_any(name) for name in COMPANIONS if name != chosen.name))
     versions = {name: metric.version for name, metric in metrics().items()}
     for card in cards:
+        if isinstance(card, CalibratedCard):
+            continue
         check_metric_versions(card, versions)
         unknown = [f.name for f in card.features if f.name not in RANK_FEATURES]
         if unknown:
@@ -241,6 +189,59 @@ def _cards(regression: str) -> tuple[Card, ...]:
                 "something else at each. Fit one on pairs of one size."
             )
     return cards
+
+
+def known_cards() -> tuple[str, ...]:
+    """Names of all shipped cards."""
+    return tuple(sorted({*shipped_cards(), *shipped_calibrated()}))
+
+
+def load_any(name_or_path: str) -> AnyCard:
+    """A card of either kind by its shipped name or its path.
+
+    Raises:
+        UsageError: no such card (names the nearest), or a damaged one.
+    """
+    text = str(name_or_path)
+    if text in shipped_calibrated() or family_of(Path(text)) == "encsel.calibrated":
+        return load_calibrated(text)
+    if text not in shipped_cards() and Path(text).suffix != ".json" and not Path(text).is_file():
+        hint = nearest(text, known_cards())
+        raise UsageError(f"No regression card is named {text!r}. {hint} A path to a .json card works, too.")
+    return load_card(text)
+
+
+def _shuffling(
+    calibration: Calibration, embeddings: Sequence[Embeddings], people: Sequence[str], within: str | None
+) -> Shuffling:
+    """Groups within which people are shuffled: the column asked for, else sex or gender where everybody has one."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for sample in calibration.samples:
+        for column, value in sample.attributes.items():
+            found.setdefault(column, {}).setdefault(sample.identity, set()).add(value.strip())
+    for one in embeddings:
+        for column, values in one.attributes.items():
+            for person, value in zip(one.labels.tolist(), values.tolist(), strict=True):
+                found.setdefault(column, {}).setdefault(person, set()).add(value.strip())
+
+    def fault(column: str) -> str | None:
+        by_person = found.get(column, {})
+        lacking = [p for p in people if not any(by_person.get(p, ()))]
+        if lacking:
+            return f"{len(lacking)} of {len(people)} people have none"
+        several = [p for p in people if len(by_person[p]) > 1]
+        return f"{len(several)} people have more than one" if several else None
+
+    if within is not None:
+        if within not in found:
+            raise UsageError(f"No column {within!r} to shuffle within. {nearest(within, found)}")
+        if reason := fault(within):
+            raise BadCalibration(f"People cannot be shuffled within {within!r}: {reason}. Give each person one value.")
+    chosen = within or next((c for c in GROUP_COLUMNS if c in found and fault(c) is None), None)
+    if chosen is None:
+        return Shuffling()
+    of_person = [next(iter(found[chosen][p])) for p in people]
+    return Shuffling(chosen, np.unique(of_person, return_inverse=True)[1].astype(np.intp))
 
 
 def embeddings_of(
@@ -381,16 +382,25 @@ def _measure(
     calibration: Calibration,
     embedded: Embedded,
     people: tuple[str, ...],
-    cards: tuple[Card, ...],
+    cards: tuple[AnyCard, ...],
+    shuffling: Shuffling,
     signature: Mapping[str, Any],
+    coverage: float,
     seed: int,
     device: str,
     progress: Progress,
 ) -> RankReport:
     n = len(people)
-    rows_wanted = {card.name: _rows_of(card) for card in cards}
+    first = cards[0]
+    of_geometry = [card for card in cards if isinstance(card, Card)]
+    calibrated = [card for card in cards if isinstance(card, CalibratedCard)]
+    if isinstance(first, Card):
+        # The card whose predictions shuffles are judged by; it does not order here.
+        calibrated = sorted(calibrated, key=lambda card: card.name != DEFAULT_REGRESSION)
+    rows_wanted = {card.name: _rows_of(card) for card in of_geometry}
     # What is shown is what enters the ordering card; where that has no ID mismatch, the study's.
-    shown_rows = rows_wanted[cards[0].name if _needs_mismatch(cards[0]) else cards[-1].name]
+    with_mismatch = [card for card in of_geometry if _needs_mismatch(card)]
+    shown_rows = rows_wanted[(first if first in with_mismatch else with_mismatch[-1]).name]
     with progress.task("geometry", len(embedded.embeddings) + 1) as task:
         measured: dict[tuple[str, str], EncoderGeometry] = {}
         for e in embedded.embeddings:
@@ -399,36 +409,56 @@ def _measure(
             )
             task.advance()
         faces, voices = ([g for (m, _), g in measured.items() if m == modality] for modality in MODALITIES)
-        matched_to = _people_of(cards[0])
+        matched_to = _people_of(first) if isinstance(first, Card) else REFERENCE_SIZE
         forms = [[cka(f.gram, v.gram, matched_to=matched_to) for v in voices] for f in faces]
         observed = np.array([[form.matched for form in row] for row in forms])
         nulls = permutation_null(
             faces, voices, observed, matched_to=matched_to, n_permutations=_n_permutations(n), seed=seed, device=device
         )
         task.advance()
+    predictions = _calibrated_predictions(faces, voices, calibrated, n, shuffling, coverage, seed, progress)
     sizes = {shown_rows, *rows_wanted.values()}
     mismatches = {rows: _mismatch(faces, voices, rows, shown_rows, seed) for rows in sizes}
     unranked = []
     for i, f in enumerate(faces):
         for j, v in enumerate(voices):
-            predictions = {}
+            prediction = None if predictions is None else predictions[i][j]
+            said = {}
             for card in cards:
+                if isinstance(card, CalibratedCard):
+                    said[card.name] = _calibrated(card, prediction, n)
+                    continue
                 values = {"cka": cka(f.gram, v.gram, matched_to=_people_of(card)).matched}
-                mismatch = mismatches[rows_wanted[card.name]][i][j]
-                predictions[card.name] = _predict(card, values, mismatch, n, (f, v))
-            mismatch = mismatches[shown_rows][i][j]
-            unranked.append(_pair(f, v, cards[0], predictions, forms[i][j], nulls[i][j], mismatch, n))
+                said[card.name] = _predict(card, values, mismatches[rows_wanted[card.name]][i][j], n, (f, v), coverage)
+            unranked.append(
+                _pair(
+                    f,
+                    v,
+                    first,
+                    said,
+                    forms[i][j],
+                    _cka_interval(f, v, forms[i][j], matched_to, coverage),
+                    nulls[i][j],
+                    prediction,
+                    mismatches[shown_rows][i][j],
+                    n,
+                )
+            )
     encoders = [_encoder(g, embedded.skipped, seed, calibration.layout) for g in (*faces, *voices)]
     of_encoder = {(e.modality, e.name): e for e in encoders}
     unranked = [_with_encoder_flags(p, of_encoder["face", p.face], of_encoder["voice", p.voice]) for p in unranked]
-    pairs, ordered_by, notes = _ordered(unranked, cards[0].name)
+    pairs, ordered_by, notes = _ordered(unranked, first.name)
+    if isinstance(first, CalibratedCard) and ordered_by == first.name:
+        pairs = _with_order(pairs, first, seed)
     notes = (*calibration.notes, *notes, *(f"{e.name}: {e.reason}" for e in encoders if e.reason))
     return RankReport(
         signature=signature,
         ordered_by=ordered_by,
-        coverage=COVERAGE,
+        coverage=coverage,
         matched_to=matched_to,
-        n_train_identities=n_train if isinstance(n_train := cards[0].target["n_train_identities"], int) else None,
+        n_train_identities=n_train if isinstance(n_train := first.target["n_train_identities"], int) else None,
+        scorer=_scorer_of(first),
+        calibrated=calibrated[0],
         layout=calibration.layout,
         n_identities=n,
         n_face_samples=max(e.n_samples for e in encoders if e.modality == "face"),
@@ -439,6 +469,70 @@ def _measure(
         skipped=embedded.skipped,
         failures=embedded.failures,
         notes=notes,
+    )
+
+
+def _calibrated_predictions(
+    faces: Sequence[EncoderGeometry],
+    voices: Sequence[EncoderGeometry],
+    cards: Sequence[CalibratedCard],
+    n: int,
+    shuffling: Shuffling,
+    coverage: float,
+    seed: int,
+    progress: Progress,
+) -> list[list[PairPrediction]] | None:
+    """None where people are too few for cross-validation."""
+    if n < MIN_PEOPLE:
+        return None
+    sides = [[centroids(g.embeddings) for g in side] for side in (faces, voices)]
+    samples = tuple([g.median_rows_per_identity for g in side] for side in (faces, voices))
+    return predict_pairs(
+        sides[0], sides[1], (samples[0], samples[1]), cards,
+        seed=seed, coverage=coverage, shuffling=shuffling, progress=progress,
+    )  # fmt: skip
+
+
+def _scorer_of(card: AnyCard) -> str:
+    return card.scorer if isinstance(card, CalibratedCard) else str(card.target["scorer"])
+
+
+def _calibrated(card: CalibratedCard, prediction: PairPrediction | None, n: int) -> CardPrediction:
+    if prediction is None:
+        return CardPrediction(None, None, (), f"{n} people; cross-validation needs {MIN_PEOPLE}", card.scorer)
+    found = prediction.estimates[card.name]
+    flags = [EXTRAPOLATES] if found.outside or n < card.people[0] or n > 2 * card.people[1] else []
+    if prediction.samples < card.samples[0]:
+        flags.append(ROWS_UNLIKE)
+    root_cka = prediction.evidence.values["root_cka"]
+    expected, sd = expected_from_cka(card, root_cka, n, prediction.samples)
+    if abs(found.distance - expected) > STRONGLY * sd:
+        flags.append(DISAGREE)
+    return CardPrediction(found.eer, found.interval, tuple(flags), None, card.scorer)
+
+
+def _cka_interval(
+    face: EncoderGeometry, voice: EncoderGeometry, form: Cka, matched_to: int, coverage: float
+) -> tuple[float, float] | None:
+    from scipy.special import ndtri
+
+    try:
+        error = matched_standard_error(face.gram, voice.gram, matched_to=matched_to)
+    except BadCalibration:
+        return None
+    half = float(ndtri((1 + coverage) / 2)) * error
+    return form.matched - half, form.matched + half
+
+
+def _with_order(pairs: tuple[PairResult, ...], card: CalibratedCard, seed: int) -> tuple[PairResult, ...]:
+    """The ordered pairs with the chance of each to be the best, and with ties."""
+    estimates = [p.prediction.estimates[card.name] for p in pairs if p.prediction is not None]
+    distance, sd = np.array([e.distance for e in estimates]), np.array([e.sd for e in estimates])
+    faces, voices = [p.face for p in pairs], [p.voice for p in pairs]
+    best = chance_of_best(card, distance, sd, faces, voices, seed=seed)
+    groups = rank_groups(chance_of_order(card, distance, sd, faces, voices))
+    return tuple(
+        replace(p, rank_group=group, p_best=float(chance)) for p, group, chance in zip(pairs, groups, best, strict=True)
     )
 
 
@@ -475,12 +569,18 @@ def _mismatch(
 
 
 def _predict(
-    card: Card, values: dict[str, float], mismatch: float | None, n: int, pair: tuple[EncoderGeometry, EncoderGeometry]
+    card: Card,
+    values: dict[str, float],
+    mismatch: float | None,
+    n: int,
+    pair: tuple[EncoderGeometry, EncoderGeometry],
+    coverage: float,
 ) -> CardPrediction:
     needs_mismatch = _needs_mismatch(card)
+    scorer = _scorer_of(card)
     if needs_mismatch and mismatch is None:
-        return CardPrediction(None, None, (), "intrinsic dimension could not be measured")
-    prediction = card.apply(values if mismatch is None else {**values, "id_mismatch": mismatch}, COVERAGE)
+        return CardPrediction(None, None, (), "intrinsic dimension could not be measured", scorer)
+    prediction = card.apply(values if mismatch is None else {**values, "id_mismatch": mismatch}, coverage)
     flags = [EXTRAPOLATES] if prediction.outside else []
     if needs_mismatch and n != _people_of(card):
         # CKA is carried over to the card's number of people; no such correction exists for ID mismatch.
@@ -491,38 +591,49 @@ def _predict(
     elif rows is not None and any(not 0.5 <= g.median_rows_per_identity / rows <= 2 for g in pair):
         flags.append(ROWS_UNLIKE)
     reason = prediction.reason or "; ".join(prediction.outside) or None
-    return CardPrediction(prediction.eer, None if prediction.outside else prediction.interval, tuple(flags), reason)
+    return CardPrediction(
+        prediction.eer, None if prediction.outside else prediction.interval, tuple(flags), reason, scorer
+    )
 
 
 def _pair(
     face: EncoderGeometry,
     voice: EncoderGeometry,
-    card: Card,
+    card: AnyCard,
     predictions: Mapping[str, CardPrediction],
     form: Cka,
-    null: Null,
+    cka_interval: tuple[float, float] | None,
+    cka_null: Null,
+    prediction: PairPrediction | None,
     mismatch: float | None,
     n: int,
 ) -> PairResult:
     said = predictions[card.name]
     reason = said.reason
-    flags = [flag for flag in said.flags if flag != EXTRAPOLATES]
+    flags = [flag for flag in said.flags if flag != EXTRAPOLATES or isinstance(card, CalibratedCard)]
     if n < MIN_IDENTITIES:
-        flags.insert(0, FEW_PEOPLE)
+        flags = [FEW_PEOPLE, *(flag for flag in flags if flag != EXTRAPOLATES)]
         reason = f"{n} people; a predicted EER needs at least {MIN_IDENTITIES}"
-    if null.p_familywise > ALPHA:
+    if DISAGREE in predictions[DEFAULT_REGRESSION].flags and DISAGREE not in flags:
+        flags.append(DISAGREE)
+    p = cka_null.p_familywise if prediction is None else prediction.null.p_familywise
+    if p > ALPHA:
         flags.append(AT_CHANCE)
     usable = reason is None
     return PairResult(
         rank=0,
+        rank_group=None,
         face=face.embeddings.name,
         voice=voice.embeddings.name,
         predicted_eer=said.eer if usable else None,
         interval=said.interval if usable else None,
+        p_best=None,
         reason=reason,
         predictions=predictions,
         cka=form,
-        null=null,
+        cka_interval=cka_interval,
+        cka_null=cka_null,
+        prediction=prediction,
         id_mismatch=mismatch,
         joint_space=_joint_space(face, voice),
         flags=tuple(flags),
@@ -538,12 +649,27 @@ def _ordered(pairs: Sequence[PairResult], card: str) -> tuple[tuple[PairResult, 
             f"{n_without} of {len(pairs)} pairs have no predicted EER (see the reason of each), so all are ordered by "
             "matched CKA, highest first."
         ]
+        notes += _two_orders(pairs)
         ordered = sorted(pairs, key=lambda p: (-p.cka.matched, p.face, p.voice))
     else:
         ordered_by, notes = card, []
         ordered = sorted(pairs, key=lambda p: (p.predicted_eer, -p.cka.matched, p.face, p.voice))
     ranked = (replace(p, rank=i) for i, p in enumerate(ordered, start=1))
     return tuple(ranked), ordered_by, tuple(notes)
+
+
+def _two_orders(pairs: Sequence[PairResult]) -> list[str]:
+    """Which pair CKA and which cross-validation puts first, where the two differ."""
+    measured = [(p.prediction.measured["reference"].eer, p) for p in pairs if p.prediction is not None]
+    if len(measured) < 2:
+        return []
+    by_cka, by_eer = max(pairs, key=lambda p: p.cka.matched), min(measured, key=lambda x: x[0])[1]
+    if by_cka is by_eer:
+        return []
+    return [
+        f"By matched CKA {by_cka.face} x {by_cka.voice} comes first, by cross-validated EER {by_eer.face} x "
+        f"{by_eer.voice}: the two disagree."
+    ]
 
 
 def _joint_space(face: EncoderGeometry, voice: EncoderGeometry) -> JointSpace | None:

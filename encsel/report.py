@@ -6,12 +6,16 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from encsel.ranking import (
+from encsel.explanation import Explanation
+from encsel.prediction import Measured, PairPrediction
+from encsel.results import (
     AT_CHANCE,
     BY_CKA,
+    DISAGREE,
     EXTRAPOLATES,
     FEW_PEOPLE,
     MIN_IDENTITIES,
@@ -30,12 +34,13 @@ from encsel.ranking import (
 
 FORMATS = ("table", "json", "csv", "markdown")
 MISSING = "-"
-DISPENSABLE = ("CKA biased", "CKA debiased", "shuffled 95 %", "ID mismatch")
+DISPENSABLE = ("CKA biased", "CKA debiased", "ID mismatch", "CKA matched")
 """Columns that a narrow screen does without, in this order."""
 
 MEANINGS = {
     FEW_PEOPLE: f" (under {MIN_IDENTITIES}): a coarse order only, no claim that any pair is better than chance",
     AT_CHANCE: ": with people shuffled, some pair of the table stands out as much in more than 1 of 20 cases",
+    DISAGREE: ": fewer than 1 in 100 simulated pairs are so far apart; look at it with --explain",
     EXTRAPOLATES: ": outside the range the regression was fitted on",
     PEOPLE_UNLIKE: ": ID mismatch changes with the number of people and cannot be carried over",
     ROWS_UNLIKE: ": CKA and ID mismatch change with it",
@@ -46,21 +51,34 @@ MEANINGS = {
 """What follows a flag in the legend."""
 
 
-def render(report: RankReport, form: str, *, colour: bool = False, width: int | None = None) -> str:
-    """The report as text in one of FORMATS, ending in a newline."""
-    if form == "table":
-        return as_table(report, colour=colour, width=width)
-    writers: Mapping[str, Callable[[RankReport], str]] = {"json": as_json, "csv": as_csv, "markdown": as_markdown}
-    return writers[form](report)
+def render(
+    report: RankReport,
+    form: str,
+    *,
+    explanation: Explanation | None = None,
+    colour: bool = False,
+    width: int | None = None,
+) -> str:
+    """The report as text in one of FORMATS, ending in a newline; CSV has no place for an explanation."""
+    if form == "json":
+        return as_json(report, explanation)
+    if form == "csv":
+        return as_csv(report)
+    table = as_table(report, colour=colour, width=width) if form == "table" else as_markdown(report)
+    if explanation is None:
+        return table
+    text = as_explanation(explanation)
+    return f"{table}\n{text}" if form == "table" else f"{table}\n```text\n{text}```\n"
 
 
-def to_dict(report: RankReport) -> dict[str, Any]:
+def to_dict(report: RankReport, explanation: Explanation | None = None) -> dict[str, Any]:
     """The `encsel.rank/1` document: plain values, full precision, None where a value is missing."""
     return {
         "schema": SCHEMA,
         "signature": dict(report.signature),
         "signature_text": report.signature_text,
         "ordered_by": report.ordered_by,
+        "scorer": report.scorer,
         "layout": report.layout,
         "calibration": {
             "n_identities": report.n_identities,
@@ -78,6 +96,7 @@ def to_dict(report: RankReport) -> dict[str, Any]:
         "failures": [{"modality": f.modality, "encoder": f.encoder, "reason": f.reason} for f in report.failures],
         "notes": list(report.notes),
         "verdict": {"status": "none", "gates": []},
+        **({} if explanation is None else {"explanation": asdict(explanation)}),
     }  # fmt: skip
 
 
@@ -104,35 +123,37 @@ def _encoder_dict(encoder: EncoderResult) -> dict[str, Any]:
 def _pair_dict(report: RankReport, pair: PairResult) -> dict[str, Any]:
     return {
         "rank": pair.rank,
-        "rank_group": None,
+        "rank_group": pair.rank_group,
         "face": pair.face,
         "voice": pair.voice,
         "predicted_eer": pair.predicted_eer,
         "interval": None if pair.interval is None else list(pair.interval),
         "coverage": report.coverage,
-        "p_best": None,
+        "p_best": pair.p_best,
         "reason": pair.reason,
         "predictions": {
             name: {
                 "eer": said.eer,
+                "scorer": said.scorer,
                 "interval": None if said.interval is None else list(said.interval),
                 "flags": list(said.flags),
                 "reason": said.reason,
             }
             for name, said in pair.predictions.items()
         },
-        "cross_validated": None,
-        "null": None,
+        "cross_validated": None if pair.prediction is None else _measured_dict(report, pair.prediction),
+        "null": None if pair.prediction is None else asdict(pair.prediction.null),
         "cka": {
             "biased": pair.cka.biased,
             "debiased": pair.cka.debiased,
             "matched": pair.cka.matched,
+            "matched_interval": None if pair.cka_interval is None else list(pair.cka_interval),
             "matched_to": report.matched_to,
-            "null_p": pair.null.p,
-            "null_p_familywise": pair.null.p_familywise,
-            "null_mean": pair.null.mean,
-            "null_quantile_95": pair.null.quantile_95,
-            "null_permutations": pair.null.n_permutations,
+            "null_p": pair.cka_null.p,
+            "null_p_familywise": pair.cka_null.p_familywise,
+            "null_mean": pair.cka_null.mean,
+            "null_quantile_95": pair.cka_null.quantile_95,
+            "null_permutations": pair.cka_null.n_permutations,
         },
         "id_mismatch": pair.id_mismatch,
         "joint_space": None
@@ -142,8 +163,24 @@ def _pair_dict(report: RankReport, pair: PairResult) -> dict[str, Any]:
     }
 
 
-def as_json(report: RankReport) -> str:
-    return json.dumps(to_dict(report), indent=2, allow_nan=False) + "\n"
+def _measured_dict(report: RankReport, prediction: PairPrediction) -> dict[str, Any]:
+    """The scorer that the prediction is about first, then the others."""
+    own = _measured(report, prediction)
+    others = [m for m in prediction.measured.values() if m is not own]
+    return {**_one_measured(own), "n_repeats": prediction.evidence.cross_validated.n_repeats,
+            "others": [_one_measured(m) for m in others]}  # fmt: skip
+
+
+def _measured(report: RankReport, prediction: PairPrediction) -> Measured:
+    return prediction.measured.get(report.scorer) or next(iter(prediction.measured.values()))
+
+
+def _one_measured(measured: Measured) -> dict[str, Any]:
+    return {**asdict(measured), "interval": list(measured.interval)}
+
+
+def as_json(report: RankReport, explanation: Explanation | None = None) -> str:
+    return json.dumps(to_dict(report, explanation), indent=2, allow_nan=False) + "\n"
 
 
 def as_csv(report: RankReport) -> str:
@@ -151,19 +188,22 @@ def as_csv(report: RankReport) -> str:
     out = io.StringIO()
     cards = list(report.regressions)
     header = [
-        "rank", "face", "voice", "predicted_eer", "interval_low", "interval_high", "reason",
-        *(f"{card} eer" for card in cards), "cka_biased", "cka_debiased", "cka_matched", "cka_null_quantile_95",
-        "cka_null_p", "id_mismatch", "flags", "n_identities", "ordered_by", "signature",
+        "rank", "rank_group", "face", "voice", "predicted_eer", "interval_low", "interval_high", "p_best", "reason",
+        *(f"{card} eer" for card in cards), "scorer", "cross_validated_eer", "null_predicted_eer", "null_p",
+        "cka_biased", "cka_debiased", "cka_matched", "cka_null_quantile_95", "cka_null_p", "id_mismatch", "flags",
+        "n_identities", "ordered_by", "signature",
     ]  # fmt: skip
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
     for pair in report.pairs:
         low, high = pair.interval or (None, None)
         cells = [
-            pair.rank, pair.face, pair.voice, pair.predicted_eer, low, high, pair.reason,
-            *(pair.predictions[card].eer for card in cards), pair.cka.biased, pair.cka.debiased, pair.cka.matched,
-            pair.null.quantile_95, pair.null.p, pair.id_mismatch, "; ".join(pair.flags), report.n_identities,
-            report.ordered_by, report.signature["id"],
+            pair.rank, pair.rank_group, pair.face, pair.voice, pair.predicted_eer, low, high, pair.p_best, pair.reason,
+            *(pair.predictions[card].eer for card in cards), report.scorer,
+            *((None, None, None) if pair.prediction is None else (
+                _measured(report, pair.prediction).eer, pair.prediction.null.predicted_eer, pair.prediction.null.p)),
+            pair.cka.biased, pair.cka.debiased, pair.cka.matched, pair.cka_null.quantile_95, pair.cka_null.p,
+            pair.id_mismatch, "; ".join(pair.flags), report.n_identities, report.ordered_by, report.signature["id"],
         ]  # fmt: skip
         writer.writerow([_inert(cell) for cell in cells])
     return out.getvalue()
@@ -238,19 +278,24 @@ def _order_words(report: RankReport) -> str:
 
 
 def _columns(report: RankReport) -> list[str]:
-    columns = ["#", "Face", "Voice", "Predicted EER", f"Interval {report.coverage * 100:.0f} %"]
-    if list(report.regressions) != [STUDY_REGRESSION]:
+    columns = ["#", "Face", "Voice", "Predicted EER", f"Interval {report.coverage * 100:g} %", "P best", "CV EER"]
+    if next(iter(report.regressions)) != STUDY_REGRESSION:
         columns.append("Study's EER")
-    return [*columns, "CKA matched", "shuffled 95 %", "p", "CKA debiased", "CKA biased", "ID mismatch", "Flags"]
+    return [*columns, "p", "CKA matched", "CKA debiased", "CKA biased", "ID mismatch", "Flags"]
 
 
 def _cells(report: RankReport, pair: PairResult) -> list[str]:
     first = next(iter(report.regressions))
     said = pair.predictions[first]
     predicted = _eer(said) if pair.predicted_eer is not None else _Grey(_eer(said)) if said.eer is not None else MISSING
+    tied = sum(p.rank_group == pair.rank_group for p in report.pairs) > 1
+    place = str(pair.rank) if pair.rank_group is None else f"{pair.rank_group}{'=' if tied else ''}"
+    found = pair.prediction
     cells = [
-        str(pair.rank), pair.face, pair.voice, predicted,
+        place, pair.face, pair.voice, predicted,
         f"{pair.interval[0]:.2f} to {pair.interval[1]:.2f}" if pair.interval else MISSING,
+        MISSING if pair.p_best is None else f"{pair.p_best:.2f}",
+        MISSING if found is None else f"{_measured(report, found).eer:.3f}",
     ]  # fmt: skip
     if first != STUDY_REGRESSION:
         study = pair.predictions[STUDY_REGRESSION]
@@ -258,7 +303,7 @@ def _cells(report: RankReport, pair: PairResult) -> list[str]:
     marks = _marks(report)
     notes = "".join(marks[text] for text in _remarks(report, pair))
     return [
-        *cells, f"{pair.cka.matched:.3f}", f"{pair.null.quantile_95:.3f}", f"{pair.null.p:.3f}",
+        *cells, f"{pair.cka_null.p if found is None else found.null.p:.3f}", f"{pair.cka.matched:.3f}",
         f"{pair.cka.debiased:.3f}", f"{pair.cka.biased:.3f}",
         MISSING if pair.id_mismatch is None else f"{pair.id_mismatch:.1f}", notes,
     ]  # fmt: skip
@@ -272,7 +317,8 @@ def _remarks(report: RankReport, pair: PairResult) -> list[str]:
     """Every flag of a pair and, when it has no prediction, that it has a reason."""
     first = next(iter(report.regressions))
     study = [f"study's EER: {flag}" for flag in pair.predictions[STUDY_REGRESSION].flags if flag not in pair.flags]
-    own = [EXTRAPOLATES] if EXTRAPOLATES in pair.predictions[first].flags else []
+    extrapolates = EXTRAPOLATES in pair.predictions[first].flags and EXTRAPOLATES not in pair.flags
+    own = [EXTRAPOLATES] if extrapolates and FEW_PEOPLE not in pair.flags else []
     return [*pair.flags, *own, *(study if first != STUDY_REGRESSION else [])]
 
 
@@ -282,14 +328,15 @@ def _marks(report: RankReport) -> dict[str, str]:
 
 
 def _footnotes(report: RankReport) -> list[str]:
-    people = f"{report.matched_to} people"
     n_train = report.n_train_identities
     trained = "an unstated number of people" if n_train is None else f"{n_train} people"
     lines = [
-        f"Predicted EER: cross-modal error rate after training on {trained}, chance is 0.5; the interval is "
-        "provisional, from encoders the regression did not see. In brackets: not to be relied on, see the flags.",
-        f"CKA matched: what biased CKA would be at {people}; 'shuffled 95 %' and p: the same with faces and voices of "
-        "different people put together.",
+        f"Predicted EER: cross-modal error rate of the scorer '{report.scorer}' after training on {trained}, chance is "
+        "0.5. In brackets: not to be relied on, see the flags.",
+        *_tie_lines(report),
+        *_null_lines(report),
+        f"CV EER: measured here by cross-validation with the same scorer, on {report.n_identities} people only. "
+        f"CKA matched: what biased CKA would be at {report.matched_to} people.",
     ]  # fmt: skip
     lines += [f"{mark}: {text}{MEANINGS.get(text, '')}" for text, mark in _marks(report).items()]
     reasons = Counter(pair.reason for pair in report.pairs if pair.reason)
@@ -312,6 +359,78 @@ def _footnotes(report: RankReport) -> list[str]:
     if report.skipped:
         lines.append(f"{len(report.skipped)} samples were skipped; they are named on stderr.")
     return [*lines, *report.notes]
+
+
+def as_explanation(e: Explanation) -> str:
+    """The explanation as text for a person, ending in a newline."""
+    low, high = e.interval
+    measured = [
+        f"  scorer '{m.scorer}': EER {m.eer:.3f}, AUC {m.auc:.3f}; in 9 of 10 sets of as many other people the EER "
+        f"would lie in {m.interval[0]:.2f} to {m.interval[1]:.2f}"
+        for m in e.measured
+    ]
+    cka_interval = "" if e.cka_interval is None else f" ({e.cka_interval[0]:.3f} to {e.cka_interval[1]:.3f})"
+    side = "better" if e.disagreement > 0 else "worse"
+    lines = [
+        f"Why {e.face} x {e.voice}: {e.predicted_eer:.3f} ({low:.2f} to {high:.2f}), card {e.card}, "
+        f"scorer '{e.scorer}'",
+        f"  {e.n_identities} people, {e.samples_per_identity:.0f} samples each; d' {e.distance:.2f}, sd {e.sd:.2f} "
+        "(EER = Phi(-d'/2))",
+        "",
+        "Measured on people held out",
+        *measured,
+        "  canonical correlations " + " ".join(f"{r:.2f}" for r in e.canonical_correlations),
+        f"CKA: biased {e.cka.biased:.3f}, debiased {e.cka.debiased:.3f}, matched {e.cka.matched:.3f}{cka_interval}",
+        f"  CKA alone would lead one to expect {e.expected_from_cka:.3f}; the prediction is {side} than that by "
+        f"{abs(e.disagreement):.1f} sd of simulated pairs",
+        f"Shuffled people: {e.null.predicted_eer:.3f} (sd {e.null.sd:.3f}), p {e.null.p:.3f}",
+        "",
+        f"Where the prediction comes from: a pair with the median of everything has d' {e.base:.2f}",
+        *(
+            f"  {part.name:<16} {part.value:6.3f}  more than {part.percentile * 100:3.0f} % of simulated pairs  "
+            f"adds {part.adds:+.2f}   {part.meaning}"
+            for part in e.parts
+        ),
+    ]
+    if e.learning_curve:
+        curve = ", ".join(f"{p.eer:.3f} after {p.n_train_identities}" for p in e.learning_curve)
+        lines += [f"Learning curve if d' grew as CKA alone sets its slope: EER {curve} people"]
+    lines += ["Other cards"]
+    lines += [
+        f"  {name:<28} {MISSING if said.eer is None else f'{said.eer:.3f}'}"
+        + (f" ({said.interval[0]:.2f} to {said.interval[1]:.2f})" if said.interval else "")
+        + f"  scorer '{said.scorer}'"
+        + (f"; {', '.join(said.flags)}" if said.flags else "")
+        for name, said in e.predictions.items()
+        if name != e.card
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tie_lines(report: RankReport) -> list[str]:
+    groups = Counter(p.rank_group for p in report.pairs if p.rank_group is not None)
+    if not groups:
+        return ["Ties and the chance of being best (P best) are told only where a calibrated card orders all pairs."]
+    tied = [f"{count} pairs share place {group}" for group, count in groups.items() if count > 1]
+    if not tied:
+        return ["P best: chance of being the best pair. Every order shown is right with a chance of 0.9 or more."]
+    return [
+        f"P best: chance of being the best pair. TIE (=): {', '.join(tied)}; the order among them is right with a "
+        "chance of less than 0.9."
+    ]
+
+
+def _null_lines(report: RankReport) -> list[str]:
+    nulls = [p.prediction.null for p in report.pairs if p.prediction is not None]
+    if not nulls:
+        return ["p: share of shuffles of people with a CKA as high."]
+    low, high = (f"{f(n.predicted_eer for n in nulls):.2f}" for f in (min, max))
+    within = f" within {nulls[0].within}" if nulls[0].within else ""
+    return [
+        f"Null: with faces and voices of different people put together{within}, the prediction is "
+        f"{low if low == high else f'{low} to {high}'} (sd {max(n.sd for n in nulls):.2f}); p: share of "
+        f"{nulls[0].n_permutations} such shuffles that come out as good."
+    ]
 
 
 def _health_words(encoder: EncoderResult) -> str:

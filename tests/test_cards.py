@@ -16,8 +16,9 @@ import pytest
 from click.testing import CliRunner
 
 from encsel import card as cards
-from encsel import pairs, regression
-from encsel.card import Card, Prediction, cards_folder, load_card, save_card, shipped_cards
+from encsel import cardfile, pairs, regression
+from encsel.card import Card, Prediction, load_card, save_card, shipped_cards
+from encsel.cardfile import cards_folder
 from encsel.cli.fit import fit as fit_command
 from encsel.errors import UsageError
 from encsel.registry import metrics
@@ -268,7 +269,7 @@ def test_cards_of_another_kind_in_the_folder_are_not_listed(tmp_path: Path, monk
     (tmp_path / "mine.json").write_bytes((cards_folder() / "upadhyay2026.json").read_bytes())
     (tmp_path / "damaged.json").write_bytes(b"{")
     (tmp_path / "other.json").write_text('{"schema": "encsel.something/1"}', encoding="utf-8")
-    monkeypatch.setattr(cards, "cards_folder", lambda: tmp_path)
+    monkeypatch.setattr(cardfile, "cards_folder", lambda: tmp_path)
     assert shipped_cards() == ("damaged", "mine")
     with pytest.raises(UsageError, match="not valid JSON"):
         load_card("damaged")
@@ -279,7 +280,7 @@ def test_cards_folder_is_the_one_in_the_package_else_the_one_beside_it(
 ) -> None:
     package = tmp_path.resolve() / "encsel"
     package.mkdir()
-    monkeypatch.setattr(cards, "__file__", str(package / "card.py"))
+    monkeypatch.setattr(cardfile, "__file__", str(package / "cardfile.py"))
     with pytest.raises(UsageError, match="Reinstall encsel"):
         cards_folder()
     for folder in (package.parent / "pretrained_regression", package / "pretrained_regression"):

@@ -7,7 +7,7 @@ import pytest
 from toy import population
 
 from encsel.errors import BadCalibration
-from encsel.metrics.cka import cka, gram, null_of_matched
+from encsel.metrics.cka import cka, gram, matched_standard_error, null_of_matched
 
 
 def centroids(x: np.ndarray) -> np.ndarray:
@@ -75,10 +75,11 @@ def test_matched_cka_at_its_own_size_is_near_the_biased_value():
 
 def test_null_recomputes_what_shuffled_gram_matrices_give():
     x, y = (centroids(side) for side in population(40, seed=7))
-    null = null_of_matched([gram(x)], [gram(y)], n_permutations=5, seed=11)
     rng = np.random.default_rng(11)
+    orders = np.array([rng.permutation(40) for _ in range(5)])
+    null = null_of_matched([gram(x)], [gram(y)], permutations=orders)
     for i in range(5):
-        shuffled = cka(gram(x[rng.permutation(40)]), gram(y)).matched
+        shuffled = cka(gram(x[orders[i]]), gram(y)).matched
         assert null[i, 0, 0] == pytest.approx(shuffled, abs=1e-6)
 
 
@@ -87,7 +88,9 @@ def test_null_p_is_uniform_when_nothing_is_shared():
     for seed in range(200):
         x, y = (centroids(side) for side in population(30, shared=0.0, rows=2, seed=seed))
         observed = cka(gram(x), gram(y)).matched
-        null = null_of_matched([gram(x)], [gram(y)], n_permutations=99, seed=seed)
+        rng = np.random.default_rng(seed)
+        orders = np.array([rng.permutation(30) for _ in range(99)])
+        null = null_of_matched([gram(x)], [gram(y)], permutations=orders)
         ps.append((1 + (null >= observed).sum()) / 100)
     # 200 draws: 10 expected at or below 0.05, 99 % of the time between 3 and 18.
     assert 3 <= np.sum(np.array(ps) <= 0.05) <= 18
@@ -105,3 +108,31 @@ def test_one_person_who_differs_from_all_equal_others_shares_nothing_and_gives_n
     values = cka(gram(x), gram(np.random.default_rng(9).normal(size=(12, 4))))
     assert np.isfinite([values.biased, values.matched]).all()
     assert values.debiased == pytest.approx(0, abs=1e-6)
+
+
+def test_jackknife_error_is_that_of_leaving_each_person_out():
+    x, y = (centroids(side) for side in population(20))
+    values = [
+        cka(gram(np.delete(x, i, axis=0)), gram(np.delete(y, i, axis=0)), matched_to=300).matched for i in range(20)
+    ]
+    expected = np.sqrt(19 * np.mean((values - np.mean(values)) ** 2))
+    assert matched_standard_error(gram(x), gram(y), matched_to=300) == pytest.approx(expected, rel=1e-8)
+
+
+def test_jackknife_interval_of_90_percent_holds():
+    big = [centroids(side) for side in population(4000, seed=1)]
+    truth = cka(gram(big[0]), gram(big[1]), matched_to=1249).matched
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(200):
+        some = rng.choice(4000, 60, replace=False)
+        k, q = gram(big[0][some]), gram(big[1][some])
+        hits += abs(cka(k, q).matched - truth) <= 1.645 * matched_standard_error(k, q)
+    # The standard error of a coverage over 200 sets is .02.
+    assert 0.84 <= hits / 200 <= 1
+
+
+def test_jackknife_needs_five_people():
+    x, y = (centroids(side) for side in population(4))
+    with pytest.raises(BadCalibration, match="at least 5"):
+        matched_standard_error(gram(x), gram(y))

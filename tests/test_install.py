@@ -17,8 +17,11 @@ import encsel
 CHECKOUT = Path(__file__).resolve().parent.parent
 LOOK = """
 import json, encsel
-from encsel.card import cards_folder, load_card, shipped_cards
-print(json.dumps([encsel.__file__, str(cards_folder()), shipped_cards(), load_card("upadhyay2026").name]))
+from encsel.calibrated import shipped_calibrated
+from encsel.card import load_card, shipped_cards
+from encsel.cardfile import cards_folder
+names = [*shipped_cards(), *shipped_calibrated()]
+print(json.dumps([encsel.__file__, str(cards_folder()), names, load_card("upadhyay2026").name]))
 """
 
 pytestmark = pytest.mark.skipif(

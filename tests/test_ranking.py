@@ -13,6 +13,7 @@ from encsel.card import Card, load_card, save_card
 from encsel.errors import BadCalibration, UsageError
 from encsel.report import as_json
 
+LN = "upadhyay2026-ln"
 IN_RANGE = 1.0
 """Weight of the shared trait at which the toy encoders' matched CKA lies within the published cards' range."""
 
@@ -28,8 +29,13 @@ def in_range(in_range_set):
 
 
 @pytest.fixture(scope="module")
+def by_ln(in_range_set):
+    return encsel.rank(in_range_set, regression=LN)
+
+
+@pytest.fixture(scope="module")
 def beyond(tmp_path_factory):
-    return encsel.rank(write_population(tmp_path_factory.mktemp("beyond"), 60, shared=2.0))
+    return encsel.rank(write_population(tmp_path_factory.mktemp("beyond"), 60, shared=2.0), regression=LN)
 
 
 def edited_card(tmp_path, name: str, **changes) -> str:
@@ -41,7 +47,7 @@ def edited_card(tmp_path, name: str, **changes) -> str:
 def test_pairs_are_ordered_by_predicted_eer_when_every_pair_has_one(in_range):
     eers = [p.predicted_eer for p in in_range.pairs]
     assert len(eers) == 4
-    assert in_range.ordered_by == "upadhyay2026-ln"
+    assert in_range.ordered_by == "encsel-calibrated"
     assert eers == sorted(eers)
     assert [p.rank for p in in_range.pairs] == [1, 2, 3, 4]
 
@@ -50,9 +56,16 @@ def test_more_shared_structure_ranks_first(in_range):
     assert (in_range.pairs[0].face, in_range.pairs[0].voice) == ("face0", "voice0")
 
 
-def test_the_cka_that_enters_a_published_card_is_the_matched_one(in_range):
-    card = load_card("upadhyay2026-ln")
-    for pair in in_range.pairs:
+def test_a_published_card_orders_when_asked(by_ln):
+    assert by_ln.ordered_by == LN
+    eers = [p.predicted_eer for p in by_ln.pairs]
+    assert eers == sorted(eers)
+    assert all(p.rank_group is None and p.p_best is None for p in by_ln.pairs)
+
+
+def test_the_cka_that_enters_a_published_card_is_the_matched_one(by_ln):
+    card = load_card(LN)
+    for pair in by_ln.pairs:
         assert pair.predicted_eer == card.apply({"cka": pair.cka.matched}).eer
         assert pair.cka.biased > pair.cka.matched + 0.02
 
@@ -64,9 +77,11 @@ def test_interval_contains_the_prediction_and_stays_within_chance(in_range):
 
 
 def test_the_studys_prediction_always_stands_beside(in_range, in_range_set):
-    assert all("upadhyay2026" in p.predictions for p in in_range.pairs)
-    alone = encsel.rank(in_range_set, regression="upadhyay2026")
-    assert all(list(p.predictions) == ["upadhyay2026"] for p in alone.pairs)
+    names = {"encsel-calibrated", "encsel-calibrated-weighted", "upadhyay2026", "upadhyay2026-ln"}
+    assert all(set(p.predictions) == names for p in in_range.pairs)
+    first = encsel.rank(in_range_set, regression="upadhyay2026")
+    assert all(set(p.predictions) == names for p in first.pairs)
+    assert next(iter(first.regressions)) == "upadhyay2026"
 
 
 def test_outside_the_cards_range_there_is_no_prediction_but_a_flagged_extrapolation(beyond):
@@ -100,7 +115,7 @@ def test_id_mismatch_is_measured_at_the_cards_samples_per_person(tmp_path):
                 embeddings=np.stack([samples[i, order[i, :rows]] for i in range(40)]).reshape(40 * rows, -1),
                 labels=np.repeat(people(40), rows),
             )
-    few, many = (encsel.rank(tmp_path / name) for name in ("few", "many"))
+    few, many = (encsel.rank(tmp_path / name, regression=LN) for name in ("few", "many"))
     assert few.encoders[0].intrinsic_dimension == pytest.approx(many.encoders[0].intrinsic_dimension, rel=0.05)
     assert ranking.ROWS_UNLIKE in many.pairs[0].flags
     assert ranking.ROWS_UNLIKE not in few.pairs[0].flags
@@ -114,13 +129,15 @@ def test_another_number_of_people_than_the_cards_is_said_where_id_mismatch_enter
 def test_shuffled_people_are_flagged_as_chance(tmp_path):
     report = encsel.rank(write_population(tmp_path, 60, shared=0.0, faces=1, voices=1, seed=3))
     (pair,) = report.pairs
-    assert pair.null.p > 0.05
-    assert pair.null.p_familywise == pytest.approx(pair.null.p)
+    assert pair.cka_null.p > 0.05
+    assert pair.prediction.null.p > 0.05
+    assert pair.prediction.null.p_familywise == pytest.approx(pair.prediction.null.p)
     assert ranking.AT_CHANCE in pair.flags
 
 
 def test_shared_structure_is_not_flagged_as_chance(in_range):
-    assert in_range.pairs[0].null.p <= 0.01
+    assert in_range.pairs[0].cka_null.p <= 0.01
+    assert in_range.pairs[0].prediction.null.p <= 0.01
     assert ranking.AT_CHANCE not in in_range.pairs[0].flags
 
 

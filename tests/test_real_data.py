@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 
 import encsel
+from encsel import ranking
 from encsel.core import Embeddings
 from encsel.geometry import centroids
 from encsel.metrics.cka import cka, gram
 from encsel.metrics.mle import mle_median
 from encsel.metrics.two_nn import two_nn
 from encsel.neighbours import neighbour_distances
+from encsel.report import as_table
 
 SHARED = Path(__file__).parents[2] / "shared"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not beside this checkout")
@@ -37,11 +40,43 @@ def test_seventy_people_give_the_measured_ckas(seventy):
 
 
 def test_seventy_people_match_better_than_shuffled_ones(seventy):
-    assert all(p.null.p == 0.001 for p in seventy.pairs)
+    assert all(p.cka_null.p == 0.001 for p in seventy.pairs)
+    assert all(p.prediction.null.p == 0.005 for p in seventy.pairs)
 
 
-def test_seventy_people_are_beyond_the_published_range_and_get_no_eer(seventy):
-    assert all(p.predicted_eer is None and "above the card's training range" in p.reason for p in seventy.pairs)
+def test_seventy_people_are_beyond_the_published_range(seventy):
+    said = [p.predictions["upadhyay2026-ln"] for p in seventy.pairs]
+    assert all(s.interval is None and "above the card's training range" in s.reason for s in said)
+
+
+def test_seventy_people_are_predicted_near_27_percent_and_tie(seventy):
+    found = {p.voice: p for p in seventy.pairs}
+    # No truth exists at 999 people; these are what was predicted when the card was made.
+    assert found["ecapa"].predicted_eer == pytest.approx(0.27, abs=0.05)
+    assert [p.rank_group for p in seventy.pairs] == [1, 1]
+    assert sum(p.p_best for p in seventy.pairs) == pytest.approx(1)
+    assert "TIE (=): 2 pairs share place 1" in as_table(seventy)
+
+
+def test_seventy_people_shuffled_are_predicted_near_chance_and_the_null_line_says_so(seventy):
+    assert all(p.prediction.null.predicted_eer == pytest.approx(0.47, abs=0.02) for p in seventy.pairs)
+    assert re.search(r"Null: .* the prediction is 0\.4[5-9]", as_table(seventy))
+
+
+def test_a_set_whose_people_are_shuffled_is_predicted_near_chance_and_flagged(tmp_path):
+    data = SHARED / "data" / "mavceleb_v1_embeddings"
+    for path in data.rglob("*.npz"):
+        with np.load(path) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        if path.parent.name == "faces":
+            people, index = np.unique(arrays["labels"], return_inverse=True)
+            arrays["labels"] = np.random.default_rng(0).permutation(people)[index]
+        (tmp_path / path.parent.name).mkdir(exist_ok=True)
+        np.savez(tmp_path / path.parent.name / path.name, **arrays)
+    report = encsel.rank(tmp_path)
+    for pair in report.pairs:
+        assert pair.predicted_eer > 0.42
+        assert ranking.AT_CHANCE in pair.flags
 
 
 def test_ranking_seventy_people_takes_under_ten_seconds_in_all():

@@ -15,14 +15,14 @@ from click.testing import CliRunner, Result
 from scipy.stats import t as student_t
 
 from encsel import card as cards
-from encsel import pairs, regression
+from encsel import cardfile, pairs, regression
 from encsel.card import Card
 from encsel.cli.fit import fit as fit_command
 from encsel.errors import UsageError
 from encsel.pairs import PairTable, read_pairs
 
-VOXCELEB = cards.cards_folder() / "pairs_voxceleb1.csv"
-MAVCELEB = cards.cards_folder() / "pairs_mavceleb.csv"
+VOXCELEB = cardfile.cards_folder() / "pairs_voxceleb1.csv"
+MAVCELEB = cardfile.cards_folder() / "pairs_mavceleb.csv"
 ALL_FOUR = ["cka", "id_mismatch", "gw_distance", "spectral_gap"]
 VERSIONS = {"cka_biased": 1, "mle_median": 1}
 

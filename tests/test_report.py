@@ -19,14 +19,15 @@ def report(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def extrapolated(tmp_path_factory):
-    return encsel.rank(write_population(tmp_path_factory.mktemp("set"), 60, shared=3.0))
+    data = write_population(tmp_path_factory.mktemp("set"), 60, shared=3.0)
+    return encsel.rank(data, regression="upadhyay2026-ln")
 
 
 def test_json_has_the_keys_of_schema_rank_1(report):
     document = json.loads(as_json(report))
     assert set(document) == {
-        "schema", "signature", "signature_text", "ordered_by", "layout", "calibration", "regressions", "encoders",
-        "pairs", "failures", "notes", "verdict",
+        "schema", "signature", "signature_text", "ordered_by", "scorer", "layout", "calibration", "regressions",
+        "encoders", "pairs", "failures", "notes", "verdict",
     }  # fmt: skip
     assert document["schema"] == "encsel.rank/1"
     assert set(document["calibration"]) == {"n_identities", "n_face_samples", "n_voice_samples", "skipped"}

@@ -28,8 +28,14 @@ def ranking_options(function: Any) -> Any:
     for option in (
         quiet_option,
         format_option(FORMATS),
-        click.option("--regression", default="upadhyay2026-ln", show_default=True, metavar="CARD",
-                     help="Name of a shipped regression card, or path of one made by `encsel fit`."),
+        click.option("--regression", default="encsel-calibrated", show_default=True, metavar="CARD",
+                     help="Card that orders the pairs: a shipped one by name (encsel-calibrated-weighted for the "
+                     "scorer to deploy, upadhyay2026 for the study's), or the path of one made by `encsel fit`."),
+        click.option("--coverage", type=click.FloatRange(0.5, 0.99), default=0.9, show_default=True,
+                     help="Share of intervals that hold the true value."),
+        click.option("--within", metavar="COLUMN",
+                     help="Shuffle people only within the groups of this column of the set. Default: sex or gender, "
+                     "where every person has one."),
     ):  # fmt: skip
         function = option(function)
     return function
@@ -49,6 +55,7 @@ def ranking_options(function: Any) -> Any:
     help="Fewest people with both faces and voices. Under 30 the order is coarse and no EER is predicted.",
 )
 @ranking_options
+@click.option("--explain", metavar="FACE/VOICE", help="Also show what made the prediction for this pair.")
 @click.option("--strict-health", is_flag=True, help="Exit 4 when an encoder is unsound.")
 @click.option(
     "--output",
@@ -78,11 +85,21 @@ def rank(data: Path, **options: Any) -> int:  # fmt: skip
     return run(data, runtime=runtime_of(options), **options)
 
 
-def run(data: Path, *, form: str, quiet: bool, cache: str, outputs: tuple[Path, ...] = (), **options: Any) -> int:
+def run(
+    data: Path,
+    *,
+    form: str,
+    quiet: bool,
+    cache: str,
+    outputs: tuple[Path, ...] = (),
+    explain: str | None = None,
+    **options: Any,
+) -> int:
     """Check the outputs, rank, write, print; the exit code."""
     import sys
 
     from encsel.errors import UsageError
+    from encsel.explanation import explain as explain_pair
     from encsel.files import write_public
     from encsel.progress import OnStderr, Silent
     from encsel.ranking import rank as rank_pairs
@@ -101,14 +118,17 @@ def run(data: Path, *, form: str, quiet: bool, cache: str, outputs: tuple[Path, 
         if cache_of(cache) is not None:
             progress.note("What was embedded so far is in the cache; the same command goes on from there.")
         raise
+    explanation = None if explain is None else explain_pair(report, explain)
     # Files first: a reader of stdout that goes away must not cost the user a file.
     for path in outputs:
         try:
-            write_public(path, render(report, SUFFIXES[path.suffix.lower()], width=WIDE).encode())
+            write_public(
+                path, render(report, SUFFIXES[path.suffix.lower()], explanation=explanation, width=WIDE).encode()
+            )
         except OSError as error:
             raise UsageError(f"--output {path} cannot be written: {error.strerror}. Choose another place.") from error
     terminal = sys.stdout.isatty()
-    text = render(report, form, colour=terminal, width=_terminal_width() if terminal else WIDE)
+    text = render(report, form, explanation=explanation, colour=terminal, width=_terminal_width() if terminal else WIDE)
     emit(text)
     return report.exit_code
 

@@ -86,7 +86,7 @@ def test_output_writes_each_file_in_the_format_of_its_suffix(call, ready, tmp_pa
     code, _, _ = call("rank", ready, *(a for f in files for a in ("--output", f)))
     assert code == 0
     assert json.loads(files[0].read_text())["schema"] == "encsel.rank/1"
-    assert files[1].read_text().startswith("rank,face,voice")
+    assert files[1].read_text().startswith("rank,rank_group,face,voice")
     assert files[2].read_text().startswith("| #")
     assert "encsel 0.1.0" in files[3].read_text()
 
@@ -284,8 +284,8 @@ def test_table_never_breaks_a_number(ready, columns):
     body = table.split("\n\n")[1]
     assert all(len(line) <= columns for line in body.splitlines())
     for pair in report.pairs:
-        assert f"{pair.cka.matched:.3f}" in table
-        assert f"{pair.null.p:.3f}" in table
+        assert f"{pair.predicted_eer:.3f}" in table
+        assert f"{pair.prediction.null.p:.3f}" in table
 
 
 def test_people_whom_an_encoder_lacks_are_counted_on_stderr_and_not_chosen(call, tmp_path):
@@ -313,7 +313,7 @@ def test_files_without_a_person_in_common_show_whom_each_has(call, ready, tmp_pa
 
 
 def test_a_card_named_as_a_shipped_one_is_refused(call, ready, tmp_path):
-    from encsel.card import cards_folder
+    from encsel.cardfile import cards_folder
 
     table = cards_folder() / "pairs_voxceleb1.csv"
     assert call("fit", table, "--features", "ln_cka", "--output", tmp_path / "upadhyay2026.json")[0] == 0
@@ -321,7 +321,7 @@ def test_a_card_named_as_a_shipped_one_is_refused(call, ready, tmp_path):
 
 
 def test_table_says_how_many_people_the_card_s_eer_is_trained_on(call, ready, tmp_path):
-    from encsel.card import cards_folder
+    from encsel.cardfile import cards_folder
 
     table = cards_folder() / "pairs_mavceleb.csv"
     assert call("fit", table, "--rows-per-identity", 20, "--output", tmp_path / "mav.json")[0] == 0
@@ -329,7 +329,8 @@ def test_table_says_how_many_people_the_card_s_eer_is_trained_on(call, ready, tm
 
 
 def test_a_card_that_states_no_samples_per_person_is_flagged_and_its_own_mismatch_shown(call, ready, tmp_path):
-    from encsel.card import cards_folder, load_card
+    from encsel.card import load_card
+    from encsel.cardfile import cards_folder
 
     table = cards_folder() / "pairs_voxceleb1.csv"
     call("fit", table, "--features", "cka,id_mismatch", "--output", tmp_path / "two.json")

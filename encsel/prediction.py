@@ -1,0 +1,176 @@
+"""Calibrated predictions for all pairs of one set: evidence, what cards make of it, and what shuffled people give."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encsel.calibrated import CalibratedCard, Estimate, distances, estimate, predicted_eer
+from encsel.core import Vectors
+from encsel.crossval import MEASURED
+from encsel.evidence import (
+    EncoderEvidence,
+    Evidence,
+    Shuffled,
+    distance_of_eer,
+    eer_of_distance,
+    encoder_evidence,
+    folds_for,
+    pair_evidence,
+    shuffled_evidence,
+    shuffles,
+)
+from encsel.progress import Progress, Silent
+
+N_SHUFFLES = 199
+
+
+@dataclass(frozen=True)
+class PredictionNull:
+    """What the ordering card would have said with faces and voices of different people put together.
+
+    Attributes:
+        predicted_eer, sd: mean and standard deviation over shuffles.
+        p: share of shuffles with a prediction as good as the pair's own or better, itself included; from one repeat of
+            the folds for both, so it is exact.
+        p_familywise: share of shuffles in which any pair of the set stands out as much (Westfall and Young).
+        within: column within whose groups people were shuffled, if any.
+    """
+
+    predicted_eer: float
+    sd: float
+    p: float
+    p_familywise: float
+    n_permutations: int
+    within: str | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What cross-validation measured with one scorer on these people, shares in [0, 1].
+
+    `interval`: where 90 % of the values from as many other people would lie.
+    """
+
+    scorer: str
+    eer: float
+    auc: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class PairPrediction:
+    """One pair. `estimates` by the name of the card; `measured` by scorer."""
+
+    evidence: Evidence
+    samples: float
+    estimates: Mapping[str, Estimate]
+    measured: Mapping[str, Measured]
+    null: PredictionNull
+
+
+@dataclass(frozen=True)
+class Shuffling:
+    """How people are shuffled: `groups` (n,) numbers of the group of each person, of the column `within`."""
+
+    within: str | None = None
+    groups: NDArray[np.intp] | None = None
+
+
+def predict_pairs(
+    faces: Sequence[Vectors],
+    voices: Sequence[Vectors],
+    samples: tuple[Sequence[float], Sequence[float]],
+    cards: Sequence[CalibratedCard],
+    *,
+    seed: int,
+    coverage: float = 0.9,
+    n_shuffles: int = N_SHUFFLES,
+    shuffling: Shuffling | None = None,
+    progress: Progress | None = None,
+) -> list[list[PairPrediction]]:
+    """Predictions of every card for every pair (faces, voices).
+
+    Args:
+        faces, voices: centroids of each encoder, (n, dim), all of the same people in the same order.
+        samples: per face and per voice encoder, median samples a person.
+        cards: the one that orders first; its predictions are what shuffles are judged by.
+    Raises:
+        BadCalibration: under 10 people, or constant embeddings.
+        UsageError: a coverage that a card has no errors for.
+    """
+    from joblib import Parallel, delayed
+    from threadpoolctl import threadpool_limits
+
+    progress, shuffling = progress or Silent(), shuffling or Shuffling()
+    n = len(faces[0])
+    folds = folds_for(n, seed=seed)
+    orders = shuffles(folds, n_shuffles, seed=seed, groups=shuffling.groups)
+
+    def both(face: EncoderEvidence, voice: EncoderEvidence) -> tuple[Evidence, Shuffled]:
+        return pair_evidence(face, voice, folds), shuffled_evidence(face, voice, folds, orders)
+
+    pairs = [(i, j) for i in range(len(faces)) for j in range(len(voices))]
+    # Matrices of 50 x 50 gain nothing from threads inside; pairs do.
+    threads = Parallel(n_jobs=os.cpu_count() or 1, prefer="threads", return_as="generator")
+    with threadpool_limits(1), progress.task("cross-validation", len(faces) + len(voices) + len(pairs)) as task:
+        sides = []
+        for one in threads(delayed(encoder_evidence)(x, folds) for x in (*faces, *voices)):
+            sides.append(one)
+            task.advance()
+        found = []
+        for pair in threads(delayed(both)(sides[i], sides[len(faces) + j]) for i, j in pairs):
+            found.append(pair)
+            task.advance()
+
+    m = [_harmonic(samples[0][i], samples[1][j]) for i, j in pairs]
+    nulls = _nulls(cards[0], found, n, m, shuffling.within)
+    replicate = {card.scorer: card.replicate for card in cards}
+    flat = [
+        PairPrediction(
+            evidence,
+            size,
+            {card.name: estimate(card, evidence, n, size, coverage=coverage) for card in cards},
+            {s: _measured(evidence, s, replicate[s]) for s in MEASURED if s in replicate},
+            null,
+        )
+        for (evidence, _), size, null in zip(found, m, nulls, strict=True)
+    ]
+    return [flat[i * len(voices) : (i + 1) * len(voices)] for i in range(len(faces))]
+
+
+def _nulls(
+    card: CalibratedCard, found: Sequence[tuple[Evidence, Shuffled]], n: int, m: Sequence[float], within: str | None
+) -> list[PredictionNull]:
+    observed = np.array([distances(card, s.observed, n, size) for (_, s), size in zip(found, m, strict=True)])
+    shuffled = np.array([distances(card, s.values, n, size) for (_, s), size in zip(found, m, strict=True)])
+    count = shuffled.shape[1]
+    mean, sd = shuffled.mean(axis=1), np.maximum(shuffled.std(axis=1), 1e-12)
+    # Ties through rounding must count as ties, or a constant statistic would look like the best of all.
+    p = (1 + (shuffled >= observed[:, None] - 1e-12).sum(axis=1)) / (1 + count)
+    largest = ((shuffled - mean[:, None]) / sd[:, None]).max(axis=0)
+    stands_out = (observed - mean) / sd
+    familywise = (1 + (largest >= stands_out[:, None] - 1e-12).sum(axis=1)) / (1 + count)
+    said = predicted_eer(shuffled)
+    return [
+        PredictionNull(float(said[i].mean()), float(said[i].std()), float(p[i]), float(familywise[i]), count, within)
+        for i in range(len(found))
+    ]
+
+
+def _measured(evidence: Evidence, scorer: str, replicate: float) -> Measured:
+    scored = evidence.cross_validated.scored[scorer]
+    d = float(distance_of_eer(scored.eer))
+    half = replicate * evidence.standard_error[scorer]
+    # Not cut at chance: by luck a measured EER can be worse.
+    low, high = (float(x) for x in eer_of_distance(np.array([d + half, d - half])))
+    return Measured(scorer, scored.eer, scored.auc, (low, high))
+
+
+def _harmonic(a: float, b: float) -> float:
+    return 2 / (1 / a + 1 / b) if math.isfinite(a) and math.isfinite(b) and min(a, b) > 0 else 1.0

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from encsel import cardfile
+from encsel.calibrated import (
+    COVERAGES,
+    SIZE_TERMS,
+    SPREAD_TERMS,
+    SURE,
+    CalibratedCard,
+    Shares,
+    chance_of_best,
+    chance_of_order,
+    covariance,
+    distances,
+    estimate,
+    expected_from_cka,
+    load_calibrated,
+    place,
+    predicted_eer,
+    rank_groups,
+    shipped_calibrated,
+    size_terms,
+    spread,
+    tail,
+)
+from encsel.crossval import CrossValidated
+from encsel.errors import UsageError
+from encsel.evidence import FEATURES, Evidence
+
+SCORERS = {"encsel-calibrated": "reference", "encsel-calibrated-weighted": "weighted"}
+
+
+def evidence(error: float = 0.1, **values: float) -> Evidence:
+    middle = {"d_reference": 1.0, "d_weighted": 1.0, "correlations": 2.0, "top_share": 1.8}
+    found = {name: values.get(name, middle.get(name, 0.5)) for name in FEATURES}
+    return Evidence(found, dict.fromkeys(SCORERS.values(), error), CrossValidated({}, np.zeros(12), 70, 6))
+
+
+@pytest.fixture(params=SCORERS)
+def card(request) -> CalibratedCard:
+    return load_calibrated(request.param)
+
+
+def test_both_cards_ship_and_say_their_scorer():
+    assert set(shipped_calibrated()) == set(SCORERS)
+    for name, scorer in SCORERS.items():
+        assert load_calibrated(name).scorer == scorer
+
+
+def test_a_card_survives_its_file(card, tmp_path):
+    cardfile.save(card, tmp_path / "copy.json")
+    assert load_calibrated(tmp_path / "copy.json") == card
+
+
+def test_an_edited_card_is_refused(card, tmp_path):
+    content = json.loads(cardfile.text_of(card))
+    content["training_mean"] += 0.01
+    (tmp_path / "edited.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="checksum"):
+        load_calibrated(tmp_path / "edited.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"features": ("nothing",)}, "does not measure"),
+        ({"coefficients": ()}, "do not fit its features"),
+        ({"spread": ()}, "do not fit its sizes"),
+        ({"tails": ((30.0,),)}, "do not fit the coverages"),
+        ({"training_mean": 0.6}, "no better than chance"),
+    ],
+)
+def test_a_card_that_makes_no_sense_is_refused(card, tmp_path, changes, words):
+    cardfile.save(dataclasses.replace(card, **changes), tmp_path / "bad.json")
+    with pytest.raises(UsageError, match=words):
+        load_calibrated(tmp_path / "bad.json")
+
+
+def test_an_unknown_card_shows_the_nearest():
+    with pytest.raises(UsageError, match="encsel-calibrated"):
+        load_calibrated("encsel-calibrate")
+
+
+def test_better_evidence_is_a_lower_predicted_eer(card):
+    low = evidence(d_reference=0.3, d_weighted=0.3, correlations=0.5, root_cka=0.2)
+    high = evidence(d_reference=1.6, d_weighted=2.0, correlations=4.0, root_cka=0.8)
+    for n in (30, 70, 200, 1000):
+        assert estimate(card, high, n, 8).eer < estimate(card, low, n, 8).eer - 0.05
+
+
+def test_coefficients_are_smooth_in_people_and_samples(card):
+    values = np.array([evidence().values[name] for name in FEATURES])
+    sizes = np.unique(np.geomspace(30, 2000, 60).astype(int))
+    eers = [float(predicted_eer(distances(card, values, int(n), 8))) for n in sizes]
+    assert np.abs(np.diff(eers)).max() < 0.01
+
+
+def test_beyond_its_sizes_a_card_takes_the_nearest(card):
+    values = np.array([evidence().values[name] for name in FEATURES])
+    assert distances(card, values, 20, 1) == distances(card, values, 30, 2)
+    assert distances(card, values, 9000, 400) == distances(card, values, 2000, 50)
+
+
+def test_the_interval_holds_the_prediction_and_widens_with_coverage_and_own_error(card):
+    narrow, usual, wide = (estimate(card, evidence(), 70, 8, coverage=c) for c in (0.5, 0.9, 0.99))
+    widths = [e.interval[1] - e.interval[0] for e in (narrow, usual, wide)]
+    assert widths == sorted(widths)
+    assert usual.interval[0] < usual.eer < usual.interval[1] <= 0.5
+    assert estimate(card, evidence(error=0.3), 70, 8).sd > usual.sd
+    assert spread(card, 200, 8, 1.0) < spread(card, 30, 8, 1.0)
+
+
+@pytest.mark.parametrize("coverage", [0.3, 0.999])
+def test_a_coverage_without_errors_is_refused(card, coverage):
+    with pytest.raises(UsageError, match=r"such as 0\.9"):
+        tail(card, coverage, 70)
+
+
+def test_prediction_is_never_worse_than_chance(card):
+    bad = evidence(d_reference=-1.0, d_weighted=-1.0, correlations=0.0, root_cka=0.0, root_cka_half=0.0)
+    assert estimate(card, bad, 30, 4).eer <= 0.5
+
+
+def test_pairs_with_a_common_encoder_are_told_apart_from_a_smaller_gap(card):
+    distance, sd = np.array([1.2, 1.0]), np.array([0.15, 0.15])
+    apart = chance_of_order(card, distance, sd, ["a", "b"], ["x", "y"])[0, 1]
+    sharing = chance_of_order(card, distance, sd, ["a", "a"], ["x", "y"])[0, 1]
+    assert 0.5 < apart < sharing < 1
+
+
+def test_chances_of_order_are_complementary_and_the_covariance_is_one(card):
+    rng = np.random.default_rng(0)
+    faces, voices = np.repeat(["a", "b", "c"], 3), np.tile(["x", "y", "z"], 3)
+    distance, sd = rng.normal(1, 0.2, 9), rng.uniform(0.1, 0.2, 9)
+    chance = chance_of_order(card, distance, sd, faces, voices)
+    assert chance + chance.T == pytest.approx(np.ones((9, 9)))
+    c = covariance(card, sd, faces, voices)
+    assert np.linalg.eigvalsh(c).min() > 0
+    assert np.diag(c) == pytest.approx((sd * card.order_scale) ** 2)
+
+
+def test_chance_of_best_sums_to_one_and_follows_the_distance(card):
+    best = chance_of_best(card, np.array([2.0, 1.0, 1.0]), np.full(3, 0.1), ["a", "b", "c"], ["x", "y", "z"], seed=0)
+    assert best.sum() == pytest.approx(1)
+    assert best[0] > 0.99
+    again = chance_of_best(card, np.array([2.0, 1.0, 1.0]), np.full(3, 0.1), ["a", "b", "c"], ["x", "y", "z"], seed=0)
+    assert (best == again).all()
+    even = chance_of_best(card, np.zeros(2), np.full(2, 0.1), ["a", "b"], ["x", "y"], seed=0)
+    assert even == pytest.approx([0.5, 0.5], abs=0.02)
+
+
+def test_a_group_ends_only_where_all_above_are_surely_better_than_all_below():
+    chance = np.full((4, 4), 0.6)
+    chance[:2, 2:] = SURE
+    assert rank_groups(chance) == [1, 1, 2, 2]
+    chance[1, 2] = 0.89
+    assert rank_groups(chance) == [1, 1, 1, 1]
+    assert rank_groups(np.full((1, 1), 0.5)) == [1]
+
+
+def test_place_among_simulated_pairs_is_a_share_that_grows(card):
+    values = [place(card, "root_cka", x, 70) for x in (-1.0, 0.3, 0.5, 0.7, 2.0)]
+    assert values == sorted(values)
+    assert values[0] == 0
+    assert values[-1] == 1
+
+
+def test_evidence_beyond_all_simulated_is_said(card):
+    assert estimate(card, evidence(), 70, 8).outside == ()
+    (sentence,) = estimate(card, evidence(d_reference=9.0), 70, 8).outside
+    assert "above all simulated pairs" in sentence
+
+
+def test_more_cka_leads_one_to_expect_more(card):
+    low, high = (expected_from_cka(card, x, 70, 8) for x in (0.2, 0.7))
+    assert high[0] > low[0]
+    assert low[1] > 0
+
+
+def test_size_terms_are_zero_but_for_the_constant_at_100_people_with_20_samples():
+    assert size_terms(100.0, 20.0) == pytest.approx(np.eye(len(SIZE_TERMS))[0])
+
+
+def test_a_card_states_what_was_tested_on_kinds_kept_out(card):
+    everyone = {row.n_identities: row for row in card.held_out if row.kind == "all"}
+    assert {30, 50, 70, 100, 200} <= set(everyone)
+    for row in everyone.values():
+        # Of fewer sets a share of intervals says little.
+        if row.n_sets >= 50:
+            assert 0.87 <= row.coverage <= 0.97, row
+            assert row.rmse < 0.9 * row.rivals["training mean"]
+    assert all(b.right >= SURE for b in card.gaps if b.n >= 200)
+    assert all(abs(p - was) <= 0.1 for p, was, n in card.p_best if n >= 100)
+    assert len(card.spread) == len(SPREAD_TERMS)
+    assert [len(row) for row in card.tails] == [1 + len(COVERAGES)] * len(card.tails)
+    assert isinstance(card.shares, Shares)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toy import population
+
+from encsel.errors import BadCalibration
+from encsel.evidence import (
+    FEATURES,
+    distance_of_auc,
+    distance_of_eer,
+    eer_of_distance,
+    encoder_evidence,
+    folds_for,
+    pair_evidence,
+    shuffled_evidence,
+    shuffles,
+)
+from encsel.simulation import unit_mean
+
+
+def centroids(n: int, *, shared: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    x, y = population(n, shared=shared, seed=seed)
+    return unit_mean(x), unit_mean(y)
+
+
+def of(x: np.ndarray, y: np.ndarray, *, seed: int = 0):
+    folds = folds_for(len(x), seed=seed)
+    face, voice = encoder_evidence(x, folds), encoder_evidence(y, folds)
+    return face, voice, folds
+
+
+def test_every_feature_is_finite_and_grows_with_what_is_shared():
+    found = []
+    for shared in (0.0, 2.0):
+        face, voice, folds = of(*centroids(80, shared=shared))
+        found.append(pair_evidence(face, voice, folds).values)
+    assert list(found[0]) == list(FEATURES)
+    assert np.isfinite([list(f.values()) for f in found]).all()
+    for name in FEATURES:
+        if name != "top_share":
+            assert found[1][name] > found[0][name] + 0.1, name
+
+
+def test_unit_gaussians_d_apart_have_the_eer_and_auc_of_that_distance():
+    for d in (0.0, 0.7, 2.0):
+        assert distance_of_eer(eer_of_distance(d)) == pytest.approx(d)
+    # AUC = Phi(d / sqrt 2): two unit Gaussians 1 apart.
+    assert distance_of_auc(0.7602499389) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_shuffles_keep_folds_and_groups():
+    folds = folds_for(40, seed=0)
+    groups = np.arange(40) % 2
+    found = shuffles(folds, 50, seed=0, groups=groups)
+    fold_of = np.empty(40, int)
+    for i, (_, test) in enumerate(folds[0]):
+        fold_of[test] = i
+    for order in found:
+        assert sorted(order.tolist()) == list(range(40))
+        assert (fold_of[order] == fold_of).all()
+        assert (groups[order] == groups).all()
+    assert len({tuple(o) for o in found.tolist()}) == 50
+
+
+def test_a_shuffle_gives_what_measuring_the_shuffled_set_gives():
+    x, y = centroids(40, shared=1.5)
+    face, voice, folds = of(x, y)
+    (order,) = shuffles(folds, 1, seed=3)
+    found = shuffled_evidence(face, voice, folds, order[None]).values[0]
+    moved = encoder_evidence(y[order], folds)
+    direct = shuffled_evidence(face, moved, folds, np.arange(40)[None]).observed
+    assert found == pytest.approx(direct, abs=1e-5)
+
+
+def test_evidence_of_shuffled_people_is_that_of_chance():
+    face, voice, folds = of(*centroids(60, shared=2.0))
+    found = shuffled_evidence(face, voice, folds, shuffles(folds, 40, seed=0))
+    reference = list(FEATURES).index("d_reference")
+    assert found.observed[reference] > found.values[:, reference].max()
+    assert abs(found.values[:, reference].mean()) < 0.2
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_evidence_does_not_depend_on_the_scale_of_an_encoder(scale):
+    x, y = centroids(40)
+    one, other = (pair_evidence(*of(a, y)) for a in (x, scale * x))
+    assert list(one.values.values()) == pytest.approx(list(other.values.values()), abs=1e-6)
+
+
+def test_duplicates_of_people_are_defined():
+    x, y = centroids(30)
+    found = pair_evidence(*of(np.repeat(x[:15], 2, axis=0), np.repeat(y[:15], 2, axis=0)))
+    assert np.isfinite(list(found.values.values())).all()
+
+
+def test_constant_embeddings_and_too_few_people_are_errors():
+    x, y = centroids(30)
+    with pytest.raises(BadCalibration, match="same embedding"):
+        of(np.ones_like(x), y)
+    for n in (1, 2):
+        with pytest.raises(BadCalibration, match="cross-validation"):
+            of(x[:n], y[:n])

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from encsel.core import MODALITIES
+from encsel.simulation import KINDS, Population, unit_mean
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def world(request):
+    return Population(request.param, 3, n_faces=2, n_voices=2)
+
+
+def test_a_world_is_fixed_by_kind_and_seed(world):
+    again = Population(world.kind, 3, n_faces=2, n_voices=2)
+    one, other = (w.centroids(12, 3, np.random.default_rng(0)) for w in (world, again))
+    for modality in MODALITIES:
+        for x, y in zip(one[modality], other[modality], strict=True):
+            assert (x == y).all()
+    assert Population(world.kind, 4).encoders["face"][0].gains[0] != world.encoders["face"][0].gains[0]
+
+
+def test_centroids_are_unit_vectors_of_the_stated_shape(world):
+    drawn = world.centroids(12, 3, np.random.default_rng(0))
+    for modality in MODALITIES:
+        for encoder, x in zip(world.encoders[modality], drawn[modality], strict=True):
+            assert x.shape == (12, encoder.dim)
+            assert np.linalg.norm(x, axis=1) == pytest.approx(1)
+
+
+def test_a_small_truth_lies_between_perfect_and_chance(world):
+    truth = world.truth(n_draws=1, n_splits=2)
+    for values in truth.eer.values():
+        assert values.shape == (2, 2)
+        assert ((values > 0) & (values < 0.52)).all()
+
+
+def test_people_of_the_group_only_kind_share_nothing_but_their_class():
+    world = Population("group-only", 0)
+    people = world.people(4000, 2, np.random.default_rng(0))
+    face, voice = (people.traits[m] for m in MODALITIES)
+    assert world.n_shared == 0
+    cross = np.corrcoef(face.T, voice.T)[: face.shape[1], face.shape[1] :]
+    assert cross[0, 0] > 0.7
+    cross[0, 0] = 0
+    assert np.abs(cross).max() < 0.08
+
+
+def test_faces_and_voices_of_one_occasion_share_the_channel():
+    world = Population("channel", 0)
+    people = world.people(5, 8, np.random.default_rng(0))
+    assert people.channel.shape[0] == 5
+    assert all(e.channel_gain > 0 for m in MODALITIES for e in world.encoders[m])
+    assert all(e.channel_gain == 0 for e in Population("traits", 0).encoders["face"])
+
+
+def test_identity_loss_like_people_are_tight_and_apart():
+    tight, loose = Population("clustered", 0), Population("traits", 0)
+    ratios = []
+    for world in (tight, loose):
+        rng = np.random.default_rng(0)
+        samples = world.embed(world.encoders["face"][0], world.people(40, 6, rng), 6, rng)
+        mean = samples.mean(axis=1)
+        within = np.square(samples - mean[:, None]).sum(axis=2).mean()
+        ratios.append(within / np.square(mean - mean.mean(axis=0)).sum(axis=1).mean())
+    assert ratios[0] < 0.5 * ratios[1]
+
+
+def test_an_unknown_kind_is_our_own_mistake():
+    with pytest.raises(ValueError, match="no kind"):
+        Population("gaussian", 0)
+
+
+def test_unit_mean_averages_before_it_normalises():
+    samples = np.array([[[3.0, 0.0], [0.0, 4.0]]])
+    assert unit_mean(samples) == pytest.approx(np.array([[0.6, 0.8]]))
