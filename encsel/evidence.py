@@ -7,7 +7,7 @@ those from CKA use all people at once and carry less noise; a card weighs both.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,8 +40,11 @@ FEATURES: Mapping[str, str] = {
     "top_share": "share of variance on the first 50 axes, face plus voice",
 }
 CKA_FORMS = ("root_cka", "root_cka_half", "root_cka_ridge")
-MAX_IMPOSTORS = 5000
-"""Impostor scores a fold that a shuffle looks at; at most 71 test people give no more."""
+MAX_IMPOSTORS = 2000
+"""Impostor scores a fold that a shuffle looks at; at most 45 test people give no more."""
+
+MANY_PEOPLE, FEW_FOLDS = 400, 2
+"""Above so many people, shuffles look at so many folds only: their test people are enough to tell chance."""
 
 Distance = float
 """Sensitivity d': distance of two unit Gaussians. EER = Phi(-d' / 2), AUC = Phi(d' / sqrt 2)."""
@@ -73,7 +76,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Shuffled:
-    """FEATURES of one pair when people are shuffled, and of the pair as it is, both from one repeat of the folds.
+    """FEATURES of one pair when people are shuffled, and of the pair as it is, both from the same few folds.
 
     Attributes:
         observed: (len(FEATURES),).
@@ -162,29 +165,42 @@ def shuffles(folds: Folds, n_shuffles: int, *, seed: int, groups: NDArray[np.int
     return found
 
 
+def shuffled_cka(
+    faces: Sequence[EncoderEvidence], voices: Sequence[EncoderEvidence], permutations: NDArray[np.intp], form: str
+) -> NDArray[np.float64]:
+    """(1 + shuffles, voices, faces) of one of CKA_FORMS, people as they are first; all pairs at once."""
+    orders = np.vstack([np.arange(permutations.shape[1]), permutations])
+    null = null_of_matched([v.grams[form] for v in voices], [f.grams[form] for f in faces], permutations=orders)
+    return np.sqrt(np.maximum(null, 0))
+
+
 def shuffled_evidence(
-    face: EncoderEvidence, voice: EncoderEvidence, folds: Folds, permutations: NDArray[np.intp]
+    face: EncoderEvidence,
+    voice: EncoderEvidence,
+    folds: Folds,
+    permutations: NDArray[np.intp],
+    cka: Mapping[str, NDArray[np.float64]],
 ) -> Shuffled:
     """What one pair's evidence would be with the voices of other people beside its faces.
 
     Args:
         permutations: from `shuffles`, on the same folds.
+        cka: of each of CKA_FORMS, (1 + shuffles,) of this pair from `shuffled_cka`.
     """
-    n = permutations.shape[1]
-    orders = np.vstack([np.arange(n), permutations])
+    orders = np.vstack([np.arange(permutations.shape[1]), permutations])
     values = np.zeros((len(orders), len(FEATURES)))
     names = list(FEATURES)
-    validated = [_one_repeat(face.folds[0], voice.folds[0], folds[0], order) for order in orders]
+    used = slice(None if permutations.shape[1] <= MANY_PEOPLE else FEW_FOLDS)
+    validated = [_some_folds(face.folds[0][used], voice.folds[0][used], folds[0][used], order) for order in orders]
     values[:, [names.index(f"d_{name}") for name in MEASURED]] = [distance_of_auc(aucs) for aucs, _ in validated]
     values[:, names.index("correlations")] = [positive for _, positive in validated]
     values[:, names.index("top_share")] = face.top_share + voice.top_share
     for form in CKA_FORMS:
-        null = null_of_matched([voice.grams[form]], [face.grams[form]], permutations=orders)[:, 0, 0]
-        values[:, names.index(form)] = np.sqrt(np.maximum(null, 0))
+        values[:, names.index(form)] = cka[form]
     return Shuffled(values[0], values[1:])
 
 
-def _one_repeat(
+def _some_folds(
     face: Sequence[Side],
     voice: Sequence[Side],
     folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
@@ -223,10 +239,3 @@ def _matched(k: Gram, q: Gram) -> float:
 
 def _root(value: float) -> float:
     return math.sqrt(max(value, 0.0))
-
-
-def pairs_of(faces: Sequence[object], voices: Sequence[object]) -> Iterator[tuple[int, int]]:
-    """Positions of all pairs, faces outermost."""
-    for i in range(len(faces)):
-        for j in range(len(voices)):
-            yield i, j

@@ -14,7 +14,7 @@ from encsel.calibrated import CalibratedCard, Estimate, distances, estimate, pre
 from encsel.core import Vectors
 from encsel.crossval import MEASURED
 from encsel.evidence import (
-    EncoderEvidence,
+    CKA_FORMS,
     Evidence,
     Shuffled,
     distance_of_eer,
@@ -22,6 +22,7 @@ from encsel.evidence import (
     encoder_evidence,
     folds_for,
     pair_evidence,
+    shuffled_cka,
     shuffled_evidence,
     shuffles,
 )
@@ -112,19 +113,29 @@ def predict_pairs(
     folds = folds_for(n, seed=seed)
     orders = shuffles(folds, n_shuffles, seed=seed, groups=shuffling.groups)
 
-    def both(face: EncoderEvidence, voice: EncoderEvidence) -> tuple[Evidence, Shuffled]:
-        return pair_evidence(face, voice, folds), shuffled_evidence(face, voice, folds, orders)
-
     pairs = [(i, j) for i in range(len(faces)) for j in range(len(voices))]
     # Matrices of 50 x 50 gain nothing from threads inside; pairs do.
     threads = Parallel(n_jobs=os.cpu_count() or 1, prefer="threads", return_as="generator")
-    with threadpool_limits(1), progress.task("cross-validation", len(faces) + len(voices) + len(pairs)) as task:
+    n_tasks = len(faces) + len(voices) + len(CKA_FORMS) + len(pairs)
+    with threadpool_limits(1), progress.task("cross-validation", n_tasks) as task:
         sides = []
         for one in threads(delayed(encoder_evidence)(x, folds) for x in (*faces, *voices)):
             sides.append(one)
             task.advance()
+        of_face, of_voice = sides[: len(faces)], sides[len(faces) :]
+        ckas = {}
+        nulls_of_cka = threads(delayed(shuffled_cka)(of_face, of_voice, orders, form) for form in CKA_FORMS)
+        for form, one in zip(CKA_FORMS, nulls_of_cka, strict=True):
+            ckas[form] = one
+            task.advance()
+
+        def both(i: int, j: int) -> tuple[Evidence, Shuffled]:
+            cka = {form: values[:, j, i] for form, values in ckas.items()}
+            face, voice = of_face[i], of_voice[j]
+            return pair_evidence(face, voice, folds), shuffled_evidence(face, voice, folds, orders, cka)
+
         found = []
-        for pair in threads(delayed(both)(sides[i], sides[len(faces) + j]) for i, j in pairs):
+        for pair in threads(delayed(both)(i, j) for i, j in pairs):
             found.append(pair)
             task.advance()
 

@@ -48,7 +48,7 @@ MIN_CASES = 200
 MIN_RELIABLE = 30
 MIN_ROWS = 100
 """Pairs behind a quantile."""
-PEOPLE_POINTS = (30, 40, 50, 70, 100, 140, 200, 320, 700, 1200, 2000)
+PEOPLE_POINTS = (30, 40, 50, 70, 100, 140, 200, 320, 600, 1400)
 """Numbers of people at which quantiles are taken, from sets of about as many."""
 FIRST_RECIPE = {
     30: (0.110, 0.526, 0.223),
@@ -436,7 +436,8 @@ def _by_people(table: Table, values: Values, quantiles: Sequence[float]) -> tupl
     """Rows of n and the quantiles of `values` in sets of about n people."""
     rows = []
     for n in PEOPLE_POINTS:
-        near = np.abs(np.log(table.n / n)) < 0.25
+        # Large sets are few: wider bands.
+        near = np.abs(np.log(table.n / n)) < (0.25 if n < 400 else 0.46)
         if near.sum() >= MIN_ROWS:
             rows.append((float(n), *np.quantile(values[near], quantiles).tolist()))
     return tuple(rows) or ((100.0, *np.quantile(values, quantiles).tolist()),)

@@ -6,6 +6,7 @@ from toy import population
 
 from encsel.errors import BadCalibration
 from encsel.evidence import (
+    CKA_FORMS,
     FEATURES,
     distance_of_auc,
     distance_of_eer,
@@ -13,6 +14,7 @@ from encsel.evidence import (
     encoder_evidence,
     folds_for,
     pair_evidence,
+    shuffled_cka,
     shuffled_evidence,
     shuffles,
 )
@@ -22,6 +24,11 @@ from encsel.simulation import unit_mean
 def centroids(n: int, *, shared: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     x, y = population(n, shared=shared, seed=seed)
     return unit_mean(x), unit_mean(y)
+
+
+def shuffled(face, voice, folds, orders):
+    ckas = {form: shuffled_cka([face], [voice], orders, form)[:, 0, 0] for form in CKA_FORMS}
+    return shuffled_evidence(face, voice, folds, orders, ckas)
 
 
 def of(x: np.ndarray, y: np.ndarray, *, seed: int = 0):
@@ -67,15 +74,15 @@ def test_a_shuffle_gives_what_measuring_the_shuffled_set_gives():
     x, y = centroids(40, shared=1.5)
     face, voice, folds = of(x, y)
     (order,) = shuffles(folds, 1, seed=3)
-    found = shuffled_evidence(face, voice, folds, order[None]).values[0]
+    found = shuffled(face, voice, folds, order[None]).values[0]
     moved = encoder_evidence(y[order], folds)
-    direct = shuffled_evidence(face, moved, folds, np.arange(40)[None]).observed
+    direct = shuffled(face, moved, folds, np.arange(40)[None]).observed
     assert found == pytest.approx(direct, abs=1e-5)
 
 
 def test_evidence_of_shuffled_people_is_that_of_chance():
     face, voice, folds = of(*centroids(60, shared=2.0))
-    found = shuffled_evidence(face, voice, folds, shuffles(folds, 40, seed=0))
+    found = shuffled(face, voice, folds, shuffles(folds, 40, seed=0))
     reference = list(FEATURES).index("d_reference")
     assert found.observed[reference] > found.values[:, reference].max()
     assert abs(found.values[:, reference].mean()) < 0.2

@@ -146,7 +146,8 @@ def _cross_products(
 ) -> Callable[[NDArray[np.intp]], NDArray[np.float64]]:
     """A shuffle of people to the (faces, voices) inner products of shuffled face with voice Gram matrices."""
     if device == "cpu":
-        return lambda p: np.stack([q_off @ k[np.ix_(p, p)].ravel() for k in k_off]).astype(np.float64)
+        # Rows, then columns: four times as fast as both at once.
+        return lambda p: np.stack([q_off @ k[p].take(p, axis=1).ravel() for k in k_off]).astype(np.float64)
     import torch
 
     ks = torch.from_numpy(np.stack(k_off)).to(device)
