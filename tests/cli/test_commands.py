@@ -12,22 +12,7 @@ import numpy as np
 import pytest
 from toy import people, write_population
 
-from encsel.cli import COMMANDS, main
-
-
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Run `encsel ARGS...` in this process: (exit code, stdout, stderr)."""
-    monkeypatch.setenv("ENCSEL_CACHE", str(tmp_path / "cache"))
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["encsel", *map(str, args)])
-        with pytest.raises(SystemExit) as done:
-            main()
-        out, err = capsys.readouterr()
-        return int(done.value.code or 0), out, err
-
-    return run
+from encsel.cli import COMMANDS
 
 
 @pytest.fixture(scope="module")

@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from toy import people, write_population
-
-from encsel.cli import main
-
-
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Run `encsel ARGS...` in this process: (exit code, stdout, stderr)."""
-    monkeypatch.setenv("ENCSEL_CACHE", str(tmp_path / "cache"))
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["encsel", *map(str, args)])
-        with pytest.raises(SystemExit) as done:
-            main()
-        out, err = capsys.readouterr()
-        return int(done.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -167,13 +148,3 @@ def test_plan_needs_a_calibrated_card(call):
     code, _, err = call("plan", "--card", "upadhyay2026")
     assert code == 2
     assert "encsel-calibrated" in err
-
-
-@pytest.mark.slow
-def test_the_quick_recipe_makes_cards_and_a_table(tmp_path):
-    command = [sys.executable, "-m", "encsel", "calibrate", "--quick", "--output", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    for name in ("encsel-calibrated", "encsel-calibrated-weighted"):
-        assert (tmp_path / f"{name}.json").is_file()
-        assert f"{name}: predicted EER" in done.stdout
-    assert "| channel | 30 |" in done.stdout

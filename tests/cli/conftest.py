@@ -1,0 +1,24 @@
+"""What tests of the command line share."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from encsel.cli import main
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Run `encsel ARGS...` in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("ENCSEL_CACHE", str(tmp_path / "cache"))
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["encsel", *map(str, args)])
+        with pytest.raises(SystemExit) as done:
+            main()
+        out, err = capsys.readouterr()
+        return int(done.value.code or 0), out, err
+
+    return run
