@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel import cardfile
+from encsel.crossval import MEASURED
 from encsel.errors import UsageError, nearest
-from encsel.evidence import FEATURES, Evidence, distance_of_eer, eer_of_distance
+from encsel.evidence import FEATURES, VERSION, Evidence, distance_of_eer, eer_of_distance
 
 SCHEMA: Final = "encsel.calibrated/1"
 
@@ -91,6 +92,7 @@ class CalibratedCard:
     Attributes:
         scorer: of the EER that is predicted.
         target: sizes behind that EER: n_train_identities, n_test_identities, samples_per_identity.
+        evidence_version: of `encsel.evidence` behind the features.
         people, samples: smallest and largest n and m the card was made for; beyond, the nearest is taken.
         coefficients: (1 + features, SIZE_TERMS); the first row is the intercept.
         spread: (SPREAD_TERMS,) of the log of the part of the variance of d' that the set's own error does not show.
@@ -115,6 +117,7 @@ class CalibratedCard:
     scorer: str
     target: Mapping[str, int]
     features: tuple[str, ...]
+    evidence_version: int
     people: tuple[int, int]
     samples: tuple[int, int]
     coefficients: tuple[tuple[float, ...], ...]
@@ -355,6 +358,12 @@ def load_calibrated(name_or_path: str | Path) -> CalibratedCard:
 
 
 def _check_meaning(card: CalibratedCard) -> None:
+    if card.scorer not in MEASURED:
+        raise cardfile.Malformed(f"its scorer is {card.scorer!r}; one of {', '.join(MEASURED)} is needed")
+    if card.evidence_version != VERSION:
+        raise cardfile.Malformed(
+            f"it was made on evidence version {card.evidence_version}, this encsel measures version {VERSION}"
+        )
     if unknown := set(card.features) - set(FEATURES):
         raise cardfile.Malformed(f"it needs {', '.join(sorted(unknown))}, which this encsel does not measure")
     if len(card.coefficients) != 1 + len(card.features) or any(len(r) != len(SIZE_TERMS) for r in card.coefficients):

@@ -90,7 +90,9 @@ def reduced(x: Vectors) -> Vectors:
     if rows.shape[1] < len(rows):
         return rows
     values, vectors = np.linalg.eigh(rows @ rows.T)
-    return vectors[:, 1:] * np.sqrt(np.maximum(values[1:], 0))
+    # The root of rounding, 1e-16, is 1e-8, which would pass for variation of people who do not differ.
+    noise = len(rows) * np.finfo(np.float64).eps * max(values[-1], float(np.square(x).sum()) * 1e-8)
+    return vectors[:, 1:] * np.sqrt(np.where(values[1:] > noise, values[1:], 0))
 
 
 def cross_validate(face: Sequence[Sequence[Side]], voice: Sequence[Sequence[Side]], folds: Folds) -> CrossValidated:

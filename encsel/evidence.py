@@ -30,6 +30,9 @@ from encsel.errors import BadCalibration
 from encsel.metrics.cka import Gram, gram, matched_of, null_of_matched
 from encsel.scorers import RIDGE, Side, directions, project, scores_on
 
+VERSION = 1
+"""Of what FEATURES mean and how they are measured; a card holds for one."""
+
 FEATURES: Mapping[str, str] = {
     "d_reference": "sensitivity d' behind the cross-validated AUC of the reference scorer",
     "d_weighted": "the same of the weighted scorer",
@@ -141,7 +144,9 @@ def pair_evidence(face: EncoderEvidence, voice: EncoderEvidence, folds: Folds) -
         scored = validated.scored[name]
         # Slope of d' in the AUC, at the clipped AUC so that it stays finite.
         d = float(distance_of_auc(scored.auc))
-        errors[name] = scored.auc_se * math.sqrt(2) * math.sqrt(2 * math.pi) * math.exp(d * d / 4)
+        # Placements that are all alike have no spread; a set of n people cannot tell an AUC finer than 1 / 2n.
+        slope = math.sqrt(2) * math.sqrt(2 * math.pi) * math.exp(d * d / 4)
+        errors[name] = max(scored.auc_se, 1 / (2 * validated.n_people)) * slope
     return Evidence({name: values[name] for name in FEATURES}, errors, validated)
 
 
@@ -224,7 +229,7 @@ def _some_folds(
 def _auc(matrix: Vectors) -> float:
     """AUC of a fold's scores; of many impostors, those at the smallest cyclic distances, every person equally often."""
     n = len(matrix)
-    distances = np.arange(1, min(n, max(2, MAX_IMPOSTORS // n)))
+    distances = np.arange(1, min(n, 1 + max(1, MAX_IMPOSTORS // n)))
     columns = (np.arange(n)[:, None] + distances) % n
     return float(auc_placements(np.diag(matrix), np.take_along_axis(matrix, columns, axis=1)).mean())
 

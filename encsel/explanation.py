@@ -12,7 +12,7 @@ from encsel.errors import UsageError, nearest
 from encsel.evidence import FEATURES, eer_of_distance
 from encsel.metrics.cka import Cka
 from encsel.prediction import Measured, PredictionNull
-from encsel.results import CardPrediction, RankReport
+from encsel.results import MIN_IDENTITIES, CardPrediction, RankReport
 
 CURVE_SIZES = (0.8, 2.0, 5.0)
 """People behind the points of the learning curve, as multiples of those in the set; the reference size is added."""
@@ -88,9 +88,12 @@ def explain(report: RankReport, pair: str) -> Explanation:
     if pair not in known:
         raise UsageError(f"No pair {pair!r} to explain; FACE/VOICE is needed. {nearest(pair, known)}")
     found = known[pair]
-    if found.prediction is None:
-        raise UsageError(f"{report.n_identities} people are too few for cross-validation; nothing to explain.")
     card = report.calibrated
+    if report.n_identities < MIN_IDENTITIES:
+        raise UsageError(
+            f"{report.n_identities} people; under {MIN_IDENTITIES} there is no prediction to explain. Add people."
+        )
+    assert found.prediction is not None  # so many people are cross-validated
     evidence, n, m = found.prediction.evidence, report.n_identities, found.prediction.samples
     estimate = found.prediction.estimates[card.name]
     weights = np.asarray(card.coefficients) @ size_terms(float(n), m, card)

@@ -132,11 +132,22 @@ def permutation_null(
     matched_to: int,
     n_permutations: int,
     seed: int,
+    groups: NDArray[np.intp] | None = None,
     device: str = "cpu",
 ) -> list[list[Null]]:
-    """The null of each pair (faces x voices); `observed` is (faces, voices) of matched CKA."""
+    """The null of each pair (faces x voices).
+
+    Args:
+        observed: (faces, voices) of matched CKA.
+        groups: (n,) group of each person, within which people are shuffled; None: all of them.
+    """
     rng = np.random.default_rng(seed)
-    permutations = np.array([rng.permutation(len(faces[0].gram)) for _ in range(n_permutations)])
+    n = len(faces[0].gram)
+    blocks = [np.arange(n)] if groups is None else [np.flatnonzero(groups == g) for g in np.unique(groups)]
+    permutations = np.empty((n_permutations, n), dtype=np.intp)
+    for order in permutations:
+        for block in blocks:
+            order[block] = rng.permutation(block)
     values = null_of_matched(
         [f.gram for f in faces], [v.gram for v in voices],
         permutations=permutations, matched_to=matched_to, device=device,

@@ -10,7 +10,7 @@ import numpy as np
 
 from encsel.calibrated import SURE, CalibratedCard, predicted_eer, spread, tail
 from encsel.errors import UsageError
-from encsel.evidence import distance_of_eer
+from encsel.evidence import distance_of_eer, eer_of_distance
 
 PEOPLE = (30, 40, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000)
 SAMPLES = (4, 8, 20, 50)
@@ -41,7 +41,7 @@ class Plan:
         eer: at which all is told; errors grow toward chance.
         width, difference: asked for, whole width of the interval; None when not.
         enough: by samples a person, for the width and for the difference asked.
-        own: reach of the set that was given; None without one.
+        own: reach of the set that was given; None without one, or where it is too small.
     """
 
     card: str
@@ -71,7 +71,7 @@ def plan(
     Args:
         eer: EER to plan for, in (0, 0.5); None: the card's training mean.
         width: whole width of the interval wanted. difference: of two pairs' EERs to be told apart.
-        own: people, and samples a person, of a set at hand.
+        own: people, and samples a person, of a set at hand; under the card's fewest people it reaches nothing.
     Raises:
         UsageError: a wish that makes no sense.
     """
@@ -79,6 +79,8 @@ def plan(
     for name, value in (("--eer", at), ("--width", width), ("--difference", difference)):
         if value is not None and not 0 < value < 0.5:
             raise UsageError(f"{name} is {value}; a number between 0 and 0.5 is needed, such as 0.05.")
+    if not 0.02 <= at <= 0.48:
+        raise UsageError(f"--eer is {at}; plans are made for 0.02 to 0.48, such as 0.3.")
     grid = tuple(reach(card, n, m, at, coverage) for n in people for m in samples)
 
     def suffices(one: Reach) -> bool:
@@ -93,7 +95,7 @@ def plan(
             enough[m] = next(candidates, None)
     return Plan(
         card.name, card.scorer, at, coverage, width, difference, grid, enough,
-        None if own is None else reach(card, *own, at, coverage),
+        None if own is None or own[0] < card.people[0] else reach(card, *own, at, coverage),
     )  # fmt: skip
 
 
@@ -111,6 +113,6 @@ def reach(card: CalibratedCard, n: int, m: float, eer: float, coverage: float) -
 
     def gap(variance: float) -> float:
         needed = float(ndtri(SURE)) * math.sqrt(variance) * sd * card.order_scale
-        return float(np.subtract(*(predicted_eer(x) for x in (d - needed / 2, d + needed / 2))))
+        return float(np.subtract(*(eer_of_distance(x) for x in (d - needed / 2, d + needed / 2))))
 
     return Reach(n, m, (high - low) / 2, gap(apart), gap(sharing))

@@ -15,9 +15,9 @@ from encsel.core import Vectors
 from encsel.crossval import MEASURED
 from encsel.evidence import (
     CKA_FORMS,
+    FEATURES,
     Evidence,
     Shuffled,
-    distance_of_eer,
     eer_of_distance,
     encoder_evidence,
     folds_for,
@@ -29,6 +29,9 @@ from encsel.evidence import (
 from encsel.progress import Progress, Silent
 
 N_SHUFFLES = 199
+WHOLE_SHUFFLES, WHOLE_PEOPLE = 20, 200
+"""Shuffles that go through everything a prediction goes through, up to so many people."""
+REPLICATE_COVERAGE = 0.9
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,10 @@ class PredictionNull:
     """What the ordering card would have said with faces and voices of different people put together.
 
     Attributes:
-        predicted_eer, sd: mean and standard deviation over shuffles.
-        p: share of shuffles with a prediction as good as the pair's own or better, itself included; from one repeat of
-            the folds for both, so it is exact.
+        predicted_eer, sd: mean and standard deviation over shuffles: up to 200 people over 20 that were measured in all
+            as the pair itself; above, over all of them, from a few folds.
+        p: share of shuffles with a prediction as good as the pair's own or better, itself included; from the same few
+            folds for both, so it is exact.
         p_familywise: share of shuffles in which any pair of the set stands out as much (Westfall and Young).
         within: column within whose groups people were shuffled, if any.
     """
@@ -116,7 +120,8 @@ def predict_pairs(
     pairs = [(i, j) for i in range(len(faces)) for j in range(len(voices))]
     # Matrices of 50 x 50 gain nothing from threads inside; pairs do.
     threads = Parallel(n_jobs=os.cpu_count() or 1, prefer="threads", return_as="generator")
-    n_tasks = len(faces) + len(voices) + len(CKA_FORMS) + len(pairs)
+    n_whole = min(WHOLE_SHUFFLES, n_shuffles) if n <= WHOLE_PEOPLE else 0
+    n_tasks = len(faces) + len(voices) + len(CKA_FORMS) + len(pairs) + n_whole
     with threadpool_limits(1), progress.task("cross-validation", n_tasks) as task:
         sides = []
         for one in threads(delayed(encoder_evidence)(x, folds) for x in (*faces, *voices)):
@@ -139,9 +144,18 @@ def predict_pairs(
             found.append(pair)
             task.advance()
 
+        def whole(order: NDArray[np.intp]) -> list[Evidence]:
+            moved = [encoder_evidence(x[order], folds) for x in voices]
+            return [pair_evidence(of_face[i], moved[j], folds) for i, j in pairs]
+
+        wholes = []
+        for one in threads(delayed(whole)(order) for order in orders[:n_whole]):
+            wholes.append(one)
+            task.advance()
+
     m = [_harmonic(samples[0][i], samples[1][j]) for i, j in pairs]
-    nulls = _nulls(cards[0], found, n, m, shuffling.within)
-    replicate = {card.scorer: card.replicate for card in cards}
+    nulls = _nulls(cards[0], found, wholes, n, m, shuffling.within)
+    replicate = {card.scorer: card.replicate for card in reversed(cards)}
     flat = [
         PairPrediction(
             evidence,
@@ -156,8 +170,14 @@ def predict_pairs(
 
 
 def _nulls(
-    card: CalibratedCard, found: Sequence[tuple[Evidence, Shuffled]], n: int, m: Sequence[float], within: str | None
+    card: CalibratedCard,
+    found: Sequence[tuple[Evidence, Shuffled]],
+    wholes: Sequence[Sequence[Evidence]],
+    n: int,
+    m: Sequence[float],
+    within: str | None,
 ) -> list[PredictionNull]:
+    """Args: `wholes`: evidence of all pairs in each shuffle that was measured in all."""
     observed = np.array([distances(card, s.observed, n, size) for (_, s), size in zip(found, m, strict=True)])
     shuffled = np.array([distances(card, s.values, n, size) for (_, s), size in zip(found, m, strict=True)])
     count = shuffled.shape[1]
@@ -167,7 +187,11 @@ def _nulls(
     largest = ((shuffled - mean[:, None]) / sd[:, None]).max(axis=0)
     stands_out = (observed - mean) / sd
     familywise = (1 + (largest >= stands_out[:, None] - 1e-12).sum(axis=1)) / (1 + count)
-    said = predicted_eer(shuffled)
+    if wholes:
+        values = np.array([[[e.values[name] for name in FEATURES] for e in pairs] for pairs in wholes])
+        said = predicted_eer(np.array([distances(card, values[:, i], n, size) for i, size in enumerate(m)]))
+    else:
+        said = predicted_eer(shuffled)
     return [
         PredictionNull(float(said[i].mean()), float(said[i].std()), float(p[i]), float(familywise[i]), count, within)
         for i in range(len(found))
@@ -175,12 +199,14 @@ def _nulls(
 
 
 def _measured(evidence: Evidence, scorer: str, replicate: float) -> Measured:
+    from scipy.special import ndtri
+
     scored = evidence.cross_validated.scored[scorer]
-    d = float(distance_of_eer(scored.eer))
+    # Bounded away from 0 and 1, where a d' would be infinite; not at chance: by luck a measured EER can be worse.
+    d = -2 * float(ndtri(np.clip(scored.eer, 0.005, 0.995)))
     half = replicate * evidence.standard_error[scorer]
-    # Not cut at chance: by luck a measured EER can be worse.
     low, high = (float(x) for x in eer_of_distance(np.array([d + half, d - half])))
-    return Measured(scorer, scored.eer, scored.auc, (low, high))
+    return Measured(scorer, scored.eer, scored.auc, (min(low, scored.eer), max(high, scored.eer)))
 
 
 def _harmonic(a: float, b: float) -> float:

@@ -30,6 +30,7 @@ from encsel.crossval import MIN_PEOPLE
 from encsel.eer import eer
 from encsel.embed import Embedded, Failure, embed
 from encsel.errors import BadCalibration, EncoderFailed, UsageError, nearest
+from encsel.evidence import VERSION as EVIDENCE_VERSION
 from encsel.geometry import EncoderGeometry, Null, centroids, intrinsic_dimension, measure_encoder, permutation_null
 from encsel.health import examine
 from encsel.metrics.cka import REFERENCE_SIZE, Cka, cka, matched_standard_error
@@ -143,17 +144,20 @@ def rank(
         progress.note(f"skipped {one.modality} {one.sample}{by}: {one.reason}")
     people = _common_people(embedded.embeddings, min_identities, progress)
     shuffling = _shuffling(calibration, embedded.embeddings, people, within)
+    if shuffling.within:
+        progress.note(f"People are shuffled within {shuffling.within}.")
     options = {
         "seed": seed, "identities": identities, "samples_per_identity": samples_per_identity,
         "regression": regression if regression in {c.name for c in cards} else cards[0].name,
         "n_permutations": _n_permutations(len(people)), "n_shuffles": N_SHUFFLES, "coverage": coverage,
         "within": shuffling.within,
+        "groups": None if shuffling.groups is None else digest(shuffling.groups.tolist()),
     }  # fmt: skip
     signature = sign(
         data={"layout": calibration.layout, "sha256": embedded.data_sha256},
         encoders={f"{e.modality}:{e.name}": _without_file(e.provenance) for e in embedded.embeddings},
         regressions={card.name: card.sha256 for card in cards},
-        metrics={name: metric.version for name, metric in metrics().items()},
+        metrics={**{name: metric.version for name, metric in metrics().items()}, "evidence": EVIDENCE_VERSION},
         options=options,
     )
     report = _measure(
@@ -225,22 +229,33 @@ def _shuffling(
                 found.setdefault(column, {}).setdefault(person, set()).add(value.strip())
 
     def fault(column: str) -> str | None:
-        by_person = found.get(column, {})
-        lacking = [p for p in people if not any(by_person.get(p, ()))]
+        by_person = {p: found[column].get(p, set()) - {""} for p in people}
+        lacking = [p for p, values in by_person.items() if not values]
         if lacking:
             return f"{len(lacking)} of {len(people)} people have none"
-        several = [p for p in people if len(by_person[p]) > 1]
-        return f"{len(several)} people have more than one" if several else None
+        several = [p for p, values in by_person.items() if len(values) > 1]
+        if several:
+            return f"{len(several)} people have more than one"
+        sizes = Counter(next(iter(values)) for values in by_person.values())
+        # Two test people a fold, or a fold leaves nobody to change places with.
+        return (
+            f"a group has {min(sizes.values())} people, {MIN_PEOPLE} are needed"
+            if min(sizes.values()) < MIN_PEOPLE
+            else None
+        )
 
     if within is not None:
         if within not in found:
             raise UsageError(f"No column {within!r} to shuffle within. {nearest(within, found)}")
         if reason := fault(within):
-            raise BadCalibration(f"People cannot be shuffled within {within!r}: {reason}. Give each person one value.")
+            raise BadCalibration(
+                f"People cannot be shuffled within {within!r}: {reason}. "
+                "Give each person one value, and groups enough people."
+            )
     chosen = within or next((c for c in GROUP_COLUMNS if c in found and fault(c) is None), None)
     if chosen is None:
         return Shuffling()
-    of_person = [next(iter(found[chosen][p])) for p in people]
+    of_person = [next(iter(found[chosen][p] - {""})) for p in people]
     return Shuffling(chosen, np.unique(of_person, return_inverse=True)[1].astype(np.intp))
 
 
@@ -413,8 +428,9 @@ def _measure(
         forms = [[cka(f.gram, v.gram, matched_to=matched_to) for v in voices] for f in faces]
         observed = np.array([[form.matched for form in row] for row in forms])
         nulls = permutation_null(
-            faces, voices, observed, matched_to=matched_to, n_permutations=_n_permutations(n), seed=seed, device=device
-        )
+            faces, voices, observed, matched_to=matched_to, n_permutations=_n_permutations(n), seed=seed,
+            groups=shuffling.groups, device=device,
+        )  # fmt: skip
         task.advance()
     predictions = _calibrated_predictions(faces, voices, calibrated, n, shuffling, coverage, seed, progress)
     sizes = {shown_rows, *rows_wanted.values()}
@@ -450,7 +466,12 @@ def _measure(
     pairs, ordered_by, notes = _ordered(unranked, first.name)
     if isinstance(first, CalibratedCard) and ordered_by == first.name:
         pairs = _with_order(pairs, first, seed)
-    notes = (*calibration.notes, *notes, *(f"{e.name}: {e.reason}" for e in encoders if e.reason))
+    beyond = [
+        f"{p.face} x {p.voice}: {'; '.join(p.prediction.estimates[first.name].outside)}."
+        for p in pairs
+        if isinstance(first, CalibratedCard) and p.prediction and p.prediction.estimates[first.name].outside
+    ]
+    notes = (*calibration.notes, *notes, *beyond, *(f"{e.name}: {e.reason}" for e in encoders if e.reason))
     return RankReport(
         signature=signature,
         ordered_by=ordered_by,
@@ -500,8 +521,11 @@ def _scorer_of(card: AnyCard) -> str:
 def _calibrated(card: CalibratedCard, prediction: PairPrediction | None, n: int) -> CardPrediction:
     if prediction is None:
         return CardPrediction(None, None, (), f"{n} people; cross-validation needs {MIN_PEOPLE}", card.scorer)
+    if n < MIN_IDENTITIES:
+        reason = f"{n} people; a predicted EER needs at least {MIN_IDENTITIES}"
+        return CardPrediction(None, None, (), reason, card.scorer)
     found = prediction.estimates[card.name]
-    flags = [EXTRAPOLATES] if found.outside or n < card.people[0] or n > 2 * card.people[1] else []
+    flags = [EXTRAPOLATES] if found.outside or n > 2 * card.people[1] else []
     if prediction.samples < card.samples[0]:
         flags.append(ROWS_UNLIKE)
     root_cka = prediction.evidence.values["root_cka"]

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from encsel.crossval import MEASURED
 from encsel.explanation import Explanation
-from encsel.prediction import Measured, PairPrediction
+from encsel.prediction import REPLICATE_COVERAGE, Measured, PairPrediction
 from encsel.results import (
     AT_CHANCE,
     BY_CKA,
@@ -40,7 +41,7 @@ DISPENSABLE = ("CKA biased", "CKA debiased", "ID mismatch", "CKA matched")
 MEANINGS = {
     FEW_PEOPLE: f" (under {MIN_IDENTITIES}): a coarse order only, no claim that any pair is better than chance",
     AT_CHANCE: ": with people shuffled, some pair of the table stands out as much in more than 1 of 20 cases",
-    DISAGREE: ": fewer than 1 in 100 simulated pairs are so far apart; look at it with --explain",
+    DISAGREE: ": about 1 in 100 simulated pairs are so far apart; look at it with --explain",
     EXTRAPOLATES: ": outside the range the regression was fitted on",
     PEOPLE_UNLIKE: ": ID mismatch changes with the number of people and cannot be carried over",
     ROWS_UNLIKE: ": CKA and ID mismatch change with it",
@@ -172,11 +173,16 @@ def _measured_dict(report: RankReport, prediction: PairPrediction) -> dict[str, 
 
 
 def _measured(report: RankReport, prediction: PairPrediction) -> Measured:
-    return prediction.measured.get(report.scorer) or next(iter(prediction.measured.values()))
+    return prediction.measured[_cv_scorer(report)]
+
+
+def _cv_scorer(report: RankReport) -> str:
+    """The scorer behind CV EER: that of the prediction, where cross-validation measures it."""
+    return report.scorer if report.scorer in MEASURED else MEASURED[0]
 
 
 def _one_measured(measured: Measured) -> dict[str, Any]:
-    return {**asdict(measured), "interval": list(measured.interval)}
+    return {**asdict(measured), "interval": list(measured.interval), "coverage": REPLICATE_COVERAGE}
 
 
 def as_json(report: RankReport, explanation: Explanation | None = None) -> str:
@@ -279,7 +285,10 @@ def _order_words(report: RankReport) -> str:
 
 def _columns(report: RankReport) -> list[str]:
     columns = ["#", "Face", "Voice", "Predicted EER", f"Interval {report.coverage * 100:g} %", "P best", "CV EER"]
-    if next(iter(report.regressions)) != STUDY_REGRESSION:
+    first = next(iter(report.regressions))
+    if first != report.calibrated.name:
+        columns.append("Calibrated EER")
+    if first != STUDY_REGRESSION:
         columns.append("Study's EER")
     return [*columns, "p", "CKA matched", "CKA debiased", "CKA biased", "ID mismatch", "Flags"]
 
@@ -297,6 +306,8 @@ def _cells(report: RankReport, pair: PairResult) -> list[str]:
         MISSING if pair.p_best is None else f"{pair.p_best:.2f}",
         MISSING if found is None else f"{_measured(report, found).eer:.3f}",
     ]  # fmt: skip
+    if first != report.calibrated.name:
+        cells.append(_eer(pair.predictions[report.calibrated.name]))
     if first != STUDY_REGRESSION:
         study = pair.predictions[STUDY_REGRESSION]
         cells.append(_Grey(_eer(study)) if EXTRAPOLATES in study.flags and study.eer is not None else _eer(study))
@@ -330,12 +341,15 @@ def _marks(report: RankReport) -> dict[str, str]:
 def _footnotes(report: RankReport) -> list[str]:
     n_train = report.n_train_identities
     trained = "an unstated number of people" if n_train is None else f"{n_train} people"
+    samples = report.calibrated.target["samples_per_identity"]
+    trained += f" with {samples} samples each" if next(iter(report.regressions)) == report.calibrated.name else ""
     lines = [
         f"Predicted EER: cross-modal error rate of the scorer '{report.scorer}' after training on {trained}, chance is "
         "0.5. In brackets: not to be relied on, see the flags.",
         *_tie_lines(report),
         *_null_lines(report),
-        f"CV EER: measured here by cross-validation with the same scorer, on {report.n_identities} people only. "
+        f"CV EER: measured here by cross-validation with the scorer '{_cv_scorer(report)}', on {report.n_identities} "
+        "people only. "
         f"CKA matched: what biased CKA would be at {report.matched_to} people.",
     ]  # fmt: skip
     lines += [f"{mark}: {text}{MEANINGS.get(text, '')}" for text, mark in _marks(report).items()]
@@ -415,8 +429,8 @@ def _tie_lines(report: RankReport) -> list[str]:
     if not tied:
         return ["P best: chance of being the best pair. Every order shown is right with a chance of 0.9 or more."]
     return [
-        f"P best: chance of being the best pair. TIE (=): {', '.join(tied)}; the order among them is right with a "
-        "chance of less than 0.9."
+        f"P best: chance of being the best pair. TIE (=): {', '.join(tied)}; a new place begins only where "
+        "every pair above is better than every pair below with a chance of 0.9 or more."
     ]
 
 
@@ -427,7 +441,7 @@ def _null_lines(report: RankReport) -> list[str]:
     low, high = (f"{f(n.predicted_eer for n in nulls):.2f}" for f in (min, max))
     within = f" within {nulls[0].within}" if nulls[0].within else ""
     return [
-        f"Null: with faces and voices of different people put together{within}, the prediction is "
+        f"Null: with faces and voices of different people put together{within}, {report.calibrated.name} says "
         f"{low if low == high else f'{low} to {high}'} (sd {max(n.sd for n in nulls):.2f}); p: share of "
         f"{nulls[0].n_permutations} such shuffles that come out as good."
     ]

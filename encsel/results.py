@@ -61,7 +61,8 @@ class PairResult:
     """One face-voice pair. EERs and CKAs are shares in [0, 1]; a lower EER and a higher CKA are better.
 
     Attributes:
-        rank_group: pairs of one group are tied: none is surely better than every pair of the next.
+        rank_group: a new group begins only where every pair above is better than every pair below with a chance of 0.9
+            or more; neighbours within a group are tied.
         p_best: chance that the pair is the best of the set. Both are None where no calibrated card ordered.
         reason: why `predicted_eer` is None.
         cka_interval: of matched CKA, by the jackknife; None where an encoder's variation hangs on one person.

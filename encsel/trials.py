@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.machinery
 import importlib.util
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -122,7 +125,7 @@ def measure_yardstick(
     script: str, seed: int, n_sets: int, *, n_draws: int = TRUE_DRAWS, n_splits: int = TRUE_SPLITS
 ) -> Trials:
     """Trials of a frozen population: `World(seed)` of a Python file, which is run."""
-    world = _module(Path(script)).World(seed)
+    world = load_world(Path(script))(seed)
     counts = {"face": (0, world.nf), "voice": (world.nf, world.nf + world.nv)}
 
     def centroids(n: int, m: int, rng: np.random.Generator) -> dict[Modality, tuple[NDArray[np.float64], ...]]:
@@ -158,11 +161,13 @@ def trials(
     work.mkdir(parents=True, exist_ok=True)
     options = {"n_draws": n_draws, "n_splits": n_splits}
 
+    script = "" if yardstick is None else _script_hash(yardstick)
+
     def path_of(job: tuple[str, int]) -> Path:
-        sets = f"-{n_sets}" if job[0] == YARDSTICK else ""
+        sets = f"-{script}-{n_sets}" if job[0] == YARDSTICK else ""
         return work / f"{job[0]}-{job[1]}{sets}-{n_draws}x{n_splits}-v{VERSION}.npz"
 
-    missing = [job for job in jobs if not path_of(job).is_file()]
+    missing = [job for job in jobs if not _is_whole(path_of(job))]
     tasks = [
         delayed(_simulate)(path_of((kind, seed)), measure_yardstick, str(yardstick), seed, n_sets, **options)
         if kind == YARDSTICK
@@ -193,12 +198,37 @@ def _read(path: Path) -> Trials:
     return Trials(**{**found, "kind": str(found["kind"]), "seed": int(found["seed"])})
 
 
-def _module(path: Path) -> Any:
-    if not path.is_file():
-        raise UsageError(f"{path} is no file; the Python file with the frozen World is needed.")
-    spec = importlib.util.spec_from_file_location("encsel_yardstick", path)
+def _is_whole(path: Path) -> bool:
+    """The file is there and can be read; one that cannot is made again."""
+    try:
+        _read(path)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return False
+    return True
+
+
+def _script_hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}. The Python file with World is needed.") from error
+
+
+def load_world(path: Path) -> Any:
+    """`World` of a Python file, which is run.
+
+    Raises:
+        UsageError: the file cannot be read or run, or has no World.
+    """
+    _script_hash(path)
+    loader = importlib.machinery.SourceFileLoader("encsel_yardstick", str(path))
+    spec = importlib.util.spec_from_loader("encsel_yardstick", loader)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    try:
+        loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"{path} does not run: {error}. The Python file with the frozen World is needed.") from error
+    if not hasattr(module, "World"):
+        raise UsageError(f"{path} has no World; the Python file with the frozen World is needed.")
+    return module.World

@@ -40,6 +40,16 @@ def test_a_set_at_hand_gets_its_own_reach(card):
     assert made.own == same
 
 
+def test_a_set_too_small_reaches_nothing(card):
+    assert plan(card, own=(29, 8)).own is None
+
+
+@pytest.mark.parametrize("eer", [0.001, 0.49])
+def test_an_eer_next_to_perfect_or_to_chance_is_not_planned_for(card, eer):
+    with pytest.raises(UsageError, match=r"0\.02 to 0\.48"):
+        plan(card, eer=eer)
+
+
 def test_a_wider_coverage_is_a_wider_interval(card):
     assert plan(card, coverage=0.95).grid[0].half_width > plan(card, coverage=0.8).grid[0].half_width
 

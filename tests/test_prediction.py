@@ -5,6 +5,7 @@ import pytest
 from toy import population
 
 from encsel.calibrated import load_calibrated
+from encsel.errors import BadCalibration
 from encsel.prediction import Shuffling, predict_pairs
 from encsel.simulation import Population, unit_mean
 
@@ -38,6 +39,19 @@ def test_every_prediction_says_its_scorer(cards):
     for measured in found.measured.values():
         low, high = measured.interval
         assert low < measured.eer < high
+
+
+def test_identical_faces_and_voices_have_an_interval_that_holds_the_measured_eer(cards):
+    x, _ = centroids(40, shared=1.0)
+    measured = predict(cards, x, x).measured["reference"]
+    assert measured.eer < 0.01
+    assert measured.interval[0] <= measured.eer < measured.interval[1]
+
+
+def test_constant_embeddings_are_an_error(cards):
+    _, y = centroids(40, shared=1.0)
+    with pytest.raises(BadCalibration, match="same embedding"):
+        predict(cards, np.full((40, 24), 0.1), y)
 
 
 def test_same_seed_gives_the_same_numbers_whatever_the_threads(cards, monkeypatch):

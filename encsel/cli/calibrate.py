@@ -11,7 +11,7 @@ import click
 if typing.TYPE_CHECKING:
     from encsel.calibrated import HeldOut
 
-NAMES = {"reference": "encsel-calibrated", "weighted": "encsel-calibrated-weighted"}
+SUFFIX = {"reference": "", "weighted": "-weighted"}
 RIVALS = ("training mean", "best constant", "cross-validated EER", "matched CKA, ln fit", "first recipe")
 
 
@@ -47,6 +47,12 @@ RIVALS = ("training mean", "best constant", "cross-validated EER", "matched CKA,
     metavar="DATA",
     help="Also predict one half of the people of these embeddings from the other.",
 )
+@click.option(
+    "--name",
+    default="encsel-calibrated",
+    show_default=True,
+    help="Of the cards; another than the shipped one's is needed to use them with `encsel rank`.",
+)
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Processes; -1 for one a core.")
 def calibrate(
     output: Path,
@@ -55,6 +61,7 @@ def calibrate(
     yardstick: Path | None,
     yardstick_sets: int,
     real: Path | None,
+    name: str,
     jobs: int,
 ) -> int:  # fmt: skip
     """Make the calibrated cards: simulate populations, fit, and test on kinds of population kept out of the fit.
@@ -62,12 +69,21 @@ def calibrate(
     The whole takes about an hour on two cores and is resumed where it stopped. The table of errors goes to stdout.
     """
     from encsel import cardfile
+    from encsel.calibration import open_calibration
     from encsel.cli.rank import emit
+    from encsel.errors import UsageError
     from encsel.progress import OnStderr
     from encsel.recipe import fit_card, halves, held_out_yardstick, table_of
     from encsel.simulation import KINDS, TRUE_DRAWS, TRUE_SPLITS
-    from encsel.trials import YARDSTICK, YARDSTICK_SEEDS, trials
+    from encsel.trials import YARDSTICK, YARDSTICK_SEEDS, load_world, trials
 
+    # The long part must not end in what could have been said before it.
+    if jobs == 0:
+        raise UsageError("--jobs is 0; a number of processes, or -1 for one a core, is needed.")
+    if yardstick is not None:
+        load_world(yardstick)
+    if real is not None and not open_calibration(real).embeddings:
+        raise UsageError(f"--real {real} holds no embeddings; faces/NAME.npz and voices/NAME.npz are needed.")
     progress = OnStderr()
     populations, seeds = (2, YARDSTICK_SEEDS[:2]) if quick else (populations, YARDSTICK_SEEDS)
     n_draws, n_splits = (1, 2) if quick else (TRUE_DRAWS, TRUE_SPLITS)
@@ -79,15 +95,17 @@ def calibrate(
     if yardstick is not None:
         n_sets = 3 if quick else yardstick_sets
         frozen = list(trials([(YARDSTICK, seed) for seed in seeds], yardstick=yardstick, n_sets=n_sets, **common))
-    for scorer, name in NAMES.items():
-        with progress.task(f"fit {name}", 1) as task:
-            card = fit_card(table_of(done, scorer), name=name, scorer=scorer)
+    for scorer, suffix in SUFFIX.items():
+        # What a quick run makes is no card to use, and must not stand where one does.
+        title = name + suffix + ("-quick" if quick else "")
+        with progress.task(f"fit {title}", 1) as task:
+            card = fit_card(table_of(done, scorer), name=title, scorer=scorer)
             task.advance()
-        cardfile.save(card, output / f"{name}.json")
+        cardfile.save(card, output / f"{title}.json")
         rows = list(card.held_out)
         if frozen:
             rows += held_out_yardstick(card, table_of(frozen, scorer))
-        emit(f"{name}: predicted EER of the scorer '{scorer}', each kind kept out of the fit that predicts it\n\n")
+        emit(f"{title}: predicted EER of the scorer '{scorer}', each kind kept out of the fit that predicts it\n\n")
         emit(_table(rows))
         emit(_order_lines(card) + "\n")
         if real is not None and scorer == "reference":

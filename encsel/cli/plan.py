@@ -47,13 +47,17 @@ def plan(
     from encsel.calibrated import load_calibrated
     from encsel.cli.rank import emit
     from encsel.plan import plan as plan_set
+    from encsel.results import MIN_IDENTITIES
 
     own = None if data is None else _size(data)
     made = plan_set(load_calibrated(card), eer=eer, coverage=coverage, width=width, difference=difference, own=own)
     if form == "json":
-        emit(json.dumps({"schema": "encsel.plan/1", **asdict(made)}, indent=2, allow_nan=False) + "\n")
+        size = None if own is None else {"n_identities": own[0], "samples_per_identity": own[1]}
+        reason = f"under {MIN_IDENTITIES} people nothing is predicted" if own and made.own is None else None
+        document = {"schema": "encsel.plan/1", **asdict(made), "set": size, "reason": reason}
+        emit(json.dumps(document, indent=2, allow_nan=False) + "\n")
     else:
-        emit(_table(made))
+        emit(_table(made, own))
     return 0
 
 
@@ -62,17 +66,22 @@ def _size(data: Path) -> tuple[int, float]:
     import numpy as np
 
     from encsel.calibration import open_calibration
+    from encsel.errors import BadCalibration
 
     calibration = open_calibration(data)
+    people = set(calibration.identities).intersection(*(e.identities for e in calibration.embeddings))
+    if not people:
+        raise BadCalibration(f"No identity of {data} has samples for every encoder. Name people alike.")
     medians = []
     for modality in ("face", "voice"):
         ready = [e.labels for e in calibration.embeddings if e.modality == modality]
         labels = ready or [np.array([s.identity for s in calibration.samples if s.modality == modality])]
-        medians.append(min(float(np.median(np.unique(one, return_counts=True)[1])) for one in labels))
-    return len(calibration.identities), 2 / (1 / medians[0] + 1 / medians[1])
+        counts = [np.unique(one[np.isin(one, sorted(people))], return_counts=True)[1] for one in labels]
+        medians.append(min(float(np.median(count)) for count in counts))
+    return len(people), 2 / (1 / medians[0] + 1 / medians[1])
 
 
-def _table(made: Plan) -> str:
+def _table(made: Plan, size: tuple[int, float] | None) -> str:
     from encsel.plan import SAMPLES
     from encsel.results import MIN_IDENTITIES
 
@@ -100,12 +109,12 @@ def _table(made: Plan) -> str:
         lines += ["", f"Fewest people for {wish}:"]
         for m, fewest in made.enough.items():
             lines.append(f"  {m:>2} samples each: {'not with 2000 people' if fewest is None else fewest}")
-    if made.own is not None:
-        own = made.own
-        lines += ["", f"This set: {own.n_identities} people, {own.samples_per_identity:.0f} samples each."]
-        if own.n_identities < MIN_IDENTITIES:
+    if size is not None:
+        lines += ["", f"This set: {size[0]} people, {size[1]:.0f} samples each."]
+        if made.own is None:
             lines.append(f"It decides no EER: under {MIN_IDENTITIES} people the order is coarse.")
         else:
+            own = made.own
             lines += [
                 f"It gives an EER within {own.half_width:.3f} either way, and calls one pair better than another from "
                 f"a difference of {own.difference:.3f}",

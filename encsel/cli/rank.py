@@ -105,6 +105,8 @@ def run(
     from encsel.ranking import rank as rank_pairs
     from encsel.report import render
 
+    if explain is not None and form == "csv":
+        raise UsageError("--explain has no place in CSV. Choose another --format.")
     for path in outputs:
         if path.suffix.lower() not in SUFFIXES:
             known = ", ".join(SUFFIXES)
@@ -118,7 +120,13 @@ def run(
         if cache_of(cache) is not None:
             progress.note("What was embedded so far is in the cache; the same command goes on from there.")
         raise
-    explanation = None if explain is None else explain_pair(report, explain)
+    explanation, failed = None, None
+    if explain is not None:
+        try:
+            explanation = explain_pair(report, explain)
+        except UsageError as error:
+            # The ranking itself is there, and was long in the making.
+            failed = error
     # Files first: a reader of stdout that goes away must not cost the user a file.
     for path in outputs:
         try:
@@ -130,6 +138,8 @@ def run(
     terminal = sys.stdout.isatty()
     text = render(report, form, explanation=explanation, colour=terminal, width=_terminal_width() if terminal else WIDE)
     emit(text)
+    if failed is not None:
+        raise failed
     return report.exit_code
 
 

@@ -80,8 +80,10 @@ def test_explain_shows_what_made_the_prediction(call, ready):
 
 def test_a_pair_that_is_not_there_is_not_explained(call, ready):
     code, out, err = call("rank", ready, "--explain", "face0/voice7")
-    assert (code, out) == (2, "")
+    assert code == 2
     assert "face0/voice1" in err
+    assert "Predicted EER" in out  # the ranking is not lost with it
+    assert call("rank", ready, "--explain", "face0/voice1", "--format", "csv")[:2] == (2, "")
 
 
 def test_explaining_a_few_people_and_a_published_order_works_where_it_can(call, ready, tmp_path):
@@ -100,6 +102,7 @@ def test_under_30_people_there_is_a_coarse_order_and_both_measures(call, tmp_pat
     for pair in document["pairs"]:
         assert pair["predicted_eer"] is pair["p_best"] is pair["rank_group"] is None
         assert pair["cross_validated"]["eer"] is not None
+        assert pair["predictions"]["encsel-calibrated"]["eer"] is None
         assert pair["cka"]["matched"] is not None
         assert "16 people" in pair["reason"]
 
@@ -114,6 +117,18 @@ def test_people_are_shuffled_within_sex_where_everybody_has_one(call, tmp_path):
     pair = json.loads(call("rank", root, "--format", "json")[1])["pairs"][0]
     assert pair["null"]["within"] == "sex"
     assert call("rank", root, "--within", "language")[0] == 2
+
+
+def test_groups_too_small_to_shuffle_within_are_said_when_asked_for_and_left_when_not(call, tmp_path):
+    root = write_population(tmp_path / "set", 40, faces=1, voices=1, shared=1.0)
+    for path in root.rglob("*.npz"):
+        with np.load(path) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        np.savez(path, **arrays, sex=np.array(["f" if p in people(3) else "m" for p in arrays["labels"]]))
+    assert json.loads(call("rank", root, "--format", "json")[1])["pairs"][0]["null"]["within"] is None
+    code, _, err = call("rank", root, "--within", "sex")
+    assert code == 3
+    assert "a group has 3 people" in err
 
 
 def test_plan_prints_a_table_and_answers_a_wish(call):
@@ -132,6 +147,10 @@ def test_plan_of_a_set_tells_what_it_can_decide(call, ready, tmp_path):
     assert "will be a tie" in out
     few = write_population(tmp_path / "few", 12)
     assert "decides no EER" in call("plan", few)[1]
+    document = json.loads(call("plan", few, "--format", "json")[1])
+    assert document["own"] is None
+    assert "under 30 people" in document["reason"]
+    assert document["set"]["n_identities"] == 12
 
 
 def test_plan_of_media_embeds_nothing(call, tmp_path):
