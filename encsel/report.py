@@ -143,7 +143,7 @@ def _pair_dict(report: RankReport, pair: PairResult) -> dict[str, Any]:
             for name, said in pair.predictions.items()
         },
         "cross_validated": None if pair.prediction is None else _measured_dict(report, pair.prediction),
-        "null": None if pair.prediction is None else asdict(pair.prediction.null),
+        "null": None if pair.prediction is None else _null_dict(report, pair.prediction),
         "cka": {
             "biased": pair.cka.biased,
             "debiased": pair.cka.debiased,
@@ -174,6 +174,12 @@ def _measured_dict(report: RankReport, prediction: PairPrediction) -> dict[str, 
 
 def _measured(report: RankReport, prediction: PairPrediction) -> Measured:
     return prediction.measured[_cv_scorer(report)]
+
+
+def _null_dict(report: RankReport, prediction: PairPrediction) -> dict[str, Any]:
+    """Under 30 people a prediction says nothing, shuffled or not; the p holds all the same."""
+    few = dict.fromkeys(("predicted_eer", "sd")) if report.n_identities < MIN_IDENTITIES else {}
+    return {**asdict(prediction.null), **few}
 
 
 def _cv_scorer(report: RankReport) -> str:
@@ -440,6 +446,8 @@ def _null_lines(report: RankReport) -> list[str]:
         return ["p: share of shuffles of people with a CKA as high."]
     low, high = (f"{f(n.predicted_eer for n in nulls):.2f}" for f in (min, max))
     within = f" within {nulls[0].within}" if nulls[0].within else ""
+    if report.n_identities < MIN_IDENTITIES:
+        return [f"p: share of {nulls[0].n_permutations} shuffles of people{within} that come out as good."]
     return [
         f"Null: with faces and voices of different people put together{within}, {report.calibrated.name} says "
         f"{low if low == high else f'{low} to {high}'} (sd {max(n.sd for n in nulls):.2f}); p: share of "

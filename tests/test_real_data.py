@@ -60,7 +60,7 @@ def test_seventy_people_are_predicted_near_27_percent_and_tie(seventy):
 
 def test_seventy_people_shuffled_are_predicted_near_chance_and_the_null_line_says_so(seventy):
     assert all(p.prediction.null.predicted_eer == pytest.approx(0.47, abs=0.02) for p in seventy.pairs)
-    assert re.search(r"Null: .* the prediction is 0\.4[5-9]", as_table(seventy))
+    assert re.search(r"Null: .* encsel-calibrated says 0\.4[5-9]", as_table(seventy))
 
 
 def test_a_set_whose_people_are_shuffled_is_predicted_near_chance_and_flagged(tmp_path):

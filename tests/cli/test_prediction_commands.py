@@ -103,6 +103,8 @@ def test_under_30_people_there_is_a_coarse_order_and_both_measures(call, tmp_pat
         assert pair["predicted_eer"] is pair["p_best"] is pair["rank_group"] is None
         assert pair["cross_validated"]["eer"] is not None
         assert pair["predictions"]["encsel-calibrated"]["eer"] is None
+        assert pair["null"]["predicted_eer"] is None
+        assert pair["null"]["p"] > 0
         assert pair["cka"]["matched"] is not None
         assert "16 people" in pair["reason"]
 
