@@ -143,7 +143,7 @@ def rank(
         by = f" [{one.encoder}]" if one.encoder else ""
         progress.note(f"skipped {one.modality} {one.sample}{by}: {one.reason}")
     people = _common_people(embedded.embeddings, min_identities, progress)
-    shuffling = _shuffling(calibration, embedded.embeddings, people, within)
+    shuffling = _shuffling(calibration, embedded.embeddings, people, within, progress)
     if shuffling.within:
         progress.note(f"People are shuffled within {shuffling.within}.")
     options = {
@@ -216,7 +216,11 @@ def load_any(name_or_path: str) -> AnyCard:
 
 
 def _shuffling(
-    calibration: Calibration, embeddings: Sequence[Embeddings], people: Sequence[str], within: str | None
+    calibration: Calibration,
+    embeddings: Sequence[Embeddings],
+    people: Sequence[str],
+    within: str | None,
+    progress: Progress,
 ) -> Shuffling:
     """Groups within which people are shuffled: the column asked for, else sex or gender where everybody has one."""
     found: dict[str, dict[str, set[str]]] = {}
@@ -252,8 +256,11 @@ def _shuffling(
                 f"People cannot be shuffled within {within!r}: {reason}. "
                 "Give each person one value, and groups enough people."
             )
-    chosen = within or next((c for c in GROUP_COLUMNS if c in found and fault(c) is None), None)
+    faults = {c: fault(c) for c in GROUP_COLUMNS if c in found} if within is None else {within: None}
+    chosen = next((c for c, reason in faults.items() if reason is None), None)
     if chosen is None:
+        for column, reason in faults.items():
+            progress.note(f"People are shuffled across {column}, not within it: {reason}.")
         return Shuffling()
     of_person = [next(iter(found[chosen][p] - {""})) for p in people]
     return Shuffling(chosen, np.unique(of_person, return_inverse=True)[1].astype(np.intp))

@@ -35,7 +35,7 @@ from encsel.results import (
 
 FORMATS = ("table", "json", "csv", "markdown")
 MISSING = "-"
-DISPENSABLE = ("CKA biased", "CKA debiased", "ID mismatch", "CKA matched")
+DISPENSABLE = ("CKA biased", "CKA debiased", "ID mismatch", "CKA matched", "CV EER", "p")
 """Columns that a narrow screen does without, in this order."""
 
 MEANINGS = {
@@ -213,7 +213,8 @@ def as_csv(report: RankReport) -> str:
             pair.rank, pair.rank_group, pair.face, pair.voice, pair.predicted_eer, low, high, pair.p_best, pair.reason,
             *(pair.predictions[card].eer for card in cards), report.scorer,
             *((None, None, None) if pair.prediction is None else (
-                _measured(report, pair.prediction).eer, pair.prediction.null.predicted_eer, pair.prediction.null.p)),
+                _measured(report, pair.prediction).eer,
+                *(_null_dict(report, pair.prediction)[key] for key in ("predicted_eer", "p")))),
             pair.cka.biased, pair.cka.debiased, pair.cka.matched, pair.cka_null.quantile_95, pair.cka_null.p,
             pair.id_mismatch, "; ".join(pair.flags), report.n_identities, report.ordered_by, report.signature["id"],
         ]  # fmt: skip

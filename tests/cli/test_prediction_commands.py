@@ -127,7 +127,9 @@ def test_groups_too_small_to_shuffle_within_are_said_when_asked_for_and_left_whe
         with np.load(path) as archive:
             arrays = {name: archive[name] for name in archive.files}
         np.savez(path, **arrays, sex=np.array(["f" if p in people(3) else "m" for p in arrays["labels"]]))
-    assert json.loads(call("rank", root, "--format", "json")[1])["pairs"][0]["null"]["within"] is None
+    _, out, err = call("rank", root, "--format", "json")
+    assert json.loads(out)["pairs"][0]["null"]["within"] is None
+    assert "shuffled across sex, not within it: a group has 3 people" in err
     code, _, err = call("rank", root, "--within", "sex")
     assert code == 3
     assert "a group has 3 people" in err
