@@ -415,7 +415,9 @@ def as_explanation(e: Explanation) -> str:
     ]
     if e.learning_curve:
         curve = ", ".join(f"{p.eer:.3f} after {p.n_train_identities}" for p in e.learning_curve)
-        lines += [f"Learning curve if d' grew as CKA alone sets its slope: EER {curve} people"]
+        lines += [
+            f"Learning curve with the slope that CKA alone sets (a sketch, not the prediction): EER {curve} people"
+        ]
     lines += ["Other cards"]
     lines += [
         f"  {name:<28} {MISSING if said.eer is None else f'{said.eer:.3f}'}"

@@ -97,6 +97,7 @@ def _table(made: Plan, size: tuple[int, float] | None) -> str:
     for n in people:
         cells = (by_size[n, m] for m in SAMPLES)
         lines.append(f"{n:>6}  " + "".join(f"{f'{c.half_width:.3f} ({c.difference:.3f})':>18}" for c in cells))
+    lines += ["", "Above 300 people few sets were simulated: those rows are rough."]
     if made.enough:
         wish = " and ".join(
             words
