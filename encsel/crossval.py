@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from encsel.core import Vectors
 from encsel.eer import auc_placements, eer
 from encsel.errors import BadCalibration
-from encsel.scorers import RIDGE, Side, directions, project, scores_on
+from encsel.scorers import RIDGE, Directions, Side, directions, project, scores_on
 
 N_FOLDS = 5
 N_VARIATES = 12
@@ -119,9 +119,7 @@ def cross_validate(face: Sequence[Sequence[Side]], voice: Sequence[Sequence[Side
                 aucs[name].append(float(placement.mean()))
                 genuine[name].append(own)
                 impostor[name].append(others)
-            x, y = f.test @ ridge.face[:, :N_VARIATES], v.test @ ridge.voice[:, :N_VARIATES]
-            products[:, : x.shape[1]] += np.stack([(x * y).sum(0), (x * x).sum(0), (y * y).sum(0)])
-    scale = np.sqrt(products[1] * products[2])
+            products += variate_products(ridge, f, v)
     return CrossValidated(
         {
             name: Scored(
@@ -131,7 +129,21 @@ def cross_validate(face: Sequence[Sequence[Side]], voice: Sequence[Sequence[Side
             )
             for name in MEASURED
         },
-        products[0] / np.where(scale > 0, scale, 1),
+        pooled_correlations(products),
         n,
         len(folds),
     )
+
+
+def variate_products(found: Directions, face: Side, voice: Side) -> Vectors:
+    """(3, 12) sums of xy, xx and yy of the first paired variates over test people; missing directions 0."""
+    x, y = face.test @ found.face[:, :N_VARIATES], voice.test @ found.voice[:, :N_VARIATES]
+    sums = np.zeros((3, N_VARIATES))
+    sums[:, : x.shape[1]] = (x * y).sum(0), (x * x).sum(0), (y * y).sum(0)
+    return sums
+
+
+def pooled_correlations(products: Vectors) -> Vectors:
+    """(12,) correlations from sums of `variate_products` over folds."""
+    scale = np.sqrt(products[1] * products[2])
+    return np.asarray(products[0] / np.where(scale > 0, scale, 1))

@@ -1,7 +1,8 @@
 """What a calibration set says of one face-voice pair: the numbers that a calibrated card turns into a predicted EER.
 
 All come from centroids of the same people. Cross-validated ones say what a matcher does on people it has not seen;
-those from CKA use all people at once and carry less noise; a card weighs both.
+those from CKA use all people at once and carry less noise; a card weighs both. Sensitivity d' is the distance of two
+unit Gaussians: EER = Phi(-d' / 2), AUC = Phi(d' / sqrt 2).
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from encsel.crossval import (
     Folds,
     cross_validate,
     folds_of,
+    pooled_correlations,
     reduced,
     repeats_for,
     sides,
+    variate_products,
 )
 from encsel.eer import auc_placements
 from encsel.errors import BadCalibration
@@ -48,9 +51,6 @@ MAX_IMPOSTORS = 2000
 
 MANY_PEOPLE, FEW_FOLDS = 400, 2
 """Above so many people, shuffles look at so many folds only: their test people are enough to tell chance."""
-
-Distance = float
-"""Sensitivity d': distance of two unit Gaussians. EER = Phi(-d' / 2), AUC = Phi(d' / sqrt 2)."""
 
 
 @dataclass(frozen=True)
@@ -219,11 +219,8 @@ def _some_folds(
         ridge = directions(f, moved, ridge=RIDGE)
         for i, (name, found) in enumerate(zip(MEASURED, (directions(f, moved), ridge), strict=True)):
             aucs[i] += _auc(scores_on(name, found, f, moved)) / len(folds)
-        x, y = f.test @ ridge.face[:, :N_VARIATES], moved.test @ ridge.voice[:, :N_VARIATES]
-        products[:, : x.shape[1]] += np.stack([(x * y).sum(0), (x * x).sum(0), (y * y).sum(0)])
-    scale = np.sqrt(products[1] * products[2])
-    correlations = products[0] / np.where(scale > 0, scale, 1)
-    return aucs, float(np.clip(correlations, 0, 1).sum())
+        products += variate_products(ridge, f, moved)
+    return aucs, float(np.clip(pooled_correlations(products), 0, 1).sum())
 
 
 def _auc(matrix: Vectors) -> float:

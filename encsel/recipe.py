@@ -374,8 +374,7 @@ def _errors_of(table: Table, d: Values) -> dict[str, Any]:
     """The parts of a card that describe its errors, from errors on kinds kept out."""
     spread, own_error = _spread(table, d)
     error = d - distance_of_eer(table.truth)
-    sd = np.sqrt(np.exp(spread_terms(table.n, table.m, d) @ spread) + (own_error * table.own) ** 2)
-    z = error / sd
+    z = error / _sd_by(spread, own_error, table, d)
     return {
         "spread": _plain(spread),
         "own_error": own_error,
@@ -387,8 +386,11 @@ def _errors_of(table: Table, d: Values) -> dict[str, Any]:
 
 
 def _sd(card: CalibratedCard, table: Table, d: Values) -> Values:
-    rest = np.exp(spread_terms(table.n, table.m, d) @ np.asarray(card.spread))
-    return np.asarray(np.sqrt(rest + (card.own_error * table.own) ** 2))
+    return _sd_by(np.asarray(card.spread), card.own_error, table, d)
+
+
+def _sd_by(spread: Values, own_error: float, table: Table, d: Values) -> Values:
+    return np.asarray(np.sqrt(np.exp(spread_terms(table.n, table.m, d) @ spread) + (own_error * table.own) ** 2))
 
 
 def _spread(table: Table, d: Values) -> tuple[Values, float]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import MODALITIES, Modality
-from encsel.crossval import MEASURED, N_VARIATES
+from encsel.crossval import MEASURED
 from encsel.errors import UsageError
 from encsel.evidence import FEATURES, Evidence, encoder_evidence, folds_for, pair_evidence
 from encsel.progress import Progress
@@ -109,7 +109,7 @@ def run_trials(
         stacked(lambda e: [e.values[name] for name in FEATURES]),
         np.moveaxis(stacked(lambda e: [e.standard_error[s] for s in MEASURED]), 3, 1),
         np.moveaxis(stacked(lambda e: [e.cross_validated.scored[s].eer for s in MEASURED]), 3, 1),
-        stacked(lambda e: e.cross_validated.correlations[:N_VARIATES]),
+        stacked(lambda e: e.cross_validated.correlations),
         np.array([true.eer[s] for s in MEASURED]),
     )
 
