@@ -238,16 +238,19 @@ class EncoderFamily:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number about an encoder (`of` = "rows") or about a face-voice pair (`of` = "pair").
+    """One number about an encoder ("rows" or "people") or about a face-voice pair ("pair").
 
-    `compute` takes (rows, dim) vectors for "rows", or two row-paired (n, dim) arrays of centroids for "pair".
+    `compute` takes (rows, dim) vectors for "rows"; these and the (rows,) identity of each for "people"; two row-paired
+    (n, dim) arrays of centroids for "pair".
     """
 
     name: str
     version: int
-    of: Literal["rows", "pair"]
+    of: Literal["rows", "people", "pair"]
     direction: str
     """What a larger value means, in words."""
     range: tuple[float, float]
     source: str
     compute: Callable[..., float]
+    invariant_to: tuple[str, ...] = ("rotation", "shift", "scale")
+    """Changes of the space that leave the value alone, in any encoder by itself."""

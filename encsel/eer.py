@@ -26,10 +26,21 @@ def eer(genuine: Vectors, impostor: Vectors) -> float:
     own, other = np.sort(np.ravel(genuine)), np.sort(np.ravel(impostor))
     if not len(own) or not len(other):
         raise BadCalibration(f"{len(own)} genuine and {len(other)} impostor scores; an EER needs both. Add people.")
-    thresholds = np.unique(np.concatenate([own, other]))
-    fnr = np.append(np.searchsorted(own, thresholds, "left") / len(own), 1.0)
-    fpr = np.append(1 - np.searchsorted(other, thresholds, "left") / len(other), 0.0)
+    # The curves cross between two neighbouring genuine scores: of the impostor scores only those in between matter.
+    fnr, fpr = _rates(own, other, own)
+    crossed = int(np.argmax(fnr >= fpr)) if fnr[-1] >= fpr[-1] else len(own)
+    if crossed == 0:
+        return 0.0
+    low, high = own[crossed - 1], own[crossed] if crossed < len(own) else np.inf
+    between = other[np.searchsorted(other, low, "right") : np.searchsorted(other, high, "right")]
+    fnr, fpr = _rates(own, other, np.unique(np.concatenate([[low], between, [high]])))
     return _crossing(fpr, fnr)
+
+
+def _rates(own: Vectors, other: Vectors, thresholds: Vectors) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """FNR and FPR at thresholds, from sorted scores."""
+    fnr, below = (np.searchsorted(scores, thresholds, "left") / len(scores) for scores in (own, other))
+    return fnr, 1 - below
 
 
 def auc_placements(genuine: Vectors, impostor: Vectors) -> NDArray[np.float64]:

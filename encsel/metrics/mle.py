@@ -1,4 +1,4 @@
-"""Intrinsic dimension by maximum likelihood from the distances to the k = 20 nearest neighbours."""
+"""Intrinsic dimension by maximum likelihood from the distances to the k nearest neighbours, 20 as a rule."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from encsel.neighbours import neighbour_distances
 K = 20
 
 
-def mle_median(distances: NDArray[np.float64]) -> float:
+def mle_median(distances: NDArray[np.float64], *, k: int = K) -> float:
     """Median over points of the Levina-Bickel estimate, as the study's released numbers have it.
 
     Args:
-        distances: (rows, >= 20) distances to the nearest other rows, ascending.
+        distances: (rows, >= k) distances to the nearest other rows, ascending.
+        k: neighbours that enter.
     Returns:
         Dimensions, > 0. Grows with rows and with rows per identity: compare at equal numbers of both.
     Raises:
         BadCalibration: no point has neighbours at different distances.
     Source: Levina & Bickel 2004, NIPS 17.
     """
-    return float(np.median(1 / _inverse_dimension(distances)))
+    return float(np.median(1 / _inverse_dimension(distances, k)))
 
 
-def mle_harmonic(distances: NDArray[np.float64]) -> float:
+def mle_harmonic(distances: NDArray[np.float64], *, k: int = K) -> float:
     """Harmonic mean over points of the same estimate: the maximum likelihood of all points together.
 
     Arguments, return and errors as `mle_median`.
     Source: MacKay & Ghahramani 2005, comments on Levina & Bickel.
     """
-    return float(1 / np.mean(_inverse_dimension(distances)))
+    return float(1 / np.mean(_inverse_dimension(distances, k)))
 
 
-def _inverse_dimension(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+def _inverse_dimension(distances: NDArray[np.float64], k: int) -> NDArray[np.float64]:
     """(points,) mean log ratio of the k-th distance to the nearer ones, points without any spread left out."""
-    d = np.maximum(distances[:, :K], 1e-10)
+    d = np.maximum(distances[:, :k], 1e-10)
     logs = np.log(np.maximum(d[:, -1:] / d[:, :-1], 1 + 1e-10)).sum(axis=1)
     spread = logs[logs > 1e-8]
     if not len(spread):
@@ -45,7 +46,7 @@ def _inverse_dimension(distances: NDArray[np.float64]) -> NDArray[np.float64]:
             f"None of {len(d)} samples has neighbours at different distances; intrinsic dimension is undefined. "
             "Check the encoder: its embeddings hold too few distinct values."
         )
-    return spread / (K - 1)
+    return spread / (k - 1)
 
 
 def _from_rows(x: Vectors) -> NDArray[np.float64]:

@@ -1,0 +1,194 @@
+"""Local curvature: a quadratic surface fitted to the neighbours of each point, in the reference and a corrected form.
+
+The neighbours are centred on the point; the directions that hold 95 % of their variance are the tangent space, the next
+one the normal. The height along it is regressed on products of tangent coordinates. All of it needs the k x k Gram
+matrix of the neighbours alone, which is what makes it fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encsel.core import Metric, Vectors
+from encsel.errors import BadCalibration
+from encsel.neighbours import nearest_neighbours
+
+K = 50
+N_POINTS = 1000
+REFERENCE_SEED = 42
+RIDGE = 1e-3
+CLIP = 100.0
+"""Principal curvatures of the reference form are clipped there."""
+MIN_ROWS = 12
+QUANTILES = 41
+"""Of absolute mean curvature, evenly spaced in share, kept for histograms."""
+_CHUNK = 200
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Curvature over points, in one over the unit of the embeddings (its square for `gaussian_median`).
+
+    Attributes:
+        form: "corrected" or "reference".
+        mean_absolute_median: median over points of |mean of the principal curvatures|.
+        mean_median: the same with signs, which are those that the decomposition happens to give the normal: reference
+            form only.
+        mean_std: standard deviation of the signed values; arbitrary signs make it the root mean square.
+        gaussian_median: median of the product of the two largest |principal curvatures|.
+        tangent_dimension: median over points.
+        absolute_quantiles: (41,) of |mean curvature|.
+    """
+
+    form: str
+    mean_absolute_median: float
+    mean_median: float | None
+    mean_std: float
+    gaussian_median: float
+    tangent_dimension: float
+    absolute_quantiles: tuple[float, ...]
+    n_points: int
+    n_neighbours: int
+
+
+def curvature_points(n_rows: int) -> NDArray[np.intp]:
+    """Row numbers of the points at which curvature is taken: the released code's draw."""
+    return np.random.RandomState(REFERENCE_SEED).choice(n_rows, min(N_POINTS, n_rows), replace=False)
+
+
+def curvature(
+    x: Vectors, points: NDArray[np.intp], neighbours: NDArray[np.intp], *, reference: bool = False
+) -> Curvature:
+    """Curvature of the surface that the rows lie on.
+
+    The corrected form has the factor 2 that the reference loses between the quadratic form and its second derivative,
+    a ridge that goes with the scale of the data, and slopes, so that a sphere of any radius r reads 1 / r.
+
+    Args:
+        x: (rows, dim) embeddings.
+        points: (m,) row numbers; neighbours: (m, k) row numbers of the nearest other rows of each.
+        reference: the released code's form: ridge 1e-3 whatever the scale, no factor 2, clipped at 100, signs kept.
+    Raises:
+        BadCalibration: neighbours that all lie on the point.
+    """
+    mean, gaussian, tangent = (np.empty(len(points)) for _ in range(3))
+    for start in range(0, len(points), _CHUNK):
+        at = slice(start, start + _CHUNK)
+        offsets = x[neighbours[at]] - x[points[at]][:, None]
+        principal, dims = _principal(offsets, reference)
+        mean[at] = principal.sum(axis=1) / dims
+        size = np.sort(np.abs(principal), axis=1)
+        gaussian[at] = size[:, -1] * size[:, -2]
+        tangent[at] = dims
+    absolute = np.abs(mean)
+    return Curvature(
+        "reference" if reference else "corrected",
+        float(np.median(absolute)),
+        float(np.median(mean)) if reference else None,
+        float(mean.std()),
+        float(np.median(gaussian)),
+        float(np.median(tangent)),
+        tuple(np.quantile(absolute, np.linspace(0, 1, QUANTILES)).tolist()),
+        len(points),
+        neighbours.shape[1],
+    )
+
+
+def flat_control(x: Vectors, *, n_points: int, k: int, seed: int) -> Curvature:
+    """The corrected curvature of a Gaussian cloud with the covariance of the rows: a flat space of the same spread.
+
+    What an encoder shows beyond this is curvature; the rest is noise and sparse sampling.
+
+    Args:
+        x: (rows, dim) embeddings.
+        n_points, k: as for the encoder itself.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    rows = np.asarray(x, dtype=np.float64)
+    rows = rows - rows.mean(axis=0)
+    n = len(rows)
+    values, axes = np.linalg.eigh(rows.T @ rows / n if n > rows.shape[1] else rows @ rows.T / n)
+    kept = values > 1e-12 * values[-1]
+    rng = np.random.default_rng([seed, 7])
+    # On its own axes: curvature ignores rotation.
+    cloud = rng.standard_normal((n, int(kept.sum()))) * np.sqrt(values[kept])
+    points = np.arange(n_points)
+    index = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(cloud).kneighbors(cloud[:n_points])[1]
+    return curvature(cloud, points, index[:, 1:])
+
+
+def _principal(offsets: Vectors, reference: bool) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """(b, k) principal curvatures, zeros beyond the (b,) tangent dimensions, from (b, k, dim) offsets of neighbours."""
+    if reference:
+        coordinates = _signed_coordinates(offsets)
+    else:
+        near = np.asarray(offsets, dtype=np.float64)
+        # Unit mean square distance: ridge and rounding then mean the same at every scale.
+        scale = np.sqrt(np.einsum("bkd,bkd->b", near, near) / near.shape[1])
+        if not (scale > 0).all():
+            raise BadCalibration("Neighbours lie on one point; curvature needs at least 2 that differ. Check it.")
+        near = near / scale[:, None, None]
+        values, vectors = np.linalg.eigh(near @ near.transpose(0, 2, 1))
+        coordinates = vectors[:, :, ::-1] * np.sqrt(np.clip(values[:, ::-1], 0, None))[:, None]
+    k = coordinates.shape[1]
+    variance = np.square(coordinates).sum(axis=1)
+    share = np.cumsum(variance, axis=1) / (variance.sum(axis=1, keepdims=True) + 1e-10)
+    dims = np.minimum(np.maximum(2, (share < 0.95).sum(axis=1) + 1), variance.shape[1])
+    normal = np.minimum(dims, variance.shape[1] - 1)
+    height = np.take_along_axis(coordinates, normal[:, None, None], axis=2)[:, :, 0]
+    height = np.where((dims < variance.shape[1])[:, None], height, 0.0)
+    tangent = coordinates * (np.arange(variance.shape[1]) < dims[:, None])[:, None]
+    squares = np.square(tangent)
+    # Inner products of the quadratic features t_a^2 and 2 t_a t_b, without ever forming them.
+    kernel = 2 * np.square(tangent @ tangent.transpose(0, 2, 1)) - squares @ squares.transpose(0, 2, 1)
+    if not reference:
+        # Slopes are fitted, too: neighbours lie unevenly about the point, which tilts the tangent space, and a sphere of
+        # five dimensions would read a sixth too little. Tangent columns are orthogonal, so taking slopes off is simple.
+        lengths = np.sqrt(squares.sum(axis=1, keepdims=True))
+        unit = tangent / np.where(lengths > 0, lengths, 1)
+        still = np.eye(k) - unit @ unit.transpose(0, 2, 1)
+        kernel = still @ kernel @ still
+    diagonal = np.arange(k)
+    ridge = RIDGE if reference else RIDGE * kernel[:, diagonal, diagonal].mean(axis=1)[:, None]
+    kernel[:, diagonal, diagonal] += ridge
+    weights = np.linalg.solve(kernel, height[..., None])[..., 0]
+    if not reference:
+        weights = (still @ weights[..., None])[..., 0]
+    form = 2 * (tangent.transpose(0, 2, 1) * weights[:, None]) @ tangent
+    at = np.arange(variance.shape[1])
+    form[:, at, at] -= (weights[:, None] @ squares)[:, 0]
+    principal = np.linalg.eigvalsh(form)
+    if reference:
+        return np.clip(principal, -CLIP, CLIP), dims
+    return 2 * principal / scale[:, None], dims
+
+
+def _signed_coordinates(offsets: Vectors) -> NDArray[np.float64]:
+    """(b, k, k) coordinates on the right singular vectors, with the signs that the decomposition gives them."""
+    found = np.empty((*offsets.shape[:2], min(offsets.shape[1:])))
+    for i, near in enumerate(offsets):
+        axes = np.linalg.svd(near, full_matrices=False)[2]
+        found[i] = near @ axes.T
+    return found
+
+
+def _of_rows(x: Vectors) -> float:
+    if len(x) < MIN_ROWS:
+        raise BadCalibration(f"{len(x)} samples; curvature needs at least {MIN_ROWS}. Add samples.")
+    k = min(K, len(x) - 1)
+    found = nearest_neighbours(x, k)
+    if not found.distances.any():
+        raise BadCalibration("All samples have the same embedding; curvature needs at least 2 that differ. Check it.")
+    points = curvature_points(len(x))
+    return curvature(x, points, found.index[points]).mean_absolute_median
+
+
+METRICS = (
+    Metric("mean_curvature", 1, "rows", "larger: more curved, in one over the unit of the embeddings", (0.0, np.inf),
+           "quadratic fit of 50 neighbours at 1000 points, ridge relative to their spread; median absolute value",
+           _of_rows, invariant_to=("rotation", "shift")),
+)  # fmt: skip

@@ -1,0 +1,65 @@
+"""Spectra of the graph of nearest neighbours among people, and how far two encoders' spectra are apart."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encsel.core import Metric, Vectors
+from encsel.errors import BadCalibration
+from encsel.neighbours import nearest_neighbours
+
+K = 20
+N_VALUES = 50
+_SMALL = 600
+"""People up to whom a dense solver is the faster one."""
+
+
+def spectrum(x: Vectors) -> NDArray[np.float64]:
+    """The smallest eigenvalues of the normalised Laplacian, divided by the largest of them, ascending.
+
+    The graph has an edge where either of two people is among the 20 nearest of the other, all of weight 1.
+
+    Args:
+        x: (n, dim) centroids, one row per person.
+    Returns:
+        (50,), or as many as there are people; in [0, 1].
+    Raises:
+        BadCalibration: fewer than 22 people, or rows that are all the same.
+    Source: the study's released code (its paper has Gaussian weights and no normalisation).
+    """
+    from scipy import sparse
+    from scipy.linalg import eigh
+    from scipy.sparse.linalg import eigsh
+
+    n = len(x)
+    if n < K + 2:
+        raise BadCalibration(f"{n} people; the spectrum of the graph of {K} neighbours needs at least {K + 2}.")
+    found = nearest_neighbours(x, K)
+    if not found.distances.any():
+        raise BadCalibration("All people have the same embedding; a graph of neighbours needs at least 2 that differ.")
+    edges = sparse.csr_matrix((np.ones(n * K), (np.repeat(np.arange(n), K), found.index.ravel())), shape=(n, n))
+    joined = ((edges + edges.T) > 0).astype(np.float64)
+    scale = sparse.diags(1 / np.sqrt(np.asarray(joined.sum(axis=1)).ravel()))
+    similarity = scale @ joined @ scale
+    if n <= _SMALL:
+        count = min(N_VALUES, n)
+        largest = eigh(similarity.toarray(), eigvals_only=True, subset_by_index=[n - count, n - 1], check_finite=False)
+    else:
+        # The largest of D^-1/2 A D^-1/2 are 1 - the smallest of the Laplacian; shift and invert is far slower.
+        start = np.full(n, 1 / np.sqrt(n))
+        largest = eigsh(similarity, k=N_VALUES, which="LA", return_eigenvectors=False, v0=start, ncv=120, tol=1e-10)
+    values = np.sort(np.abs(1 - largest))
+    return np.asarray(values / (values[-1] + 1e-10))
+
+
+def spectral_gap(face: NDArray[np.float64], voice: NDArray[np.float64]) -> float:
+    """Euclidean distance of two spectra of the same people; 0 is alike."""
+    return float(np.linalg.norm(face - voice))
+
+
+METRICS = (
+    Metric("spectral_gap", 1, "pair", "larger: graphs of neighbours less alike", (0.0, np.sqrt(N_VALUES)),
+           "normalised Laplacian of the 0/1 graph of 20 neighbours, 50 smallest eigenvalues over the largest of them",
+           lambda x, y: spectral_gap(spectrum(x), spectrum(y))),
+)  # fmt: skip
