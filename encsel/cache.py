@@ -115,6 +115,44 @@ class Shelf:
                         path.unlink()
 
 
+class Results:
+    """Finished pieces of long work by key, small documents each in a file of its own; `root` None keeps nothing.
+
+    They lie in the cache beside the embeddings they were made from, and are purged with them.
+    """
+
+    NAME = "results of validate"
+
+    def __init__(self, root: Path | None) -> None:
+        self._root = root
+        self._folder = None if root is None else root / digest({"name": self.NAME})[:32]
+        self.write_error: str | None = None
+
+    def get(self, key: Mapping[str, Any]) -> Any:
+        """The document of a key; None when there is none, or one that is damaged."""
+        if self._folder is None:
+            return None
+        try:
+            content = json.loads((self._folder / f"{digest(key)}.json").read_bytes())
+            return content["value"] if content["sha256"] == digest(content["value"]) else None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def put(self, key: Mapping[str, Any], value: Any) -> None:
+        """Keep a document. A disk that refuses is remembered in `write_error`, not raised."""
+        if self._folder is None or self._root is None or self.write_error:
+            return
+        try:
+            _prepare(self._root)
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            if not (self._folder / "encoder.json").exists():
+                write_private(self._folder / "encoder.json", canonical({"name": self.NAME}).encode())
+            text = canonical({"value": value, "sha256": digest(value)})
+            write_private(self._folder / f"{digest(key)}.json", text.encode())
+        except OSError as error:
+            self.write_error = f"{error.strerror or error} ({self._root})"
+
+
 def entries(root: Path) -> list[Entry]:
     """What the cache holds, an entry per encoder and setting.
 

@@ -114,7 +114,7 @@ def read(
     if stated != found:
         raise UsageError(f"The card {path} was damaged or edited: its checksum does not fit its content. {remedy}")
     try:
-        card = _decoded(kind, content, "card")
+        card = decoded(kind, content, "card")
         check(card)
     except Malformed as error:
         raise UsageError(f"The card {path} is malformed: {error}. {remedy}") from error
@@ -135,35 +135,39 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_bytes().decode("utf-8"), parse_constant=refuse)
 
 
-def _decoded(kind: Any, value: Any, where: str) -> Any:
-    """`value`, as JSON has it, as the type `kind`: dataclasses, tuples, mappings, literals, unions and plain values."""
+def decoded(kind: Any, value: Any, where: str) -> Any:
+    """`value`, as JSON has it, as the type `kind`: dataclasses, tuples, mappings, literals, unions and plain values.
+
+    Raises:
+        Malformed: it is not of that type; `where` names the place.
+    """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _decoded_fields(kind, value, where)
+        return _fields(kind, value, where)
     if origin in (types.UnionType, typing.Union):
         for option in inner:
             with contextlib.suppress(Malformed):
-                return _decoded(option, value, where)
+                return decoded(option, value, where)
     if origin is Literal and isinstance(value, str) and value in inner:
         return value
     if origin is tuple and isinstance(value, list):
         kinds = [inner[0]] * len(value) if inner[1:] == (...,) else list(inner)
         if len(kinds) == len(value):
-            return tuple(_decoded(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+            return tuple(decoded(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
     if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict):
-        return {key: _decoded(inner[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: decoded(inner[1], item, f"{where}.{key}") for key, item in value.items()}
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return float(value)
         except OverflowError as error:
             raise Malformed(f"{where} is out of range") from error
     # 2**53: beyond it a count is no longer exact as a float, and no count of anything here.
-    if kind in (int, str, types.NoneType) and type(value) is kind and not (kind is int and abs(value) > 2**53):
+    if kind in (int, str, bool, types.NoneType) and type(value) is kind and not (kind is int and abs(value) > 2**53):
         return value
     raise Malformed(f"{where} is {value!r}")
 
 
-def _decoded_fields(kind: type, value: Any, where: str) -> Any:
+def _fields(kind: type, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise Malformed(f"{where} is {value!r}")
     hints = typing.get_type_hints(kind)
@@ -171,4 +175,4 @@ def _decoded_fields(kind: type, value: Any, where: str) -> Any:
     if set(value) != set(names):
         unlike = sorted(set(value) ^ set(names))
         raise Malformed(f"{where} lacks or should not have {', '.join(unlike)}")
-    return kind(**{name: _decoded(hints[name], value[name], f"{where}.{name}") for name in names})
+    return kind(**{name: decoded(hints[name], value[name], f"{where}.{name}") for name in names})

@@ -94,6 +94,8 @@ class Embeddings:
 
     def rows(self, keep: NDArray[Any]) -> Embeddings:
         """The same embeddings with only the rows that `keep` (mask or indices) selects."""
+        if keep.dtype == bool and keep.all():
+            return self
         return Embeddings(
             self.name, self.modality, self.vectors[keep], self.labels[keep], self.samples[keep],
             {key: column[keep] for key, column in self.attributes.items()}, self.provenance,

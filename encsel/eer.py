@@ -26,6 +26,11 @@ def eer(genuine: Vectors, impostor: Vectors) -> float:
     own, other = np.sort(np.ravel(genuine)), np.sort(np.ravel(impostor))
     if not len(own) or not len(other):
         raise BadCalibration(f"{len(own)} genuine and {len(other)} impostor scores; an EER needs both. Add people.")
+    return eer_of_sorted(own, other)
+
+
+def eer_of_sorted(own: Vectors, other: Vectors) -> float:
+    """As `eer`, of ascending scores, at least one of each."""
     # The curves cross between two neighbouring genuine scores: of the impostor scores only those in between matter.
     fnr, fpr = _rates(own, other, own)
     crossed = int(np.argmax(fnr >= fpr)) if fnr[-1] >= fpr[-1] else len(own)
@@ -50,9 +55,13 @@ def auc_placements(genuine: Vectors, impostor: Vectors) -> NDArray[np.float64]:
         genuine, impostor: scores, any shape, finite.
     Source: placement values of Hanley and Hajian-Tilaki 1997, doi:10.1016/S1076-6332(97)80161-4.
     """
-    own, other = np.ravel(genuine), np.sort(np.ravel(impostor))
+    return placements_among_sorted(np.ravel(genuine), np.sort(np.ravel(impostor)))
+
+
+def placements_among_sorted(own: Vectors, other: Vectors) -> NDArray[np.float64]:
+    """As `auc_placements`, of ascending impostor scores."""
     below = np.searchsorted(other, own, "left") + np.searchsorted(other, own, "right")
-    return below / (2 * len(other))
+    return np.asarray(below / (2 * len(other)))
 
 
 MAX_CORRELATION = 0.97

@@ -1,4 +1,4 @@
-"""Matchers fitted on some people and measured on others: every scorer, centroids and single samples, and what changes it.
+"""Matchers fitted on some people and measured on others: every scorer, centroids and single samples.
 
 Everything fitted (centre, principal axes, canonical directions) sees training people only. Encoders are projected once;
 pairs are then small matrices.
@@ -23,7 +23,7 @@ from encsel.groups import PersonGroups
 from encsel.matching import Matching, Tally
 from encsel.metrics.cka import REFERENCE_SIZE, Gram, cka, gram
 from encsel.sampling import limit_rows
-from encsel.scorers import N_AXES, RIDGE, SCORERS, Side, cosines, directions, project, scores_on
+from encsel.scorers import N_AXES, REFERENCE_TRAIN, SCORERS, Side, cosines, directions, project, ridge_for, scores_on
 
 Protocol = Literal["crossval", "reference"]
 PROTOCOLS: tuple[Protocol, ...] = ("crossval", "reference")
@@ -34,11 +34,13 @@ REFERENCE_SEED = 42
 REFERENCE_SHARE = 0.8
 AXES = (20, 50, 100, 200)
 """Principal axes of the study's appendix."""
-SAMPLE_ROWS = 5000
+SAMPLE_ROWS = 3000
 """Single samples in all that are scored, by how many of each person that leaves: 2 to 20."""
+MANY_PEOPLE = 400
+"""People beyond whom each is tested once: another partition adds little."""
 FEW_PEOPLE = 250
 """People up to whom single samples are scored in every repeat; beyond, in the first."""
-REFERENCE_TRAIN = 999
+MANY_FOLDS = 3
 CURVE_POINTS = 6
 SMALLEST_CURVE = 15
 """People to train on at the left end of a learning curve."""
@@ -68,11 +70,16 @@ def folds_for(n_people: int, protocol: Protocol, *, seed: int) -> Folds:
         BadCalibration: under 10 people.
     """
     if protocol == "crossval":
-        return folds_of(n_people, n_repeats=repeats_for(n_people), seed=seed)
+        return folds_of(n_people, n_repeats=repeats_for(n_people) if n_people <= MANY_PEOPLE else 1, seed=seed)
     folds_of(n_people, n_repeats=1, seed=seed)  # the same least number of people
     order = np.random.RandomState(REFERENCE_SEED).permutation(n_people)
     cut = int(REFERENCE_SHARE * n_people)
     return [[(order[:cut], order[cut:])]]
+
+
+def some_folds(folds: Folds, n_people: int) -> Folds:
+    """All folds of few people; of many, MANY_FOLDS of the first repeat, which test as many people as needed."""
+    return folds if n_people <= FEW_PEOPLE else [folds[0][:MANY_FOLDS]]
 
 
 def project_encoder(
@@ -81,7 +88,8 @@ def project_encoder(
     """One encoder in every fold; people in sorted order are the rows that the folds mean."""
     x = centroids(embeddings)
     n = len(x)
-    rows, owners = np.zeros((0, x.shape[1])), np.zeros(0, np.intp)
+    rows: Vectors = np.zeros((0, x.shape[1]))
+    owners = np.zeros(0, np.intp)
     if with_samples:
         kept = limit_rows(embeddings, int(np.clip(SAMPLE_ROWS // n, 2, 20)), seed=seed)
         owners = np.searchsorted(np.unique(embeddings.labels), kept.labels)
@@ -132,7 +140,16 @@ class PairMeasured:
     n_repeats: int
 
 
-def measure_pair(face: Projections, voice: Projections, folds: Folds, groups: Sequence[PersonGroups] = ()) -> PairMeasured:
+def first_axes(projections: Projections, k: int = N_AXES) -> Projections:
+    """The same encoder on its first k principal axes: axes are nested."""
+    return [
+        [Fold(_first_axes(fold.side, k), fold.rows[:, :k], fold.owners) for fold in repeat] for repeat in projections
+    ]
+
+
+def measure_pair(
+    face: Projections, voice: Projections, folds: Folds, groups: Sequence[PersonGroups] = ()
+) -> PairMeasured:
     """What every scorer does with one pair on people it was not fitted on."""
     tallies = {level: {name: Tally() for name in SCORERS} for level in LEVELS}
     inside = [{name: {value: Tally() for value in (None, *g.values)} for name in SCORERS} for g in groups]
@@ -187,10 +204,10 @@ def measure_centroids(face: Vectors, voice: Vectors, *, seed: int) -> dict[str, 
 
 
 def plain_cosine(face: Embeddings, voice: Embeddings, *, seed: int) -> dict[str, Matching]:
-    """By level, two encoders of one joint space compared as they are: nothing is fitted, so all people are test people."""
-    found = {}
+    """By level, two encoders of one joint space compared as they are; nothing is fitted, so all people are tested."""
+    found: dict[str, Matching] = {}
     for level in LEVELS:
-        sides = []
+        sides: list[tuple[Vectors, NDArray[Any]]] = []
         for one in (face, voice):
             if level == "identity":
                 sides.append((centroids(one), np.unique(one.labels)))
@@ -204,7 +221,9 @@ def plain_cosine(face: Embeddings, voice: Embeddings, *, seed: int) -> dict[str,
     return found
 
 
-def score_blocks(face: Projections, voice: Projections, folds: Folds, scorer: str) -> list[tuple[NDArray[Any], Vectors]]:
+def score_blocks(
+    face: Projections, voice: Projections, folds: Folds, scorer: str
+) -> list[tuple[NDArray[Any], Vectors]]:
     """Test people and their (faces, voices) scores in every fold of the first repeat."""
     blocks = []
     for f, v, (_, test) in zip(face[0], voice[0], folds[0], strict=True):
@@ -213,18 +232,20 @@ def score_blocks(face: Projections, voice: Projections, folds: Folds, scorer: st
 
 
 def eer_by_axes(face: Projections, voice: Projections, folds: Folds) -> dict[str, dict[str, float | None]]:
-    """By number of principal axes, then scorer: EER over the first repeat. None where an encoder has fewer axes.
+    """By number of principal axes, then scorer: EER over the first repeat, of many people over three folds. None where an encoder has fewer axes.
 
     Args:
         face, voice: projected on max(AXES) axes.
     """
     found: dict[str, dict[str, float | None]] = {}
+    folds = some_folds(folds[:1], sum(len(part) for part in folds[0][0]))
     for k in AXES:
         if any(len(fold.side.sd) < k for side in (face, voice) for fold in side[0]):
             found[str(k)] = dict.fromkeys(SCORERS)
             continue
-        cut = [[[_first_axes(fold.side, k) for fold in side[0]]] for side in (face, voice)]
-        rates = _rates(cut[0], cut[1], folds[:1])
+        n_folds = len(folds[0])
+        cut = [[[_first_axes(fold.side, k) for fold in side[0][:n_folds]]] for side in (face, voice)]
+        rates = _rates(cut[0], cut[1], folds)
         found[str(k)] = {name: rates[name][0] for name in SCORERS}
     return found
 
@@ -306,7 +327,9 @@ def learning_curve(
     )
 
 
-def extrapolate(sizes: Sequence[int], aucs: Sequence[float], error: float, *, to: int = REFERENCE_TRAIN) -> Extrapolation:
+def extrapolate(
+    sizes: Sequence[int], aucs: Sequence[float], error: float, *, to: int = REFERENCE_TRAIN
+) -> Extrapolation:
     """The EER at `to` training people.
 
     Args:
@@ -424,7 +447,9 @@ def group_probe(x: Vectors, groups: PersonGroups, *, seed: int) -> float:
     least = int(np.bincount(labels).min())
     n_axes = min(N_AXES, int(0.7 * len(rows)), rows.shape[1])
     probe = make_pipeline(
-        PCA(n_axes, random_state=seed), StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000)
+        PCA(n_axes, random_state=seed),
+        StandardScaler(),
+        LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000),
     )
     splits = StratifiedKFold(min(5, least), shuffle=True, random_state=seed)
     return float(cross_val_score(probe, rows, labels, cv=splits, scoring="balanced_accuracy").mean())
@@ -442,12 +467,17 @@ def centred_within(x: Vectors, groups: PersonGroups) -> tuple[Vectors, NDArray[n
 
 def _scored(face: Fold, voice: Fold) -> list[tuple[str, Vectors, Callable[[], Vectors]]]:
     """Each scorer's name, its scores of test people, and a function to those of their single samples."""
-    plain, ridge = directions(face.side, voice.side), directions(face.side, voice.side, ridge=RIDGE)
+    plain = directions(face.side, voice.side)
+    ridge = directions(face.side, voice.side, ridge=ridge_for(len(face.side.train)))
     f, v = (Side(fold.side.train, fold.rows, fold.side.sd) for fold in (face, voice))
 
     def both(name: str) -> tuple[str, Vectors, Callable[[], Vectors]]:
         found = ridge if name == "weighted" else plain
-        return name, scores_on(name, found, face.side, voice.side), lambda: scores_on(name, found, f, v).astype(np.float32)
+        return (
+            name,
+            scores_on(name, found, face.side, voice.side),
+            lambda: scores_on(name, found, f, v).astype(np.float32),
+        )
 
     return [both(name) for name in SCORERS]
 

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.crossval import (
+    FIXED,
     MEASURED,
     N_VARIATES,
     CrossValidated,
     Folds,
+    Scored,
     cross_validate,
     folds_of,
     pooled_correlations,
@@ -38,7 +40,7 @@ VERSION = 1
 
 FEATURES: Mapping[str, str] = {
     "d_reference": "sensitivity d' behind the cross-validated AUC of the reference scorer",
-    "d_weighted": "the same of the weighted scorer",
+    "d_weighted": "the same of the weighted scorer with a ridge of 0.3",
     "correlations": "sum of the positive correlations of the first 12 ridge canonical variates on held-out people",
     "root_cka": "square root of CKA matched to 1249 people",
     "root_cka_half": "the same after each side's first 50 axes are half whitened (variance to the power -1/4)",
@@ -135,19 +137,23 @@ def encoder_evidence(x: Vectors, folds: Folds) -> EncoderEvidence:
 def pair_evidence(face: EncoderEvidence, voice: EncoderEvidence, folds: Folds) -> Evidence:
     """Everything about one pair of encoders of the same people."""
     validated = cross_validate(face.folds, voice.folds, folds)
-    values = {f"d_{name}": float(distance_of_auc(validated.scored[name].auc)) for name in MEASURED}
+    # The ridge of the weighted scorer goes with the number of people; the card was made with that of 999.
+    scored = {name: validated.scored[FIXED if name == "weighted" else name] for name in MEASURED}
+    values = {f"d_{name}": float(distance_of_auc(scored[name].auc)) for name in MEASURED}
     values["correlations"] = float(np.clip(validated.correlations, 0, 1).sum())
     values |= {form: _root(_matched(face.grams[form], voice.grams[form])) for form in CKA_FORMS}
     values["top_share"] = face.top_share + voice.top_share
-    errors = {}
-    for name in MEASURED:
-        scored = validated.scored[name]
-        # Slope of d' in the AUC, at the clipped AUC so that it stays finite.
-        d = float(distance_of_auc(scored.auc))
-        # Placements that are all alike have no spread; a set of n people cannot tell an AUC finer than 1 / 2n.
-        slope = math.sqrt(2) * math.sqrt(2 * math.pi) * math.exp(d * d / 4)
-        errors[name] = max(scored.auc_se, 1 / (2 * validated.n_people)) * slope
+    errors = {name: distance_error(one, validated.n_people) for name, one in scored.items()}
     return Evidence({name: values[name] for name in FEATURES}, errors, validated)
+
+
+def distance_error(scored: Scored, n_people: int) -> float:
+    """Standard error over people of the d' behind a cross-validated AUC."""
+    # Slope of d' in the AUC, at the clipped AUC so that it stays finite.
+    d = float(distance_of_auc(scored.auc))
+    slope = math.sqrt(2) * math.sqrt(2 * math.pi) * math.exp(d * d / 4)
+    # Placements that are all alike have no spread; a set of n people cannot tell an AUC finer than 1 / 2n.
+    return max(scored.auc_se, 1 / (2 * n_people)) * slope
 
 
 def shuffles(folds: Folds, n_shuffles: int, *, seed: int, groups: NDArray[np.intp] | None = None) -> NDArray[np.intp]:

@@ -13,7 +13,7 @@ from encsel.errors import BadCalibration
 from encsel.metrics.cka import Gram, gram, null_of_matched
 from encsel.metrics.mle import K, mle_harmonic, mle_median
 from encsel.metrics.two_nn import two_nn
-from encsel.neighbours import distinct_rows, neighbour_distances
+from encsel.neighbours import Neighbours, distinct_rows, neighbour_distances
 from encsel.sampling import limit_rows
 
 MAX_DRAWS = 10
@@ -68,9 +68,12 @@ def measure_encoder(
     rows_per_identity: int | None,
     seed: int,
     device: str = "cpu",
+    searched: Neighbours | None = None,
 ) -> EncoderGeometry:
     """Geometry of one encoder over `identities`, which it must all have.
 
+    Args:
+        searched: neighbours of its distinct rows, where the caller has them.
     Raises:
         BadCalibration: too few people or constant embeddings; names the encoder.
     """
@@ -79,7 +82,7 @@ def measure_encoder(
         return EncoderGeometry(
             kept,
             gram(centroids(kept), device=device),
-            intrinsic_dimension(kept, rows_per_identity=rows_per_identity, seed=seed, device=device),
+            intrinsic_dimension(kept, rows_per_identity=rows_per_identity, seed=seed, device=device, searched=searched),
         )
     except BadCalibration as error:
         raise BadCalibration(f"{embeddings.modality} encoder {embeddings.name}: {error}") from error
@@ -97,9 +100,18 @@ def centroids(embeddings: Embeddings) -> Vectors:
 
 
 def intrinsic_dimension(
-    embeddings: Embeddings, *, rows_per_identity: int | None, seed: int, device: str = "cpu"
+    embeddings: Embeddings,
+    *,
+    rows_per_identity: int | None,
+    seed: int,
+    device: str = "cpu",
+    searched: Neighbours | None = None,
 ) -> IntrinsicDimension:
-    """All estimates over the distinct rows of all people pooled, the mean over seeded draws where rows are left out."""
+    """All estimates over the distinct rows of all people pooled, the mean over seeded draws where rows are left out.
+
+    Args:
+        searched: neighbours of all distinct rows, used where none are left out.
+    """
     counts = np.unique(embeddings.labels, return_counts=True)[1]
     limit = rows_per_identity if rows_per_identity is not None and counts.max() > rows_per_identity else None
     n_rows = int(np.minimum(counts, limit or counts.max()).sum())
@@ -107,8 +119,11 @@ def intrinsic_dimension(
     draws = []
     try:
         for draw in range(n_draws):
-            rows = embeddings if limit is None else limit_rows(embeddings, limit, seed=seed * MAX_DRAWS + draw)
-            distances = neighbour_distances(rows.vectors[distinct_rows(rows.vectors)], K, device=device)
+            if limit is None and searched is not None and searched.distances.shape[1] >= K:
+                distances = searched.distances
+            else:
+                rows = embeddings if limit is None else limit_rows(embeddings, limit, seed=seed * MAX_DRAWS + draw)
+                distances = neighbour_distances(rows.vectors[distinct_rows(rows.vectors)], K, device=device)
             draws.append(
                 {
                     "mle_median": mle_median(distances),

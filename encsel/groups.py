@@ -58,13 +58,17 @@ def recordings(embeddings: Embeddings) -> NDArray[np.str_] | None:
 
 
 def columns_of(embeddings: Embeddings) -> dict[str, NDArray[np.str_]]:
-    """Columns (rows,) that may group samples: the set's own, and the language that LANGUAGE/VIDEO/CLIP names begin with."""
+    """Columns (rows,) that may group samples: the set's own, and the language where names are LANGUAGE/VIDEO/CLIP.
+
+    The name of the person may stand before it.
+    """
     found = {
         name: np.char.strip(values) for name, values in embeddings.attributes.items() if name not in SESSION_COLUMNS
     }
     if LANGUAGE_COLUMN not in found:
-        parts = [name.split("/") for name in embeddings.samples.tolist()]
-        if parts and all(len(p) >= 3 for p in parts) and len({p[0] for p in parts}) <= MAX_VALUES:
+        names = zip(embeddings.samples.tolist(), embeddings.labels.tolist(), strict=True)
+        parts = [name.removeprefix(f"{person}/").split("/") for name, person in names]
+        if parts and all(len(p) == 3 for p in parts) and len({p[0] for p in parts}) <= MAX_VALUES:
             found[LANGUAGE_COLUMN] = np.array([p[0] for p in parts])
     return found
 

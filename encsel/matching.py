@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import Vectors
-from encsel.eer import auc_placements, eer
+from encsel.eer import eer_of_sorted, placements_among_sorted
 from encsel.errors import BadCalibration
 
 FMRS = (0.01, 0.1)
@@ -97,10 +97,12 @@ class Tally:
         if not same.any() or same.all():
             return
         own, others = scores[same], np.sort(scores[~same])
-        placements = auc_placements(own, others)
+        placements = placements_among_sorted(own, others)
         owners = np.broadcast_to(faces[:, None], same.shape)[same]
-        for person in np.unique(owners).tolist():
-            self._placed.setdefault(person, []).append(float(placements[owners == person].mean()))
+        people, index, counts = np.unique(owners, return_inverse=True, return_counts=True)
+        means = np.bincount(index, placements) / counts
+        for person, mean in zip(people.tolist(), means.tolist(), strict=True):
+            self._placed.setdefault(person, []).append(mean)
         self._genuine.append(own)
         self._impostor.append(others)
         for way, matrix, hits in ((WAYS[0], scores, same), (WAYS[1], scores.T, same.T)):
@@ -113,11 +115,14 @@ class Tally:
             BadCalibration: no block had both genuine and impostor pairs.
         """
         if not self._genuine:
-            raise BadCalibration("No test people with both a genuine and an impostor pair; an EER needs both. Add people.")
+            raise BadCalibration(
+                "No test people with both a genuine and an impostor pair; an EER needs both. Add people."
+            )
         genuine = np.sort(np.concatenate(self._genuine))
-        impostor = np.sort(np.concatenate(self._impostor))
+        # Blocks are sorted already, and a stable sort merges runs.
+        impostor = np.sort(np.concatenate(self._impostor), kind="stable")
         placed = np.array([np.mean(values) for values in self._placed.values()])
-        rate, auc, n = eer(genuine, impostor), float(placed.mean()), len(placed)
+        rate, auc, n = eer_of_sorted(genuine, impostor), float(placed.mean()), len(placed)
         error = float(placed.std(ddof=1) / math.sqrt(n)) if n > 1 else None
         return Matching(
             eer=rate,
@@ -141,7 +146,7 @@ class Tally:
         if not len(rows):
             return
         scores, hits, n_hits = scores[rows], hits[rows], n_hits[rows]
-        best = np.full((len(rows), n_hits.max()), -np.inf, dtype=scores.dtype)
+        best: NDArray[Any] = np.full((len(rows), int(n_hits.max())), -np.inf, dtype=scores.dtype)
         at = np.arange(best.shape[1]) < n_hits[:, None]
         best[at] = scores[hits]
         best = -np.sort(-best, axis=1)
@@ -205,7 +210,9 @@ def _fnmr(genuine: Vectors, impostor: Vectors, fmr: float) -> float:
 
 def _det(genuine: Vectors, impostor: Vectors) -> tuple[tuple[float, float], ...]:
     n = len(impostor)
-    wanted = np.unique(np.concatenate([np.geomspace(max(1e-4, 1 / n), 1, N_DET // 2), np.linspace(0.02, 0.98, N_DET // 2)]))
+    wanted = np.unique(
+        np.concatenate([np.geomspace(max(1e-4, 1 / n), 1, N_DET // 2), np.linspace(0.02, 0.98, N_DET // 2)])
+    )
     return tuple((float(fmr), _fnmr(genuine, impostor, float(fmr))) for fmr in wanted)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,11 +48,11 @@ def nearest_neighbours(x: Vectors, k: int, *, device: str = "cpu", as_given: boo
     if len(x) <= k:
         raise BadCalibration(f"{len(x)} distinct samples; {k} neighbours each need at least {k + 1}. Add samples.")
     # Centring keeps the digits that the expansion |a|^2 - 2ab + |b|^2 would lose on a cloud far from the origin.
-    centred = np.asarray(x, dtype=np.float64)
+    centred: NDArray[Any] = np.asarray(x, dtype=np.float64)
     centred = centred - centred.mean(axis=0)
     if as_given:
-        centred, device = x, "cpu"
-    if device != "cpu":
+        centred = x
+    elif device != "cpu":
         return _on_device(centred, k, device)
     from sklearn.neighbors import NearestNeighbors
     from threadpoolctl import threadpool_limits
@@ -62,7 +63,7 @@ def nearest_neighbours(x: Vectors, k: int, *, device: str = "cpu", as_given: boo
     return Neighbours(distances, index)
 
 
-def _on_device(centred: NDArray[np.float64], k: int, device: str, chunk: int = 512) -> Neighbours:
+def _on_device(centred: NDArray[Any], k: int, device: str, chunk: int = 512) -> Neighbours:
     import torch
 
     rows = torch.from_numpy(centred).to(device)

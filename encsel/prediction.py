@@ -18,6 +18,7 @@ from encsel.evidence import (
     FEATURES,
     Evidence,
     Shuffled,
+    distance_error,
     eer_of_distance,
     encoder_evidence,
     folds_for,
@@ -204,7 +205,7 @@ def _measured(evidence: Evidence, scorer: str, replicate: float) -> Measured:
     scored = evidence.cross_validated.scored[scorer]
     # Bounded away from 0 and 1, where a d' would be infinite; not at chance: by luck a measured EER can be worse.
     d = -2 * float(ndtri(np.clip(scored.eer, 0.005, 0.995)))
-    half = replicate * evidence.standard_error[scorer]
+    half = replicate * distance_error(scored, evidence.cross_validated.n_people)
     low, high = (float(x) for x in eer_of_distance(np.array([d + half, d - half])))
     return Measured(scorer, scored.eer, scored.auc, (min(low, scored.eer), max(high, scored.eer)))
 

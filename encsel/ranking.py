@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,9 @@ from encsel.embed import Embedded, Failure, embed
 from encsel.errors import BadCalibration, EncoderFailed, UsageError, nearest
 from encsel.evidence import VERSION as EVIDENCE_VERSION
 from encsel.geometry import EncoderGeometry, Null, centroids, intrinsic_dimension, measure_encoder, permutation_null
-from encsel.health import examine
+from encsel.health import Health, examine
 from encsel.metrics.cka import REFERENCE_SIZE, Cka, cka, matched_standard_error
+from encsel.neighbours import Neighbours
 from encsel.prediction import N_SHUFFLES, PairPrediction, Shuffling, predict_pairs
 from encsel.pretrained import torch_device
 from encsel.progress import Progress, Silent
@@ -59,7 +60,7 @@ from encsel.results import (
     RankReport,
 )
 from encsel.sampling import limit_rows
-from encsel.signature import digest, sign
+from encsel.signature import LIBRARIES, digest, sign
 from encsel.vectors import SUFFIXES, read_embeddings
 
 DEFAULT_REGRESSION = "encsel-calibrated"
@@ -67,6 +68,8 @@ COMPANIONS = ("encsel-calibrated", "encsel-calibrated-weighted", "upadhyay2026-l
 """Cards whose predictions are in every report beside those of the card that orders."""
 COVERAGE = 0.9
 RANK_FEATURES = ("cka", "id_mismatch")
+MANY_PEOPLE = 400
+"""People beyond which permutations are fewer."""
 STRONGLY = 2.576
 """Standard deviations by which cross-validation and CKA disagree strongly: 1 in 100 simulated pairs."""
 GROUP_COLUMNS = ("sex", "gender")
@@ -118,6 +121,65 @@ def rank(
         EncoderFailed: no encoder of a modality could be loaded and run; where others could, the report has `failures`.
     """
     progress = progress or Silent()
+    prepared = prepare(
+        data, faces=faces, voices=voices, regression=regression, coverage=coverage, within=within, seed=seed,
+        min_identities=min_identities, identities=identities, samples_per_identity=samples_per_identity,
+        max_skipped=max_skipped, cache=cache, runtime=runtime, batch_size=batch_size, progress=progress,
+    )  # fmt: skip
+    return replace(measure(prepared, progress=progress), strict_health=strict_health)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A calibration set, embedded and checked, before anything is measured.
+
+    Attributes:
+        people: those whom every encoder has, sorted; `embeddings` hold no others.
+        cards: the one that orders first.
+        device: torch device of geometry, or "cpu".
+    """
+
+    calibration: Calibration
+    embedded: Embedded
+    embeddings: tuple[Embeddings, ...]
+    people: tuple[str, ...]
+    cards: tuple[AnyCard, ...]
+    shuffling: Shuffling
+    signature: Mapping[str, Any]
+    coverage: float
+    seed: int
+    device: str
+    n_shuffles: int
+    n_permutations: int
+
+
+def prepare(
+    data: str | Path,
+    *,
+    faces: str | Sequence[str],
+    voices: str | Sequence[str],
+    regression: str,
+    coverage: float,
+    within: str | None,
+    seed: int,
+    min_identities: int,
+    identities: int | None,
+    samples_per_identity: int | None,
+    max_skipped: float,
+    cache: str | Path | None,
+    runtime: Runtime | None,
+    batch_size: int | None,
+    progress: Progress,
+    few_shuffles: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    libraries: Sequence[str] = LIBRARIES,
+) -> Prepared:
+    """What `rank` and `validate` do before they measure; arguments and errors as `rank`.
+
+    Args:
+        few_shuffles: shuffles and permutations of sets of more than 400 people, where not the usual number.
+        options, libraries: further ones, and all those, for the signature.
+    """
     cards = _cards(regression)
     for card in cards:
         if isinstance(card, CalibratedCard):
@@ -146,25 +208,29 @@ def rank(
     shuffling = _shuffling(calibration, embedded.embeddings, people, within, progress)
     if shuffling.within:
         progress.note(f"People are shuffled within {shuffling.within}.")
-    options = {
+    n_shuffles, n_permutations = N_SHUFFLES, _n_permutations(len(people))
+    if few_shuffles is not None and len(people) > MANY_PEOPLE:
+        n_shuffles = n_permutations = few_shuffles
+    signed = {
         "seed": seed, "identities": identities, "samples_per_identity": samples_per_identity,
         "regression": regression if regression in {c.name for c in cards} else cards[0].name,
-        "n_permutations": _n_permutations(len(people)), "n_shuffles": N_SHUFFLES, "coverage": coverage,
+        "n_permutations": n_permutations, "n_shuffles": n_shuffles, "coverage": coverage,
         "within": shuffling.within,
         "groups": None if shuffling.groups is None else digest(shuffling.groups.tolist()),
+        **(options or {}),
     }  # fmt: skip
     signature = sign(
         data={"layout": calibration.layout, "sha256": embedded.data_sha256},
         encoders={f"{e.modality}:{e.name}": _without_file(e.provenance) for e in embedded.embeddings},
         regressions={card.name: card.sha256 for card in cards},
         metrics={**{name: metric.version for name, metric in metrics().items()}, "evidence": EVIDENCE_VERSION},
-        options=options,
+        options=signed,
+        libraries=libraries,
     )
-    report = _measure(
-        calibration, embedded, people, cards, shuffling, signature, coverage, seed,
-        _geometry_device(runtime or Runtime()), progress,
+    return Prepared(
+        calibration, embedded, tuple(e.rows(np.isin(e.labels, people)) for e in embedded.embeddings), people, cards,
+        shuffling, signature, coverage, seed, _geometry_device(runtime or Runtime()), n_shuffles, n_permutations,
     )  # fmt: skip
-    return replace(report, strict_health=strict_health)
 
 
 def _cards(regression: str) -> tuple[AnyCard, ...]:
@@ -397,21 +463,25 @@ def _geometry_device(runtime: Runtime) -> str:
 
 
 def _n_permutations(n_identities: int) -> int:
-    return 999 if n_identities <= 400 else 199
+    return 999 if n_identities <= MANY_PEOPLE else 199
 
 
-def _measure(
-    calibration: Calibration,
-    embedded: Embedded,
-    people: tuple[str, ...],
-    cards: tuple[AnyCard, ...],
-    shuffling: Shuffling,
-    signature: Mapping[str, Any],
-    coverage: float,
-    seed: int,
-    device: str,
+def measure(
+    prepared: Prepared,
+    *,
+    searched: Mapping[tuple[Modality, str], Neighbours] | None = None,
+    healths: Mapping[tuple[Modality, str], Health] | None = None,
     progress: Progress,
 ) -> RankReport:
+    """The ranking of a prepared set.
+
+    Args:
+        searched: by (modality, encoder), neighbours of its distinct rows, 20 or more, where the caller has them.
+        healths: the same, each encoder's health.
+    """
+    calibration, embedded, people, cards = prepared.calibration, prepared.embedded, prepared.people, prepared.cards
+    shuffling, signature, coverage = prepared.shuffling, prepared.signature, prepared.coverage
+    seed, device, searched = prepared.seed, prepared.device, searched or {}
     n = len(people)
     first = cards[0]
     of_geometry = [card for card in cards if isinstance(card, Card)]
@@ -423,23 +493,24 @@ def _measure(
     # What is shown is what enters the ordering card; where that has no ID mismatch, the study's.
     with_mismatch = [card for card in of_geometry if _needs_mismatch(card)]
     shown_rows = rows_wanted[(first if first in with_mismatch else with_mismatch[-1]).name]
-    with progress.task("geometry", len(embedded.embeddings) + 1) as task:
+    with progress.task("geometry", len(prepared.embeddings) + 1) as task:
         measured: dict[tuple[str, str], EncoderGeometry] = {}
-        for e in embedded.embeddings:
+        for e in prepared.embeddings:
             measured[e.modality, e.name] = measure_encoder(
-                e, people, rows_per_identity=shown_rows, seed=seed, device=device
-            )
+                e, people, rows_per_identity=shown_rows, seed=seed, device=device,
+                searched=searched.get((e.modality, e.name)),
+            )  # fmt: skip
             task.advance()
         faces, voices = ([g for (m, _), g in measured.items() if m == modality] for modality in MODALITIES)
         matched_to = _people_of(first) if isinstance(first, Card) else REFERENCE_SIZE
         forms = [[cka(f.gram, v.gram, matched_to=matched_to) for v in voices] for f in faces]
         observed = np.array([[form.matched for form in row] for row in forms])
         nulls = permutation_null(
-            faces, voices, observed, matched_to=matched_to, n_permutations=_n_permutations(n), seed=seed,
+            faces, voices, observed, matched_to=matched_to, n_permutations=prepared.n_permutations, seed=seed,
             groups=shuffling.groups, device=device,
         )  # fmt: skip
         task.advance()
-    predictions = _calibrated_predictions(faces, voices, calibrated, n, shuffling, coverage, seed, progress)
+    predictions = _calibrated_predictions(faces, voices, calibrated, prepared, progress)
     sizes = {shown_rows, *rows_wanted.values()}
     mismatches = {rows: _mismatch(faces, voices, rows, shown_rows, seed) for rows in sizes}
     unranked = []
@@ -467,7 +538,11 @@ def _measure(
                     n,
                 )
             )
-    encoders = [_encoder(g, embedded.skipped, seed, calibration.layout) for g in (*faces, *voices)]
+    encoders = [
+        _encoder(g, (healths or {}).get((g.embeddings.modality, g.embeddings.name)) or health_of(prepared, g.embeddings),
+                 calibration.layout)
+        for g in (*faces, *voices)
+    ]  # fmt: skip
     of_encoder = {(e.modality, e.name): e for e in encoders}
     unranked = [_with_encoder_flags(p, of_encoder["face", p.face], of_encoder["voice", p.voice]) for p in unranked]
     pairs, ordered_by, notes = _ordered(unranked, first.name)
@@ -504,20 +579,17 @@ def _calibrated_predictions(
     faces: Sequence[EncoderGeometry],
     voices: Sequence[EncoderGeometry],
     cards: Sequence[CalibratedCard],
-    n: int,
-    shuffling: Shuffling,
-    coverage: float,
-    seed: int,
+    prepared: Prepared,
     progress: Progress,
 ) -> list[list[PairPrediction]] | None:
     """None where people are too few for cross-validation."""
-    if n < MIN_PEOPLE:
+    if len(prepared.people) < MIN_PEOPLE:
         return None
     sides = [[centroids(g.embeddings) for g in side] for side in (faces, voices)]
     samples = tuple([g.median_rows_per_identity for g in side] for side in (faces, voices))
     return predict_pairs(
-        sides[0], sides[1], (samples[0], samples[1]), cards,
-        seed=seed, coverage=coverage, shuffling=shuffling, progress=progress,
+        sides[0], sides[1], (samples[0], samples[1]), cards, seed=prepared.seed, coverage=prepared.coverage,
+        n_shuffles=prepared.n_shuffles, shuffling=prepared.shuffling, progress=progress,
     )  # fmt: skip
 
 
@@ -723,13 +795,19 @@ def _are_voxceleb(people: Iterable[str], layout: str) -> bool:
     return layout.startswith("VoxCeleb") or any(i.isdigit() and int(i) in _VOXCELEB_IDS for i in ids)
 
 
-def _encoder(g: EncoderGeometry, skipped: Sequence[Skipped], seed: int, layout: str) -> EncoderResult:
+def health_of(prepared: Prepared, embeddings: Embeddings) -> Health:
+    """The health of one encoder of a prepared set."""
+    key = (embeddings.modality, embeddings.name)
+    n_skipped = sum((s.modality, s.encoder) == key for s in prepared.embedded.skipped)
+    trained = embeddings.traits.identity_trained
+    return examine(embeddings, seed=prepared.seed, n_skipped=n_skipped, identity_trained=trained)
+
+
+def _encoder(g: EncoderGeometry, health: Health, layout: str) -> EncoderResult:
     values = g.intrinsic_dimension.values
-    name, modality = g.embeddings.name, g.embeddings.modality
     flags = g.embeddings.traits.flags
     if "VoxCeleb" in g.embeddings.traits.trained_on and _are_voxceleb(g.embeddings.identities, layout):
         flags = (*flags, TRAINED_ON_THESE)
-    n_skipped = sum((s.modality, s.encoder) == (modality, name) for s in skipped)
     return EncoderResult(
         name=g.embeddings.name,
         modality=g.embeddings.modality,
@@ -739,9 +817,6 @@ def _encoder(g: EncoderGeometry, skipped: Sequence[Skipped], seed: int, layout: 
         intrinsic_dimension=None if values is None else values["mle_median"],
         intrinsic_dimensions=values,
         reason=g.intrinsic_dimension.reason,
-        health=examine(
-            g.embeddings, seed=seed, n_skipped=n_skipped,
-            identity_trained=g.embeddings.traits.identity_trained,
-        ),
+        health=health,
         flags=flags,
     )  # fmt: skip

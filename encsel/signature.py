@@ -35,6 +35,7 @@ def sign(
     regressions: Mapping[str, str],
     metrics: Mapping[str, int],
     options: Mapping[str, Any],
+    libraries: Iterable[str] = LIBRARIES,
 ) -> dict[str, Any]:
     """The signature as a dict; its `id` is the hash of all the rest."""
     parts = {
@@ -44,7 +45,7 @@ def sign(
         "regressions": dict(regressions),
         "metrics": dict(metrics),
         "options": dict(options),
-        "libraries": library_versions(),
+        "libraries": library_versions(libraries),
     }
     return {**parts, "id": digest(parts)}
 

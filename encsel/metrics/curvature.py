@@ -111,11 +111,11 @@ def flat_control(x: Vectors, *, n_points: int, k: int, seed: int) -> Curvature:
     rows = np.asarray(x, dtype=np.float64)
     rows = rows - rows.mean(axis=0)
     n = len(rows)
-    values, axes = np.linalg.eigh(rows.T @ rows / n if n > rows.shape[1] else rows @ rows.T / n)
+    values = np.linalg.eigvalsh(rows.T @ rows / n if n > rows.shape[1] else rows @ rows.T / n)
     kept = values > 1e-12 * values[-1]
     rng = np.random.default_rng([seed, 7])
     # On its own axes: curvature ignores rotation.
-    cloud = rng.standard_normal((n, int(kept.sum()))) * np.sqrt(values[kept])
+    cloud = rng.standard_normal((n, int(kept.sum())), np.float32) * np.sqrt(values[kept]).astype(np.float32)
     points = np.arange(n_points)
     index = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(cloud).kneighbors(cloud[:n_points])[1]
     return curvature(cloud, points, index[:, 1:])
@@ -146,8 +146,8 @@ def _principal(offsets: Vectors, reference: bool) -> tuple[NDArray[np.float64], 
     # Inner products of the quadratic features t_a^2 and 2 t_a t_b, without ever forming them.
     kernel = 2 * np.square(tangent @ tangent.transpose(0, 2, 1)) - squares @ squares.transpose(0, 2, 1)
     if not reference:
-        # Slopes are fitted, too: neighbours lie unevenly about the point, which tilts the tangent space, and a sphere of
-        # five dimensions would read a sixth too little. Tangent columns are orthogonal, so taking slopes off is simple.
+        # Slopes are fitted, too: neighbours lie unevenly about the point, which tilts the tangent space, and a sphere
+        # of five dimensions would read a sixth too little. Tangent columns are orthogonal: slopes come off simply.
         lengths = np.sqrt(squares.sum(axis=1, keepdims=True))
         unit = tangent / np.where(lengths > 0, lengths, 1)
         still = np.eye(k) - unit @ unit.transpose(0, 2, 1)
