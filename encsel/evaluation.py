@@ -232,7 +232,9 @@ def score_blocks(
 
 
 def eer_by_axes(face: Projections, voice: Projections, folds: Folds) -> dict[str, dict[str, float | None]]:
-    """By number of principal axes, then scorer: EER over the first repeat, of many people over three folds. None where an encoder has fewer axes.
+    """By number of principal axes, then scorer: EER over the first repeat, of many people over three of its folds.
+
+    None where an encoder has fewer axes.
 
     Args:
         face, voice: projected on max(AXES) axes.

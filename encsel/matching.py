@@ -147,12 +147,12 @@ class Tally:
             return
         scores, hits, n_hits = scores[rows], hits[rows], n_hits[rows]
         best: NDArray[Any] = np.full((len(rows), int(n_hits.max())), -np.inf, dtype=scores.dtype)
-        at = np.arange(best.shape[1]) < n_hits[:, None]
+        at = np.arange(int(n_hits.max())) < n_hits[:, None]
         best[at] = scores[hits]
         best = -np.sort(-best, axis=1)
         rank = np.full(best.shape, np.nan)
         beaten = np.zeros(len(rows))
-        for j in range(best.shape[1]):
+        for j in range(int(n_hits.max())):
             one = best[:, j : j + 1]
             above, level = (scores > one).sum(axis=1), (scores == one).sum(axis=1)
             # Hits come in order; of equal scores the middle place is taken.
@@ -164,7 +164,7 @@ class Tally:
         rank = np.where(at, rank, np.nan)
         self._choices[way][0] += float(beaten.sum())
         self._choices[way][1] += float((n_hits * (gallery - n_hits)).sum())
-        precision = np.nanmean(np.arange(1, rank.shape[1] + 1) / rank, axis=1)
+        precision = np.nanmean(np.arange(1, int(n_hits.max()) + 1) / rank, axis=1)
         first = rank[:, 0]
         sums = self._retrieval[way]
         for i, k in enumerate(RANKS):

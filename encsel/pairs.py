@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from encsel.association import Values
 from encsel.errors import UsageError, nearest
 
+VALIDATION = "encsel.validate/1"
+"""Schema of the results of `encsel validate`, whose pairs can be read as a table."""
 REQUIRED_COLUMNS = ("face_encoder", "voice_encoder", "n_identities", "eer")
 
 
@@ -67,12 +70,15 @@ class PairTable:
         return " + ".join(file.name for file in self.files)
 
 
-def read_pairs(paths: Sequence[str | Path], *, rows_per_identity: int | None = None) -> PairTable:
-    """Pair tables (CSV with a header), pooled.
+def read_pairs(
+    paths: Sequence[str | Path], *, rows_per_identity: int | None = None, scorer: str = "reference"
+) -> PairTable:
+    """Pair tables (CSV with a header) and results of `encsel validate` (JSON), pooled.
 
     Args:
-        paths: each with REQUIRED_COLUMNS; without a `data_set` column the file's stem names its data set.
+        paths: tables have REQUIRED_COLUMNS; without a `data_set` column the file's stem names its data set.
         rows_per_identity: samples per person behind the numbers, for tables that have no such column.
+        scorer: whose EERs of centroids are taken from results; a table has one column of them.
     Raises:
         UsageError: a file cannot be read, lacks a column, holds a value that is no number, or repeats a pair.
     """
@@ -82,7 +88,10 @@ def read_pairs(paths: Sequence[str | Path], *, rows_per_identity: int | None = N
         raise UsageError(f"rows_per_identity is {rows_per_identity}; 1 or more are needed.")
     read, rows, headers = [], [], []
     for path in map(Path, paths):
-        file, header, of_file = _read_file(path, rows_per_identity)
+        if path.suffix.lower() == ".json":
+            file, header, of_file = _read_validation(path, scorer)
+        else:
+            file, header, of_file = _read_file(path, rows_per_identity)
         read.append(file)
         headers.append((path.name, header))
         rows += of_file
@@ -173,6 +182,48 @@ def _read_file(path: Path, rows_per_identity: int | None) -> tuple[PairFile, lis
             named.setdefault("rows_per_identity", str(rows_per_identity))
         rows.append(_Row(f"{path.name} line {line}", named))
     return PairFile(path.name, hashlib.sha256(data).hexdigest()), list(rows[0].cells), rows
+
+
+def _read_validation(path: Path, scorer: str) -> tuple[PairFile, list[str], list[_Row]]:
+    """The pairs of a result of `encsel validate` that have an EER, as a table's rows."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"Cannot read the result {path}: {error.strerror}. Check the path.") from error
+    try:
+        content = json.loads(data)
+        if content["schema"] != VALIDATION:
+            raise UsageError(
+                f"{path} is a {content['schema']!r}; results of `encsel validate`, {VALIDATION}, are needed."
+            )
+        rows = []
+        for number, pair in enumerate(content["pairs"], start=1):
+            if (measured := pair["measured"]) is None:
+                continue
+            of_scorer = measured["levels"]["identity"]
+            if scorer not in of_scorer:
+                raise UsageError(f"{path} has no EERs of the scorer {scorer!r}. {nearest(scorer, of_scorer)}")
+            cells = {
+                "data_set": path.stem,
+                "face_encoder": str(pair["face"]),
+                "voice_encoder": str(pair["voice"]),
+                "n_identities": content["calibration"]["n_identities"],
+                "n_train_identities": measured["n_train"],
+                "n_test_identities": measured["n_test"],
+                "rows_per_identity": pair["rows_per_identity"],
+                "eer": of_scorer[scorer]["eer"],
+                **pair["columns"],
+            }
+            named = {name: "" if value is None else str(value) for name, value in cells.items()}
+            rows.append(_Row(f"{path.name} pair {number}", named))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(
+            f"{path} is no result of `encsel validate` ({error!r}). Give its JSON, or a CSV table."
+        ) from error
+    if not rows:
+        raise UsageError(f"{path} has no pair with an EER. Validate without leaving out the stage matching.")
+    columns = list(dict.fromkeys(name for row in rows for name in row.cells))
+    return PairFile(path.name, hashlib.sha256(data).hexdigest()), columns, rows
 
 
 def _shortened(names: Sequence[str], limit: int = 200) -> str:

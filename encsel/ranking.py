@@ -538,11 +538,10 @@ def measure(
                     n,
                 )
             )
-    encoders = [
-        _encoder(g, (healths or {}).get((g.embeddings.modality, g.embeddings.name)) or health_of(prepared, g.embeddings),
-                 calibration.layout)
-        for g in (*faces, *voices)
-    ]  # fmt: skip
+    encoders = []
+    for g in (*faces, *voices):
+        known = (healths or {}).get((g.embeddings.modality, g.embeddings.name))
+        encoders.append(_encoder(g, known or health_of(prepared, g.embeddings), calibration.layout))
     of_encoder = {(e.modality, e.name): e for e in encoders}
     unranked = [_with_encoder_flags(p, of_encoder["face", p.face], of_encoder["voice", p.voice]) for p in unranked]
     pairs, ordered_by, notes = _ordered(unranked, first.name)

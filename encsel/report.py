@@ -218,7 +218,7 @@ def as_csv(report: RankReport) -> str:
             pair.cka.biased, pair.cka.debiased, pair.cka.matched, pair.cka_null.quantile_95, pair.cka_null.p,
             pair.id_mismatch, "; ".join(pair.flags), report.n_identities, report.ordered_by, report.signature["id"],
         ]  # fmt: skip
-        writer.writerow([_inert(cell) for cell in cells])
+        writer.writerow([inert(cell) for cell in cells])
     return out.getvalue()
 
 
@@ -262,6 +262,36 @@ def as_table(report: RankReport, *, colour: bool = False, width: int | None = No
     for line in _footnotes(report):
         console.print(Text(line), soft_wrap=True)
     console.print(Text(report.signature_text), soft_wrap=True)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def plain_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, n_names: int, width: int, colour: bool = False
+) -> str:
+    """Cells of text as a table, ending in a newline; the first `n_names` columns and the flags to the left."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for i, heading in enumerate(header):
+        is_words = i < n_names or heading == "Flags"
+        table.add_column(
+            heading.replace(" ", "\n", 1),
+            justify="left" if is_words else "right",
+            no_wrap=not is_words,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    out = io.StringIO()
+    # Never narrower than its numbers: lines that a narrow screen breaks are better than numbers that are gone.
+    needed = _width_of(table, Console(file=io.StringIO(), width=width))
+    console = Console(
+        file=out, force_terminal=colour, no_color=not colour, width=max(width, min(needed, 240)), highlight=False
+    )
+    console.print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
@@ -467,6 +497,6 @@ def _health_words(encoder: EncoderResult) -> str:
     )
 
 
-def _inert(cell: object) -> object:
+def inert(cell: object) -> object:
     """A cell that no spreadsheet runs as a formula."""
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

@@ -14,9 +14,11 @@ from encsel.errors import INTERRUPTED, EncselError, UsageError
 COMMANDS = {
     "demo": "Write a small procedural calibration set and rank the classical encoders on it.",
     "rank": "Rank every face-voice pair of encoders by predicted cross-modal EER.",
+    "validate": "Measure everything: real error rates, geometry, what goes with what.",
     "embed": "Embed a calibration set once, to be ranked many times.",
     "plan": "Tell how many people a set needs, or what a set can decide.",
-    "fit": "Fit a regression card from a table of measured pairs.",
+    "fit": "Fit a regression card from validations or a table of measured pairs.",
+    "study": "Rebuild the tables and the analysis of the study that encsel grows out of.",
     "calibrate": "Make the calibrated cards: simulate, fit, test on populations kept out.",
     "encoders": "List the encoders, or show one.",
     "cache": "Show where the embedding cache is and how much it holds, or purge it.",

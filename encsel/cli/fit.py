@@ -19,13 +19,15 @@ BASELINE = "no geometry: face effect + voice effect"
 
 
 @click.command(short_help="Fit a regression card to measured face-voice pairs.")
-@click.argument("tables", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PAIRS.csv...")
+@click.argument("tables", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RESULTS...")
 @click.option("--features", default="ln_cka", show_default=True, help="Columns, by comma; ln_ takes the natural log.")
 @click.option("--exclude", "excluded", multiple=True, metavar="ENCODER", help="Leave its pairs out. May be repeated.")
 @click.option("--name", help="The card's name. Default: the output file's, or the tables'.")
 @click.option("--rows-per-identity", type=click.IntRange(min=1), help="For tables without that column.")
 @click.option("--source", default="", metavar="TEXT", help="Where the pairs come from; kept in the card.")
-@click.option("--scorer", default="reference", show_default=True, help="What measured the tables' EERs.")
+@click.option(
+    "--scorer", default="reference", show_default=True, help="What measured the EERs; of a validation, which to take."
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of bootstrap and permutation.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), metavar="CARD.json", help="Where to write the card.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -41,17 +43,18 @@ def fit(
     output: Path | None,
     form: str,
 ) -> None:
-    """Fit a regression of EER on geometry to PAIRS.csv (several are pooled) and keep it as a JSON card.
+    """Fit a regression of EER on geometry to measured pairs (several files are pooled) and keep it as a JSON card.
 
-    A pair table has the columns face_encoder, voice_encoder, n_identities, eer and one per feature; data_set and
-    rows_per_identity may be there, too. The table on the screen tells how each form holds for pairs, face encoders and
-    voice encoders it has not seen, beside a baseline that knows the encoders' names and no geometry.
+    RESULTS are results of `encsel validate` (its JSON; --scorer says which EER), or pair tables in CSV. A pair table
+    has the columns face_encoder, voice_encoder, n_identities, eer and one per feature; data_set and rows_per_identity
+    may be there, too. The table on the screen tells how each form holds for pairs, face encoders and voice encoders it has not
+    seen, beside a baseline that knows the encoders' names and no geometry.
     """
     from encsel import card as cards
     from encsel import pairs, regression
     from encsel.registry import metrics
 
-    table = pairs.exclude(pairs.read_pairs(tables, rows_per_identity=rows_per_identity), excluded)
+    table = pairs.exclude(pairs.read_pairs(tables, rows_per_identity=rows_per_identity, scorer=scorer), excluded)
     card = regression.fit(
         table,
         chosen := tuple(part.strip() for part in features.split(",")),

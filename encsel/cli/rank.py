@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,19 +101,13 @@ def run(
 
     from encsel.errors import UsageError
     from encsel.explanation import explain as explain_pair
-    from encsel.files import write_public
     from encsel.progress import OnStderr, Silent
     from encsel.ranking import rank as rank_pairs
     from encsel.report import render
 
     if explain is not None and form == "csv":
         raise UsageError("--explain has no place in CSV. Choose another --format.")
-    for path in outputs:
-        if path.suffix.lower() not in SUFFIXES:
-            known = ", ".join(SUFFIXES)
-            raise UsageError(f"--output {path}: the suffix {path.suffix!r} is none of {known}. Rename it.")
-        if not path.absolute().parent.is_dir():
-            raise UsageError(f"--output {path}: the folder {path.absolute().parent} does not exist. Make it first.")
+    checked_outputs(outputs, SUFFIXES)
     progress = Silent() if quiet else OnStderr()
     try:
         report = rank_pairs(data, cache=cache_of(cache), progress=progress, **options)
@@ -128,19 +123,43 @@ def run(
             # The ranking itself is there, and was long in the making.
             failed = error
     # Files first: a reader of stdout that goes away must not cost the user a file.
-    for path in outputs:
-        try:
-            write_public(
-                path, render(report, SUFFIXES[path.suffix.lower()], explanation=explanation, width=WIDE).encode()
-            )
-        except OSError as error:
-            raise UsageError(f"--output {path} cannot be written: {error.strerror}. Choose another place.") from error
+    write_outputs(
+        {path: render(report, SUFFIXES[path.suffix.lower()], explanation=explanation, width=WIDE) for path in outputs}
+    )
     terminal = sys.stdout.isatty()
-    text = render(report, form, explanation=explanation, colour=terminal, width=_terminal_width() if terminal else WIDE)
+    text = render(report, form, explanation=explanation, colour=terminal, width=terminal_width() if terminal else WIDE)
     emit(text)
     if failed is not None:
         raise failed
     return report.exit_code
+
+
+def checked_outputs(paths: Iterable[Path], suffixes: Iterable[str]) -> None:
+    """Nothing, when every path can be written in a format its suffix says.
+
+    Raises:
+        UsageError: another suffix, or no such folder.
+    """
+    from encsel.errors import UsageError
+
+    for path in paths:
+        if path.suffix.lower() not in suffixes:
+            known = ", ".join(suffixes)
+            raise UsageError(f"--output {path}: the suffix {path.suffix!r} is none of {known}. Rename it.")
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"--output {path}: the folder {path.absolute().parent} does not exist. Make it first.")
+
+
+def write_outputs(texts: Mapping[Path, str]) -> None:
+    """Write each text to its file, whole or not at all."""
+    from encsel.errors import UsageError
+    from encsel.files import write_public
+
+    for path, text in texts.items():
+        try:
+            write_public(path, text.encode())
+        except OSError as error:
+            raise UsageError(f"--output {path} cannot be written: {error.strerror}. Choose another place.") from error
 
 
 def emit(text: str) -> None:
@@ -160,7 +179,7 @@ def emit(text: str) -> None:
         raise UsageError(f"The result cannot be written to stdout: {error.strerror}. Send it elsewhere.") from error
 
 
-def _terminal_width() -> int:
+def terminal_width() -> int:
     import shutil
 
     return max(shutil.get_terminal_size().columns, 80)
