@@ -119,13 +119,13 @@ class WithinGroups:
 
     Attributes:
         matching: by scorer.
-        eer_of: by value of the column, then scorer.
+        eer_of: by value of the column, then scorer; None where no fold has two test people of a value.
         floor: EER that knowing the group and nothing else would reach against all impostors.
     """
 
     column: str
     matching: Mapping[str, Matching]
-    eer_of: Mapping[str, Mapping[str, float]]
+    eer_of: Mapping[str, Mapping[str, float | None]]
     floor: float
 
 
@@ -177,18 +177,28 @@ def measure_pair(
             for level, of_level in tallies.items()
         },
         tuple(
-            WithinGroups(
-                group.column,
-                {name: values[None].result() for name, values in of_group.items()},
-                {value: {name: of_group[name][value].result().eer for name in SCORERS} for value in group.values},
-                floor.result().eer,
-            )
+            _within(group, of_group, floor)
             for group, of_group, floor in zip(groups, inside, floors, strict=True)
+            if not floor.is_empty and not any(values[None].is_empty for values in of_group.values())
         ),
         len(train),
         len(test),
         len(folds),
     )  # fmt: skip
+
+
+def _within(group: PersonGroups, tallies: Mapping[str, Mapping[str | None, Tally]], floor: Tally) -> WithinGroups:
+    """What the tallies of one column say, by scorer and value, None being all values."""
+
+    def rate(tally: Tally) -> float | None:
+        return None if tally.is_empty else tally.result().eer
+
+    return WithinGroups(
+        group.column,
+        {name: values[None].result() for name, values in tallies.items()},
+        {value: {name: rate(tallies[name][value]) for name in SCORERS} for value in group.values},
+        floor.result().eer,
+    )
 
 
 def measure_centroids(face: Vectors, voice: Vectors, *, seed: int) -> dict[str, Matching]:

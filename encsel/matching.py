@@ -86,6 +86,11 @@ class Tally:
         self._choices: dict[str, list[float]] = {way: [0.0, 0.0] for way in WAYS}
         self._retrieval: dict[str, NDArray[np.float64]] = {way: np.zeros(2 * len(RANKS) + 3) for way in WAYS}
 
+    @property
+    def is_empty(self) -> bool:
+        """No block so far had both genuine and impostor pairs."""
+        return not self._genuine
+
     def add(self, scores: Vectors, faces: NDArray[Any], voices: NDArray[Any]) -> None:
         """One block.
 
@@ -114,7 +119,7 @@ class Tally:
         Raises:
             BadCalibration: no block had both genuine and impostor pairs.
         """
-        if not self._genuine:
+        if self.is_empty:
             raise BadCalibration(
                 "No test people with both a genuine and an impostor pair; an EER needs both. Add people."
             )

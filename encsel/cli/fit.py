@@ -47,8 +47,8 @@ def fit(
 
     RESULTS are results of `encsel validate` (its JSON; --scorer says which EER), or pair tables in CSV. A pair table
     has the columns face_encoder, voice_encoder, n_identities, eer and one per feature; data_set and rows_per_identity
-    may be there, too. The table on the screen tells how each form holds for pairs, face encoders and voice encoders it has not
-    seen, beside a baseline that knows the encoders' names and no geometry.
+    may be there, too. The table on the screen tells how each form holds for pairs, face encoders and voice encoders it
+    has not seen, beside a baseline that knows the encoders' names and no geometry.
     """
     from encsel import card as cards
     from encsel import pairs, regression

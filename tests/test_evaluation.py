@@ -1,0 +1,279 @@
+"""Matchers on people they were not fitted on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import ndtr
+from toy import embeddings, people, population
+
+from encsel.core import Embeddings
+from encsel.errors import BadCalibration
+from encsel.evaluation import (
+    Fold,
+    centred_within,
+    compare_recordings,
+    curve_projections,
+    curve_sizes,
+    eer_by_axes,
+    extrapolate,
+    first_axes,
+    folds_for,
+    group_probe,
+    halves,
+    learning_curve,
+    measure_centroids,
+    measure_pair,
+    plain_cosine,
+    project_encoder,
+    score_blocks,
+)
+from encsel.geometry import centroids
+from encsel.groups import PersonGroups
+from encsel.scorers import RIDGE, SCORERS, ridge_for, scores
+
+N = 60
+
+
+def pair(n: int = N, **options) -> tuple[Embeddings, Embeddings]:
+    faces, voices = population(n, **options)
+    return embeddings("face", "face", faces), embeddings("voice", "voice", voices)
+
+
+def projected(one: Embeddings, folds, **options):
+    return project_encoder(one, folds, seed=0, **options)
+
+
+def test_the_reference_protocol_splits_as_the_released_code_does():
+    ((train, test),) = folds_for(100, "reference", seed=5)[0]
+    order = np.random.RandomState(42).permutation(100)
+    assert train.tolist() == order[:80].tolist()
+    assert test.tolist() == order[80:].tolist()
+
+
+def test_cross_validation_tests_everybody_once_a_repeat_and_never_a_training_person():
+    for repeat in folds_for(N, "crossval", seed=0):
+        assert sorted(np.concatenate([test for _, test in repeat]).tolist()) == list(range(N))
+        assert all(not set(train) & set(test) for train, test in repeat)
+
+
+def test_too_few_people_to_test_are_an_error_in_either_protocol():
+    for protocol in ("crossval", "reference"):
+        with pytest.raises(BadCalibration, match="needs 10"):
+            folds_for(9, protocol, seed=0)
+
+
+def test_projection_of_centroids_and_samples_is_that_of_the_full_space():
+    face, _ = pair(rows=3, dims=(200, 16))
+    folds = folds_for(N, "crossval", seed=0)
+    fold = projected(face, folds)[0][0]
+    train, test = folds[0][0]
+    x = centroids(face)
+    centre = x[train].mean(axis=0)
+    axes = np.linalg.svd(x[train] - centre, full_matrices=False)[2][: len(fold.side.sd)]
+    np.testing.assert_allclose(np.abs(fold.side.test), np.abs((x[test] - centre) @ axes.T), atol=1e-8)
+    rows = face.vectors / np.linalg.norm(face.vectors, axis=1, keepdims=True)
+    own = np.isin(np.repeat(np.arange(N), 3), test)
+    np.testing.assert_allclose(np.abs(fold.rows), np.abs((rows[own] - centre) @ axes.T), atol=1e-5)
+    assert sorted(set(fold.owners.tolist())) == sorted(test.tolist())
+
+
+def test_nothing_fitted_changes_when_test_people_change():
+    face, voice = pair()
+    folds = folds_for(N, "reference", seed=0)
+    train, test = folds[0][0]
+    changed = face.vectors.copy()
+    changed[np.isin(np.repeat(np.arange(N), 4), test)] += 5
+    other = Embeddings("face", "face", changed, face.labels, face.samples)
+    before, after = (projected(one, folds)[0][0].side for one in (face, other))
+    np.testing.assert_allclose(np.abs(before.train), np.abs(after.train), atol=1e-6)
+    np.testing.assert_allclose(before.sd, after.sd, rtol=1e-9)
+    assert not np.allclose(np.abs(before.test), np.abs(after.test))
+    assert len(voice.vectors) == 4 * N
+    assert len(train) == 48
+
+
+def test_scorers_are_those_of_rank():
+    face, voice = pair()
+    folds = folds_for(N, "reference", seed=0)
+    f, v = projected(face, folds), projected(voice, folds)
+    for scorer in SCORERS:
+        ((test, matrix),) = score_blocks(f, v, folds, scorer)
+        np.testing.assert_allclose(matrix, scores(scorer, f[0][0].side, v[0][0].side))
+        assert test.tolist() == folds[0][0][1].tolist()
+
+
+def test_single_samples_match_worse_than_centroids():
+    face, voice = pair(200, shared=3.0)
+    folds = folds_for(200, "crossval", seed=0)
+    measured = measure_pair(projected(face, folds), projected(voice, folds), folds)
+    for scorer in SCORERS:
+        assert measured.levels["identity"][scorer].eer < measured.levels["sample"][scorer].eer < 0.5
+    assert (measured.n_train, measured.n_test, measured.n_repeats) == (160, 40, len(folds))
+
+
+def test_unrelated_people_match_at_chance():
+    faces, voices = population(100, shared=2.0, seed=1)
+    matching = measure_centroids(
+        centroids(embeddings("f", "face", faces)),
+        centroids(embeddings("v", "voice", np.roll(voices, 1, axis=0))),
+        seed=0,
+    )
+    for found in matching.values():
+        assert found.interval is not None
+        assert 0.4 < found.eer < 0.6
+
+
+def sexes(n: int) -> PersonGroups:
+    return PersonGroups("sex", ("f", "m"), np.arange(n) % 2)
+
+
+def sex_only(n: int, seed: int = 0) -> tuple[Embeddings, Embeddings]:
+    """Faces and voices that share whether a person is female or male, and nothing else."""
+    rng = np.random.default_rng(seed)
+    sides = []
+    for name, modality in (("face", "face"), ("voice", "voice")):
+        own = rng.normal(size=(n, 1, 20))
+        own[:, :, 0] += 4 * (np.arange(n) % 2)[:, None] - 2
+        sides.append(embeddings(name, modality, (own + 0.5 * rng.normal(size=(n, 4, 20))).astype(np.float32)))
+    return sides[0], sides[1]
+
+
+def test_a_pair_that_only_tells_the_sexes_apart_is_at_chance_within_them():
+    face, voice = sex_only(120)
+    folds = folds_for(120, "crossval", seed=0)
+    measured = measure_pair(projected(face, folds), projected(voice, folds), folds, [sexes(120)])
+    (within,) = measured.within
+    assert measured.levels["identity"]["weighted"].eer < 0.4
+    assert within.matching["weighted"].eer == pytest.approx(0.5, abs=0.05)
+    assert set(within.eer_of) == {"f", "m"}
+
+
+def test_the_floor_of_a_group_is_the_share_of_impostors_in_it():
+    face, voice = sex_only(200)
+    folds = folds_for(200, "crossval", seed=0)
+    (within,) = measure_pair(projected(face, folds), projected(voice, folds), folds, [sexes(200)]).within
+    share = 0.487  # 20 and 20 of 40 on average, 19 others of one's own among 39
+    assert within.floor == pytest.approx(share / (1 + share), abs=0.01)
+
+
+def test_people_without_a_group_are_left_out_of_it():
+    face, voice = sex_only(80)
+    folds = folds_for(80, "crossval", seed=0)
+    index = np.where(np.arange(80) < 60, np.arange(80) % 2, -1)
+    groups = PersonGroups("sex", ("f", "m"), index)
+    (within,) = measure_pair(projected(face, folds), projected(voice, folds), folds, [groups]).within
+    assert within.matching["reference"].n_people == 60
+
+
+def test_group_means_are_gone_after_centring():
+    face, _ = sex_only(80)
+    rows, known = centred_within(centroids(face), sexes(80))
+    assert known.tolist() == list(range(80))
+    for value in (0, 1):
+        np.testing.assert_allclose(rows[np.arange(80) % 2 == value].mean(axis=0), 0, atol=1e-12)
+
+
+def test_a_probe_tells_the_sex_that_an_encoder_holds_and_not_one_that_it_does_not():
+    face, _ = sex_only(80)
+    assert group_probe(centroids(face), sexes(80), seed=0) > 0.85
+    other = PersonGroups("sex", ("f", "m"), np.random.default_rng(0).permutation(np.arange(80) % 2))
+    assert group_probe(centroids(face), other, seed=0) == pytest.approx(0.5, abs=0.17)
+
+
+def test_principal_axes_are_nested():
+    face, _ = pair(100, dims=(120, 60))
+    folds = folds_for(100, "crossval", seed=0)[:1]
+    few, many = projected(face, folds, n_axes=20), projected(face, folds, n_axes=70)
+    cut = first_axes(many, 20)
+    np.testing.assert_allclose(np.abs(cut[0][0].side.test), np.abs(few[0][0].side.test), atol=1e-8)
+    np.testing.assert_allclose(np.abs(cut[0][0].rows), np.abs(few[0][0].rows), atol=1e-5)
+
+
+def test_eer_by_axes_is_missing_where_there_are_fewer():
+    face, voice = pair(100, dims=(120, 60))
+    folds = folds_for(100, "crossval", seed=0)
+    found = eer_by_axes(projected(face, folds, n_axes=200), projected(voice, folds, n_axes=200), folds)
+    assert found["100"] == dict.fromkeys(SCORERS)
+    assert set(found) == {"20", "50", "100", "200"}
+    assert all(0 < value < 0.6 for value in found["50"].values())
+
+
+def test_a_learning_curve_falls_and_ends_at_the_whole_training_part():
+    face, voice = pair(200, shared=3.0)
+    folds = folds_for(200, "crossval", seed=0)[:1]
+    sides = [curve_projections(centroids(one), folds, seed=0) for one in (face, voice)]
+    curve = learning_curve(*sides, folds)
+    assert [p.n_train for p in curve.points] == curve_sizes(folds)
+    assert curve.points[-1].n_train == 160
+    assert curve.points[-1].eer["weighted"] < curve.points[0].eer["weighted"]
+    whole = measure_centroids(centroids(face), centroids(voice), seed=0)
+    assert curve.points[-1].eer["reference"] == pytest.approx(whole["reference"].eer, abs=0.04)
+
+
+def test_extrapolation_finds_the_end_of_a_curve_of_its_own_form():
+    n = np.array([15, 30, 60, 120, 240])
+    d = 2.0 * np.sqrt(n / (n + 80))
+    found = extrapolate(n.tolist(), ndtr(d / np.sqrt(2)).tolist(), 0.05)
+    assert found.eer == pytest.approx(ndtr(-np.sqrt(999 / 1079)), abs=1e-4)
+    assert found.plateau == pytest.approx(ndtr(-1.0), abs=1e-3)
+    assert found.interval is not None
+    assert found.interval[0] < found.eer < found.interval[1]
+
+
+def test_a_curve_at_chance_is_not_carried_on():
+    found = extrapolate([15, 30, 60], [0.5, 0.49, 0.51], 0.1)
+    assert found.eer is None
+    assert "not above chance" in str(found.reason)
+
+
+def test_two_points_make_no_curve():
+    assert "at least 3" in str(extrapolate([15, 30], [0.6, 0.7], 0.01).reason)
+
+
+def with_recordings(n: int, leak: float, seed: int = 0) -> tuple[list[Embeddings], np.ndarray]:
+    """Four recordings a person; `leak` is how much face and voice share of the recording beyond the person."""
+    rng = np.random.default_rng(seed)
+    shared = rng.normal(size=(n, 1, 8)) + leak * rng.normal(size=(n, 4, 8))
+    sides = [
+        embeddings(m, m, (shared @ rng.normal(size=(8, 20)) + rng.normal(size=(n, 4, 20))).astype(np.float32))
+        for m in ("face", "voice")
+    ]
+    return sides, np.tile([0, 0, 1, 1], n)
+
+
+@pytest.mark.parametrize(("leak", "gap"), [(0.0, 0.0), (2.0, 0.05)])
+def test_a_shared_recording_shows_as_a_gap_between_same_and_other_recordings(leak, gap):
+    sides, half = with_recordings(80, leak)
+    folds = folds_for(80, "crossval", seed=0)[:2]
+    found = compare_recordings(*(halves(one, [half, half], folds) for one in sides), folds)
+    difference = found.other_eer["weighted"] - found.same_eer["weighted"]
+    assert difference == pytest.approx(0, abs=0.03) if gap == 0 else difference > gap
+    assert found.n_people == 80
+    assert (found.same_cka["debiased"] - found.other_cka["debiased"] > 0.1) == (leak > 0)
+
+
+def test_plain_cosine_fits_nothing():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3, 12)).astype(np.float32)
+    face, voice = embeddings("f", "face", x), embeddings("v", "voice", x + 0.01)
+    found = plain_cosine(face, voice, seed=0)
+    assert found["identity"].eer == 0
+    assert found["identity"].n_people == 40
+    assert found["sample"].n_genuine == 40 * 9
+
+
+def test_the_ridge_of_the_weighted_scorer_falls_with_people_to_that_of_the_cards():
+    assert ridge_for(999) == pytest.approx(RIDGE)
+    values = [ridge_for(n) for n in (10, 24, 56, 160, 999, 10**6)]
+    assert values == sorted(values, reverse=True)
+    assert values[-1] > 0
+
+
+def test_folds_hold_no_samples_when_none_are_wanted():
+    face, _ = pair()
+    folds = folds_for(N, "crossval", seed=0)
+    fold = projected(face, folds, with_samples=False)[0][0]
+    assert isinstance(fold, Fold)
+    assert fold.rows.shape[0] == len(fold.owners) == 0
+    assert len(people(N)) == N

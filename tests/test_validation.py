@@ -1,0 +1,271 @@
+"""`validate` from end to end on small made-up sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy import people
+
+from encsel.errors import BadCalibration, UsageError
+from encsel.progress import Silent
+from encsel.validated import FEW_ERRORS, ONLY_ITS_GROUP, SAME_RECORDINGS, STAGES, ValidationReport
+from encsel.validation import validate, wanted_stages
+from encsel.validation_report import FORMATS, render, to_dict
+
+N = 40
+QUICK = ("matching", "topology", "recordings", "groups", "gw")
+
+
+def write_set(root: Path, n: int = N, *, shared: float = 3.0, sex_only: bool = False, recordings: bool = True) -> Path:
+    """Two face and two voice encoders; `sex` of each person, four samples of two recordings in two languages."""
+    rng = np.random.default_rng(0)
+    sex = np.arange(n) % 2
+    trait = rng.normal(size=(n, 6))
+    for side, count in (("face", 2), ("voice", 2)):
+        (root / f"{side}s").mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            own = rng.normal(size=(n, 1, 16))
+            own[:, 0, 0] += 4 * sex - 2
+            if not sex_only:
+                own = own + shared / (1 + i) * (trait @ rng.normal(size=(6, 16)))[:, None]
+            x = own + rng.normal(size=(n, 4, 16))
+            columns = {"sex": np.repeat(np.array(["f", "m"])[sex], 4)}
+            if recordings:
+                columns["samples"] = np.tile(["English/a/1", "English/b/2", "Urdu/c/1", "Urdu/d/2"], n)
+            np.savez(
+                root / f"{side}s" / f"{side}{i}.npz", embeddings=x.reshape(-1, 16).astype(np.float32),
+                labels=np.repeat(people(n), 4), **columns,
+            )  # fmt: skip
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_set(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def report(data, cache) -> ValidationReport:
+    return validate(data, cache=cache)
+
+
+class Heard(Silent):
+    """Remembers what work was begun, and what was said."""
+
+    def __init__(self) -> None:
+        self.tasks: list[str] = []
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def task(self, label, total):
+        self.tasks.append(label)
+        return super().task(label, total)
+
+
+def test_every_stage_has_its_numbers(report):
+    for pair in report.pairs:
+        assert pair.measured is not None
+        assert pair.axes is not None
+        assert pair.curve is not None
+        assert pair.recordings is not None
+        assert pair.gromov_wasserstein is not None
+        assert pair.ranked is not None
+        assert [c.column for c in pair.centred] == ["sex"]
+        assert [(v.column, v.value) for v in pair.values] == [("language", "English"), ("language", "Urdu")]
+        assert pair.ceiling is not None
+        assert pair.reasons == {}
+    for encoder in report.encoders:
+        assert encoder.dimensions is not None
+        assert encoder.curvature is not None
+        assert encoder.reliability is not None
+        assert encoder.reliability.by == "recordings"
+        assert set(encoder.group_probe) == {"sex"}
+        # Four samples a person are too few for the study's topology, and that is said.
+        assert encoder.topology is None
+        assert "cluster topology needs at least 2" in encoder.reasons["topology"]
+    assert report.analysis.columns
+    assert {fared.card for fared in report.analysis.fared} >= {"encsel-calibrated", "upadhyay2026"}
+
+
+def test_the_pair_that_shares_more_measures_better_and_comes_first(report):
+    assert (report.pairs[0].face, report.pairs[0].voice) == ("face0", "voice0")
+    by_pair = {(p.face, p.voice): p.measured.levels["identity"]["reference"].eer for p in report.pairs}
+    assert by_pair["face0", "voice0"] < by_pair["face1", "voice1"]
+
+
+def test_the_document_is_strict_json_with_stable_keys(report):
+    document = json.loads(render(report, "json"), parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
+    assert document["schema"] == "encsel.validate/1"
+    assert set(document) == {
+        "schema", "signature", "signature_text", "protocol", "scorer", "layout", "calibration", "group_columns",
+        "prediction", "encoders", "pairs", "analysis", "failures", "notes", "verdict",
+    }  # fmt: skip
+    levels = document["pairs"][0]["measured"]["levels"]
+    assert set(levels) == {"identity", "sample"}
+    assert set(levels["identity"]) == {"reference", "cca", "weighted"}
+    assert document["pairs"][0]["columns"]["cka"] == document["pairs"][0]["alignment"]["linear"]["biased"]
+
+
+def test_no_name_of_a_person_is_in_the_document(report):
+    text = render(report, "json")
+    assert not any(name in text for name in people(N))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_ends_in_a_newline_and_names_every_encoder(report, form):
+    text = render(report, form)
+    assert text.endswith("\n")
+    assert all(name in text for name in ("face0", "face1", "voice0", "voice1"))
+
+
+def test_the_table_says_which_scorer_and_protocol_its_numbers_are_of(report):
+    text = render(report, "table", width=200)
+    assert "cross-validated over people" in text
+    assert "are of the scorer reference" in " ".join(text.split())
+    assert FEW_ERRORS in text
+
+
+def test_a_second_run_computes_nothing_and_says_the_same(report, data, cache):
+    heard = Heard()
+    again = validate(data, cache=cache, progress=heard)
+    assert heard.tasks == []
+    assert render(again, "json") == render(report, "json")
+
+
+def test_another_choice_of_stages_uses_what_is_kept(report, data, cache):
+    heard = Heard()
+    found = validate(data, cache=cache, only=["gw", "matching"], progress=heard)
+    assert set(heard.tasks) <= {"kernels", "alignment"}
+    assert found.pairs[0].curve is None
+    assert found.pairs[0].reasons["curve"] == "skipped"
+    by_pair = {(p.face, p.voice): p for p in report.pairs}
+    for pair in found.pairs:
+        assert pair.gromov_wasserstein == by_pair[pair.face, pair.voice].gromov_wasserstein
+
+
+def test_a_stopped_run_keeps_what_was_finished(data, tmp_path):
+    class Stopped(Heard):
+        def task(self, label, total):
+            if label == "matching":
+                raise KeyboardInterrupt
+            return super().task(label, total)
+
+    stopped, resumed = Stopped(), Heard()
+    with pytest.raises(KeyboardInterrupt):
+        validate(data, cache=tmp_path / "c", only=QUICK, progress=stopped)
+    validate(data, cache=tmp_path / "c", only=QUICK, progress=resumed)
+    assert "gw" in stopped.tasks
+    assert "gw" not in resumed.tasks
+    assert "matching" in resumed.tasks
+
+
+def test_changed_embeddings_are_measured_anew(tmp_path):
+    root = write_set(tmp_path / "set")
+    first = validate(root, cache=tmp_path / "c", only=["gw"])
+    with np.load(root / "faces" / "face0.npz") as file:
+        arrays = dict(file)
+    arrays["embeddings"] = arrays["embeddings"] ** 3
+    np.savez(root / "faces" / "face0.npz", **arrays)
+    heard = Heard()
+    second = validate(root, cache=tmp_path / "c", only=["gw"], progress=heard)
+    assert any("2 of 4 kept" in note for note in heard.notes)
+    for before, after in zip(first.pairs, second.pairs, strict=True):
+        assert (before.gromov_wasserstein == after.gromov_wasserstein) == (before.face != "face0")
+
+
+def test_jobs_and_no_cache_change_no_number(report, data):
+    found = validate(data, cache=None, only=QUICK, jobs=1)
+    by_pair = {(p.face, p.voice): p for p in report.pairs}
+    for pair in found.pairs:
+        assert pair.measured == by_pair[pair.face, pair.voice].measured
+        assert pair.recordings == by_pair[pair.face, pair.voice].recordings
+
+
+def test_a_pair_that_only_tells_the_sexes_apart_looks_like_one(tmp_path):
+    found = validate(write_set(tmp_path, 80, sex_only=True), cache=None, only=["matching", "groups", "prediction"])
+    n_flagged = 0
+    for pair in found.pairs:
+        (within,) = pair.measured.within
+        assert pair.measured.levels["identity"]["reference"].eer < 0.45
+        assert within.matching["reference"].eer > 0.4
+        assert within.floor == pytest.approx(0.33, abs=0.02)
+        n_flagged += f"{ONLY_ITS_GROUP} sex" in pair.flags or "not above chance" in pair.flags
+    assert n_flagged >= 3
+
+
+def test_recordings_that_cannot_be_told_are_flagged_and_so_said(tmp_path):
+    found = validate(write_set(tmp_path, recordings=False), cache=None, only=["matching", "recordings"])
+    assert all(SAME_RECORDINGS in pair.flags for pair in found.pairs)
+    assert "do not tell their recordings" in found.pairs[0].reasons["recordings"]
+    assert "it cannot be told" in render(found, "table")
+
+
+def test_the_reference_protocol_says_what_it_is_and_has_the_released_codes_forms(data, cache):
+    found = validate(data, cache=cache, protocol="reference", skip=["prediction", "groups", "curve"])
+    assert found.pairs[0].measured.n_repeats == 1
+    assert found.pairs[0].measured.n_train == 32
+    assert found.pairs[0].gromov_wasserstein.squared
+    assert found.encoders[0].curvature.encoder.form == "reference"
+    assert found.encoders[0].curvature.flat is None
+    assert "single 80/20 split" in render(found, "table")
+    assert to_dict(found)["protocol"] == "reference"
+
+
+def test_one_pair_is_validated_and_its_missing_analysis_explained(data, cache):
+    found = validate(data, cache=cache, faces=["face0"], voices=["voice0"], only=["matching"])
+    assert len(found.pairs) == 1
+    assert "correlations need at least" in str(found.analysis.reason)
+
+
+def test_stages_are_checked_before_any_work():
+    with pytest.raises(UsageError, match=r"No stage 'gww'.*gw"):
+        wanted_stages(["gww"], [])
+    with pytest.raises(UsageError, match="one of them"):
+        wanted_stages(["gw"], ["axes"])
+    assert wanted_stages([], []) == frozenset(STAGES)
+    assert wanted_stages(["gw"], []) == frozenset(STAGES) - {"gw"}
+
+
+def test_wrong_arguments_are_usage_errors(data):
+    for options in ({"protocol": "referenc"}, {"scorer": "weigthed"}, {"jobs": 0}, {"min_identities": 5}):
+        with pytest.raises(UsageError):
+            validate(data, cache=None, **options)
+
+
+def test_too_few_people_are_an_error(tmp_path):
+    with pytest.raises(BadCalibration, match="at least 30"):
+        validate(write_set(tmp_path, 20), cache=None)
+
+
+def test_score_files_have_four_columns_and_give_back_the_eer(data, cache, tmp_path):
+    from encsel.eer import eer
+
+    found = validate(data, cache=cache, only=["matching"], protocol="reference", scores=tmp_path / "s")
+    files = sorted((tmp_path / "s").iterdir())
+    assert len(files) == 4 * 3
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)
+    lines = [line.split() for line in (tmp_path / "s" / "face0__voice0__weighted.txt").read_text().splitlines()]
+    assert all(len(line) == 4 for line in lines)
+    assert not {line[0] for line in lines} & set(people(N))
+    genuine = [float(line[3]) for line in lines if line[0] == line[1]]
+    impostor = [float(line[3]) for line in lines if line[0] != line[1]]
+    pair = next(p for p in found.pairs if (p.face, p.voice) == ("face0", "voice0"))
+    assert eer(np.array(genuine), np.array(impostor)) == pytest.approx(
+        pair.measured.levels["identity"]["weighted"].eer, abs=1e-9
+    )
+
+
+def test_score_files_have_names_when_asked(data, cache, tmp_path):
+    validate(data, cache=cache, only=["matching"], scores=tmp_path, show_names=True)
+    first = (tmp_path / "face0__voice0__cca.txt").read_text().split()
+    assert first[0] in people(N)
