@@ -68,10 +68,12 @@ def _cka(report: ValidationReport) -> Drawn:
     value = {(p.face, p.voice): p.alignment.linear for p in report.pairs}
     form = "biased" if report.protocol == "reference" else "debiased"
     grid = np.array([[getattr(value[f, v], form) for v in voices] for f in faces])
-    figure, axes = _figure(2.4 + 1.1 * len(voices), 1.8 + 0.55 * len(faces))
+    # Names along the axes take room of their own.
+    figure, axes = _figure(3.4 + 0.9 * len(voices), 2.6 + 0.55 * len(faces))
     axes.grid(False)
     image = axes.imshow(grid, cmap="cividis", aspect="auto", vmin=min(0.0, float(grid.min())), vmax=float(grid.max()))
-    axes.set_xticks(range(len(voices)), [_short(v) for v in voices], rotation=20, ha="right")
+    upright = max(len(_short(v)) for v in voices) > 9
+    axes.set_xticks(range(len(voices)), [_short(v) for v in voices], rotation=90 if upright else 0)
     axes.set_yticks(range(len(faces)), [_short(f) for f in faces])
     axes.set_xlabel("voice encoder")
     axes.set_ylabel("face encoder")
@@ -388,10 +390,11 @@ def _line(names: Sequence[str], name: str) -> Any:
     return LINES[list(names).index(name) % len(LINES)]
 
 
-def _short(name: str, limit: int = 22) -> str:
+def _short(name: str, limit: int = 24) -> str:
+    """Both ends of a long name: encoders often differ in the last part alone."""
+    short = name if len(name) <= limit else f"{name[: limit // 2 - 1]}…{name[-limit // 2 :]}"
     # "$" would begin a formula.
-    name = name.replace("$", "\\$")
-    return name if len(name) <= limit else f"{name[: limit - 1]}…"
+    return short.replace("$", "\\$")
 
 
 def _unit(column: str) -> str:
@@ -445,9 +448,14 @@ def _handle(**style: Any) -> Any:
 
 
 def _legend(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    longest = max(map(len, labels), default=1)
+    # A letter of 9 points is about 5.4 wide; a handle with its gaps about 50.
+    fitting = int(72 * figure.get_figwidth() / (5.4 * longest + 50))
+    n_rows = math.ceil(len(labels) / max(1, min(4, fitting, len(labels))))
+    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, n_rows - 2))
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(4, max(1, len(labels))), labelcolor=INK, fontsize=9,
-        frameon=False,
+        handles, labels, loc="outside lower center", ncols=max(1, min(4, fitting, len(labels))), labelcolor=INK,
+        fontsize=9, frameon=False,
     )  # fmt: skip
 
 

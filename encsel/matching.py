@@ -53,7 +53,7 @@ class Matching:
         fnmr_at: false non-match rate at a false match rate of at most the key.
         det: (false match rate, false non-match rate), the first ascending.
         two_choice: by WAYS, how often the genuine one of two candidates scores higher; 0.5 is chance.
-        retrieval: by WAYS.
+        retrieval: by WAYS. A way in which nobody had a choice is missing in both.
         n_errors: people among those tested whom the EER would reject; under 30 (`few_errors`) the true rate may be
             more than a third off, by the rule of 30.
     """
@@ -136,8 +136,8 @@ class Tally:
             auc_se=error,
             fnmr_at={f"{fmr:g}": _fnmr(genuine, impostor, fmr) for fmr in FMRS},
             det=_det(genuine, impostor),
-            two_choice={way: right / total for way, (right, total) in self._choices.items()},
-            retrieval={way: _retrieval(sums) for way, sums in self._retrieval.items()},
+            two_choice={way: right / total for way, (right, total) in self._choices.items() if total},
+            retrieval={way: _retrieval(sums) for way, sums in self._retrieval.items() if sums[-1]},
             n_people=n,
             n_genuine=len(genuine),
             n_impostor=len(impostor),
@@ -160,10 +160,10 @@ class Tally:
         for j in range(int(n_hits.max())):
             one = best[:, j : j + 1]
             above, level = (scores > one).sum(axis=1), (scores == one).sum(axis=1)
-            # Hits come in order; of equal scores the middle place is taken.
-            rank[:, j] = above + 1 + (level - 1) / 2
             own_above = (best > one).sum(axis=1)
             own_level = (best == one).sum(axis=1)
+            # Hits come in order, j before this one; among others of the same score it takes the middle place.
+            rank[:, j] = 1 + j + (above - own_above) + (level - own_level) / 2
             wins = gallery - above - level - (n_hits - own_above - own_level) + (level - own_level) / 2
             beaten += np.where(np.isfinite(one[:, 0]), wins, 0)
         rank = np.where(at, rank, np.nan)

@@ -13,7 +13,7 @@ from typing import Any
 from encsel.analysis import AgainstEer, Fared
 from encsel.card import FitErrors, LeftOutErrors
 from encsel.evaluation import AXES
-from encsel.matching import Matching
+from encsel.matching import WAYS, Matching
 from encsel.report import MISSING, inert, plain_table
 from encsel.scorers import SCORERS
 from encsel.validated import (
@@ -272,10 +272,12 @@ def _identification(report: ValidationReport) -> Section | None:
         if p.measured is None:
             continue
         own = p.measured.levels["identity"][report.scorer]
-        to_voice, to_face = own.retrieval["face_to_voice"], own.retrieval["voice_to_face"]
+        if len(own.retrieval) < len(WAYS):
+            continue
+        to_voice, to_face = (own.retrieval[way] for way in WAYS)
         rows.append(
             (
-                p.face, p.voice, *(f"{own.two_choice[way]:.3f}" for way in ("face_to_voice", "voice_to_face")),
+                p.face, p.voice, *(f"{own.two_choice[way]:.3f}" for way in WAYS),
                 *(f"{to_voice.recall[str(k)]:.3f}" for k in (1, 5, 10)), f"{to_voice.mean_average_precision:.3f}",
                 *(f"{to_face.recall[str(k)]:.3f}" for k in (1, 5, 10)), f"{to_face.mean_average_precision:.3f}",
             )

@@ -214,11 +214,18 @@ def test_a_learning_curve_falls_and_ends_at_the_whole_training_part():
 def test_extrapolation_finds_the_end_of_a_curve_of_its_own_form():
     n = np.array([15, 30, 60, 120, 240])
     d = 2.0 * np.sqrt(n / (n + 80))
-    found = extrapolate(n.tolist(), ndtr(d / np.sqrt(2)).tolist(), 0.05)
-    assert found.eer == pytest.approx(ndtr(-np.sqrt(999 / 1079)), abs=1e-4)
-    assert found.plateau == pytest.approx(ndtr(-1.0), abs=1e-3)
+    found = extrapolate(n.tolist(), ndtr(d / np.sqrt(2)).tolist(), 0.02)
+    assert found.eer == pytest.approx(ndtr(-np.sqrt(999 / 1079)), abs=0.003)
+    assert found.plateau == pytest.approx(ndtr(-1.0), abs=0.004)
     assert found.interval is not None
     assert found.interval[0] < found.eer < found.interval[1]
+
+
+def test_where_points_say_little_extrapolation_rests_on_the_prior():
+    n, d = [15, 20, 25, 33, 43, 56], np.array([0.9, 1.1, 1.0, 1.05, 0.95, 1.1])
+    found = extrapolate(n, ndtr(d / np.sqrt(2)).tolist(), 0.25)
+    expected = 1.1 * np.sqrt((1 + 10 / 56) / (1 + 10 / 999))
+    assert found.eer == pytest.approx(ndtr(-expected / 2), abs=0.02)
 
 
 def test_a_curve_at_chance_is_not_carried_on():

@@ -56,6 +56,8 @@ def people_distances(x: Vectors) -> Distances:
     rows = np.asarray(x, dtype=np.float64)
     rows = rows / max(np.abs(rows).max(), np.finfo(np.float64).tiny)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not norms.any():
+        raise BadCalibration("All people have the same embedding, all zeros; Gromov-Wasserstein needs at least 2.")
     rows = rows / np.where(norms > 0, norms, 1)
     found = np.clip(1 - rows @ rows.T, 0, None)
     np.fill_diagonal(found, 0)
