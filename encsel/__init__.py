@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from encsel.card import Card, load_card
     from encsel.ranking import RankReport, rank
     from encsel.regression import fit
+    from encsel.validated import ValidationReport
+    from encsel.validation import validate
 
 # Imported on first use, so that `import encsel` and `encsel --help` stay instant.
 _HOMES = {
@@ -18,9 +20,11 @@ _HOMES = {
     "RankReport": "encsel.ranking",
     "Card": "encsel.card",
     "fit": "encsel.regression",
+    "validate": "encsel.validation",
+    "ValidationReport": "encsel.validated",
     "load_card": "encsel.card",
 }
-__all__ = ["Card", "RankReport", "fit", "load_card", "rank"]
+__all__ = ["Card", "RankReport", "ValidationReport", "fit", "load_card", "rank", "validate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -115,3 +115,35 @@ def test_reference_population_agrees_with_the_released_code(tmp_path):
     for pair, values in expected["pairs"].items():
         face, voice = pair.split("__")
         assert cka(grams[face], grams[voice]).biased == pytest.approx(values["cka"], rel=1e-5)
+
+
+def test_seventy_people_validated_are_where_they_were_measured(tmp_path):
+    from encsel.validation import validate
+
+    found = validate(
+        SHARED / "data" / "mavceleb_v1_embeddings", cache=None, only=["matching", "recordings", "groups", "curve"]
+    )
+    (ecapa,) = (p for p in found.pairs if p.voice == "ecapa")
+    levels = ecapa.measured.levels
+    assert 0.29 < levels["identity"]["weighted"].eer < 0.36
+    assert levels["identity"]["reference"].eer == pytest.approx(0.302, abs=0.005)
+    assert levels["sample"]["reference"].eer > levels["identity"]["reference"].eer
+    assert {(v.column, v.value, v.n_people) for v in ecapa.values} == {
+        ("language", "English", 70),
+        ("language", "Urdu", 70),
+    }
+    assert ecapa.recordings.n_people == 70
+    assert ecapa.recordings.other_eer["reference"] == pytest.approx(0.301, abs=0.01)
+    assert 0.24 < ecapa.curve.extrapolated["reference"].eer < 0.32
+
+
+def test_the_unpaired_control_is_no_better_than_chance_when_measured(tmp_path):
+    from encsel.validation import validate
+
+    found = validate(
+        SHARED / "data" / "unpaired_control", cache=None, min_identities=16, faces=["hog"], voices=["ltas"],
+        only=["matching", "prediction"],
+    )  # fmt: skip
+    (pair,) = found.pairs
+    assert "not above chance" in pair.flags
+    assert pair.ranked.predicted_eer is None

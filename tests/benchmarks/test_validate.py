@@ -1,0 +1,75 @@
+"""`validate` on 7 encoders of 1249 people: what the released code gives, and how long it takes.
+
+`pytest -m slow tests/benchmarks/test_validate.py -s` prints both.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).parents[3] / "shared"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not SHARED.is_dir(), reason="the generator of the population is not beside this checkout"),
+]
+
+
+@pytest.fixture(scope="module")
+def population(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("population")
+    subprocess.run([sys.executable, str(SHARED / "prototypes" / "reference_population.py"), str(root)], check=True)
+    return root
+
+
+def validated(population: Path, *options: str) -> dict:
+    command = [sys.executable, "-m", "encsel", "validate", str(population), "--no-cache", "-q", "--format", "json"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_the_reference_protocol_agrees_with_the_released_code(population):
+    expected = json.loads((SHARED / "published" / "reference_values.json").read_text())
+    found = validated(population, "--protocol", "reference", "--skip", "prediction,curve,axes,geodesic,mutual")
+    for encoder in found["encoders"]:
+        value = expected["encoders"][encoder["name"]]
+        curvature = encoder["curvature"]["encoder"]
+        assert encoder["dimensions"]["mle_median"]["20"] == pytest.approx(value["id_mle_median_k20"], abs=1e-5)
+        assert encoder["dimensions"]["two_nn_reference"] == pytest.approx(value["id_twonn_least_squares"], abs=1e-5)
+        gap = encoder["topology"]["inter"] - encoder["topology"]["intra"]
+        assert gap == pytest.approx(value["compactness_gap"], abs=1e-6)
+        assert curvature["gaussian_median"] == pytest.approx(value["gaussian_curvature_median"], rel=1e-3)
+        assert curvature["mean_median"] == pytest.approx(value["mean_curvature_median"], abs=1e-5)
+        # The signs that make the standard deviation a root mean square cancel in it.
+        assert curvature["mean_std"] == pytest.approx(value["mean_curvature_std"], rel=1e-3)
+    off = []
+    for pair in found["pairs"]:
+        value = expected["pairs"][f"{pair['face']}__{pair['voice']}"]
+        assert pair["alignment"]["linear"]["biased"] == pytest.approx(value["cka"], abs=1e-6)
+        assert pair["spectral_gap"] == pytest.approx(value["spec"], abs=1e-6)
+        assert pair["gromov_wasserstein"]["value"] == pytest.approx(value["gw500"], abs=1e-4)
+        off.append(pair["measured"]["levels"]["identity"]["reference"]["eer"] - value["eer"])
+    print(f"\nEER off by {np.abs(off).max():.4f} at most, {np.mean(np.abs(off)):.4f} on average")
+    assert len(off) == 12
+    assert np.abs(off).max() < 0.02
+    assert np.mean(np.abs(off)) < 0.005
+
+
+def test_everything_takes_under_a_minute_and_under_one_and_a_half_gigabytes(population):
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        validated(population)
+        seconds.append(time.perf_counter() - start)
+    # In kilobytes, of the largest child so far; the population's maker is one of them and needs less.
+    gigabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    print(f"\nvalidate, 7 x 1249: {sorted(seconds)[1]:.1f} s, {gigabytes:.2f} GB")
+    assert sorted(seconds)[1] < 60
+    assert gigabytes < 1.5
