@@ -70,7 +70,7 @@ class RankedPair:
 
 @dataclass(frozen=True)
 class Ranked:
-    """What `rank` says of the set."""
+    """What `rank` says of the set. `n_permutations`: shuffles behind each pair's `null_p`."""
 
     ordered_by: str
     scorer: str

@@ -755,7 +755,7 @@ def _ranked_of(report: RankReport, prepared: Prepared) -> Ranked:
         report.scorer,
         report.coverage,
         report.n_train_identities,
-        prepared.n_permutations,
+        prepared.n_shuffles,
         report.encoders,
         tuple(
             RankedPair(

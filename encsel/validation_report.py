@@ -14,6 +14,7 @@ from encsel.analysis import AgainstEer, Fared
 from encsel.card import FitErrors, LeftOutErrors
 from encsel.evaluation import AXES
 from encsel.matching import WAYS, Matching
+from encsel.report import MEANINGS as OF_RANK
 from encsel.report import MISSING, inert, plain_table
 from encsel.scorers import SCORERS
 from encsel.validated import (
@@ -194,8 +195,8 @@ def closing(report: ValidationReport) -> list[str]:
     lines = []
     flags = list(dict.fromkeys(flag for pair in report.pairs for flag in pair.flags))
     for flag in flags:
-        meaning = next((text for start, text in MEANINGS.items() if flag.startswith(start)), None)
-        lines.append(f"{flag}: {meaning}." if meaning else f"Flag: {flag}.")
+        meaning = next((f": {text}" for start, text in MEANINGS.items() if flag.startswith(start)), "")
+        lines.append(f"{flag}{meaning or OF_RANK.get(flag, '')}.")
     reasons: dict[str, list[str]] = {}
     for pair in report.pairs:
         for stage, reason in pair.reasons.items():
@@ -211,7 +212,14 @@ def closing(report: ValidationReport) -> list[str]:
         lines.append(f"{text.rstrip('.')} ({who}).")
     if report.analysis.reason:
         lines.append(f"No correlations: {report.analysis.reason}")
-    lines += [f"Left out of the analysis: {text.rstrip('.')}." for text in report.analysis.left_out.values()]
+    missing = [name for name, text in report.analysis.left_out.items() if "is missing for" in text]
+    if missing and report.analysis.columns:
+        lines.append(f"Not in the analysis, as some pair lacks it: {', '.join(map(column_name, missing))}.")
+    lines += [
+        f"Left out of the analysis: {text.rstrip('.')}."
+        for name, text in report.analysis.left_out.items()
+        if name not in missing
+    ]
     lines += [f"{failure.encoder} failed: {failure.reason}" for failure in report.failures]
     if report.skipped:
         lines.append(f"{len(report.skipped)} samples could not be used; they are named on stderr.")
