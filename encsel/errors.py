@@ -35,6 +35,8 @@ class UnusableSample(Exception):
 
 
 INTERRUPTED = 5
+GATE_FAILED = 1
+GATE_INCONCLUSIVE = 6
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

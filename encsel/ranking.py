@@ -16,6 +16,7 @@ from encsel.calibrated import (
     CalibratedCard,
     chance_of_best,
     chance_of_order,
+    covariance,
     expected_from_cka,
     load_calibrated,
     rank_groups,
@@ -25,12 +26,14 @@ from encsel.calibrated import (
 from encsel.calibration import MAX_SKIPPED, Calibration, check_skipped, open_calibration
 from encsel.card import Card, check_metric_versions, load_card, shipped_cards
 from encsel.cardfile import family_of
+from encsel.compare import PairValue, Result, value_of
 from encsel.core import MODALITIES, Embeddings, Encoder, Modality, Runtime, Skipped, Spec
 from encsel.crossval import MIN_PEOPLE
 from encsel.eer import eer
 from encsel.embed import Embedded, Failure, embed
 from encsel.errors import BadCalibration, EncoderFailed, UsageError, nearest
 from encsel.evidence import VERSION as EVIDENCE_VERSION
+from encsel.gates import Gates, Verdict, field_of, judge
 from encsel.geometry import EncoderGeometry, Null, centroids, intrinsic_dimension, measure_encoder, permutation_null
 from encsel.health import Health, examine
 from encsel.metrics.cka import REFERENCE_SIZE, Cka, cka, matched_standard_error
@@ -50,6 +53,7 @@ from encsel.results import (
     PEOPLE_UNLIKE,
     ROWS_UNKNOWN,
     ROWS_UNLIKE,
+    SCHEMA,
     STUDY_REGRESSION,
     TRAINED_ON_THESE,
     UNSOUND,
@@ -95,6 +99,7 @@ def rank(
     runtime: Runtime | None = None,
     batch_size: int | None = None,
     strict_health: bool = False,
+    gates: Gates | None = None,
     progress: Progress | None = None,
 ) -> RankReport:
     """Rank every face-voice pair of encoders by predicted cross-modal EER.
@@ -115,6 +120,7 @@ def rank(
         runtime: device, number type, offline, pickled weights; the default is CUDA where there is one, float32.
         batch_size: samples a batch; None: chosen by device.
         strict_health: an unsound encoder makes `exit_code` 4.
+        gates: from `encsel.gates.checked_gates`; their verdict is in the report and its `exit_code`.
     Raises:
         UsageError: unknown encoder or card, or a card that does not fit this encsel.
         BadCalibration: the data are insufficient or unreadable.
@@ -125,8 +131,35 @@ def rank(
         data, faces=faces, voices=voices, regression=regression, coverage=coverage, within=within, seed=seed,
         min_identities=min_identities, identities=identities, samples_per_identity=samples_per_identity,
         max_skipped=max_skipped, cache=cache, runtime=runtime, batch_size=batch_size, progress=progress,
+        expect_best=None if gates is None else gates.expect_best,
     )  # fmt: skip
-    return replace(measure(prepared, progress=progress), strict_health=strict_health)
+    report = replace(measure(prepared, progress=progress), strict_health=strict_health)
+    return report if gates is None else replace(report, verdict=verdict_on(report, gates))
+
+
+def verdict_on(report: RankReport, gates: Gates) -> Verdict:
+    """What gates say of a ranking."""
+    card = report.calibrated if report.ordered_by == report.calibrated.name else None
+    values = []
+    for p in report.pairs:
+        if card is not None and p.predicted_eer is not None and p.prediction is not None:
+            estimate = p.prediction.estimates[card.name]
+            values.append(PairValue(p.predicted_eer, estimate.distance, estimate.sd))
+        else:
+            values.append(value_of(p.predicted_eer, p.interval, report.coverage))
+    joint = None
+    if card is not None and all(v.sd is not None for v in values):
+        sd = np.array([v.sd for v in values])
+        joint = covariance(card, sd, [p.face for p in report.pairs], [p.voice for p in report.pairs])
+    names = [f"{p.face}/{p.voice}" for p in report.pairs]
+    field = field_of(
+        names, values, [p.interval for p in report.pairs], joint, seed=int(report.signature["options"]["seed"])
+    )
+    new = Result(
+        SCHEMA, f"predicted EER, scorer {report.scorer}", report.signature,
+        {(p.face, p.voice): value_of(p.predicted_eer, p.interval, report.coverage) for p in report.pairs},
+    )  # fmt: skip
+    return judge(gates, field, new, card)
 
 
 @dataclass(frozen=True)
@@ -170,6 +203,7 @@ def prepare(
     runtime: Runtime | None,
     batch_size: int | None,
     progress: Progress,
+    expect_best: str | None = None,
     few_shuffles: int | None = None,
     options: Mapping[str, Any] | None = None,
     libraries: Sequence[str] = LIBRARIES,
@@ -177,6 +211,7 @@ def prepare(
     """What `rank` and `validate` do before they measure; arguments and errors as `rank`.
 
     Args:
+        expect_best: FACE/VOICE that must be among the pairs; found out before anything is embedded.
         few_shuffles: shuffles and permutations of sets of more than 400 people, where not the usual number.
         options, libraries: further ones, and all those, for the signature.
     """
@@ -189,6 +224,8 @@ def prepare(
     calibration = open_calibration(
         Path(data), identities=identities, samples_per_identity=samples_per_identity, seed=seed, max_skipped=max_skipped
     )
+    if expect_best is not None:
+        _check_expected(expect_best, calibration, faces, voices)
     progress.note(f"Layout: {calibration.layout}; {len(calibration.identities)} identities in both modalities.")
     if len(calibration.identities) < min_identities:
         raise BadCalibration(
@@ -231,6 +268,29 @@ def prepare(
         calibration, embedded, tuple(e.rows(np.isin(e.labels, people)) for e in embedded.embeddings), people, cards,
         shuffling, signature, coverage, seed, _geometry_device(runtime or Runtime()), n_shuffles, n_permutations,
     )  # fmt: skip
+
+
+def _check_expected(
+    expected: str, calibration: Calibration, faces: str | Sequence[str], voices: str | Sequence[str]
+) -> None:
+    """Nothing, where both names are candidates, or where candidates are known only once they are opened."""
+    for modality, asked, name in zip(MODALITIES, (faces, voices), expected.split("/"), strict=True):
+        wanted = [asked] if isinstance(asked, str) else list(asked)
+        known = [e.name for e in calibration.embeddings if e.modality == modality]
+        if wanted:
+            known = []
+            for one in wanted:
+                if Path(one).suffix.lower() in SUFFIXES:
+                    known.append(Path(one).stem)
+                elif any((e.modality, e.name) == (modality, one) for e in calibration.embeddings):
+                    known.append(one)
+                else:
+                    spec = checked_spec(one, modality)
+                    if spec.options.get("layer") == "all":
+                        return
+                    known.append(spec.name)
+        if known and name not in known:
+            raise UsageError(f"--expect-best {expected}: no {modality} encoder {name!r}. {nearest(name, known)}")
 
 
 def _cards(regression: str) -> tuple[AnyCard, ...]:

@@ -10,8 +10,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from encsel.compare import Comparison
 from encsel.crossval import MEASURED
 from encsel.explanation import Explanation
+from encsel.gates import as_dict as verdict_dict
+from encsel.gates import lines as verdict_lines
+from encsel.github import workflow_commands
 from encsel.prediction import REPLICATE_COVERAGE, Measured, PairPrediction
 from encsel.results import (
     AT_CHANCE,
@@ -33,7 +37,7 @@ from encsel.results import (
     RankReport,
 )
 
-FORMATS = ("table", "json", "csv", "markdown")
+FORMATS = ("table", "json", "csv", "markdown", "github")
 MISSING = "-"
 DISPENSABLE = ("CKA biased", "CKA debiased", "ID mismatch", "CKA matched", "CV EER", "p")
 """Columns that a narrow screen does without, in this order."""
@@ -65,6 +69,8 @@ def render(
         return as_json(report, explanation)
     if form == "csv":
         return as_csv(report)
+    if form == "github":
+        return as_github(report)
     table = as_table(report, colour=colour, width=width) if form == "table" else as_markdown(report)
     if explanation is None:
         return table
@@ -96,7 +102,7 @@ def to_dict(report: RankReport, explanation: Explanation | None = None) -> dict[
         "pairs": [_pair_dict(report, pair) for pair in report.pairs],
         "failures": [{"modality": f.modality, "encoder": f.encoder, "reason": f.reason} for f in report.failures],
         "notes": list(report.notes),
-        "verdict": {"status": "none", "gates": []},
+        "verdict": verdict_dict(report.verdict),
         **({} if explanation is None else {"explanation": asdict(explanation)}),
     }  # fmt: skip
 
@@ -220,6 +226,36 @@ def as_csv(report: RankReport) -> str:
         ]  # fmt: skip
         writer.writerow([inert(cell) for cell in cells])
     return out.getvalue()
+
+
+def as_github(report: RankReport) -> str:
+    """Annotations of a GitHub Actions job."""
+    best = report.pairs[0]
+    value = "" if best.predicted_eer is None else f", predicted EER {best.predicted_eer:.3f}"
+    if best.interval is not None:
+        value += f" ({best.interval[0]:.2f} to {best.interval[1]:.2f})"
+    return workflow_commands(
+        f"{_title(report)}; first {best.face} x {best.voice}{value}", report.verdict,
+        {f.encoder: f.reason for f in report.failures},
+        {e.name: "; ".join(e.health.findings) for e in report.encoders if e.health.findings},
+    )  # fmt: skip
+
+
+def comparison_section(found: Comparison) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...], tuple[str, ...]]:
+    """Header, rows and notes of a comparison of two results."""
+    rows = tuple(
+        (
+            c.face, c.voice, MISSING if c.old is None else f"{c.old:.3f}", MISSING if c.new is None else f"{c.new:.3f}",
+            MISSING if c.change is None else f"{c.change:+.3f}",
+            MISSING if c.interval is None else f"{c.interval[0]:+.3f} to {c.interval[1]:+.3f}", c.verdict,
+        )
+        for c in found.changes
+    )  # fmt: skip
+    notes = ["Interval: of the change, 90 %. Worse or better: it does not hold 0."]
+    if found.changed_encoders:
+        notes.append(f"Encoders that were made differently: {', '.join(found.changed_encoders)}.")
+    notes += [f"NOT ALIKE: {reason}." for reason in found.unlike]
+    return ("Face", "Voice", "Old EER", "New EER", "Change", "Interval 90 %", "Verdict"), rows, tuple(notes)
 
 
 def as_markdown(report: RankReport) -> str:
@@ -409,7 +445,7 @@ def _footnotes(report: RankReport) -> list[str]:
     lines += [f"FAILED {f.modality} encoder {f.encoder}: {f.reason}" for f in report.failures]
     if report.skipped:
         lines.append(f"{len(report.skipped)} samples were skipped; they are named on stderr.")
-    return [*lines, *report.notes]
+    return [*lines, *report.notes, *verdict_lines(report.verdict)]
 
 
 def as_explanation(e: Explanation) -> str:

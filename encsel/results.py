@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from encsel.calibrated import CalibratedCard
 from encsel.core import Modality, Skipped
 from encsel.embed import Failure
 from encsel.errors import EncoderFailed
+from encsel.gates import Verdict
 from encsel.geometry import Null
 from encsel.health import Health
 from encsel.metrics.cka import Cka
@@ -132,12 +133,13 @@ class RankReport:
     """Encoders that could not be loaded or run; the pairs are those of the others."""
     notes: tuple[str, ...]
     strict_health: bool = False
+    verdict: Verdict = field(default_factory=Verdict)
 
     @property
     def exit_code(self) -> int:
-        """What the command line ends with: 4 when an encoder failed, or is unsound and health is strict."""
+        """Of the command line: 4 when an encoder failed, or is unsound and health is strict; else that of the gates."""
         unsound = self.strict_health and any(e.health.findings for e in self.encoders)
-        return EncoderFailed.exit_code if self.failures or unsound else 0
+        return EncoderFailed.exit_code if self.failures or unsound else self.verdict.exit_code
 
     @property
     def signature_text(self) -> str:

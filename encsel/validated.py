@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from encsel.analysis import Analysis
@@ -11,6 +11,7 @@ from encsel.core import Modality, Skipped
 from encsel.embed import Failure
 from encsel.errors import EncoderFailed
 from encsel.evaluation import LearningCurve, PairMeasured, RecordingsCompared
+from encsel.gates import Verdict
 from encsel.health import Health
 from encsel.manifold import Alignment, Curved, Dimensions, Reliability, Spectrum
 from encsel.matching import Matching
@@ -187,11 +188,14 @@ class ValidationReport:
     skipped: tuple[Skipped, ...]
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
+    strict_health: bool = False
+    verdict: Verdict = field(default_factory=Verdict)
 
     @property
     def exit_code(self) -> int:
-        """4 when an encoder failed."""
-        return EncoderFailed.exit_code if self.failures else 0
+        """4 when an encoder failed, or is unsound and health is strict; else the gates'."""
+        unsound = self.strict_health and any(e.health.findings for e in self.encoders)
+        return EncoderFailed.exit_code if self.failures or unsound else self.verdict.exit_code
 
     @property
     def signature_text(self) -> str:

@@ -16,6 +16,7 @@ from encsel.analysis import Fared, analyse, how_fared
 from encsel.cache import Results, default_root
 from encsel.calibrated import CalibratedCard
 from encsel.calibration import MAX_SKIPPED
+from encsel.compare import Result, value_of
 from encsel.core import MODALITIES, Embeddings, Runtime, Vectors
 from encsel.crossval import MIN_PEOPLE, Folds, folds_of
 from encsel.errors import BadCalibration, UsageError, nearest
@@ -45,6 +46,7 @@ from encsel.evaluation import (
     some_folds,
 )
 from encsel.files import write_private
+from encsel.gates import Gates, Verdict, field_of, judge
 from encsel.geometry import centroids
 from encsel.groups import PersonGroups, columns_of, person_groups, recordings, sample_groups
 from encsel.health import Health
@@ -66,6 +68,7 @@ from encsel.manifold import (
     spectral_gap_of,
     spectrum_of,
 )
+from encsel.matching import COVERAGE as INTERVAL_COVERAGE
 from encsel.matching import Matching
 from encsel.metrics.cka import REFERENCE_SIZE, cka, gram
 from encsel.metrics.gromov_wasserstein import GromovWasserstein
@@ -83,6 +86,7 @@ from encsel.validated import (
     FEW_ERRORS,
     ONLY_ITS_GROUP,
     SAME_RECORDINGS,
+    SCHEMA,
     STAGES,
     CentredOnGroups,
     EncoderValidated,
@@ -123,6 +127,8 @@ def validate(
     jobs: int | None = None,
     scores: str | Path | None = None,
     show_names: bool = False,
+    strict_health: bool = False,
+    gates: Gates | None = None,
     progress: Progress | None = None,
 ) -> ValidationReport:
     """Measure everything about every face-voice pair of a calibration set.
@@ -133,6 +139,7 @@ def validate(
         scorer: of the EERs that the analysis is about; every scorer is measured.
         skip, only: names of `STAGES` to leave out, or to do alone.
         jobs: pairs and encoders at a time; None: as many as there are processors.
+        strict_health, gates: as `encsel.rank`, on the measured EERs of `scorer`.
         scores: folder for score files, one a pair and scorer; `show_names`: with people's names instead of numbers.
         Others as `encsel.rank`.
     Raises:
@@ -152,7 +159,8 @@ def validate(
         data, faces=faces, voices=voices, regression=regression, coverage=coverage, within=within, seed=seed,
         min_identities=min_identities, identities=identities, samples_per_identity=samples_per_identity,
         max_skipped=max_skipped, cache=cache, runtime=runtime, batch_size=batch_size, progress=progress,
-        few_shuffles=FEW_SHUFFLES, libraries=(*LIBRARIES, "POT"),
+        expect_best=None if gates is None else gates.expect_best, few_shuffles=FEW_SHUFFLES,
+        libraries=(*LIBRARIES, "POT"),
         options={"protocol": protocol, "scorer": scorer, "stages": sorted(wanted), "validation": VERSION},
     )  # fmt: skip
     root = default_root() if cache == "default" else None if cache is None else Path(cache)
@@ -163,7 +171,21 @@ def validate(
         progress.note(f"Results cannot be kept for the next run: {results.write_error}.")
     if scores is not None:
         write_scores(work, Path(scores), show_names=show_names)
-    return report
+    report = replace(report, strict_health=strict_health)
+    return report if gates is None else replace(report, verdict=verdict_on(report, gates))
+
+
+def verdict_on(report: ValidationReport, gates: Gates) -> Verdict:
+    """What gates say of measured EERs, those of the report's scorer on centroids."""
+    found = [None if p.measured is None else p.measured.levels["identity"][report.scorer] for p in report.pairs]
+    values = [
+        value_of(None if m is None else m.eer, None if m is None else m.interval, INTERVAL_COVERAGE) for m in found
+    ]
+    names = [f"{p.face}/{p.voice}" for p in report.pairs]
+    intervals = [None if m is None else m.interval for m in found]
+    field = field_of(names, values, intervals, None, seed=int(report.signature["options"]["seed"]))
+    pairs = {(p.face, p.voice): value for p, value in zip(report.pairs, values, strict=True)}
+    return judge(gates, field, Result(SCHEMA, f"measured EER, scorer {report.scorer}", report.signature, pairs))
 
 
 def wanted_stages(skip: Sequence[str], only: Sequence[str]) -> frozenset[str]:

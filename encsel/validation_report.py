@@ -13,6 +13,9 @@ from typing import Any
 from encsel.analysis import AgainstEer, Fared
 from encsel.card import FitErrors, LeftOutErrors
 from encsel.evaluation import AXES
+from encsel.gates import as_dict as verdict_dict
+from encsel.gates import lines as verdict_lines
+from encsel.github import workflow_commands
 from encsel.matching import WAYS, Matching
 from encsel.report import MEANINGS as OF_RANK
 from encsel.report import MISSING, inert, plain_table
@@ -28,7 +31,7 @@ from encsel.validated import (
 )
 from encsel.validation import pair_columns
 
-FORMATS = ("table", "json", "csv", "markdown")
+FORMATS = ("table", "json", "csv", "markdown", "github")
 BASELINE = "no geometry: face effect + voice effect"
 
 MEANINGS = {
@@ -73,6 +76,8 @@ def render(report: ValidationReport, form: str, *, width: int | None = None, col
         return as_json(report)
     if form == "csv":
         return as_csv(report)
+    if form == "github":
+        return as_github(report)
     body = render_sections(sections(report), form, width=width, colour=colour)
     if form == "markdown":
         below = [*(f"- {line}" for line in closing(report)), "", f"`{report.signature_text}`"]
@@ -101,6 +106,23 @@ def title_of(report: ValidationReport) -> str:
         "reference": "the study's single 80/20 split and the numbers of its released code",
     }[report.protocol]
     return f"{n} face-voice pair{'' if n == 1 else 's'}, {report.n_identities} people: {how}"
+
+
+def as_github(report: ValidationReport) -> str:
+    """Annotations of a GitHub Actions job."""
+    measured = [p for p in report.pairs if p.measured is not None]
+    first = ""
+    if measured:
+        best = min(measured, key=lambda p: p.measured.levels["identity"][report.scorer].eer if p.measured else 1)
+        assert best.measured is not None
+        rate = best.measured.levels["identity"][report.scorer]
+        first = (
+            f"; first {best.face} x {best.voice}, EER {rate.eer:.3f} ({_span(rate.interval)}), scorer {report.scorer}"
+        )
+    return workflow_commands(
+        f"{title_of(report)}{first}", report.verdict, {f.encoder: f.reason for f in report.failures},
+        {e.name: "; ".join(e.health.findings) for e in report.encoders if e.health.findings},
+    )  # fmt: skip
 
 
 def as_json(report: ValidationReport) -> str:
@@ -142,7 +164,7 @@ def to_dict(report: ValidationReport) -> dict[str, Any]:
         "analysis": asdict(report.analysis),
         "failures": [{"modality": f.modality, "encoder": f.encoder, "reason": f.reason} for f in report.failures],
         "notes": list(report.notes),
-        "verdict": {"status": "none", "gates": []},
+        "verdict": verdict_dict(report.verdict),
     }
 
 
@@ -223,7 +245,7 @@ def closing(report: ValidationReport) -> list[str]:
     lines += [f"{failure.encoder} failed: {failure.reason}" for failure in report.failures]
     if report.skipped:
         lines.append(f"{len(report.skipped)} samples could not be used; they are named on stderr.")
-    return [*lines, *report.notes]
+    return [*lines, *report.notes, *verdict_lines(report.verdict)]
 
 
 def _measured(report: ValidationReport) -> Section | None:

@@ -17,6 +17,7 @@ COMMANDS = {
     "validate": "Measure everything: real error rates, geometry, what goes with what.",
     "embed": "Embed a calibration set once, to be ranked many times.",
     "plan": "Tell how many people a set needs, or what a set can decide.",
+    "compare": "Tell which pairs moved between two results, against their uncertainty.",
     "fit": "Fit a regression card from validations or a table of measured pairs.",
     "study": "Rebuild the tables and the analysis of the study that encsel grows out of.",
     "calibrate": "Make the calibrated cards: simulate, fit, test on populations kept out.",

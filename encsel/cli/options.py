@@ -62,6 +62,34 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def gate_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a CI job asks of the result; `gates_of` joins them."""
+    for option in (
+        click.option("--gate-on", type=click.Choice(("interval", "point")), default="interval", show_default=True,
+                     help="Judge gates by what can be told for sure, which may be nothing (inconclusive, exit code 6), "
+                     "or by the numbers as they are."),
+        click.option("--max-regression", type=float, metavar="EER",
+                     help="Gate: no pair is worse than in --baseline by more than this."),
+        click.option("--baseline", type=click.Path(path_type=Path, dir_okay=False), metavar="OLD.json",
+                     help="JSON of an earlier run of this command, for --max-regression."),
+        click.option("--min-margin", type=float, metavar="EER",
+                     help="Gate: the best pair is ahead of the second by at least this."),
+        click.option("--expect-best", metavar="FACE/VOICE", help="Gate: this pair is the best."),
+        click.option("--max-eer", type=float, metavar="EER", help="Gate: the best pair has at most this EER."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def gates_of(options: dict[str, Any]) -> Any:
+    """Take the options of `gate_options` out of `options` and return the Gates, or None where none was asked."""
+    from encsel.gates import checked_gates
+
+    names = ("max_eer", "expect_best", "min_margin", "baseline", "max_regression", "gate_on")
+    asked = {name: options.pop(name) for name in names}
+    return checked_gates(**asked) if any(asked[name] is not None for name in names[:-1]) else None
+
+
 def cache_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """--cache and --no-cache, joined into `cache`: a path, "default" or None."""
     for option in (

@@ -14,12 +14,14 @@ from encsel.cli.options import (
     data_options,
     encoder_options,
     format_option,
+    gate_options,
+    gates_of,
     quiet_option,
     runtime_of,
     runtime_options,
 )
 
-FORMATS = ("table", "json", "csv", "markdown")
+FORMATS = ("table", "json", "csv", "markdown", "github")
 WIDE = 160
 SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown", ".txt": "table"}
 
@@ -57,6 +59,7 @@ def ranking_options(function: Any) -> Any:
 )
 @ranking_options
 @click.option("--explain", metavar="FACE/VOICE", help="Also show what made the prediction for this pair.")
+@gate_options
 @click.option("--strict-health", is_flag=True, help="Exit 4 when an encoder is unsound.")
 @click.option(
     "--output",
@@ -83,7 +86,7 @@ def rank(data: Path, **options: Any) -> int:  # fmt: skip
 
     The table goes to stdout, everything else to stderr.
     """
-    return run(data, runtime=runtime_of(options), **options)
+    return run(data, runtime=runtime_of(options), gates=gates_of(options), **options)
 
 
 def run(
@@ -101,12 +104,13 @@ def run(
 
     from encsel.errors import UsageError
     from encsel.explanation import explain as explain_pair
+    from encsel.github import append_summary
     from encsel.progress import OnStderr, Silent
     from encsel.ranking import rank as rank_pairs
     from encsel.report import render
 
-    if explain is not None and form == "csv":
-        raise UsageError("--explain has no place in CSV. Choose another --format.")
+    if explain is not None and form in ("csv", "github"):
+        raise UsageError(f"--explain has no place in {form}. Choose another --format.")
     checked_outputs(outputs, SUFFIXES)
     progress = Silent() if quiet else OnStderr()
     try:
@@ -122,6 +126,8 @@ def run(
         except UsageError as error:
             # The ranking itself is there, and was long in the making.
             failed = error
+    if form == "github":
+        append_summary(render(report, "markdown"))
     # Files first: a reader of stdout that goes away must not cost the user a file.
     write_outputs(
         {path: render(report, SUFFIXES[path.suffix.lower()], explanation=explanation, width=WIDE) for path in outputs}

@@ -13,6 +13,8 @@ from encsel.cli.options import (
     data_options,
     encoder_options,
     format_option,
+    gate_options,
+    gates_of,
     quiet_option,
     runtime_of,
     runtime_options,
@@ -94,6 +96,8 @@ def _listed(value: str | None) -> tuple[str, ...]:
     help="Write score files here, one a pair and scorer, four columns a line: person of the face, person of the voice, "
     "what was scored, score. Only you can read them.",
 )
+@gate_options
+@click.option("--strict-health", is_flag=True, help="Exit 4 when an encoder is unsound.")
 @click.option("--show-names", is_flag=True, help="In score files, people's names instead of numbers.")
 @click.option(
     "--output",
@@ -128,6 +132,7 @@ def validate(
     import sys
 
     from encsel.cli.rank import checked_outputs, emit, terminal_width, write_outputs
+    from encsel.github import append_summary
     from encsel.page import write_report
     from encsel.progress import OnStderr, Silent
     from encsel.validation import validate as validate_set
@@ -135,7 +140,7 @@ def validate(
 
     checked_outputs(outputs, SUFFIXES)
     progress = Silent() if quiet else OnStderr()
-    runtime = runtime_of(options)
+    runtime, gates = runtime_of(options), gates_of(options)
     try:
         report = validate_set(
             data,
@@ -143,6 +148,7 @@ def validate(
             skip=_listed(skip),
             only=_listed(only),
             runtime=runtime,
+            gates=gates,
             progress=progress,
             **options,
         )
@@ -150,6 +156,8 @@ def validate(
         if cache_of(cache) is not None:
             progress.note("What was finished so far is in the cache; the same command goes on from there.")
         raise
+    if form == "github":
+        append_summary(render(report, "markdown"))
     # Files first: a reader of stdout that goes away must not cost the user a file.
     write_outputs({path: render(report, SUFFIXES[path.suffix.lower()], width=WIDE) for path in outputs})
     if folder is not None:

@@ -1,0 +1,78 @@
+"""encsel study on the command line."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from encsel.cardfile import cards_folder
+
+FILES = [f"{kind}_{name}.csv" for kind in ("encoders", "pairs") for name in ("voxceleb1", "mavceleb")]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "figures"
+    made.mkdir()
+    for name in FILES:
+        shutil.copy(cards_folder() / name, made / name)
+    return made
+
+
+def test_study_prints_the_published_tables_and_nothing_else(call):
+    code, out, err = call("study")
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines()]
+    assert ["clip", "wavlm", "0.007", "0.416", "0.211", "23.015", "0.244"] in rows
+    assert "CORRELATIONS WITH THE EER, VOXCELEB1 (12 PAIRS)" in out
+    assert "Naive p of Spearman: cka 0.0017, id_mismatch 0.0252" in out
+
+
+def test_study_prints_markdown(call):
+    code, out, _ = call("study", "--format", "markdown")
+    assert code == 0
+    assert out.startswith("## Table 2, VoxCeleb1: geometry of the encoders\n")
+    assert "| clip | wavlm | 0.007 | 0.416 | 0.211 | 23.015 | 0.244 |" in out
+
+
+def test_study_reads_the_folder_that_is_named(call, folder):
+    own = call("study", folder)
+    assert own[0] == 0
+    assert own == call("study")
+
+
+def test_missing_folder_is_a_usage_error_that_names_it(call, tmp_path):
+    code, out, err = call("study", tmp_path / "nowhere")
+    assert (code, out) == (2, "")
+    assert "nowhere" in err
+
+
+def test_file_in_place_of_the_folder_is_a_usage_error(call, folder):
+    code, out, err = call("study", folder / FILES[0])
+    assert (code, out) == (2, "")
+    assert FILES[0] in err
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_missing_file_is_a_usage_error_that_names_it(call, folder, name):
+    (folder / name).unlink()
+    code, out, err = call("study", folder)
+    assert (code, out) == (2, "")
+    assert name in err
+
+
+@pytest.mark.parametrize(("name", "column"), [("encoders_mavceleb.csv", "id_mle"), ("pairs_voxceleb1.csv", "eer")])
+def test_missing_column_is_a_usage_error_that_names_it(call, folder, name, column):
+    path = folder / name
+    path.write_text(path.read_text().replace(column, "other", 1))
+    code, out, err = call("study", folder)
+    assert (code, out) == (2, "")
+    assert column in err
+    assert name in err
+
+
+def test_unknown_format_names_the_known_ones(call):
+    code, out, err = call("study", "--format", "json")
+    assert (code, out) == (2, "")
+    assert "markdown" in err
