@@ -100,8 +100,8 @@ def sample_groups(embeddings: Sequence[Embeddings], people: Sequence[str]) -> li
             everywhere = set(people)
             for one in embeddings:
                 column_values = columns_of(one).get(column)
-                if column_values is not None:
-                    everywhere &= set(one.labels[column_values == value].tolist())
+                # An encoder without the column has nobody's samples of the value.
+                everywhere &= set() if column_values is None else set(one.labels[column_values == value].tolist())
             counts[value] = len(everywhere)
         large = tuple(sorted(value for value, n in counts.items() if n >= MIN_PEOPLE))
         if large and len(counts) <= MAX_VALUES:

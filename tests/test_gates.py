@@ -13,7 +13,8 @@ from encsel.gates import Gates, Verdict, checked_gates, field_of, judge, lines
 
 SIGNATURE = {
     "encsel": "0.1.0", "data": {"sha256": "d"}, "encoders": {"face:f": {"sha256": "1"}, "voice:v": {"sha256": "2"}},
-    "regressions": {"card": "aa"}, "metrics": {"cka": 1}, "options": {"seed": 0}, "libraries": {"numpy": "2"}, "id": "x",
+    "regressions": {"card": "aa"}, "metrics": {"cka": 1}, "options": {"seed": 0}, "libraries": {"numpy": "2"},
+    "id": "x",
 }  # fmt: skip
 
 

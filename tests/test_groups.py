@@ -208,7 +208,6 @@ def test_column_of_many_values_names_samples_and_groups_none():
     assert sample_groups(both_sides(values, values), sorted(values)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="a column that one encoder lacks is found, and validate fails on it")
 def test_column_that_an_encoder_lacks_groups_no_samples():
     values = languages(12)
     one = of_people(values, column="language")

@@ -55,7 +55,9 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="encsel %(version)s")
-def cli() -> None:
+@click.option("--no-config", is_flag=True, help="Do not read encsel.toml or pyproject.toml.")
+@click.pass_context
+def cli(ctx: click.Context, no_config: bool) -> None:
     """Which face encoder and which voice encoder match best, how well, and how sure is that?
 
     encsel ranks pairs of pretrained encoders by predicted cross-modal EER from a small calibration set: some dozens of
@@ -66,6 +68,28 @@ def cli() -> None:
     unreadable; 4 an encoder could not be loaded or run; 5 interrupted;
     6 gate inconclusive; 70 a bug in encsel.
     """
+    if not no_config and ctx.invoked_subcommand in ("rank", "validate"):
+        _read_config(ctx, ctx.invoked_subcommand)
+
+
+def _read_config(ctx: click.Context, name: str) -> None:
+    """Settings of the folder's file as defaults of a command: what is given on the command line wins."""
+    from pathlib import Path
+
+    from encsel import config
+
+    found = config.settings(Path())
+    if found is None:
+        return
+    command = cli.get_command(ctx, name)
+    assert command is not None
+    options = [
+        (option if isinstance(parameter, click.Option) else "data", str(parameter.name), bool(parameter.multiple))
+        for parameter in command.params
+        for option in (parameter.opts if isinstance(parameter, click.Option) else ["data"])
+        if option.startswith("--") or not isinstance(parameter, click.Option)
+    ]
+    ctx.default_map = {name: config.defaults(*found, name, config.named(options))}
 
 
 def main() -> None:

@@ -1,0 +1,91 @@
+"""Settings from a file: `encsel.toml`, or `[tool.encsel]` of `pyproject.toml`, in the folder encsel is run in."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from encsel.errors import UsageError, nearest
+
+OWN, SHARED = "encsel.toml", "pyproject.toml"
+COMMANDS = ("rank", "validate")
+GATES = "gates"
+PATHS = ("data", "baseline")
+"""Settings that are paths, relative to the file."""
+
+
+def settings(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The file and what it holds; None where there is none.
+
+    Raises:
+        UsageError: not readable, or not TOML.
+    """
+    for name in (OWN, SHARED):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            if name == SHARED:  # another tool's business
+                continue
+            raise UsageError(f"{path} cannot be read: {error}. Mend it, or run elsewhere.") from error
+        if name == SHARED:
+            content = content.get("tool", {}).get("encsel")
+            if not isinstance(content, dict):
+                continue
+        return path, content
+    return None
+
+
+def defaults(
+    path: Path, content: Mapping[str, Any], command: str, known: Mapping[str, tuple[str, bool]]
+) -> dict[str, Any]:
+    """What a command takes for options that are not given, by the name of its parameter.
+
+    Top-level keys are for both commands, those of a table named like a command for it alone, and those of `gates` are
+    gates.
+
+    Args:
+        known: options of the command by long name without dashes in front, each with its parameter's name and whether
+            it is repeatable; `data` is the argument.
+    Raises:
+        UsageError: an unknown setting (names the nearest), or a table where a value is needed.
+    """
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        if key in COMMANDS:
+            if not isinstance(value, dict):
+                raise UsageError(f"{path}: [{key}] is {value!r}; a table is needed.")
+            if key == command:
+                found |= _checked(path, value, known, f"[{key}] ")
+        elif key == GATES:
+            if not isinstance(value, dict):
+                raise UsageError(f"{path}: [{key}] is {value!r}; a table is needed.")
+            found |= _checked(path, value, known, f"[{key}] ")
+        else:
+            found |= _checked(path, {key: value}, known, "")
+    return found
+
+
+def _checked(path: Path, table: Mapping[str, Any], known: Mapping[str, tuple[str, bool]], where: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("_", "-")
+        if name not in known:
+            raise UsageError(f"{path}: {where}unknown setting {key!r}. {nearest(name, known)}")
+        parameter, repeatable = known[name]
+        values: list[Any] = value if isinstance(value, list) and repeatable else [value]
+        allowed = str if repeatable else (str, int, float, bool)
+        if not all(isinstance(one, allowed) for one in values):
+            kind = "text or a list of texts" if repeatable else "one value"
+            raise UsageError(f"{path}: {where}{key} is {value!r}; {kind} is needed.")
+        found[parameter] = values if repeatable else str(path.parent / str(value)) if name in PATHS else value
+    return found
+
+
+def named(options: Iterable[tuple[str, str, bool]]) -> dict[str, tuple[str, bool]]:
+    """`known` of `defaults` from (long name, parameter, repeatable)."""
+    return {name.lstrip("-"): (parameter, repeatable) for name, parameter, repeatable in options}

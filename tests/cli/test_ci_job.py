@@ -1,0 +1,174 @@
+"""CI: gates, the README's job script and workflow, settings from a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy import people, write_population
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+SEVENTY = ROOT.parent / "shared" / "data" / "mavceleb_v1_embeddings"
+needs_real = pytest.mark.skipif(not SEVENTY.is_dir(), reason="the real data are not beside this checkout")
+
+
+def block(language: str) -> str:
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    return found
+
+
+def run_job(folder: Path, calibration: Path, *arguments: str, **variables: str) -> tuple[int, str]:
+    script = folder / "job.sh"
+    script.write_text(block("bash"))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "CALIBRATION": str(calibration), "ENCSEL_CACHE": str(folder / "cache")}
+    done = subprocess.run(
+        ["bash", str(script), *arguments], cwd=folder, env={**environment, **variables}, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@needs_real
+@pytest.mark.parametrize(
+    ("limit", "code", "says"),
+    [("0.4", 0, "Accepted"), ("0.2", 1, "a gate failed"), ("0.28", 6, "Cannot be told")],
+)
+def test_the_job_gates_on_seventy_real_people(tmp_path, limit, code, says):
+    summary = tmp_path / "summary.md"
+    found, text = run_job(tmp_path, SEVENTY, MAX_EER=limit, GITHUB_STEP_SUMMARY=str(summary))
+    assert found == code, text
+    assert says in text
+    verdict = json.loads((tmp_path / "ranking.json").read_text())["verdict"]
+    assert verdict["status"] == {0: "pass", 1: "fail", 6: "inconclusive"}[code]
+    level = {0: "notice", 1: "error", 6: "warning"}[code]
+    assert f"::{level} title=max-eer {limit}%3A {verdict['status']}::facenet/ecapa has EER" in text
+    assert "| facenet | ecapa |" in summary.read_text()
+
+
+@needs_real
+def test_the_job_says_when_data_are_insufficient(tmp_path):
+    code, text = run_job(tmp_path, SEVENTY, "--identities", "20")
+    assert (code, "insufficient" in text) == (3, True), text
+
+
+@needs_real
+def test_the_job_says_when_an_encoder_is_unsound(tmp_path):
+    names = np.unique(np.load(SEVENTY / "voices" / "ecapa.npz")["labels"])
+    noise = np.random.default_rng(0).normal(size=(4 * len(names), 64)).astype(np.float32)
+    np.savez(tmp_path / "noise.npz", embeddings=noise, labels=np.repeat(names, 4))
+    code, text = run_job(tmp_path, SEVENTY, "--voice", str(tmp_path / "noise.npz"), "--strict-health")
+    assert code == 4, text
+    assert "::warning title=noise is unsound::" in text
+
+
+def test_the_workflow_runs_what_encsel_has(tmp_path, call, monkeypatch):
+    yaml = pytest.importorskip("yaml")
+    (job,) = yaml.safe_load(block("yaml"))["jobs"].values()
+    (command,) = [step["run"] for step in job["steps"] if step.get("run", "").startswith("encsel")]
+    write_population(tmp_path / "calibration", 40)
+    (tmp_path / "encsel.toml").write_text('data = "calibration"\n[gates]\nmax-eer = 0.5\n')
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(*command.split()[1:])
+    assert code == 0, err
+    assert out.splitlines()[0].startswith("::notice title=max-eer 0.5%3A pass::")
+    assert (tmp_path / "ranking.json").is_file()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    write_population(tmp_path / "set", 40)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_rank_without_arguments_uses_the_settings_and_flags_win(folder, call):
+    (folder / "encsel.toml").write_text('data = "set"\nface = "face0"\nvoice = ["voice0"]\nformat = "json"\nseed = 3\n')
+    code, out, err = call("rank", "-q")
+    assert code == 0, err
+    document = json.loads(out)
+    assert [(p["face"], p["voice"]) for p in document["pairs"]] == [("face0", "voice0")]
+    assert document["signature"]["options"]["seed"] == 3
+    assert json.loads(call("rank", "-q", "--seed", "4")[1])["signature"]["options"]["seed"] == 4
+
+
+def test_settings_may_stand_in_pyproject_toml(folder, call):
+    (folder / "pyproject.toml").write_text('[tool.encsel]\ndata = "set"\n[tool.encsel.gates]\nmax-eer = 0.0\n')
+    assert call("rank", "-q", "--gate-on", "point")[0] == 1
+    assert call("--no-config", "rank", "-q")[0] == 2
+    (folder / "pyproject.toml").write_text("[tool.other]\n")
+    assert call("rank", "-q")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("dta = 'set'", "Did you mean 'data'"),
+        ("[gates]\nmax-err = 0.3", "Did you mean 'max-eer'"),
+        ("gates = 3", "a table is needed"),
+        ("face = [1]", "a list of texts"),
+        ("seed = [1]", "one value"),
+        ("seed = 'a'", "seed"),
+        ("= 3", "cannot be read"),
+        ("[gates]\nmax-eer = 7", "a share from 0 to 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_usage_errors(folder, call, text, says):
+    (folder / "encsel.toml").write_text(f"{text}\n")
+    code, out, err = call("rank", "set")
+    assert (code, out) == (2, "")
+    assert says in err
+
+
+def test_other_commands_do_not_read_settings(folder, call):
+    (folder / "encsel.toml").write_text("nonsense")
+    assert call("encoders", "list")[0] == 0
+
+
+def test_compare_tells_what_moved_and_refuses_what_is_unlike(folder, call):
+    for name, seed in (("old", 0), ("new", 0), ("other", 1)):
+        assert call("rank", "set", "-q", "-o", f"{name}.json", "--seed", seed)[0] == 0
+    code, out, _ = call("compare", "old.json", "new.json")
+    assert code == 0
+    assert out.count("within uncertainty") == 4
+    code, out, err = call("compare", "old.json", "other.json")
+    assert (code, out) == (2, "")
+    assert "other options: seed" in err
+    code, out, _ = call("compare", "old.json", "other.json", "--allow-unlike", "--format", "json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["schema"] == "encsel.compare/1"
+    assert len(document["changes"]) == 4
+
+
+def test_a_baseline_gates_and_an_expected_pair_is_checked_before_any_work(folder, call):
+    assert call("rank", "set", "-q", "-o", "old.json")[0] == 0
+    assert call("rank", "set", "-q", "--baseline", "old.json", "--max-regression", "0.2")[0] == 0
+    code, out, err = call("rank", "set", "--expect-best", "face0/voice7")
+    assert (code, out) == (2, "")
+    assert "cross-validation" not in err
+    assert "voice0" in err
+
+
+def test_validate_is_gated_on_what_it_measured(folder, call):
+    options = ("--only", "matching", "-q", "--format", "json")
+    code, out, _ = call("validate", "set", *options, "--max-eer", "0", "--gate-on", "point")
+    assert code == 1
+    assert json.loads(out)["verdict"]["status"] == "fail"
+    assert call("validate", "set", *options, "--max-eer", "1")[0] == 0
+    assert len(people(3)) == 3
+
+
+def test_annotations_cannot_be_broken_out_of(capsys):
+    from encsel.gates import GateVerdict, Verdict
+    from encsel.github import workflow_commands
+
+    text = workflow_commands("t", Verdict("fail", (GateVerdict("a:b,c", "fail", "x\n::stop::y%"),)), {}, {})
+    assert text.splitlines()[0] == "::error title=a%3Ab%2Cc%3A fail::x%0A::stop::y%25"
+    assert len(text.splitlines()) == 2
