@@ -65,6 +65,14 @@ def test_constant_eer_correlates_with_nothing():
     assert (found.rank.spearman, found.pearson) == (None, None)
 
 
+@pytest.mark.xfail(strict=True, raises=ZeroDivisionError, reason="the baseline divides by the spread of the EERs")
+@pytest.mark.parametrize("eer", [0.0, 0.5])
+def test_eer_of_perfect_or_guessing_encoders_correlates_with_nothing(eer):
+    # These means are exact; that of twelve times 0.3 is not, which hides a division by zero.
+    found = analysed(table(np.full(12, eer), cka=drawn()))
+    assert (found.columns["cka"].rank.spearman, found.columns["cka"].pearson) == (None, None)
+
+
 @pytest.mark.parametrize("column", ["n_identities", "n_train_identities", "n_test_identities", "rows_per_identity"])
 def test_counts_are_not_analysed(column):
     assert list(analysed(table(drawn(), cka=drawn(seed=1), **{column: range(12)})).columns) == ["cka"]

@@ -19,7 +19,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"page"},
-    {"figures", "study"},
+    {"figures", "study", "schemas"},
     {"validation_report"},
     {"validation", "report"},
     {"validated", "explanation", "plan"},

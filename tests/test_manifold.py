@@ -265,6 +265,18 @@ def test_flat_control_reads_what_a_flat_cloud_reads():
     assert both.encoder.mean_absolute_median == pytest.approx(both.flat.mean_absolute_median, rel=0.2)
 
 
+def test_sphere_is_more_curved_than_its_flat_control():
+    # Of radius 1, so of curvature 1, in 3 of 6 dimensions. So dense that 50 neighbours lie on nearly flat ground:
+    # height must stay below the 5 % of variance that are no longer tangent.
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 3))
+    x = np.pad(x / np.linalg.norm(x, axis=1, keepdims=True), ((0, 0), (0, 3)))
+    rows, found = search(embeddings("a", "face", x[:, None].astype(np.float32)), reference=False)
+    both = curved(rows, found, reference=False, seed=0)
+    assert both.encoder.mean_absolute_median == pytest.approx(1, rel=0.1)
+    assert both.flat.mean_absolute_median < 0.5 * both.encoder.mean_absolute_median
+
+
 # --- a pair
 
 

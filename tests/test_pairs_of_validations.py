@@ -115,6 +115,15 @@ def test_column_that_is_null_anywhere_is_unusable_and_says_where(tmp_path):
         table.column("cka")
 
 
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="a column that some pairs lack is looked up in all of them")
+def test_column_that_a_pair_lacks_is_unusable(tmp_path):
+    # A probe of groups is a column of the pairs whose two encoders both have one.
+    pairs = nine()
+    pairs[0]["columns"]["group_probe_sex"] = 0.7
+    found = read_pairs([written(tmp_path / "v.json", result(pairs))])
+    assert list(found.unusable) == ["group_probe_sex"]
+
+
 def test_pairs_without_an_eer_are_left_out(tmp_path):
     pairs = nine()
     pairs[0]["measured"] = pairs[7]["measured"] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 
@@ -18,12 +19,15 @@ COMMANDS = {
     "embed": "Embed a calibration set once, to be ranked many times.",
     "plan": "Tell how many people a set needs, or what a set can decide.",
     "compare": "Tell which pairs moved between two results, against their uncertainty.",
+    "schema": "Print the JSON Schema of a document.",
     "fit": "Fit a regression card from validations or a table of measured pairs.",
     "study": "Rebuild the tables and the analysis of the study that encsel grows out of.",
     "calibrate": "Make the calibrated cards: simulate, fit, test on populations kept out.",
     "encoders": "List the encoders, or show one.",
     "cache": "Show where the embedding cache is and how much it holds, or purge it.",
 }
+COMPLETION = "_ENCSEL_COMPLETE"
+"""Variable by which a shell asks for completion."""
 INTERNAL_ERROR = 70
 """Exit code of a bug in encsel: no code of the table, so that no gate mistakes it for a verdict."""
 
@@ -111,6 +115,8 @@ def main() -> None:
         error.show()
         sys.exit(2)
     except SystemExit as done:
+        if COMPLETION in os.environ:  # click ends so when it has told a shell how to complete
+            sys.exit(done.code)
         # click ends so when the reader of stdout went away (`| head`), having put a wrapper around stdout.
         if "Pacify" in type(sys.stdout).__name__:
             sys.exit(0)

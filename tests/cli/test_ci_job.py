@@ -69,7 +69,8 @@ def test_the_job_says_when_an_encoder_is_unsound(tmp_path):
 
 
 def test_the_workflow_runs_what_encsel_has(tmp_path, call, monkeypatch):
-    yaml = pytest.importorskip("yaml")
+    import yaml
+
     (job,) = yaml.safe_load(block("yaml"))["jobs"].values()
     (command,) = [step["run"] for step in job["steps"] if step.get("run", "").startswith("encsel")]
     write_population(tmp_path / "calibration", 40)
@@ -172,3 +173,35 @@ def test_annotations_cannot_be_broken_out_of(capsys):
     text = workflow_commands("t", Verdict("fail", (GateVerdict("a:b,c", "fail", "x\n::stop::y%"),)), {}, {})
     assert text.splitlines()[0] == "::error title=a%3Ab%2Cc%3A fail::x%0A::stop::y%25"
     assert len(text.splitlines()) == 2
+
+
+def test_shells_are_told_how_to_complete():
+    def asked(**variables: str) -> str:
+        command = [sys.executable, "-c", "import sys; sys.argv[0] = 'encsel'; from encsel.cli import main; main()"]
+        done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        return done.stdout
+
+    assert "_encsel_completion" in asked(_ENCSEL_COMPLETE="bash_source")
+    words = {"COMP_WORDS": "encsel val", "COMP_CWORD": "1"}
+    assert asked(_ENCSEL_COMPLETE="bash_complete", **words).split() == ["plain,validate"]
+
+
+@needs_real
+def test_one_thread_and_several_give_the_same_ranking_to_a_millionth(tmp_path):
+    found = []
+    for threads in ("1", "2"):
+        variables = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        command = [sys.executable, "-m", "encsel", "rank", str(SEVENTY), "-q", "--no-cache", "--format", "json"]
+        done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=True)
+        found.append(json.loads(done.stdout))
+
+    def numbers(value: object) -> list[float]:
+        if isinstance(value, dict):
+            return [x for key in sorted(value) for x in numbers(value[key])]
+        if isinstance(value, list):
+            return [x for one in value for x in numbers(one)]
+        return [float(value)] if isinstance(value, int | float) else []
+
+    np.testing.assert_allclose(numbers(found[0]), numbers(found[1]), atol=1e-6)
+    assert [p["rank_group"] for p in found[0]["pairs"]] == [p["rank_group"] for p in found[1]["pairs"]]

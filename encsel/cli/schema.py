@@ -1,0 +1,21 @@
+"""encsel schema."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("document", type=click.Choice(("rank", "validate", "compare")))
+def schema(document: str) -> None:
+    """Print the JSON Schema of a document: what `encsel rank`, `validate` or `compare` writes with --format json.
+
+    Keys never change meaning within a version; the version is the number at the end of a document's `schema`.
+    """
+    import json
+
+    from encsel.cli.rank import emit
+    from encsel.schemas import schemas
+
+    (found,) = (content for name, content in schemas().items() if name.startswith(f"encsel.{document}/"))
+    emit(json.dumps(found, indent=2) + "\n")
