@@ -106,6 +106,9 @@ def analyse(table: PairTable, *, scorer: str, fared: Sequence[Fared] = (), seed:
             f"{MIN_PAIRS} pairs of 2 and 2. Add encoders."
         )
         return Analysis(scorer, len(table), {}, (), {}, None, tuple(fared), dict(table.unusable), reason)
+    if np.ptp(table.eer) == 0:
+        reason = f"every pair has the EER {table.eer[0]:g}; nothing can go with it"
+        return Analysis(scorer, len(table), {}, (), {}, None, tuple(fared), dict(table.unusable), reason)
     left_out = dict(table.unusable)
     columns = {}
     for name, values in table.columns.items():

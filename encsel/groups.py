@@ -110,10 +110,7 @@ def sample_groups(embeddings: Sequence[Embeddings], people: Sequence[str]) -> li
 
 
 def _values_of_people(embeddings: Sequence[Embeddings]) -> dict[str, dict[str, set[str]]]:
-    """By column and person, the values that are not empty; only columns that every encoder's samples have.
-
-    One encoder of each modality would do, but files of embeddings may bring their own columns.
-    """
+    """By column and person, the values that are not empty, of any encoder: files of embeddings bring their own."""
     found: dict[str, dict[str, set[str]]] = {}
     for one in embeddings:
         for column, values in columns_of(one).items():

@@ -19,6 +19,7 @@ from encsel.errors import UsageError, nearest
 
 VALIDATION = "encsel.validate/1"
 """Schema of the results of `encsel validate`, whose pairs can be read as a table."""
+REPORTED = "validation.json"
 REQUIRED_COLUMNS = ("face_encoder", "voice_encoder", "n_identities", "eer")
 
 
@@ -204,7 +205,8 @@ def _read_validation(path: Path, scorer: str) -> tuple[PairFile, list[str], list
             if scorer not in of_scorer:
                 raise UsageError(f"{path} has no EERs of the scorer {scorer!r}. {nearest(scorer, of_scorer)}")
             cells = {
-                "data_set": path.stem,
+                # A report's file has the same name in every folder.
+                "data_set": path.absolute().parent.name if path.name == REPORTED else path.stem,
                 "face_encoder": str(pair["face"]),
                 "voice_encoder": str(pair["voice"]),
                 "n_identities": content["calibration"]["n_identities"],
@@ -238,7 +240,7 @@ def _numbers(column: str, rows: Sequence[_Row], headers: Sequence[tuple[str, lis
             return f"{file} has no column {column!r}, which another pair table has. Add it, or leave the feature out."
     numbers = []
     for row in rows:
-        cell = row.cells[column]
+        cell = row.cells.get(column, "")
         try:
             number = float(cell)
         except ValueError:

@@ -89,6 +89,8 @@ def _pairs(table: PairTable, title: str) -> Section:
 
 def _analysis(table: PairTable, title: str) -> list[Section]:
     found = analyse(table, scorer="reference", seed=0)
+    if found.baseline is None:
+        raise UsageError(f"The pairs of {title} cannot be analysed: {found.reason}")
     rows = tuple(correlation_row(name, one) for name, one in found.columns.items())
     header = ("Number", "Spearman", "Bootstrap 95 %", "Crossed p", "Pearson", "Naive p")
     note = (
@@ -99,7 +101,6 @@ def _analysis(table: PairTable, title: str) -> list[Section]:
         f"Correlations with the EER, {title} ({len(table)} pairs)", header, rows,
         (note, f"Naive p of Spearman: {spearmen}."),
     )  # fmt: skip
-    assert found.baseline is not None
     forms = {"no geometry: face effect + voice effect": found.baseline}
     forms |= {label: found.forms[label] for label in FORMS if label in found.forms}
     form_header = ("Form", "R2", "Adjusted", "Pair R2", "RMSE", "Face R2", "RMSE", "Voice R2", "RMSE")

@@ -226,7 +226,6 @@ def test_short_line_of_encoders_is_a_usage_error(folder):
         study(folder)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="pairs too few to analyse run into an assertion")
 def test_pairs_too_few_without_the_suspect_encoder_are_a_usage_error(folder):
     for name in DATA_SETS:
         path = folder / f"pairs_{name}.csv"
