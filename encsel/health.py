@@ -8,6 +8,8 @@ import numpy as np
 
 from encsel.core import Embeddings, Vectors
 from encsel.eer import eer
+from encsel.errors import BadCalibration
+from encsel.metrics.topology import topology
 from encsel.sampling import limit_rows, pick
 
 MAX_ROWS = 1500
@@ -51,15 +53,11 @@ def examine(embeddings: Embeddings, *, seed: int = 0, n_skipped: int = 0, identi
         n_skipped: samples this encoder could not use.
         identity_trained: it was trained to tell people apart, so centroids of different people must be far apart.
     """
-    rows = _unit(embeddings.vectors.astype(np.float64))
-    people, index, counts = np.unique(embeddings.labels, return_inverse=True, return_counts=True)
-    sums = np.zeros((len(people), rows.shape[1]))
-    np.add.at(sums, index, embeddings.vectors.astype(np.float64))
-    centroids = _unit(sums / counts[:, None])
-    intra = float(1 - np.einsum("ij,ij->i", rows, centroids[index]).mean())
-    n = len(people)
-    total = centroids.sum(axis=0)
-    inter = float(1 - (total @ total - np.einsum("ij,ij->", centroids, centroids)) / (n * (n - 1)))
+    try:
+        apart = topology(embeddings.vectors, embeddings.labels, min_samples=1)
+        intra, inter = apart.intra, apart.inter
+    except BadCalibration:  # every row is the same
+        intra = inter = 0.0
     found = _verification_eer(embeddings, seed)
     findings = []
     if intra + inter < NEARLY_CONSTANT:
@@ -71,7 +69,7 @@ def examine(embeddings: Embeddings, *, seed: int = 0, n_skipped: int = 0, identi
     if identity_trained and inter < CLOSE:
         findings.append(COLLAPSED)
     reason = NO_VERIFICATION if found is None else None
-    share = n_skipped / max(n_skipped + len(rows), 1)
+    share = n_skipped / max(n_skipped + len(embeddings.vectors), 1)
     return Health(found, reason, intra, inter, share, tuple(findings))
 
 

@@ -87,16 +87,7 @@ def to_dict(report: RankReport, explanation: Explanation | None = None) -> dict[
         "ordered_by": report.ordered_by,
         "scorer": report.scorer,
         "layout": report.layout,
-        "calibration": {
-            "n_identities": report.n_identities,
-            "n_face_samples": report.n_face_samples,
-            "n_voice_samples": report.n_voice_samples,
-            # Names of people and files go to stderr alone.
-            "skipped": {
-                "count": len(report.skipped),
-                "samples": [{"modality": s.modality, "encoder": s.encoder, "reason": s.reason} for s in report.skipped],
-            },
-        },
+        "calibration": calibration_dict(report),
         "regressions": {name: {"sha256": sha} for name, sha in report.regressions.items()},
         "encoders": [_encoder_dict(encoder) for encoder in report.encoders],
         "pairs": [_pair_dict(report, pair) for pair in report.pairs],
@@ -105,6 +96,20 @@ def to_dict(report: RankReport, explanation: Explanation | None = None) -> dict[
         "verdict": verdict_dict(report.verdict),
         **({} if explanation is None else {"explanation": asdict(explanation)}),
     }  # fmt: skip
+
+
+def calibration_dict(report: Any) -> dict[str, Any]:
+    """The `calibration` of a document, from a RankReport or a ValidationReport."""
+    return {
+        "n_identities": report.n_identities,
+        "n_face_samples": report.n_face_samples,
+        "n_voice_samples": report.n_voice_samples,
+        # Names of people and files go to stderr alone.
+        "skipped": {
+            "count": len(report.skipped),
+            "samples": [{"modality": s.modality, "encoder": s.encoder, "reason": s.reason} for s in report.skipped],
+        },
+    }
 
 
 def _encoder_dict(encoder: EncoderResult) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from encsel.gates import lines as verdict_lines
 from encsel.github import workflow_commands
 from encsel.matching import WAYS, Matching
 from encsel.report import MEANINGS as OF_RANK
-from encsel.report import MISSING, inert, plain_table
+from encsel.report import MISSING, calibration_dict, inert, plain_table
 from encsel.scorers import SCORERS
 from encsel.validated import (
     FEW_ERRORS,
@@ -139,16 +139,7 @@ def to_dict(report: ValidationReport) -> dict[str, Any]:
         "protocol": report.protocol,
         "scorer": report.scorer,
         "layout": report.layout,
-        "calibration": {
-            "n_identities": report.n_identities,
-            "n_face_samples": report.n_face_samples,
-            "n_voice_samples": report.n_voice_samples,
-            # Names of people and files go to stderr alone.
-            "skipped": {
-                "count": len(report.skipped),
-                "samples": [{"modality": s.modality, "encoder": s.encoder, "reason": s.reason} for s in report.skipped],
-            },
-        },
+        "calibration": calibration_dict(report),
         "group_columns": {column: dict(sizes) for column, sizes in report.group_columns.items()},
         "prediction": None
         if ranked is None
