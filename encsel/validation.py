@@ -457,24 +457,30 @@ class _Work:
         )  # fmt: skip
 
     def _recordings(self) -> dict[Pair, Outcome[RecordingsCompared]]:
-        of_sample = {key: recordings(e) for key, e in self.encoders.items()}
-        unknown = [key[1] for key, names in of_sample.items() if names is None]
-        reason = f"samples of {', '.join(unknown)} do not tell their recordings" if unknown else None
+        """Pairs of encoders whose samples tell their recordings, on the recordings that all such encoders have."""
+        if "recordings" not in self.wanted:
+            return dict.fromkeys(self.pairs, Outcome(None, SKIPPED))
+        named = {key: names for key, e in self.encoders.items() if (names := recordings(e)) is not None}
+        found: dict[Pair, Outcome[RecordingsCompared]] = {}
+        for pair in self.pairs:
+            unknown = [key[1] for key in pair if key not in named]
+            if unknown:
+                found[pair] = Outcome(None, f"samples of {' and '.join(unknown)} do not tell their recordings")
+        told = {pair: pair for pair in self.pairs if pair not in found}
+        if not told:
+            return found
         people: tuple[str, ...] = ()
         splits: list[dict[Key, NDArray[np.intp]]] = []
-        if reason is None and "recordings" in self.wanted:
-            named = {key: names for key, names in of_sample.items() if names is not None}
-            sides = [[self.encoders[k] for k in keys] for keys in (self.faces, self.voices)]
-            for split in range(RECORDING_SPLITS if len(self.people) <= FEW_PEOPLE else FEW_SPLITS):
-                people, found = shared_halves(sides[0], sides[1], named, seed=self.seed * RECORDING_SPLITS + split)
-                splits.append(found)
-            if len(people) < MIN_PEOPLE:
-                reason = (
-                    f"{len(people)} people have two recordings or more that every encoder has; {MIN_PEOPLE} are needed"
-                )
-        if reason is not None and "recordings" in self.wanted:
-            return {pair: Outcome(None, reason) for pair in self.pairs}
-        folds: Folds = folds_of(len(people), n_repeats=len(splits), seed=self.seed) if people else []
+        sides = [[self.encoders[k] for k in keys if k in named] for keys in (self.faces, self.voices)]
+        for split in range(RECORDING_SPLITS if len(self.people) <= FEW_PEOPLE else FEW_SPLITS):
+            people, of_split = shared_halves(sides[0], sides[1], named, seed=self.seed * RECORDING_SPLITS + split)
+            splits.append(of_split)
+        if len(people) < MIN_PEOPLE:
+            reason = (
+                f"{len(people)} people have two recordings or more that every such encoder has; {MIN_PEOPLE} are needed"
+            )
+            return found | dict.fromkeys(told, Outcome(None, reason))
+        folds: Folds = folds_of(len(people), n_repeats=len(splits), seed=self.seed)
 
         def need(missing: Sequence[Pair]) -> dict[Key, Any]:
             return self.for_encoders(
@@ -482,11 +488,10 @@ class _Work:
                 lambda key: halves(self.encoders[key], [split[key] for split in splits], folds),
             )  # fmt: skip
 
-        return self.of_pairs(
-            "recordings", RecordingsCompared,
+        return found | self.stages.run(
+            "recordings", RecordingsCompared, told,
             lambda pair, sides: compare_recordings(sides[pair[0]], sides[pair[1]], folds), need=need,
-            # Shared recordings are those of all encoders.
-            more={"encoders": sorted(self.content.values())},
+            more={"encoders": sorted(self.content[key] for key in named)},
         )  # fmt: skip
 
     def _groups(

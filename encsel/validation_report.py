@@ -225,9 +225,12 @@ def closing(report: ValidationReport) -> list[str]:
         lines.append(f"{text.rstrip('.')} ({who}).")
     if report.analysis.reason:
         lines.append(f"No correlations: {report.analysis.reason}")
+    n = len(report.pairs)
     missing = [name for name, text in report.analysis.left_out.items() if "is missing for" in text]
-    if missing and report.analysis.columns:
-        lines.append(f"Not in the analysis, as some pair lacks it: {', '.join(map(column_name, missing))}.")
+    # What every pair lacks was skipped, or has its reason above.
+    partly = [name for name in missing if f"is missing for {n} of {n} pairs" not in report.analysis.left_out[name]]
+    if partly and report.analysis.columns:
+        lines.append(f"Not in the analysis, as some pair lacks it: {', '.join(map(column_name, partly))}.")
     lines += [
         f"Left out of the analysis: {text.rstrip('.')}."
         for name, text in report.analysis.left_out.items()

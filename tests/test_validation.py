@@ -210,6 +210,16 @@ def test_recordings_that_cannot_be_told_are_flagged_and_so_said(tmp_path):
     assert "it cannot be told" in render(found, "table")
 
 
+def test_one_encoder_that_does_not_tell_its_recordings_leaves_the_others_compared(tmp_path):
+    root = write_set(tmp_path)
+    with np.load(root / "faces" / "face1.npz") as file:
+        arrays = {name: array for name, array in file.items() if name != "samples"}
+    np.savez(root / "faces" / "face1.npz", **arrays)
+    for pair in validate(root, cache=None, only=["recordings"]).pairs:
+        assert (pair.recordings is None) == (pair.face == "face1") == (SAME_RECORDINGS in pair.flags)
+        assert pair.face == "face0" or "samples of face1 do not tell" in pair.reasons["recordings"]
+
+
 def test_the_reference_protocol_says_what_it_is_and_has_the_released_codes_forms(data, cache):
     found = validate(data, cache=cache, protocol="reference", skip=["prediction", "groups", "curve"])
     assert found.pairs[0].measured.n_repeats == 1
