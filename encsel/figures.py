@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ INK = "#010203"
 """Of text and axes: in SVG it becomes the colour of the page's text, light or dark."""
 FAINT = "#8a8a8a"
 DPI = 150
-MAX_PANELS = 9
+MAX_PANELS, MIN_POINTS = 9, 3
 DET_TICKS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9)
 
 
@@ -95,7 +96,7 @@ def _cka(report: ValidationReport) -> Drawn:
 
 def _against_eer(report: ValidationReport) -> Drawn:
     table = pair_table(report.encoders, report.pairs, n_identities=report.n_identities, scorer=report.scorer)
-    if len(table) < 2:
+    if len(table) < MIN_POINTS:
         return None
     found = report.analysis.columns
     ordered = sorted(table.columns, key=lambda c: -abs(found[c].rank.spearman or 0) if c in found else 0)
@@ -111,7 +112,9 @@ def _against_eer(report: ValidationReport) -> Drawn:
                 markeredgecolor=INK, markeredgewidth=0.5,
             )  # fmt: skip
         rho = found[column].rank.spearman if column in found else None
-        axes.set_xlabel(column_name(column) + _unit(column), fontsize=9)
+        axes.set_xlabel(textwrap.fill(column_name(column) + _unit(column), 34), fontsize=9)
+        axes.ticklabel_format(useOffset=False)
+        axes.locator_params(axis="x", nbins=4)
         axes.set_ylabel("EER (share)", fontsize=9)
         if rho is not None:
             axes.set_title(f"Spearman {rho:+.2f}", fontsize=9)
