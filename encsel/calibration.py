@@ -49,6 +49,7 @@ def open_calibration(
     samples_per_identity: int | None = None,
     seed: int = 0,
     max_skipped: float = MAX_SKIPPED,
+    allow_outside: bool = False,
 ) -> Calibration:
     """Recognise the layout of `root` and list its samples, or load its embeddings.
 
@@ -57,22 +58,26 @@ def open_calibration(
         identities: keep this many people, chosen by `seed`.
         samples_per_identity: keep at most this many samples a person and modality, chosen by `seed`.
         max_skipped: largest share of unusable rows in an embeddings file.
+        allow_outside: follow paths of a manifest that lead out of its folder. Links inside it are always followed.
     Raises:
-        BadCalibration: missing, unknown layout, one modality missing, no common identities, or too many unusable rows.
+        BadCalibration: missing, unknown layout, one modality missing, no common identities, too many unusable rows, or
+            a path out of the manifest's folder.
         UsageError: `identities` or `samples_per_identity` is under 1.
     """
     for option, value in (("--identities", identities), ("--samples-per-identity", samples_per_identity)):
         if value is not None and value < 1:
             raise UsageError(f"{option} is {value}; at least 1 is needed.")
     try:
-        return _open(root, identities, samples_per_identity, seed, max_skipped)
+        return _open(root, identities, samples_per_identity, seed, max_skipped, allow_outside)
     except OSError as error:
         raise BadCalibration(
             f"{error.filename or root} cannot be read: {error.strerror or error}. Check the path and who may read it."
         ) from error
 
 
-def _open(root: Path, n: int | None, limit: int | None, seed: int, max_skipped: float) -> Calibration:
+def _open(
+    root: Path, n: int | None, limit: int | None, seed: int, max_skipped: float, allow_outside: bool
+) -> Calibration:
     if not root.exists():
         raise BadCalibration(f"{root} does not exist. Give the folder of a calibration set or its manifest CSV.")
     if root.is_file() and root.suffix.lower() != ".csv":
@@ -80,7 +85,7 @@ def _open(root: Path, n: int | None, limit: int | None, seed: int, max_skipped: 
     files = _embedding_files(root)
     if files is not None:
         return _open_embeddings(root, files, n, limit, seed, max_skipped)
-    listing = layouts.recognise(root)
+    listing = layouts.recognise(root, allow_outside=allow_outside)
     if listing is None:
         raise BadCalibration(
             f"{root} has no layout that encsel knows; it holds {_glimpse(root)}. Known:\n{layouts.KNOWN}"

@@ -43,22 +43,24 @@ class Listing:
     """Files of other kinds that lie among the samples: suffix to count."""
 
 
-def recognise(root: Path) -> Listing | None:
+def recognise(root: Path, *, allow_outside: bool = False) -> Listing | None:
     """The samples under `root`, or None when it is no known layout of media files.
 
+    Args:
+        allow_outside: follow paths of a manifest that lead out of its folder.
     Raises:
         BadCalibration: the layout is recognised but something in it is missing or wrong.
         OSError: a folder or the manifest cannot be read.
     """
     if root.is_file():
-        return _manifest(root)
+        return _manifest(root, allow_outside)
     if (root / MANIFEST_NAME).is_file():
-        return _manifest(root / MANIFEST_NAME)
+        return _manifest(root / MANIFEST_NAME, allow_outside)
     attempts: tuple[Callable[[Path], Listing | None], ...] = (_mav_celeb, _voxceleb, _by_modality, _by_identity)
     return next((listing for attempt in attempts if (listing := attempt(root)) is not None), None)
 
 
-def _manifest(path: Path) -> Listing:
+def _manifest(path: Path, allow_outside: bool) -> Listing:
     try:
         reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True)
         columns = reader.fieldnames = [c.strip() for c in reader.fieldnames or ()]
@@ -91,7 +93,12 @@ def _manifest(path: Path) -> Listing:
             raise BadCalibration(f"{path} line {number}: modality {word!r}. {nearest(word, ('face', 'voice'))}")
         name = row.get("sample", "").strip() or Path(where).as_posix()
         extra = {k: v.strip() for k, v in row.items() if k not in ("", *MANIFEST_COLUMNS, "sample") and v.strip()}
-        place = Path.home() / where[2:] if where.startswith("~/") else path.parent / where
+        place = _place(path.parent, where, allow_outside)
+        if place is None:
+            raise BadCalibration(
+                f"{path} line {number}: the path {where!r} leads out of the manifest's folder. "
+                "Move the file below it, or allow such paths with --allow-outside."
+            )
         sample = Sample(identity, modality, place, name, extra)
         key = (identity, modality, name)
         if samples.setdefault(key, sample).path != sample.path:
@@ -99,6 +106,20 @@ def _manifest(path: Path) -> Listing:
                 f"{path} line {number}: {identity} has two {modality} samples named {name!r}. Give them distinct names."
             )
     return _listing("manifest CSV", samples.values())
+
+
+def _place(folder: Path, where: str, allow_outside: bool) -> Path | None:
+    """What a path in a manifest in `folder` means; None when it leads out and may not."""
+    place = Path.home() / where[2:] if where.startswith("~/") else Path(where)
+    if allow_outside:
+        return folder / place
+    # What is judged is what is opened: behind a link to a folder, `..` would lead elsewhere.
+    place = Path(os.path.normpath(place))
+    if place.is_absolute():
+        inside = str(place).startswith(os.path.normpath(folder.absolute()).rstrip(os.sep) + os.sep)
+    else:
+        inside = place.parts[:1] not in ((), ("..",))
+    return folder / place if inside else None
 
 
 def _by_modality(root: Path) -> Listing | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,8 +29,8 @@ def manifest(path: Path, *lines: str, end: str = "\n") -> Path:
     return path
 
 
-def listed(root: Path) -> Listing:
-    listing = recognise(root)
+def listed(root: Path, *, allow_outside: bool = False) -> Listing:
+    listing = recognise(root, allow_outside=allow_outside)
     assert listing is not None
     keys = [(s.modality, s.identity, s.name) for s in listing.samples]
     assert keys == sorted(set(keys)), "samples are sorted and have names of their own"
@@ -283,11 +284,11 @@ def test_other_folders_below_people_are_no_languages(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [MANIFEST_NAME, "people.csv"])
 def test_manifest_is_read_as_a_file(tmp_path: Path, name: str) -> None:
-    path = manifest(tmp_path / name, "ann,face,x/1.png", "ann,voice,../y/1.wav")
+    path = manifest(tmp_path / name, "ann,face,x/1.png", "ann,voice,y/1.wav")
     listing = listed(path)
     assert listing.layout == "manifest CSV"
-    assert names(listing.samples) == ["face ann x/1.png", "voice ann ../y/1.wav"]
-    assert [s.path for s in listing.samples] == [tmp_path / "x/1.png", tmp_path / "../y/1.wav"]
+    assert names(listing.samples) == ["face ann x/1.png", "voice ann y/1.wav"]
+    assert [s.path for s in listing.samples] == [tmp_path / "x/1.png", tmp_path / "y/1.wav"]
 
 
 def test_manifest_in_the_folder_goes_before_other_layouts(tmp_path: Path) -> None:
@@ -302,11 +303,52 @@ def test_manifest_from_windows_is_read(tmp_path: Path) -> None:
     assert names(listed(path).samples) == ["face ann 1.png", "voice ann 1.wav"]
 
 
-def test_manifest_paths_may_be_absolute_or_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifest_paths_may_be_absolute_or_in_the_home_folder_when_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    path = manifest(tmp_path / "m.csv", f"a,face,{tmp_path}/x.png", "b,face,~/x.png", "c,face,~x.png")
-    wanted = [tmp_path / "x.png", tmp_path / "home/x.png", tmp_path / "~x.png"]
+    lines = ("a,face,/far/x.png", "b,face,~/x.png", "c,face,~x.png", "d,voice,../y/1.wav")
+    path = manifest(tmp_path / "m.csv", *lines)
+    wanted = [Path("/far/x.png"), tmp_path / "home/x.png", tmp_path / "~x.png", tmp_path / "../y/1.wav"]
+    assert [s.path for s in listed(path, allow_outside=True).samples] == wanted
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["/etc/passwd", "~/x.png", "../x.png", "..", ".", "a/../../x.png", "./a/.././../set2/x.png", "//x", "../set"],
+)
+def test_a_path_out_of_the_manifests_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    touch(tmp_path, "set2/x.png", "set/a/x.png")
+    path = manifest(tmp_path / "set/m.csv", "ann,face,a/x.png", f"ann,voice,{where}")
+    refused(path, rf"line 3: the path '{re.escape(where)}' leads out of the manifest's folder.*--allow-outside")
+    monkeypatch.chdir(tmp_path / "set")
+    refused(Path("m.csv"), "line 3: .* leads out of")
+    monkeypatch.chdir(tmp_path / "set/a")
+    refused(Path("../m.csv"), "line 3: .* leads out of")
+
+
+def test_paths_that_stay_in_the_manifests_folder_are_no_escapes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    lines = (f"a,face,{tmp_path}/x.png", "b,face,~/x.png", "c,face,y/../x.png", "e,face,..x.png")
+    path = manifest(tmp_path / "m.csv", *lines)
+    wanted = [tmp_path / "x.png", tmp_path / "home/x.png", tmp_path / "x.png", tmp_path / "..x.png"]
     assert [s.path for s in listed(path).samples] == wanted
+    monkeypatch.chdir(tmp_path)
+    assert [s.path for s in listed(Path("m.csv")).samples][2:] == [Path("x.png"), Path("..x.png")]
+
+
+def test_what_is_judged_is_what_is_opened_behind_a_link(tmp_path: Path) -> None:
+    touch(tmp_path, "store/ann/1.png", "store/secret.png", "set/secret.png")
+    (tmp_path / "set/ann").symlink_to(tmp_path / "store/ann")
+    path = manifest(tmp_path / "set/m.csv", "ann,face,ann/1.png", "ann,face,ann/../secret.png")
+    assert [s.path.resolve() for s in listed(path).samples] == [
+        (tmp_path / "set/secret.png").resolve(), (tmp_path / "store/ann/1.png").resolve()
+    ]  # fmt: skip
 
 
 def test_manifest_cells_may_be_quoted(tmp_path: Path) -> None:
