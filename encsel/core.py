@@ -148,6 +148,8 @@ class Runtime:
     """False only to look around: results need the hashes."""
     allow_pickle: bool = False
     """Read pickled weights (with `weights_only=True`) of checkpoints outside the default table, too."""
+    timeout: float | None = None
+    """Seconds an encoder may take to be opened, and again to be loaded and run; None: no limit."""
 
 
 class Model(Protocol):

@@ -9,7 +9,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ import numpy as np
 from encsel.cache import Shelf
 from encsel.calibration import MAX_SKIPPED, Calibration, check_skipped
 from encsel.core import MODALITIES, Embeddings, Encoder, Modality, Model, Sample, Skipped, Traits, Vectors
+from encsel.deadline import Deadline, OutOfTime, Workers
 from encsel.errors import EncoderFailed, UnusableSample
 from encsel.media import DECODING, decode, read_bytes
 from encsel.progress import Progress, Silent, Task
@@ -66,6 +67,7 @@ def embed(
     cache: Path | None = None,
     max_skipped: float = MAX_SKIPPED,
     batch_size: int | None = None,
+    timeout: float | None = None,
     progress: Progress | None = None,
 ) -> Embedded:
     """Embed a set of media with every encoder of its modality. An encoder that fails does not stop the others.
@@ -74,6 +76,8 @@ def embed(
         cache: folder of the embedding cache; None keeps nothing on disk.
         max_skipped: largest share of samples of a modality that may be unusable for every encoder.
         batch_size: samples a batch; None: 16, or 64 on a GPU. Halved by itself while memory runs out.
+        timeout: seconds an encoder may take to load and to embed, reading of files left out; None: no limit. One that
+            takes longer fails; its thread cannot be stopped and is left behind.
     Raises:
         BadCalibration: more unusable samples than that.
     """
@@ -90,14 +94,11 @@ def embed(
         if not groups:  # this modality comes from files of embeddings
             continue
         samples = [s for s in calibration.samples if s.modality == modality]
-        runs = [_Run(group, cache, batch_size) for group in groups.values()]
+        runs = [_Run(group, cache, batch_size, timeout) for group in groups.values()]
         # Some models print, and stdout is for results. Once, not per call: calls in threads would undo each other's.
-        with contextlib.redirect_stdout(sys.stderr), ThreadPoolExecutor(N_THREADS) as pool:
+        with contextlib.redirect_stdout(sys.stderr), Workers(N_THREADS) as pool:
             try:
                 hashes, unusable = _embed_modality(samples, runs, pool, progress)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
             finally:
                 for run in runs:  # Ctrl-C and errors keep what was done
                     run.flush()
@@ -145,12 +146,15 @@ def describe(encoder: Encoder) -> dict[str, Any]:
 class _Run:
     """One model during one run: the shelf of each encoder it serves, and the model once a sample needs it."""
 
-    def __init__(self, encoders: Sequence[Encoder], cache: Path | None, batch_size: int | None) -> None:
+    def __init__(
+        self, encoders: Sequence[Encoder], cache: Path | None, batch_size: int | None, timeout: float | None
+    ) -> None:
         self.encoders = encoders
         self.shelves = [Shelf(cache, describe(e), e.dim) for e in encoders]
         self.refused: dict[str, str] = {}
         self.failure: str | None = None
         self.batch_size = batch_size
+        self._deadline = Deadline(timeout)
         self._model: Model | None = None
 
     @property
@@ -162,10 +166,20 @@ class _Run:
             return False
         return any(shelf.get(content_hash) is None for shelf in self.shelves)
 
-    def consume(self, decoded: Iterable[tuple[str, Any]], pool: ThreadPoolExecutor, task: Task) -> None:
+    def consume(self, decoded: Iterable[tuple[str, Any]], pool: Workers, task: Task) -> None:
         """Embed decoded samples by content hash as they come; a failure is kept and what follows is passed over."""
+        try:
+            self._consume(decoded, pool, task)
+        except OutOfTime as error:  # while samples were prepared, in threads of the pool
+            self.failure = str(error)
+            pool.reinforce()
+            for _ in decoded:
+                pass
+
+    def _consume(self, decoded: Iterable[tuple[str, Any]], pool: Workers, task: Task) -> None:
         waiting: dict[Any, list[tuple[str, Vectors]]] = {}
-        for content_hash, kind, prepared in _ahead(pool, self._prepare, self._wanted(decoded), self):
+        ahead = _ahead(pool, self._prepare, self._wanted(decoded), self, self._deadline.result)
+        for content_hash, kind, prepared in ahead:
             if isinstance(prepared, UnusableSample):
                 self.refused[content_hash] = str(prepared)
                 task.advance()
@@ -189,6 +203,7 @@ class _Run:
     def close(self) -> None:
         """Free the model; the next one may need its memory."""
         self.flush()
+        self._deadline.close()
         if self._model is None:
             return
         self._model = None
@@ -231,7 +246,7 @@ class _Run:
         if self._model is not None:
             return
         try:
-            self._model = self.encoders[0].load()
+            self._model = self._deadline.call(self.encoders[0].load)
         except (Exception, SystemExit) as error:
             self.failure = _named(error)
 
@@ -269,7 +284,7 @@ class _Run:
 
     def _call(self, batch: list[Vectors]) -> Vectors:
         assert self._model is not None
-        vectors = np.asarray(self._model.embed(batch))
+        vectors = np.asarray(self._deadline.call(self._model.embed, batch))
         needed = (len(batch), 1 + max(e.tap for e in self.encoders), self.encoders[0].dim)
         fits = vectors.ndim == 3 and vectors.shape[::2] == needed[::2] and vectors.shape[1] >= needed[1]
         if not fits or vectors.dtype.kind != "f":
@@ -283,7 +298,7 @@ class _Run:
 
 
 def _embed_modality(
-    samples: Sequence[Sample], runs: Sequence[_Run], pool: ThreadPoolExecutor, progress: Progress
+    samples: Sequence[Sample], runs: Sequence[_Run], pool: Workers, progress: Progress
 ) -> tuple[list[str], list[Skipped]]:
     """Content hash of each sample ("" where unusable), and the samples no encoder could use.
 
@@ -373,16 +388,20 @@ def _held(
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[_In], _Out], items: Iterable[_In], run: _Run
+    pool: Workers,
+    function: Callable[[_In], _Out],
+    items: Iterable[_In],
+    run: _Run,
+    wait: Callable[[Future[_Out]], _Out] = Future.result,
 ) -> Iterator[_Out]:
     """`map` over `items` in order, worked on ahead of time by the pool: at least as many as the next batch of `run`."""
     waiting: deque[Future[_Out]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))
         if len(waiting) > max(AHEAD * N_THREADS, run.batch_size or 0):
-            yield waiting.popleft().result()
+            yield wait(waiting.popleft())
     while waiting:
-        yield waiting.popleft().result()
+        yield wait(waiting.popleft())
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

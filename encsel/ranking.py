@@ -29,6 +29,7 @@ from encsel.cardfile import family_of
 from encsel.compare import PairValue, Result, value_of
 from encsel.core import MODALITIES, Embeddings, Encoder, Modality, Runtime, Skipped, Spec
 from encsel.crossval import MIN_PEOPLE
+from encsel.deadline import OutOfTime
 from encsel.eer import eer
 from encsel.embed import Embedded, Failure, embed
 from encsel.errors import BadCalibration, EncoderFailed, UsageError, nearest
@@ -439,7 +440,9 @@ def embeddings_of(
                     f"{nearest(name, here)}"
                 )
         if not wanted and not here:
-            encoders.extend(_at_hand(modality, runtime, progress))
+            found, late = _at_hand(modality, runtime, progress)
+            encoders.extend(found)
+            failures.extend(late)
     for modality, spec in specs:
         try:
             encoders.extend(open_encoders(spec, runtime))
@@ -458,8 +461,9 @@ def embeddings_of(
     if encoders:
         where = default_root() if cache == "default" else None if cache is None else Path(cache)
         embedded = embed(
-            calibration, encoders, cache=where, max_skipped=max_skipped, batch_size=batch_size, progress=progress
-        )
+            calibration, encoders, cache=where, max_skipped=max_skipped, batch_size=batch_size,
+            timeout=runtime.timeout, progress=progress,
+        )  # fmt: skip
         made.extend(embedded.embeddings)
         failures.extend(embedded.failures)
         skipped.extend(embedded.skipped)
@@ -471,21 +475,25 @@ def embeddings_of(
     return Embedded(tuple(made), (*skipped, *unused), data, tuple(failures))
 
 
-def _at_hand(modality: Modality, runtime: Runtime, progress: Progress) -> list[Encoder]:
-    """Every encoder of a modality that needs no download: the default when none is named."""
+def _at_hand(modality: Modality, runtime: Runtime, progress: Progress) -> tuple[list[Encoder], list[Failure]]:
+    """Every encoder of a modality that needs no download, the default when none is named; those given up."""
     found: list[Encoder] = []
+    late: list[Failure] = []
     absent = []
     for family in encoder_families().values():
         if family.modality == modality:
             try:
                 found.extend(open_encoders(Spec(family.name), replace(runtime, offline=True)))
+            except OutOfTime as error:
+                late.append(Failure(modality, family.name, str(error)))
+                progress.note(str(error))
             except EncoderFailed:
                 absent.append(family.name)
     if absent:
         progress.note(
             f"Not on this machine and left out: {', '.join(absent)}. Name one with --{modality} to download and use it."
         )
-    return found
+    return found, late
 
 
 def _without_file(provenance: Mapping[str, Any]) -> dict[str, Any]:

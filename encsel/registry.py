@@ -26,6 +26,7 @@ from encsel.core import (
     Spec,
     Vectors,
 )
+from encsel.deadline import Deadline
 from encsel.errors import EncoderFailed, UsageError, nearest
 from encsel.spec import parse
 
@@ -115,15 +116,19 @@ def open_encoders(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
 
     Raises:
         UsageError: an option's value that this model does not have, such as a layer.
-        EncoderFailed: weights missing, damaged or not allowed.
+        EncoderFailed: weights missing, damaged or not allowed, or not found within the runtime's timeout.
     """
     family = encoder_families()[spec.family]
     if family.open is not None:
+        deadline = Deadline(runtime.timeout)
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                return family.open(spec, replace(runtime, dtype=spec.options.get("dtype", runtime.dtype)))
+                runtime = replace(runtime, dtype=spec.options.get("dtype", runtime.dtype))
+                return deadline.call(family.open, spec, runtime)
         except EncoderFailed as error:
-            raise EncoderFailed(f"The encoder {spec}: {error}") from error
+            raise type(error)(f"The encoder {spec}: {error}") from error
+        finally:
+            deadline.close()
     assert family.load is not None  # _fault refuses plug-ins with neither
     load = family.load
     return (

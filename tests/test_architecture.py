@@ -39,7 +39,7 @@ LAYERS = [
     {"registry", "speech", "vision"},
     {"pretrained", "scorers"},
     {"cardfile"},
-    {"neighbours", "sampling", "signature", "files", "eer", "spec", "config"},
+    {"neighbours", "sampling", "signature", "files", "eer", "spec", "config", "deadline"},
     {"core"},
     {"errors"},
     {""},

@@ -17,6 +17,9 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Where and how models run; `runtime_of` joins them."""
     for option in (
+        click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+                     help="Give an encoder up that takes longer than this to be found or downloaded, or to load and "
+                     "embed. The others go on; exit code 4."),
         click.option("--allow-pickle", is_flag=True,
                      help="Read pickled weights (weights only) of checkpoints outside the default table, too."),
         click.option("--offline", is_flag=True, help="Open no connection: use weights that are on this machine."),
@@ -34,7 +37,7 @@ def runtime_of(options: dict[str, Any]) -> Any:
     """Take the options of `runtime_options`, but for the batch size, out of `options` and return their Runtime."""
     from encsel.core import Runtime
 
-    return Runtime(**{key: options.pop(key) for key in ("device", "dtype", "offline", "allow_pickle")})
+    return Runtime(**{key: options.pop(key) for key in ("device", "dtype", "offline", "allow_pickle", "timeout")})
 
 
 def encoder_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,216 @@
+"""An encoder that hangs is given up after its time, by name, and the others go on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+from media_samples import write_set
+from plugins import environment, write_plugin
+from toy_encoders import ToyModel, moments, toy
+
+from encsel.calibration import open_calibration
+from encsel.deadline import THREAD_NAME, Deadline, OutOfTime, Workers
+from encsel.embed import embed
+
+SOON = 0.3
+LATE = 30.0
+
+HANGING = """
+import os, time
+from dataclasses import replace
+import numpy as np
+from encsel.core import Encoder, EncoderFamily
+
+def hang(at):
+    if os.environ["HANGS"] == at:
+        time.sleep(600)
+
+class Model:
+    def prepare(self, sample):
+        hang("prepare")
+        return sample
+    def embed(self, batch):
+        hang("embed")
+        return np.array([[[s.mean(), s.std()]] for s in batch], np.float32)
+
+def load():
+    hang("load")
+    return Model()
+
+def open_(spec, runtime):
+    hang("open")
+    return (Encoder(name=spec.name, modality="face", dim=2, spec=str(spec), family="hanging", version=1,
+                    licence="none", source="a test", load=load, shares=str(spec)),)
+
+ENCODER = EncoderFamily("hanging", "face", 2, 1, "none", "a test", open=open_, checkpoint="default")
+"""
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    return write_set(tmp_path_factory.mktemp("set"), n_identities=34, n_samples=2)
+
+
+@pytest.fixture
+def hang():
+    """A function that returns when the test is over."""
+    over = threading.Event()
+    yield lambda *_: over.wait(LATE)
+    over.set()
+
+
+def n_workers() -> int:
+    return sum(thread.name == THREAD_NAME for thread in threading.enumerate())
+
+
+# --- the parts
+
+
+def test_without_a_limit_a_call_stays_in_its_thread():
+    assert Deadline(None).call(threading.current_thread) is threading.current_thread()
+
+
+def test_with_a_limit_all_calls_are_in_one_other_thread():
+    deadline = Deadline(LATE)
+    first, second = deadline.call(threading.current_thread), deadline.call(threading.current_thread)
+    deadline.close()
+    assert first is second is not threading.current_thread()
+
+
+def test_time_of_all_calls_adds_up(hang):
+    deadline = Deadline(SOON)
+    deadline.call(time.sleep, 0.8 * SOON)
+    started = time.monotonic()
+    with pytest.raises(OutOfTime, match=r"not done after 0\.3 s and is given up\. Allow more with --timeout"):
+        deadline.call(hang)
+    assert time.monotonic() - started < 0.7 * SOON
+
+
+def test_time_between_calls_does_not_count():
+    deadline = Deadline(SOON)
+    deadline.call(int)
+    time.sleep(1.5 * SOON)
+    assert deadline.call(int) == 0
+
+
+def test_what_is_done_is_had_though_no_time_is_left(hang):
+    deadline = Deadline(SOON)
+    with pytest.raises(OutOfTime):
+        deadline.call(hang)
+    done: Future[int] = Future()
+    done.set_result(3)
+    assert deadline.result(done) == 3
+
+
+@pytest.mark.parametrize("error", [TimeoutError("of its own"), KeyboardInterrupt(), SystemExit(3), ValueError("odd")])
+def test_an_error_of_the_function_is_its_own(error):
+    def fails():
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        Deadline(LATE).call(fails)
+    assert caught.value is error
+
+
+def test_workers_end_with_their_work():
+    before = n_workers()
+    with Workers(3) as pool:
+        assert [pool.submit(pow, 2, i).result() for i in range(9)] == [2**i for i in range(9)]
+    assert n_workers() == before
+
+
+def test_workers_that_all_hang_are_reinforced_and_not_waited_for(hang):
+    with Workers(2) as pool:
+        for _ in range(2):
+            pool.submit(hang)
+        late = pool.submit(int)
+        pool.reinforce()
+        assert late.result(LATE) == 0
+
+
+def test_what_waits_for_a_thread_is_cancelled_by_an_exception(hang):
+    pool = Workers(1)
+    pool.submit(hang)
+    waits = pool.submit(int)
+    pool.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert waits.cancelled()
+
+
+# --- in a run
+
+
+@pytest.mark.parametrize("where", ["load", "prepare", "embed"])
+@pytest.mark.parametrize("position", [0, 1])
+def test_encoder_that_hangs_fails_by_name_and_the_others_go_on(media, hang, where, position):
+    parts = {"embed": {"embed": hang}, "prepare": {"prepare": hang}, "load": {}}
+    load = hang if where == "load" else lambda: ToyModel(**parts[where])
+    encoders = [toy("sound"), toy("other", modality="voice")]
+    encoders.insert(position, toy("stuck", load=load))
+    started = time.monotonic()
+    found = embed(open_calibration(media), encoders, timeout=SOON)
+    assert time.monotonic() - started < LATE / 3
+    assert [(f.encoder, f.reason.partition(" and is")[0]) for f in found.failures] == [
+        ("stuck", "it was not done after 0.3 s")
+    ]
+    assert {e.name: len(e.vectors) for e in found.embeddings} == {"sound": 68, "other": 68}
+
+
+def test_encoder_that_hangs_after_some_batches_keeps_them_in_the_cache(media, hang, tmp_path):
+    n_batches = 0
+
+    def function(samples):
+        nonlocal n_batches
+        n_batches += 1
+        if n_batches == 3:
+            hang()
+        return moments(samples)
+
+    encoder = toy(model=ToyModel(function))
+    found = embed(open_calibration(media), [encoder], cache=tmp_path, batch_size=10, timeout=SOON)
+    assert found.failures
+    n_batches = 3
+    found = embed(open_calibration(media), [encoder], cache=tmp_path, batch_size=10, timeout=LATE)
+    assert not found.failures
+    assert n_batches == 3 + 5
+
+
+def test_a_limit_changes_no_vector(media):
+    calibration = open_calibration(media)
+    plain, limited = (embed(calibration, [toy()], timeout=seconds).embeddings[0] for seconds in (None, LATE))
+    np.testing.assert_array_equal(limited.vectors, plain.vectors)
+
+
+@pytest.mark.parametrize("where", ["open", "prepare"])
+def test_command_gives_up_what_hangs_and_ends(media, tmp_path, where):
+    packages = write_plugin(tmp_path / "packages", "hanging", HANGING)
+    done = subprocess.run(
+        [sys.executable, "-m", "encsel", "rank", media, "--face", "hanging", "--face", "pixels", "--voice", "ltas",
+         "--timeout", "3", "--no-cache", "--format", "json"],
+        env=environment(packages, HANGS=where), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 4, done.stderr
+    report = json.loads(done.stdout)
+    assert [p["face"] for p in report["pairs"]] == ["pixels"]
+    (failure,) = report["failures"]
+    assert failure["encoder"] == "hanging"
+    assert "not done after 3 s" in failure["reason"]
+    assert "Traceback" not in done.stderr
+
+
+def test_default_encoder_that_hangs_is_a_failure_and_not_absent(media, tmp_path):
+    packages = write_plugin(tmp_path / "packages", "hanging", HANGING)
+    done = subprocess.run(
+        [sys.executable, "-m", "encsel", "embed", media, "--output", tmp_path / "out", "--timeout", "2", "--offline",
+         "--voice", "ltas", "--no-cache"],
+        env=environment(packages, HANGS="open"), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 4, done.stderr
+    assert "The encoder hanging: it was not done after 2 s" in done.stderr
+    assert {path.stem for path in (tmp_path / "out" / "faces").iterdir()} >= {"pixels", "hog"}
