@@ -358,6 +358,7 @@ def load_calibrated(name_or_path: str | Path) -> CalibratedCard:
 
 
 def _check_meaning(card: CalibratedCard) -> None:
+    cardfile.check_names((card.name, *card.target, *(held.kind for held in card.held_out)), "the name")
     if card.scorer not in MEASURED:
         raise cardfile.Malformed(f"its scorer is {card.scorer!r}; one of {', '.join(MEASURED)} is needed")
     if card.evidence_version != VERSION:

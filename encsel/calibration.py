@@ -88,7 +88,7 @@ def _open(
     listing = layouts.recognise(root, allow_outside=allow_outside)
     if listing is None:
         raise BadCalibration(
-            f"{root} has no layout that encsel knows; it holds {_glimpse(root)}. Known:\n{layouts.KNOWN}"
+            f"{root} has no layout that encsel knows; it holds {_glimpse(root)}. Known:", layouts.KNOWN
         )
     sides = {m: {s.identity for s in listing.samples if s.modality == m} for m in MODALITIES}
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in listing.ignored.items())

@@ -267,6 +267,10 @@ def _card_from(path: Path) -> Card:
 
 
 def _check_meaning(card: Card) -> None:
+    features = [name for feature in card.features for name in (feature.name, feature.metric)]
+    cardfile.check_names(
+        (card.name, *features, *card.target, *card.target.values(), *card.associations, *card.excluded), "the name"
+    )
     if not card.features:
         raise cardfile.Malformed("it has no features")
     if missing := {"name", "scorer", "n_train_identities", "n_test_identities"} - set(card.target):

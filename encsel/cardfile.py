@@ -8,12 +8,13 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from encsel import files
-from encsel.errors import UsageError
+from encsel.errors import UsageError, printable
+from encsel.reading import read_whole
 
 
 class Malformed(Exception):
@@ -132,7 +133,7 @@ def _json(path: Path) -> Any:
     def refuse(constant: str) -> Any:
         raise ValueError(f"{constant} is not JSON")
 
-    return json.loads(path.read_bytes().decode("utf-8"), parse_constant=refuse)
+    return json.loads(read_whole(path).decode("utf-8"), parse_constant=refuse)
 
 
 def decoded(kind: Any, value: Any, where: str) -> Any:
@@ -165,6 +166,17 @@ def decoded(kind: Any, value: Any, where: str) -> Any:
     if kind in (int, str, bool, types.NoneType) and type(value) is kind and not (kind is int and abs(value) > 2**53):
         return value
     raise Malformed(f"{where} is {value!r}")
+
+
+def check_names(names: Iterable[object], what: str) -> None:
+    """Nothing, when all that is text can be printed as it is.
+
+    Raises:
+        Malformed: one holds control characters or the like.
+    """
+    for name in names:
+        if isinstance(name, str) and printable(name) != name:
+            raise Malformed(f"{what} {name!r} holds characters that cannot be printed")
 
 
 def _fields(kind: type, value: Any, where: str) -> Any:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from encsel.calibrated import CalibratedCard, load_calibrated, shipped_calibrated
-from encsel.errors import UsageError
+from encsel.errors import UsageError, printable
 from encsel.evidence import distance_of_eer, eer_of_distance
+from encsel.reading import read_whole
 
 SCHEMAS = ("encsel.rank/1", "encsel.validate/1")
 COVERAGE = 0.9
@@ -81,13 +82,13 @@ def read_result(path: Path) -> Result:
         UsageError: not readable, or no result of `rank` or `validate`.
     """
     try:
-        content = json.loads(path.read_bytes())
-        return result_of(content)
+        return result_of(json.loads(read_whole(path)))
     except OSError as error:
         raise UsageError(f"Cannot read {path}: {error.strerror}. Give the JSON of `rank` or `validate`.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UsageError(
-            f"{path} is no result of `encsel rank` or `encsel validate` ({error!r}); its JSON is needed."
+            f"{path} is no result of `encsel rank` or `encsel validate` ({what[:200]}); its JSON is needed."
         ) from error
 
 
@@ -95,27 +96,51 @@ def result_of(content: Mapping[str, Any]) -> Result:
     """A result as its document has it.
 
     Raises:
-        ValueError, KeyError, TypeError: it is no such document.
+        ValueError, KeyError, TypeError: it is no such document, or holds a number that is none of its kind.
     """
-    schema = content["schema"]
+    schema = _checked(content, Mapping, "it")["schema"]
     if schema not in SCHEMAS:
         raise ValueError(f"schema {schema!r}")
-    signature = content["signature"]
-    for key in ("encsel", "data", "encoders", "regressions", "metrics", "options", "libraries", "id"):
-        if key not in signature:
-            raise KeyError(key)
+    signature = _checked(content["signature"], Mapping, "signature")
+    _checked(signature["encsel"], str, "signature.encsel")
+    _checked(signature["id"], str, "signature.id")
+    for key in ("data", "encoders", "regressions", "metrics", "options", "libraries"):
+        _checked(signature[key], Mapping, f"signature.{key}")
+    scorer = printable(_checked(content["scorer"], str, "scorer"))
     pairs = {}
-    for pair in content["pairs"]:
+    for pair in _checked(content["pairs"], list, "pairs"):
         if schema == SCHEMAS[0]:
             eer, interval, coverage = pair["predicted_eer"], pair["interval"], pair["coverage"]
         else:
             measured = pair["measured"]
-            of_scorer = None if measured is None else measured["levels"]["identity"][content["scorer"]]
+            of_scorer = None if measured is None else measured["levels"]["identity"][scorer]
             eer = None if of_scorer is None else of_scorer["eer"]
             interval, coverage = None if of_scorer is None else of_scorer["interval"], COVERAGE
-        pairs[str(pair["face"]), str(pair["voice"])] = value_of(eer, interval, coverage)
+        face, voice = (printable(_checked(pair[m], str, m)) for m in ("face", "voice"))
+        if interval is not None:
+            interval = [_share(end, "an end of an interval") for end in _checked(interval, list | tuple, "an interval")]
+        pairs[face, voice] = value_of(None if eer is None else _share(eer, "an EER"), interval, _coverage(coverage))
     kind = "predicted EER" if schema == SCHEMAS[0] else "measured EER"
-    return Result(schema, f"{kind}, scorer {content['scorer']}", signature, pairs)
+    return Result(schema, f"{kind}, scorer {scorer}", signature, pairs)
+
+
+def _checked(value: Any, kind: Any, what: str) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{what} is {value!r}")
+    return value
+
+
+def _share(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:  # NaN is not
+        raise ValueError(f"{what} is {value!r}")
+    return float(value)
+
+
+def _coverage(value: Any) -> float:
+    share = _share(value, "a coverage")
+    if not 0.01 <= share <= 0.999:  # at 0 and 1 an interval tells no standard deviation
+        raise ValueError(f"a coverage is {value!r}")
+    return share
 
 
 def value_of(eer: float | None, interval: Any, coverage: float) -> PairValue:

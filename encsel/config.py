@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from encsel.errors import UsageError, nearest
+from encsel.reading import read_whole
 
 OWN, SHARED = "encsel.toml", "pyproject.toml"
 COMMANDS = ("rank", "validate")
 GATES = "gates"
+MAX_BYTES = 1 << 20
 PATHS = ("data", "baseline")
 """Settings that are paths, relative to the file."""
 
@@ -24,18 +26,22 @@ def settings(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """
     for name in (OWN, SHARED):
         path = folder / name
-        if not path.is_file():
-            continue
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            content = tomllib.loads(read_whole(path, MAX_BYTES).decode("utf-8"))
+        except FileNotFoundError:
+            continue
+        # A ValueError: not UTF-8, no TOML, or a whole number of too many digits.
+        except (OSError, ValueError, RecursionError) as error:
             if name == SHARED:  # another tool's business
                 continue
-            raise UsageError(f"{path} cannot be read: {error}. Mend it, or run elsewhere.") from error
+            what = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+            raise UsageError(f"{path} cannot be read: {what}. Mend it, or run elsewhere.") from error
         if name == SHARED:
-            content = content.get("tool", {}).get("encsel")
-            if not isinstance(content, dict):
+            tools = content.get("tool")
+            own = tools.get("encsel") if isinstance(tools, dict) else None
+            if not isinstance(own, dict):
                 continue
+            content = own
         return path, content
     return None
 

@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from encsel.errors import printable
+
 Modality = Literal["face", "voice"]
 MODALITIES: tuple[Modality, Modality] = ("face", "voice")
 
@@ -129,7 +131,7 @@ class Spec:
             return self.options["name"]
         # A folder's last part tells encoders apart; where it lies on this machine is nobody's business.
         short = None if self.checkpoint is None else PurePath(self.checkpoint).name or self.checkpoint
-        return str(Spec(self.family, short, self.options)).replace("/", "-")
+        return printable(str(Spec(self.family, short, self.options)).replace("/", "-"))
 
 
 EmbedBatch = Callable[[Sequence[Any]], Vectors]

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
 class EncselError(Exception):
-    """A failure the user can act on: what was found, what was needed, what to do."""
+    """A failure the user can act on: what was found, what was needed, what to do.
+
+    The message is shown on one line whatever the names in it hold; `block` follows as it is.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", block: str = "") -> None:
+        super().__init__(message, block)
+
+    def __str__(self) -> str:
+        message, block = self.args
+        return f"{printable(message)}\n{block}" if block else printable(message)
 
 
 class UsageError(EncselError):
@@ -39,10 +50,30 @@ GATE_FAILED = 1
 GATE_INCONCLUSIVE = 6
 
 
+# Control characters, line ends, marks that turn the direction of text, and bytes that are not UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """`text` with escapes for what would move a terminal's cursor, begin a line, or be no text in UTF-8."""
+    return _UNPRINTABLE.sub(lambda found: _escape(ord(found[0])), text)
+
+
+def _escape(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name
+        return f"\\x{code - 0xDC00:02x}"
+    return chr(code).encode("unicode_escape", "backslashreplace").decode()
+
+
+_MANY = 200
+"""Names in a list that a person still reads; a damaged file can have a hundred thousand columns."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A phrase naming the known name most like `name`, or all of them when none is close."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, names[:_MANY], n=1, cutoff=0.5)
+    listed = ", ".join(names[:_MANY]) + (f", ... ({len(names)} in all)" if len(names) > _MANY else "")
     if close:
-        return f"Did you mean {close[0]!r}? Known: {', '.join(names)}."
-    return f"Known: {', '.join(names) or 'none'}."
+        return f"Did you mean {close[0]!r}? Known: {listed}."
+    return f"Known: {listed or 'none'}."

@@ -7,16 +7,24 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from encsel.core import MODALITIES, Modality, Sample
-from encsel.errors import BadCalibration, nearest
+from encsel.errors import BadCalibration, nearest, printable
 from encsel.media import SUFFIXES
+from encsel.reading import read_whole
 
 MANIFEST_NAME = "manifest.csv"
 MANIFEST_COLUMNS = ("identity", "modality", "path")
+MAX_MANIFEST_BYTES = 1 << 30
+MAX_SAMPLES = 5_000_000
+"""Four times as many as VoxCeleb1 has images; listed, they take some 6 GB."""
+MAX_META_BYTES = 64 << 20
+MAX_COLUMNS = 1000
+MAX_NAME = 1024
+"""Characters of a cell. Columns of text give every row the room of their longest, and folders hold 255 a part."""
 _CLUTTER = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
 _MODALITY_WORDS: dict[str, Modality] = {"face": "face", "image": "face", "voice": "voice", "audio": "voice"}
 _INNER_FOLDERS = {"face": ("face", "image"), "voice": ("voice", "audio", "wav")}
@@ -62,13 +70,19 @@ def recognise(root: Path, *, allow_outside: bool = False) -> Listing | None:
 
 def _manifest(path: Path, allow_outside: bool) -> Listing:
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True)
-        columns = reader.fieldnames = [c.strip() for c in reader.fieldnames or ()]
-        rows = [(reader.line_num, row) for row in reader]
+        text = io.TextIOWrapper(io.BytesIO(read_whole(path, MAX_MANIFEST_BYTES)), encoding="utf-8-sig", newline="")
+        reader = csv.DictReader(text, strict=True)
+        columns = reader.fieldnames = [printable(c.strip()) for c in reader.fieldnames or ()]
+        _check_columns(path, columns)
+        samples = _samples_of(path, reader, allow_outside)
     except UnicodeDecodeError as error:
         raise BadCalibration(f"{path} is not UTF-8 text; a manifest CSV is needed. Save it as UTF-8.") from error
     except csv.Error as error:
         raise BadCalibration(f"{path} is not a CSV file: {error}. Repair it, or save it anew as CSV.") from error
+    return _listing("manifest CSV", samples)
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
     missing = [c for c in MANIFEST_COLUMNS if c not in columns]
     if missing:
         found = ", ".join(columns[:8]) or "none"
@@ -76,15 +90,25 @@ def _manifest(path: Path, allow_outside: bool) -> Listing:
             f"{path} lacks the column {', '.join(missing)}; its columns are {found}. "
             f"A manifest needs {', '.join(MANIFEST_COLUMNS)}, and may have sample, sex, language, session, ..."
         )
-    twice = sorted({c for c in columns if c and columns.count(c) > 1})
+    twice = sorted(c for c, n in Counter(columns).items() if c and n > 1)
     if twice:
         raise BadCalibration(f"{path} has the column {twice[0]!r} twice. Rename one.")
-    if not rows:
-        raise BadCalibration(f"{path} has a header and no rows. List one sample in each line.")
+    if len(columns) > MAX_COLUMNS:
+        raise BadCalibration(f"{path} has {len(columns)} columns; at most {MAX_COLUMNS} are read. Leave some out.")
+
+
+def _samples_of(path: Path, reader: csv.DictReader[str], allow_outside: bool) -> Iterable[Sample]:
+    """One sample a row, in order; the same row given again counts once."""
     samples: dict[tuple[str, Modality, str], Sample] = {}
-    for number, row in rows:
+    for row in reader:
+        number = reader.line_num
         if None in row or None in row.values():
             raise BadCalibration(f"{path} line {number} has another number of cells than the header; repair the line.")
+        longest = max(map(len, row.values()))
+        if longest > MAX_NAME:
+            raise BadCalibration(
+                f"{path} line {number} has a cell of {longest} characters; at most {MAX_NAME} are read. Shorten it."
+            )
         identity, word, where = (row[c].strip() for c in MANIFEST_COLUMNS)
         if not identity or not where:
             raise BadCalibration(f"{path} line {number} has an empty identity or path; fill it in or drop the line.")
@@ -92,7 +116,9 @@ def _manifest(path: Path, allow_outside: bool) -> Listing:
         if modality is None:
             raise BadCalibration(f"{path} line {number}: modality {word!r}. {nearest(word, ('face', 'voice'))}")
         name = row.get("sample", "").strip() or Path(where).as_posix()
-        extra = {k: v.strip() for k, v in row.items() if k not in ("", *MANIFEST_COLUMNS, "sample") and v.strip()}
+        extra = {
+            k: printable(v.strip()) for k, v in row.items() if k not in ("", *MANIFEST_COLUMNS, "sample") and v.strip()
+        }
         place = _place(path.parent, where, allow_outside)
         if place is None:
             raise BadCalibration(
@@ -105,7 +131,15 @@ def _manifest(path: Path, allow_outside: bool) -> Listing:
             raise BadCalibration(
                 f"{path} line {number}: {identity} has two {modality} samples named {name!r}. Give them distinct names."
             )
-    return _listing("manifest CSV", samples.values())
+        _check_number(path, len(samples))
+    if not samples:
+        raise BadCalibration(f"{path} has a header and no rows. List one sample in each line.")
+    return samples.values()
+
+
+def _check_number(where: Path, n_samples: int) -> None:
+    if n_samples > MAX_SAMPLES:
+        raise BadCalibration(f"{where} lists over {MAX_SAMPLES} files; so many are not read. Give a smaller set.")
 
 
 def _place(folder: Path, where: str, allow_outside: bool) -> Path | None:
@@ -187,7 +221,7 @@ def _voxceleb(root: Path) -> Listing | None:
 
     def facts(identity: str, inner: Path) -> dict[str, str]:
         known = {k: v for k, v in meta.get(identity, {}).items() if k != "name"}
-        return {**known, "session": inner.parent.name} if inner.parent.name else known
+        return {**known, "session": printable(inner.parent.name)} if inner.parent.name else known
 
     by_name = any(p.name in name_to_id for p in faces)
     return _collect(f"VoxCeleb1, faces by {'name' if by_name else 'id'}", found, facts)  # type: ignore[arg-type]
@@ -204,7 +238,7 @@ def _voxceleb_meta(root: Path) -> dict[str, dict[str, str]]:
     path = next((p for folder in (root, *_folders(root)) if (p := folder / "vox1_meta.csv").is_file()), None)
     if path is None:
         return {}
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = read_whole(path, MAX_META_BYTES).decode("utf-8-sig", errors="replace").splitlines()
     try:
         rows = list(csv.reader(lines, delimiter="\t" if lines and "\t" in lines[0] else ","))
     except csv.Error as error:
@@ -220,7 +254,7 @@ def _voxceleb_meta(root: Path) -> dict[str, dict[str, str]]:
     for cells in rows[1:]:
         row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
         if all(row.get(column) for column in wanted):
-            known = {"sex": row.get("gender", ""), "nationality": row.get("nationality", "")}
+            known = {"sex": printable(row.get("gender", "")), "nationality": printable(row.get("nationality", ""))}
             meta[row[wanted[0]]] = {"name": row[wanted[1]], **{k: v for k, v in known.items() if v}}
     return meta
 
@@ -239,7 +273,7 @@ def _mav_celeb(root: Path) -> Listing | None:
 
     def facts(identity: str, inner: Path) -> dict[str, str]:
         parts = inner.parts
-        return {"language": parts[0], "session": parts[1]} if len(parts) >= 3 else {}
+        return {"language": printable(parts[0]), "session": printable(parts[1])} if len(parts) >= 3 else {}
 
     return _collect("MAV-Celeb " + " ".join(v.name for v in versions if v != root), people, facts)
 
@@ -259,8 +293,11 @@ def _collect(
 ) -> Listing:
     """Every file of a known kind below folders of (modality, folder, identity, prefix of the sample name)."""
     samples, ignored = [], Counter[str]()
+    n_files = 0
     for modality, folder, identity, prefix in folders:
         for path in _files_below(folder):
+            n_files += 1
+            _check_number(folder, n_files)
             if path.suffix.lower() in SUFFIXES[modality]:
                 inner = path.relative_to(folder)
                 samples.append(Sample(identity, modality, path, prefix + inner.as_posix(), facts(identity, inner)))
@@ -276,26 +313,32 @@ def _listing(layout: str, samples: Iterable[Sample], ignored: Mapping[str, int] 
 
 def _folders(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
-        # DirEntry.is_dir raises on a link that leads to itself; Path.is_dir does not, and costs a call for each file.
-        folders = (e for e in entries if (Path(e.path).is_dir() if e.is_symlink() else e.is_dir()))
-        return sorted(Path(e.path) for e in folders if not _is_clutter(e.name))
+        return sorted(Path(e.path) for e in entries if not _is_clutter(e.name) and _is_folder(e))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    visited = set()
-    for where, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
-        real = os.path.realpath(where)
-        if real in visited:  # a link that leads back up
-            folders.clear()
+    # Not os.walk: it calls itself for every level, and it leaves out what it cannot list without a word.
+    visited, waiting = set(), [str(folder)]
+    while waiting:
+        where = waiting.pop()
+        facts = Path(where).stat()
+        if (facts.st_dev, facts.st_ino) in visited:  # a link that leads back up
             continue
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if not _is_clutter(name))
-        yield from (Path(where, name) for name in sorted(files) if not _is_clutter(name))
+        visited.add((facts.st_dev, facts.st_ino))
+        with os.scandir(where) as scanned:
+            entries = sorted((e for e in scanned if not _is_clutter(e.name)), key=lambda e: e.name)
+        folders = []
+        for entry in entries:
+            if _is_folder(entry):
+                folders.append(entry.path)
+            else:
+                yield Path(entry.path)
+        waiting += reversed(folders)
 
 
-def _raise(error: OSError) -> None:
-    # os.walk leaves out what it cannot list, and people would be missing without a word.
-    raise error
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # DirEntry.is_dir raises on a link that leads to itself; Path.is_dir does not, and costs a call for each file.
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def _is_clutter(name: str) -> bool:

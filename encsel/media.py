@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import re
-import stat
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from encsel.core import SAMPLING_RATE, Clip, Image, Modality
 from encsel.errors import UnusableSample
+from encsel.reading import Refused, read_whole
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus"})
@@ -45,14 +45,11 @@ def read_bytes(path: Path) -> bytes:
         UnusableSample: missing, not a file, not readable, empty, or larger than MAX_FILE_BYTES.
     """
     try:
-        facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode):  # reading a pipe would wait for ever
-            raise UnusableSample("not a file")
-        if facts.st_size > MAX_FILE_BYTES:
-            raise UnusableSample(f"too large: {facts.st_size / 2**20:.0f} MiB, at most {MAX_FILE_BYTES >> 20}")
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise UnusableSample(f"unreadable: {getattr(error, 'strerror', None) or error}") from error
+        content = read_whole(path, MAX_FILE_BYTES)
+    except Refused as error:
+        raise UnusableSample(str(error.strerror)) from error
+    except OSError as error:
+        raise UnusableSample(f"unreadable: {error.strerror or error}") from error
     if not content:
         raise UnusableSample("empty file")
     return content

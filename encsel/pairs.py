@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.association import Values
-from encsel.errors import UsageError, nearest
+from encsel.errors import UsageError, nearest, printable
+from encsel.reading import read_whole
 
 VALIDATION = "encsel.validate/1"
 """Schema of the results of `encsel validate`, whose pairs can be read as a table."""
@@ -156,12 +158,12 @@ class _Row:
 
 def _read_file(path: Path, rows_per_identity: int | None) -> tuple[PairFile, list[str], list[_Row]]:
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except OSError as error:
         raise UsageError(f"Cannot read the pair table {path}: {error.strerror}. Check the path.") from error
     try:
         lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        content = [(lines.line_num, [cell.strip() for cell in line]) for line in lines if line]
+        content = [(lines.line_num, [printable(cell.strip()) for cell in line]) for line in lines if line]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path} is no CSV text ({error}); a pair table in UTF-8 is needed.") from error
     header = content[0][1] if content else []
@@ -170,7 +172,7 @@ def _read_file(path: Path, rows_per_identity: int | None) -> tuple[PairFile, lis
             f"{path} has no column {', '.join(missing)} (found: {_shortened(header)}). "
             f"A pair table needs {', '.join(REQUIRED_COLUMNS)} and a column per feature, separated by commas."
         )
-    if doubled := sorted({column for column in header if header.count(column) > 1}):
+    if doubled := sorted(column for column, n in Counter(header).items() if n > 1):
         raise UsageError(f"{path} has the column {', '.join(doubled)} twice. Rename or remove one.")
     if len(content) < 2:
         raise UsageError(f"{path} has a header and no pairs. Add a row per face-voice pair.")
@@ -188,7 +190,7 @@ def _read_file(path: Path, rows_per_identity: int | None) -> tuple[PairFile, lis
 def _read_validation(path: Path, scorer: str) -> tuple[PairFile, list[str], list[_Row]]:
     """The pairs of a result of `encsel validate` that have an EER, as a table's rows."""
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except OSError as error:
         raise UsageError(f"Cannot read the result {path}: {error.strerror}. Check the path.") from error
     try:
@@ -216,7 +218,7 @@ def _read_validation(path: Path, scorer: str) -> tuple[PairFile, list[str], list
                 "eer": of_scorer[scorer]["eer"],
                 **pair["columns"],
             }
-            named = {name: "" if value is None else str(value) for name, value in cells.items()}
+            named = {printable(name): "" if value is None else printable(str(value)) for name, value in cells.items()}
             rows.append(_Row(f"{path.name} pair {number}", named))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(

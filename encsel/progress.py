@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
+from encsel.errors import printable
+
 
 class Task(Protocol):
     def advance(self, n: int = 1) -> None: ...
@@ -75,6 +77,7 @@ class OnStderr:
         self._n_open = 0
 
     def note(self, text: str) -> None:
+        text = printable(text)  # names of people and files are in it
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -104,10 +105,13 @@ def calibration_dict(report: Any) -> dict[str, Any]:
         "n_identities": report.n_identities,
         "n_face_samples": report.n_face_samples,
         "n_voice_samples": report.n_voice_samples,
-        # Names of people and files go to stderr alone.
+        # Names of people and files go to stderr alone; here they are hashes, unless the user asked for names.
         "skipped": {
             "count": len(report.skipped),
-            "samples": [{"modality": s.modality, "encoder": s.encoder, "reason": s.reason} for s in report.skipped],
+            "samples": [
+                {"modality": s.modality, "sample": s.sample or None, "encoder": s.encoder, "reason": s.reason}
+                for s in report.skipped
+            ],
         },
     }
 
@@ -217,7 +221,7 @@ def as_csv(report: RankReport) -> str:
         "n_identities", "ordered_by", "signature",
     ]  # fmt: skip
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow([inert(name) for name in header])
     for pair in report.pairs:
         low, high = pair.interval or (None, None)
         cells = [
@@ -539,5 +543,12 @@ def _health_words(encoder: EncoderResult) -> str:
 
 
 def inert(cell: object) -> object:
-    """A cell that no spreadsheet runs as a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+    """A cell that no spreadsheet runs as a formula: text gets an apostrophe, a number is none and stays.
+
+    Source: OWASP, CSV Injection. Blanks in front, and signs of full width, are formulas to some spreadsheets, too.
+    """
+    return _FORMULA.sub("'", cell) if isinstance(cell, str) else cell
+
+
+# After a semicolon, too: where the comma is in numbers, spreadsheets part cells there.
+_FORMULA = re.compile(r"(?:^|(?<=;))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")

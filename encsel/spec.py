@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from encsel.core import SPEC_OPTIONS, Spec
-from encsel.errors import UsageError, nearest
+from encsel.errors import UsageError, nearest, printable
 
 DTYPES = ("float32", "bfloat16", "float16")
 GRAMMAR = "FAMILY[:CHECKPOINT_OR_DIR][@key=value,...] with " + ", ".join(SPEC_OPTIONS)
+MAX_NAME_BYTES = 200
 _FORBIDDEN_IN_NAMES = frozenset('/\\:*?"<>|\0')
 
 
@@ -42,9 +43,11 @@ def parse(text: str) -> Spec:
     if "dtype" in options and options["dtype"] not in DTYPES:
         raise refuse(f"asks for dtype {options['dtype']!r}; known: {', '.join(DTYPES)}")
     layer = options.get("layer", "last")
-    if layer not in ("last", "all") and not (layer.isascii() and layer.isdigit()):
+    if layer not in ("last", "all") and not (layer.isascii() and layer.isdigit() and len(layer) < 5):
         raise refuse(f"asks for layer {layer!r}; a number from 0, 'last' or 'all' is needed")
     name = options.get("name", "")
-    if set(name) & _FORBIDDEN_IN_NAMES or name.startswith("."):
+    if set(name) & _FORBIDDEN_IN_NAMES or name.startswith(".") or printable(name) != name:
         raise refuse(f"has the name {name!r}, which cannot be a file's name")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise refuse(f"has a name of {len(name.encode())} bytes; {MAX_NAME_BYTES} are the most a file's name can have")
     return Spec(family, checkpoint if colon else None, options)

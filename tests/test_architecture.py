@@ -26,7 +26,7 @@ LAYERS = [
     {"ranking", "analysis"},
     {"results", "evaluation"},
     {"manifold", "matching", "groups", "stages"},
-    {"recipe", "embed"},
+    {"recipe", "embed", "pseudonyms"},
     {"prediction", "trials"},
     {"github"},
     {"gates"},
@@ -40,7 +40,7 @@ LAYERS = [
     {"pretrained", "scorers"},
     {"cardfile"},
     {"neighbours", "sampling", "signature", "files", "eer", "spec", "config", "deadline"},
-    {"core"},
+    {"core", "reading"},
     {"errors"},
     {""},
 ]
