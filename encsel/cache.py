@@ -1,8 +1,8 @@
 """The embedding cache: private files, written whole or not at all, verified before use.
 
 Layout: ROOT/<encoder key>/<hash>.npz, each a batch of vectors keyed by the hash of the sample's content, named by the
-hash of its own bytes; ROOT/<encoder key>/encoder.json says what the key stands for. Processes never write the same
-file, so they need no locks.
+hash of the encoder's key and its own bytes; ROOT/<encoder key>/encoder.json says what the key stands for. A file of
+one name has one content, whichever process writes it, so they need not wait for one another.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import io
 import json
 import os
 import re
+import secrets
 import shutil
 import time
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +27,13 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.errors import UsageError
-from encsel.files import TEMPORARY_PREFIX, write_private
+from encsel.files import TEMPORARY_PREFIX, sweep, write_private
 from encsel.signature import canonical, digest
 
+SECRET_BYTES = 32
 FLUSH_SAMPLES = 256
 FLUSH_SECONDS = 2.0
-STALE_SECONDS = 3600
+_SECRET = {"name": "key of hashed names"}
 _KEY = re.compile("[0-9a-f]{32}")
 _BATCH = re.compile("[0-9a-f]{64}[.]npz")
 _MARK = "CACHEDIR.TAG"
@@ -89,11 +92,8 @@ class Shelf:
         np.savez(buffer, keys=keys.reshape(-1, 32), vectors=np.stack([self._vectors[key] for key in self._unsaved]))
         content = buffer.getvalue()
         try:
-            _prepare(self._folder.parent)
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            if not (self._folder / "encoder.json").exists():
-                write_private(self._folder / "encoder.json", canonical(self._description).encode())
-            write_private(self._folder / f"{hashlib.sha256(content).hexdigest()}.npz", content)
+            _prepare(self._folder, self._description)
+            write_private(self._folder / f"{_name(self._folder, content)}.npz", content)
         except OSError as error:
             self.write_error = f"{error.strerror or error} ({self._folder.parent})"
             return
@@ -101,12 +101,10 @@ class Shelf:
         self._saved_at = time.monotonic()
 
     def _load(self, folder: Path) -> None:
+        sweep(folder)
         for path in _files(folder):
             with contextlib.suppress(OSError):  # purged by another process, or not ours to touch: computed again
-                if path.name.startswith(TEMPORARY_PREFIX):  # left by a killed process, or being written by another
-                    if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                        path.unlink()
-                elif _BATCH.fullmatch(path.name):
+                if _BATCH.fullmatch(path.name):
                     batch = _verified(path, self._dim)
                     if batch is not None:
                         self._vectors.update(batch)
@@ -124,8 +122,8 @@ class Results:
     NAME = "results of validate"
 
     def __init__(self, root: Path | None) -> None:
-        self._root = root
-        self._folder = None if root is None else root / digest({"name": self.NAME})[:32]
+        self._description = {"name": self.NAME}
+        self._folder = None if root is None else root / digest(self._description)[:32]
         self.write_error: str | None = None
 
     def get(self, key: Mapping[str, Any]) -> Any:
@@ -134,23 +132,21 @@ class Results:
             return None
         try:
             content = json.loads((self._folder / f"{digest(key)}.json").read_bytes())
-            return content["value"] if content["sha256"] == digest(content["value"]) else None
+            return content["value"] if content["sha256"] == digest([digest(key), content["value"]]) else None
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def put(self, key: Mapping[str, Any], value: Any) -> None:
         """Keep a document. A disk that refuses is remembered in `write_error`, not raised."""
-        if self._folder is None or self._root is None or self.write_error:
+        if self._folder is None or self.write_error:
             return
         try:
-            _prepare(self._root)
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            if not (self._folder / "encoder.json").exists():
-                write_private(self._folder / "encoder.json", canonical({"name": self.NAME}).encode())
-            text = canonical({"value": value, "sha256": digest(value)})
+            _prepare(self._folder, self._description)
+            # The key in the hash: a file moved to another's name is no result of that.
+            text = canonical({"value": value, "sha256": digest([digest(key), value])})
             write_private(self._folder / f"{digest(key)}.json", text.encode())
         except OSError as error:
-            self.write_error = f"{error.strerror or error} ({self._root})"
+            self.write_error = f"{error.strerror or error} ({self._folder.parent})"
 
 
 def entries(root: Path) -> list[Entry]:
@@ -166,8 +162,9 @@ def entries(root: Path) -> list[Entry]:
     found = []
     for folder in folders:
         try:
-            name = str(json.loads((folder / "encoder.json").read_text())["name"])
-        except (OSError, ValueError, KeyError, TypeError):
+            description = json.loads((folder / "encoder.json").read_bytes())
+            name = str(description["name"]) if digest(description)[:32] == folder.name else "unknown"
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             name = "unknown"
         samples: set[str] = set()
         n_bytes = 0
@@ -206,7 +203,45 @@ def purge(root: Path, encoder: str | None = None) -> list[Entry]:
     return gone
 
 
-def _prepare(root: Path) -> None:
+def secret(root: Path) -> bytes:
+    """32 random bytes that are the cache's own: made at the first call, kept like all else, gone when purged.
+
+    Raises:
+        OSError: they can be neither read nor made.
+    """
+    folder = root / digest(_SECRET)[:32]
+    path = folder / "key"
+    with contextlib.suppress(FileNotFoundError):
+        if len(found := path.read_bytes()) == SECRET_BYTES:
+            return found
+        path.unlink()  # damaged
+    _prepare(folder, _SECRET)
+    own = folder / f"key-{secrets.token_hex(8)}"
+    write_private(own, secrets.token_bytes(SECRET_BYTES))
+    try:
+        path.hardlink_to(own)
+    except FileExistsError:  # of several processes the first one's holds
+        pass
+    except OSError:  # a file system without links
+        own.replace(path)
+    own.unlink(missing_ok=True)
+    return path.read_bytes()
+
+
+def _prepare(folder: Path, description: Mapping[str, Any]) -> None:
+    """Make the cache and in it the folder of an encoder, and say in both what they are."""
+    _make_root(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    text = canonical(description).encode()
+    try:
+        is_described = (folder / "encoder.json").read_bytes() == text
+    except OSError:
+        is_described = False
+    if not is_described:
+        write_private(folder / "encoder.json", text)
+
+
+def _make_root(root: Path) -> None:
     root.mkdir(parents=True, mode=0o700, exist_ok=True)
     names = [p.name for p in root.iterdir()]
     if _is_ours(root):
@@ -233,14 +268,21 @@ def _files(folder: Path) -> list[Path]:
         return []
 
 
+def _name(folder: Path, content: bytes) -> str:
+    # The encoder's key in the hash: a file moved to another encoder's folder is none of that one's.
+    return hashlib.sha256(folder.name.encode() + content).hexdigest()
+
+
 def _verified(path: Path, dim: int | None) -> dict[str, Vectors] | None:
     """The vectors of one file by content hash; None when it is not what was written."""
     content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != path.stem:
+    if _name(path.parent, content) != path.stem:
         return None
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        keys: NDArray[np.uint8] = archive["keys"]
-        vectors: Vectors = archive["vectors"]
-    if dim is not None and vectors.shape[1:] != (dim,):
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            keys: NDArray[np.uint8] = archive["keys"]
+            vectors: Vectors = archive["vectors"]
+        found = {bytes(key).hex(): vector for key, vector in zip(keys, vectors, strict=True)}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):  # a name that fits, and yet not written by encsel
         return None
-    return {bytes(key).hex(): vector for key, vector in zip(keys, vectors, strict=True)}
+    return found if dim is None or vectors.shape[1:] == (dim,) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -270,15 +271,41 @@ def test_unknown_files_are_left_alone(root):
     assert entries(root)[0].n_samples == 3
 
 
-def test_temporary_files_of_a_killed_process_go_and_those_being_written_stay(root):
+@pytest.mark.parametrize("years", [-30, 0, 30])
+def test_temporary_files_of_a_killed_process_go_and_those_being_written_stay_whatever_the_clock_says(root, years):
     folder = filled(root).parent
-    old, new = folder / f"{TEMPORARY_PREFIX}old", folder / f"{TEMPORARY_PREFIX}new"
-    for path in (old, new):
+    left, written = folder / f"{TEMPORARY_PREFIX}left", folder / f"{TEMPORARY_PREFIX}written"
+    for path in (left, written):
         path.write_bytes(b"half")
-    os.utime(old, (time.time() - 2 * caching.STALE_SECONDS,) * 2)
-    again = shelf(root)
-    assert (held(again), again.n_damaged) == ([0, 1, 2], 0)
-    assert (old.exists(), new.exists()) == (False, True)
+        os.utime(path, (time.time() + years * 365 * 86400,) * 2)
+    with written.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        again = shelf(root)
+        assert (held(again), again.n_damaged) == ([0, 1, 2], 0)
+        assert (left.exists(), written.exists()) == (False, True)
+    shelf(root)
+    assert not written.exists()
+
+
+def test_file_moved_to_another_encoder_s_folder_is_noticed(root):
+    path = filled(root)
+    other = Shelf(root, {**DESCRIPTION, "version": 2}, DIM)
+    other.put(vectors(range(3, 6)))
+    other.flush()
+    folder = next(p for p in root.iterdir() if p.is_dir() and p != path.parent)
+    path.rename(folder / path.name)
+    again = Shelf(root, {**DESCRIPTION, "version": 2}, DIM)
+    assert (held(again, range(6)), again.n_damaged) == ([3, 4, 5], 1)
+
+
+def test_damaged_description_is_made_whole_by_the_next_write(root):
+    description = filled(root).parent / "encoder.json"
+    whole = description.read_bytes()
+    description.write_bytes(whole.replace(b"toy", b"tox"))
+    assert [e.encoder for e in entries(root)] == ["unknown"]
+    filled(root, range(3, 6))
+    assert description.read_bytes() == whole
+    assert [e.encoder for e in entries(root)] == ["toy"]
 
 
 # --- a disk that refuses

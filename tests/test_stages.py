@@ -8,7 +8,7 @@ import os
 import stat
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +343,16 @@ def test_result_of_another_shape_is_computed_again(root):
     compute = Counted()
     assert run(root, compute, {A: [A]})[A] == Outcome(VALUE)
     assert compute.calls == [A]
+
+
+def test_result_under_another_s_name_is_computed_again(root):
+    values = {key: replace(VALUE, n=i) for i, key in enumerate(KEYS)}
+    found = run(root, Counted(values))
+    first, second, *_ = documents(root)
+    first.write_bytes(second.read_bytes())
+    compute = Counted(values)
+    assert run(root, compute) == found
+    assert len(compute.calls) == 1
 
 
 def test_missing_file_costs_one_result_only(root):
