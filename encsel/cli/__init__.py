@@ -7,10 +7,15 @@ import os
 import sys
 import traceback
 
-import click
+try:
+    import click
 
-from encsel import __version__
-from encsel.errors import INTERRUPTED, EncselError, UsageError
+    from encsel import __version__
+    from encsel.cli.interruption import Interruption
+    from encsel.errors import INTERRUPTED, EncselError, UsageError
+except KeyboardInterrupt:  # before `main` is there to say so
+    sys.stderr.write("encsel: Interrupted.\n")
+    raise SystemExit(5) from None
 
 COMMANDS = {
     "demo": "Write a small procedural calibration set and rank the classical encoders on it.",
@@ -97,36 +102,65 @@ def _read_config(ctx: click.Context, name: str) -> None:
 
 
 def main() -> None:
-    """Run the command line; every defined failure is one message on stderr and its exit code."""
+    """Run the command line as a process, and end that with the command's exit code."""
+    interruption = Interruption()
+    try:
+        interruption.watch()
+        interruption.settle(run(interruption))
+    except KeyboardInterrupt:
+        interruption.settle(INTERRUPTED)
+    interruption.leave()
+
+
+def run(interruption: Interruption | None = None) -> int:
+    """The exit code of the command line `sys.argv`; every defined failure is one message on stderr.
+
+    Raises:
+        KeyboardInterrupt: `interruption`, whatever became of that on its way through libraries.
+    """
     try:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
-    except EncselError as error:
-        _fail(str(error), error.exit_code)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
-    except KeyboardInterrupt:
-        _fail("Interrupted.", INTERRUPTED)
-    except click.Abort as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):
-            _fail("Interrupted.", INTERRUPTED)
-        _fail("No answer was given; nothing was done. Say --yes where nobody can answer.", UsageError.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except SystemExit as done:
-        if COMPLETION in os.environ:  # click ends so when it has told a shell how to complete
-            sys.exit(done.code)
-        # click ends so when the reader of stdout went away (`| head`), having put a wrapper around stdout.
-        if "Pacify" in type(sys.stdout).__name__:
-            sys.exit(0)
-        _fail(f"Something called sys.exit({done.code!r}). This is a bug in encsel or in a plug-in.", INTERNAL_ERROR)
-    except Exception:
-        traceback.print_exc()
-        _fail("This is a bug in encsel; please report it with the lines above.", INTERNAL_ERROR)
-    sys.exit(code if isinstance(code, int) else 0)
+    except BaseException as error:
+        if interruption is not None and interruption.happened:
+            raise KeyboardInterrupt from error
+        return _reported(error)
+    if interruption is not None and interruption.happened:
+        raise KeyboardInterrupt
+    return code if isinstance(code, int) else 0
 
 
-def _fail(message: str, code: int) -> None:
+def _reported(error: BaseException) -> int:
+    """Say what went wrong; the exit code."""
+    match error:
+        case EncselError():
+            return _said(str(error), error.exit_code)
+        case click.exceptions.Exit():
+            return error.exit_code
+        case KeyboardInterrupt():
+            raise error
+        case click.Abort():
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            return _said(
+                "No answer was given; nothing was done. Say --yes where nobody can answer.", UsageError.exit_code
+            )
+        case click.ClickException():
+            error.show()
+            return 2
+        case SystemExit():
+            if COMPLETION in os.environ:  # click ends so when it has told a shell how to complete
+                raise error
+            # click ends so when the reader of stdout went away (`| head`), having put a wrapper around stdout.
+            if "Pacify" in type(sys.stdout).__name__:
+                return 0
+            return _said(
+                f"Something called sys.exit({error.code!r}). This is a bug in encsel or in a plug-in.", INTERNAL_ERROR
+            )
+    traceback.print_exception(error)
+    return _said("This is a bug in encsel; please report it with the lines above.", INTERNAL_ERROR)
+
+
+def _said(message: str, code: int) -> int:
     click.echo(f"encsel: {message}", err=True)
-    sys.exit(code)
+    return code

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from encsel.cli import main
+from encsel import cli
 
 
 @pytest.fixture
@@ -16,9 +16,8 @@ def call(monkeypatch, capsys, tmp_path):
 
     def run(*args: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["encsel", *map(str, args)])
-        with pytest.raises(SystemExit) as done:
-            main()
+        code = cli.run()
         out, err = capsys.readouterr()
-        return int(done.value.code or 0), out, err
+        return code, out, err
 
     return run
