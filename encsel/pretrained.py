@@ -182,9 +182,11 @@ TORCH_REMEDY = "Install builds that fit: pip install 'torch>=2.11,<2.15' 'torcha
 
 
 def _download(checkpoint: str, revision: str | None, patterns: Sequence[str], runtime: Runtime) -> Path:
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # else requests carry versions of what is installed
     import huggingface_hub
     from huggingface_hub import constants
 
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # where it was imported before
     offline = runtime.offline or constants.HF_HUB_OFFLINE
     try:
         return Path(

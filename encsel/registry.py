@@ -28,6 +28,7 @@ from encsel.core import (
 )
 from encsel.deadline import Deadline
 from encsel.errors import EncoderFailed, UsageError, nearest
+from encsel.signoff import Signing, signed_off
 from encsel.spec import parse
 
 ENCODER_GROUP = "encsel.encoders"
@@ -111,12 +112,15 @@ def checked_spec(text: str, modality: Modality) -> Spec:
     return spec
 
 
-def open_encoders(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
+def open_encoders(spec: Spec, runtime: Runtime, *, signing: Signing = "check") -> tuple[Encoder, ...]:
     """The encoders a checked spec stands for, their weights found and hashed, nothing loaded.
 
+    Args:
+        signing: what is done about the recorded hashes of fetched weights.
     Raises:
         UsageError: an option's value that this model does not have, such as a layer.
-        EncoderFailed: weights missing, damaged or not allowed, or not found within the runtime's timeout.
+        EncoderFailed: weights missing, damaged or not allowed, not found within the runtime's timeout, or
+            others than those signed off.
     """
     family = encoder_families()[spec.family]
     if family.open is not None:
@@ -124,7 +128,9 @@ def open_encoders(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 runtime = replace(runtime, dtype=spec.options.get("dtype", runtime.dtype))
-                return deadline.call(family.open, spec, runtime)
+                opened = deadline.call(family.open, spec, runtime)
+            # Without hashes somebody only looks around.
+            return signed_off(spec, family.checkpoint, opened, signing if runtime.hash_weights else "look")
         except EncoderFailed as error:
             raise type(error)(f"The encoder {spec}: {error}") from error
         finally:

@@ -9,6 +9,12 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
+def _own_record_of_weights(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test leaves its weights' hashes in the record of who runs the tests."""
+    monkeypatch.setenv("ENCSEL_WEIGHTS", str(tmp_path_factory.mktemp("state") / "weights.json"))
+
+
+@pytest.fixture(autouse=True)
 def _no_lazy_modules() -> Iterator[None]:
     """Take speechbrain's lazy modules out of sys.modules: hypothesis looks at every module, which imports them."""
     yield

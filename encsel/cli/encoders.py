@@ -61,7 +61,7 @@ def show(spec: str) -> None:
     if family.open is None:
         return
     try:
-        opened = open_encoders(parsed, Runtime(offline=True, allow_pickle=True))
+        opened = open_encoders(parsed, Runtime(offline=True, allow_pickle=True), signing="look")
     except EncoderFailed as error:
         click.echo(f"weights: not on this machine ({error})")
         return
@@ -78,8 +78,13 @@ def show(spec: str) -> None:
 @click.option(
     "--allow-pickle", is_flag=True, help="Fetch pickled weights of checkpoints outside the default table, too."
 )
-def fetch(specs: tuple[str, ...], allow_pickle: bool) -> None:
-    """Download weights ahead of time, through each family's own hub."""
+@click.option("--sign-off", is_flag=True, help="Accept the weights as they are now, whatever hashes are recorded.")
+def fetch(specs: tuple[str, ...], allow_pickle: bool, sign_off: bool) -> None:
+    """Download weights ahead of time, through each family's own hub, and record their hashes.
+
+    Whoever uses them later checks them against the record: $ENCSEL_WEIGHTS (a file to keep in your repository, say),
+    else encsel/weights.json in your state folder.
+    """
     from encsel.core import Runtime
     from encsel.registry import open_encoders
 
@@ -87,8 +92,10 @@ def fetch(specs: tuple[str, ...], allow_pickle: bool) -> None:
         if family.open is None:
             click.echo(f"{parsed}: needs no weights")
             continue
-        opened = open_encoders(parsed, Runtime(allow_pickle=allow_pickle))
+        opened = open_encoders(parsed, Runtime(allow_pickle=allow_pickle), signing="renew" if sign_off else "check")
         click.echo(f"{parsed}: {opened[0].folder}, revision {_shown(opened[0].revision)}")
+        for name, sha256 in opened[0].weights.items():
+            click.echo(f"  {name} sha256 {sha256}")
 
 
 def _parsed(text: str) -> Any:

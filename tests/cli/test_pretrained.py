@@ -100,3 +100,30 @@ def test_list_show_and_fetch_need_no_network_for_what_is_here(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert family.name in done.stdout
+
+
+def test_fetch_prints_hashes_and_signs_changed_weights_off_on_request(call, monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    from encsel.signoff import record_path
+
+    sha = "0123456789abcdef0123456789abcdef01234567"
+    home = tmp_path / "hub" / "models--acme--tiny"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text(sha)
+    (home / "snapshots" / sha).mkdir(parents=True)
+    encoder_families()["dinov2"].write_tiny(home / "snapshots" / sha)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    code, out, err = call("encoders", "fetch", "dinov2:acme/tiny")
+    assert code == 0, err
+    (entry,) = json.loads(record_path().read_text())["weights"].values()
+    assert f"  model.safetensors sha256 {entry['files']['model.safetensors']}" in out.splitlines()
+    entry["files"]["model.safetensors"] = "0" * 64
+    record_path().write_text(json.dumps({"schema": "encsel.weights/1", "weights": {"dinov2:acme/tiny": entry}}))
+    code, _, err = call("encoders", "fetch", "dinov2:acme/tiny")
+    assert code == 4
+    assert "are not those signed off" in err
+    assert call("encoders", "show", "dinov2:acme/tiny")[0] == 0
+    assert call("encoders", "fetch", "--sign-off", "dinov2:acme/tiny")[0] == 0
+    assert call("encoders", "fetch", "dinov2:acme/tiny")[0] == 0
