@@ -7,7 +7,7 @@ import gc
 import hashlib
 import os
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -116,7 +116,8 @@ def embed(
                 embeddings, refused = _assemble(encoder, shelf, run.refused, samples, hashes)
                 skipped.extend(refused)
                 if len(refused) > max_skipped * len(samples):
-                    shown = "; ".join(f"{s.sample}: {s.reason}" for s in refused[:3])
+                    # No names: failures are in reports. The samples themselves are in `skipped`.
+                    shown = "; ".join(f"{n} {why}" for why, n in Counter(s.reason for s in refused).most_common(3))
                     reason = (
                         f"it could not use {len(refused)} of {len(samples)} samples ({shown}); at most "
                         f"{max_skipped:.0%} may be skipped. Repair them, or allow more with --max-skipped"

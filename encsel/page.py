@@ -7,7 +7,7 @@ from pathlib import Path
 
 from encsel.errors import UsageError
 from encsel.figures import Drawing, drawings
-from encsel.files import write_public
+from encsel.files import write_private, write_public
 from encsel.report import MISSING
 from encsel.validated import ValidationReport
 from encsel.validation_report import Section, as_json, closing, sections, title_of
@@ -52,9 +52,11 @@ code { overflow-wrap: anywhere; font-size: .8125rem; }
 """
 
 
-def write_report(report: ValidationReport, folder: Path) -> Path:
+def write_report(report: ValidationReport, folder: Path, *, private: bool = False) -> Path:
     """Write the page, the figures and the JSON into a folder, made when missing, and return the page's path.
 
+    Args:
+        private: so that only the owner can read the files.
     Raises:
         UsageError: the folder cannot be written.
     """
@@ -67,7 +69,7 @@ def write_report(report: ValidationReport, folder: Path) -> Path:
     try:
         (folder / FIGURES).mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            write_public(folder / name, content)
+            (write_private if private else write_public)(folder / name, content)
     except OSError as error:
         raise UsageError(f"--report {folder} cannot be written: {error.strerror}. Choose another folder.") from error
     return folder / PAGE

@@ -42,6 +42,7 @@ from encsel.neighbours import Neighbours
 from encsel.prediction import N_SHUFFLES, PairPrediction, Shuffling, predict_pairs
 from encsel.pretrained import torch_device
 from encsel.progress import Progress, Silent
+from encsel.pseudonyms import Pseudonyms, pseudonyms, without_folders
 from encsel.registry import checked_spec, encoder_families, metrics, open_encoders
 from encsel.results import (
     ALPHA,
@@ -66,6 +67,7 @@ from encsel.results import (
 )
 from encsel.sampling import limit_rows
 from encsel.signature import LIBRARIES, digest, sign
+from encsel.signoff import Changed
 from encsel.vectors import SUFFIXES, read_embeddings
 
 DEFAULT_REGRESSION = "encsel-calibrated"
@@ -100,6 +102,8 @@ def rank(
     runtime: Runtime | None = None,
     batch_size: int | None = None,
     strict_health: bool = False,
+    show_names: bool = False,
+    allow_outside: bool = False,
     gates: Gates | None = None,
     progress: Progress | None = None,
 ) -> RankReport:
@@ -121,6 +125,8 @@ def rank(
         runtime: device, number type, offline, pickled weights; the default is CUDA where there is one, float32.
         batch_size: samples a batch; None: chosen by device.
         strict_health: an unsound encoder makes `exit_code` 4.
+        show_names: skipped samples are named in the report, instead of hashed with the cache's key.
+        allow_outside: read files that a manifest names outside its own folder.
         gates: from `encsel.gates.checked_gates`; their verdict is in the report and its `exit_code`.
     Raises:
         UsageError: unknown encoder or card, or a card that does not fit this encsel.
@@ -132,7 +138,7 @@ def rank(
         data, faces=faces, voices=voices, regression=regression, coverage=coverage, within=within, seed=seed,
         min_identities=min_identities, identities=identities, samples_per_identity=samples_per_identity,
         max_skipped=max_skipped, cache=cache, runtime=runtime, batch_size=batch_size, progress=progress,
-        expect_best=None if gates is None else gates.expect_best,
+        expect_best=None if gates is None else gates.expect_best, show_names=show_names, allow_outside=allow_outside,
     )  # fmt: skip
     report = replace(measure(prepared, progress=progress), strict_health=strict_health)
     return report if gates is None else replace(report, verdict=verdict_on(report, gates))
@@ -203,6 +209,8 @@ def prepare(
     cache: str | Path | None,
     runtime: Runtime | None,
     batch_size: int | None,
+    show_names: bool,
+    allow_outside: bool,
     progress: Progress,
     expect_best: str | None = None,
     few_shuffles: int | None = None,
@@ -223,8 +231,9 @@ def prepare(
     if min_identities < 1 or seed < 0:
         raise UsageError(f"min_identities is {min_identities} and seed {seed}; at least 1 and 0 are needed.")
     calibration = open_calibration(
-        Path(data), identities=identities, samples_per_identity=samples_per_identity, seed=seed, max_skipped=max_skipped
-    )
+        Path(data), identities=identities, samples_per_identity=samples_per_identity, seed=seed,
+        max_skipped=max_skipped, allow_outside=allow_outside,
+    )  # fmt: skip
     if expect_best is not None:
         _check_expected(expect_best, calibration, faces, voices)
     progress.note(f"Layout: {calibration.layout}; {len(calibration.identities)} identities in both modalities.")
@@ -242,6 +251,12 @@ def prepare(
     for one in embedded.skipped:
         by = f" [{one.encoder}]" if one.encoder else ""
         progress.note(f"skipped {one.modality} {one.sample}{by}: {one.reason}")
+    names = names_for(cache, show_names, progress) if embedded.skipped else Pseudonyms(None)
+    embedded = replace(
+        embedded,
+        skipped=names.skipped(embedded.skipped),
+        failures=tuple(replace(f, reason=without_folders(f.reason)) for f in embedded.failures),
+    )
     people = _common_people(embedded.embeddings, min_identities, progress)
     shuffling = _shuffling(calibration, embedded.embeddings, people, within, progress)
     if shuffling.within:
@@ -269,6 +284,20 @@ def prepare(
         calibration, embedded, tuple(e.rows(np.isin(e.labels, people)) for e in embedded.embeddings), people, cards,
         shuffling, signature, coverage, seed, _geometry_device(runtime or Runtime()), n_shuffles, n_permutations,
     )  # fmt: skip
+
+
+def cache_root(cache: str | Path | None) -> Path | None:
+    """The folder that the argument `cache` means."""
+    return default_root() if cache == "default" else None if cache is None else Path(cache)
+
+
+def names_for(cache: str | Path | None, show: bool, progress: Progress) -> Pseudonyms:
+    """What stands for names in results, with a note where they cannot be hashed."""
+    try:
+        return pseudonyms(cache_root(cache), show=show)
+    except OSError as error:
+        progress.note(f"Results carry no hashes of names: their key cannot be kept ({error.strerror or error}).")
+        return Pseudonyms(None)
 
 
 def _check_expected(
@@ -459,9 +488,8 @@ def embeddings_of(
     data = digest(sorted(sources))
     unused = [s for s in calibration.skipped if (s.modality, s.encoder) in {(e.modality, e.name) for e in made}]
     if encoders:
-        where = default_root() if cache == "default" else None if cache is None else Path(cache)
         embedded = embed(
-            calibration, encoders, cache=where, max_skipped=max_skipped, batch_size=batch_size,
+            calibration, encoders, cache=cache_root(cache), max_skipped=max_skipped, batch_size=batch_size,
             timeout=runtime.timeout, progress=progress,
         )  # fmt: skip
         made.extend(embedded.embeddings)
@@ -484,7 +512,7 @@ def _at_hand(modality: Modality, runtime: Runtime, progress: Progress) -> tuple[
         if family.modality == modality:
             try:
                 found.extend(open_encoders(Spec(family.name), replace(runtime, offline=True)))
-            except OutOfTime as error:
+            except (OutOfTime, Changed) as error:
                 late.append(Failure(modality, family.name, str(error)))
                 progress.note(str(error))
             except EncoderFailed:

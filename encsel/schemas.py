@@ -103,7 +103,18 @@ CALIBRATION = _object(
             {
                 "count": COUNT,
                 "samples": _array(
-                    _object({"modality": {"enum": list(MODALITIES)}, "encoder": _or_null(TEXT), "reason": TEXT})
+                    _object(
+                        {
+                            "modality": {"enum": list(MODALITIES)},
+                            "sample": {
+                                **_or_null(TEXT),
+                                "description": "Hash of its name, keyed on the machine; its name with --show-names; "
+                                "null without a cache.",
+                            },
+                            "encoder": _or_null(TEXT),
+                            "reason": TEXT,
+                        }
+                    )
                 ),
             }
         ),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.analysis import Fared, analyse, how_fared
-from encsel.cache import Results, default_root
+from encsel.cache import Results
 from encsel.calibrated import CalibratedCard
 from encsel.calibration import MAX_SKIPPED
 from encsel.compare import Result, value_of
@@ -77,7 +77,8 @@ from encsel.neighbours import Neighbours
 from encsel.pairs import PairFile, PairTable
 from encsel.prediction import Shuffling, predict_pairs
 from encsel.progress import Progress, Silent
-from encsel.ranking import DEFAULT_REGRESSION, Prepared, health_of, measure, prepare
+from encsel.pseudonyms import Pseudonyms
+from encsel.ranking import DEFAULT_REGRESSION, Prepared, cache_root, health_of, measure, names_for, prepare
 from encsel.results import ALPHA, AT_CHANCE, MIN_IDENTITIES, RankReport
 from encsel.scorers import N_AXES, REFERENCE_TRAIN, SCORERS
 from encsel.signature import LIBRARIES
@@ -126,8 +127,9 @@ def validate(
     batch_size: int | None = None,
     jobs: int | None = None,
     scores: str | Path | None = None,
-    show_names: bool = False,
     strict_health: bool = False,
+    show_names: bool = False,
+    allow_outside: bool = False,
     gates: Gates | None = None,
     progress: Progress | None = None,
 ) -> ValidationReport:
@@ -140,7 +142,9 @@ def validate(
         skip, only: names of `STAGES` to leave out, or to do alone.
         jobs: pairs and encoders at a time; None: as many as there are processors.
         strict_health, gates: as `encsel.rank`, on the measured EERs of `scorer`.
-        scores: folder for score files, one a pair and scorer; `show_names`: with people's names instead of numbers.
+        scores: folder for score files, one a pair and scorer.
+        show_names: people in score files, and skipped samples in the report, are named, instead of hashed with the
+            cache's key.
         Others as `encsel.rank`.
     Raises:
         UsageError, BadCalibration, EncoderFailed: as `encsel.rank`.
@@ -160,17 +164,17 @@ def validate(
         min_identities=min_identities, identities=identities, samples_per_identity=samples_per_identity,
         max_skipped=max_skipped, cache=cache, runtime=runtime, batch_size=batch_size, progress=progress,
         expect_best=None if gates is None else gates.expect_best, few_shuffles=FEW_SHUFFLES,
+        show_names=show_names, allow_outside=allow_outside,
         libraries=(*LIBRARIES, "POT"),
         options={"protocol": protocol, "scorer": scorer, "stages": sorted(wanted), "validation": VERSION},
     )  # fmt: skip
-    root = default_root() if cache == "default" else None if cache is None else Path(cache)
-    results = Results(root)
+    results = Results(cache_root(cache))
     work = _Work(prepared, protocol, wanted, results, jobs or os.cpu_count() or 1, progress)
     report = work.report(scorer)
     if results.write_error:
         progress.note(f"Results cannot be kept for the next run: {results.write_error}.")
     if scores is not None:
-        write_scores(work, Path(scores), show_names=show_names)
+        write_scores(work, Path(scores), names_for(cache, show_names, progress))
     report = replace(report, strict_health=strict_health)
     return report if gates is None else replace(report, verdict=verdict_on(report, gates))
 
@@ -640,13 +644,13 @@ class _Work:
             return dict(each(make))
 
 
-def write_scores(work: _Work, folder: Path, *, show_names: bool) -> None:
+def write_scores(work: _Work, folder: Path, pseudonyms: Pseudonyms) -> None:
     """One file a pair and scorer: the scores of test people's centroids in every fold of the first repeat.
 
     Each line has four columns, as bob.bio and its kin read them: the person of the face, the person of the voice, what
-    was scored, and the score; people are numbers in sorted order unless `show_names`.
+    was scored, and the score.
     """
-    names = [n.replace(" ", "_") if show_names else f"p{i:05d}" for i, n in enumerate(work.people, start=1)]
+    names = ["_".join(name.split()) for name in pseudonyms.people(work.people)]
     sides = work.projections(work.pairs)
     with work.progress.task("score files", len(work.pairs) * len(SCORERS)) as task:
         for f, v in work.pairs:

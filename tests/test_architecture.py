@@ -38,7 +38,7 @@ LAYERS = [
     {"encoders", "metrics", "media"},
     {"registry", "speech", "vision"},
     {"pretrained", "scorers"},
-    {"cardfile"},
+    {"cardfile", "signoff"},
     {"neighbours", "sampling", "signature", "files", "eer", "spec", "config", "deadline"},
     {"core", "reading"},
     {"errors"},

@@ -346,13 +346,15 @@ def test_samples_two_encoders_cannot_use_are_not_added_up(root):
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0])
-def test_too_many_samples_an_encoder_cannot_use_are_its_failure_with_the_names(root, value):
+def test_too_many_samples_an_encoder_cannot_use_are_its_failure_that_names_none(root, value):
     encoders = [toy("picky", function=spoiling(value, 2)), toy("fine")]
     found = embed(open_calibration(root), encoders, max_skipped=0.1)
     assert [e.name for e in found.embeddings] == ["fine"]
     (failure,) = found.failures
     assert (failure.modality, failure.encoder) == ("face", "picky")
-    assert f"could not use 2 of {N} samples ({files(root)[0].parent.name}/" in failure.reason
+    assert f"could not use 2 of {N} samples (2 " in failure.reason
+    assert files(root)[0].parent.name not in failure.reason
+    assert {s.sample for s in found.skipped} == {f"{path.parent.name}/{path.name}" for path in files(root)[:2]}
     assert "at most 10% may be skipped" in failure.reason
     assert {s.encoder for s in found.skipped} == {"picky"}
 

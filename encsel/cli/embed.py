@@ -37,6 +37,7 @@ def embed(
     samples_per_identity: int | None,
     seed: int,
     max_skipped: float,
+    allow_outside: bool,
     cache: str,
     batch_size: int | None,
     quiet: bool,
@@ -55,7 +56,12 @@ def embed(
 
     progress = Silent() if quiet else OnStderr()
     calibration = open_calibration(
-        data, identities=identities, samples_per_identity=samples_per_identity, seed=seed, max_skipped=max_skipped
+        data,
+        identities=identities,
+        samples_per_identity=samples_per_identity,
+        seed=seed,
+        max_skipped=max_skipped,
+        allow_outside=allow_outside,
     )
     progress.note(f"Layout: {calibration.layout}; {len(calibration.identities)} identities in both modalities.")
     for note in (*calibration.notes, *calibration.details):

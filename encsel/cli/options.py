@@ -54,6 +54,8 @@ def encoder_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """How much of a calibration set is used, and by which seed it is chosen."""
     for option in (
+        click.option("--allow-outside", is_flag=True,
+                     help="Read files that a manifest names outside its own folder, too."),
         click.option("--max-skipped", type=click.FloatRange(0, 1), default=0.05, show_default=True,
                      help="Largest share of a modality's samples that may be unusable."),
         click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random choice."),

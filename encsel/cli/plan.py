@@ -17,6 +17,7 @@ if typing.TYPE_CHECKING:
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option("--width", type=float, help="Whole width of the interval that is wanted, such as 0.08.")
 @click.option("--difference", type=float, help="Difference of two pairs' EERs that is to be told apart, such as 0.03.")
+@click.option("--allow-outside", is_flag=True, help="Count files that a manifest names outside its own folder, too.")
 @click.option("--eer", type=float, help="EER to plan for. Default: the mean of the simulated pairs.")
 @click.option(
     "--coverage",
@@ -34,6 +35,7 @@ def plan(
     eer: float | None,
     coverage: float,
     card: str,
+    allow_outside: bool,
     form: str,
 ) -> int:  # fmt: skip
     """How many people, and samples of each, for a given interval or to tell two pairs apart.
@@ -49,7 +51,7 @@ def plan(
     from encsel.plan import plan as plan_set
     from encsel.results import MIN_IDENTITIES
 
-    own = None if data is None else _size(data)
+    own = None if data is None else _size(data, allow_outside=allow_outside)
     made = plan_set(load_calibrated(card), eer=eer, coverage=coverage, width=width, difference=difference, own=own)
     if form == "json":
         size = None if own is None else {"n_identities": own[0], "samples_per_identity": own[1]}
@@ -61,14 +63,14 @@ def plan(
     return 0
 
 
-def _size(data: Path) -> tuple[int, float]:
+def _size(data: Path, *, allow_outside: bool) -> tuple[int, float]:
     """People in both modalities, and samples of each: harmonic mean of the two medians."""
     import numpy as np
 
     from encsel.calibration import open_calibration
     from encsel.errors import BadCalibration
 
-    calibration = open_calibration(data)
+    calibration = open_calibration(data, allow_outside=allow_outside)
     people = set(calibration.identities).intersection(*(e.identities for e in calibration.embeddings))
     if not people:
         raise BadCalibration(f"No identity of {data} has samples for every encoder. Name people alike.")

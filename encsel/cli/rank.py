@@ -62,6 +62,12 @@ def ranking_options(function: Any) -> Any:
 @gate_options
 @click.option("--strict-health", is_flag=True, help="Exit 4 when an encoder is unsound.")
 @click.option(
+    "--show-names",
+    is_flag=True,
+    help="Name skipped samples in the JSON, instead of hashing their names. "
+    "Files of --output are then readable by you alone.",
+)
+@click.option(
     "--output",
     "-o",
     "outputs",
@@ -130,7 +136,8 @@ def run(
         append_summary(render(report, "markdown"))
     # Files first: a reader of stdout that goes away must not cost the user a file.
     write_outputs(
-        {path: render(report, SUFFIXES[path.suffix.lower()], explanation=explanation, width=WIDE) for path in outputs}
+        {path: render(report, SUFFIXES[path.suffix.lower()], explanation=explanation, width=WIDE) for path in outputs},
+        private=bool(options.get("show_names")),
     )
     terminal = sys.stdout.isatty()
     text = render(report, form, explanation=explanation, colour=terminal, width=terminal_width() if terminal else WIDE)
@@ -156,14 +163,14 @@ def checked_outputs(paths: Iterable[Path], suffixes: Iterable[str]) -> None:
             raise UsageError(f"--output {path}: the folder {path.absolute().parent} does not exist. Make it first.")
 
 
-def write_outputs(texts: Mapping[Path, str]) -> None:
-    """Write each text to its file, whole or not at all."""
+def write_outputs(texts: Mapping[Path, str], *, private: bool = False) -> None:
+    """Write each text to its file, whole or not at all; `private`: so that only the owner can read it."""
     from encsel.errors import UsageError
-    from encsel.files import write_public
+    from encsel.files import write_private, write_public
 
     for path, text in texts.items():
         try:
-            write_public(path, text.encode())
+            (write_private if private else write_public)(path, text.encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise UsageError(f"--output {path} cannot be written: {error.strerror}. Choose another place.") from error
 

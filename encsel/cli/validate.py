@@ -98,7 +98,12 @@ def _listed(value: str | None) -> tuple[str, ...]:
 )
 @gate_options
 @click.option("--strict-health", is_flag=True, help="Exit 4 when an encoder is unsound.")
-@click.option("--show-names", is_flag=True, help="In score files, people's names instead of numbers.")
+@click.option(
+    "--show-names",
+    is_flag=True,
+    help="In score files and JSON, names of people and samples instead of hashes. "
+    "Files are then readable by you alone.",
+)
 @click.option(
     "--output",
     "-o",
@@ -159,9 +164,12 @@ def validate(
     if form == "github":
         append_summary(render(report, "markdown"))
     # Files first: a reader of stdout that goes away must not cost the user a file.
-    write_outputs({path: render(report, SUFFIXES[path.suffix.lower()], width=WIDE) for path in outputs})
+    private = bool(options["show_names"])
+    write_outputs(
+        {path: render(report, SUFFIXES[path.suffix.lower()], width=WIDE) for path in outputs}, private=private
+    )
     if folder is not None:
-        progress.note(f"Report: {write_report(report, folder)}")
+        progress.note(f"Report: {write_report(report, folder, private=private)}")
     terminal = sys.stdout.isatty()
     emit(render(report, form, colour=terminal, width=terminal_width() if terminal else WIDE))
     return report.exit_code
