@@ -1,0 +1,120 @@
+"""The same data give the same ranking, in whatever order, in whatever batches."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media_samples import write_set
+from toy import people, population
+
+from encsel.registry import encoder_families
+
+SEVENTY = Path(__file__).resolve().parents[3] / "shared" / "data" / "mavceleb_v1_embeddings"
+N_PEOPLE = 34
+
+
+def numbers(value: object) -> list[float]:
+    """All numbers of a document, in the order of its sorted keys."""
+    if isinstance(value, dict):
+        return [x for key in sorted(value) for x in numbers(value[key])]
+    if isinstance(value, list):
+        return [x for one in value for x in numbers(one)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
+def ranked(call, data, *options) -> dict:
+    code, out, err = call("rank", data, "--format", "json", "--quiet", "--no-cache", *options)
+    assert code == 0, err
+    return json.loads(out)
+
+
+def groups(document: dict) -> list[tuple[str, str, int]]:
+    return [(p["face"], p["voice"], p["rank_group"]) for p in document["pairs"]]
+
+
+def shuffled(source: Path, target: Path) -> Path:
+    """A copy of a set of embeddings whose rows are in another order, another one in each file."""
+    for i, path in enumerate(sorted(source.glob("*s/*.npz"))):
+        with np.load(path) as archive:
+            order = np.random.default_rng(i).permutation(len(archive["labels"]))
+            arrays = {name: archive[name][order] for name in archive.files}
+        (target / path.parent.name).mkdir(parents=True, exist_ok=True)
+        np.savez(target / path.parent.name / path.name, **arrays)
+    return target
+
+
+@pytest.fixture(params=["made up", "seventy real people"])
+def embedded(request, tmp_path) -> Path:
+    if request.param == "seventy real people":
+        if not SEVENTY.is_dir():
+            pytest.skip("the real embeddings are not beside this checkout")
+        return SEVENTY
+    n, rows = 40, 4
+    for side, name in ((0, "face"), (1, "voice")):
+        (tmp_path / "set" / f"{name}s").mkdir(parents=True)
+        for i in range(2):
+            x = population(n, rows=rows, shared=1 / (1 + i))[side]
+            labels, samples = np.repeat(people(n), rows), np.tile([f"s{j}" for j in range(rows)], n)
+            path = tmp_path / "set" / f"{name}s" / f"{name}{i}.npz"
+            np.savez(path, embeddings=x.reshape(n * rows, -1), labels=labels, samples=samples)
+    return tmp_path / "set"
+
+
+def test_order_of_rows_changes_no_value_by_a_millionth(call, embedded, tmp_path):
+    first, second = ranked(call, embedded), ranked(call, shuffled(embedded, tmp_path / "shuffled"))
+    np.testing.assert_allclose(numbers(second["pairs"]), numbers(first["pairs"]), atol=1e-6)
+    np.testing.assert_allclose(numbers(second["encoders"]), numbers(first["encoders"]), atol=1e-6)
+    assert groups(first) == groups(second)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory) -> Path:
+    return write_set(tmp_path_factory.mktemp("set"), n_identities=N_PEOPLE, n_samples=3)
+
+
+def test_order_of_a_manifest_s_lines_and_of_files_on_disk_changes_nothing(call, media, tmp_path):
+    rows = [
+        (path.parent.name, path.parts[-3].removesuffix("s"), path.relative_to(media).as_posix())
+        for path in sorted(media.glob("*s/*/*"))
+    ]
+    found = []
+    for i, order in enumerate((range(len(rows)), np.random.default_rng(0).permutation(len(rows)))):
+        root = tmp_path / str(i)
+        with_lines = [rows[k] for k in order]
+        for _, _, name in with_lines:  # written in this order, too
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(media / name, root / name)
+        with (root / "manifest.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("identity", "modality", "path"), *with_lines])
+        found.append(ranked(call, root))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes"),
+    [
+        (("dinov2", "ecapa"), (16, 5)),
+        pytest.param(("dinov2", "clip", "pixels", "wavlm", "ecapa", "mfcc"), (16, 1, 7, 64), marks=pytest.mark.slow),
+    ],
+)
+def test_batches_of_other_sizes_give_the_same_eer_to_a_thousandth_and_the_same_groups(
+    call, media, tmp_path, names, sizes
+):
+    options = []
+    for name in names:
+        family = encoder_families()[name]
+        (tmp_path / name).mkdir()
+        spec = f"{family.write_tiny(tmp_path / name)}@name={name}" if family.write_tiny else name
+        options += [f"--{family.modality}", spec]
+    first, *others = (ranked(call, media, *options, "--batch-size", size) for size in sizes)
+    for other in others:
+        assert groups(other) == groups(first)
+        for a, b in zip(first["pairs"], other["pairs"], strict=True):
+            assert b["predicted_eer"] == pytest.approx(a["predicted_eer"], abs=1e-3)
+            measured = [[c["eer"] for c in (p["cross_validated"], *p["cross_validated"]["others"])] for p in (a, b)]
+            assert measured[1] == pytest.approx(measured[0], abs=1e-3)
