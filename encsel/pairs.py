@@ -89,12 +89,16 @@ def read_pairs(
         raise UsageError("No pair table was given; name at least one CSV file.")
     if rows_per_identity is not None and rows_per_identity < 1:
         raise UsageError(f"rows_per_identity is {rows_per_identity}; 1 or more are needed.")
-    read, rows, headers = [], [], []
+    read, rows, headers, is_needed = [], [], [], False
     for path in map(Path, paths):
         if path.suffix.lower() == ".json":
             file, header, of_file = _read_validation(path, scorer)
         else:
-            file, header, of_file = _read_file(path, rows_per_identity)
+            file, header, of_file = _read_file(path)
+        if rows_per_identity is not None and "rows_per_identity" not in header:
+            is_needed = True
+            header = [*header, "rows_per_identity"]
+            of_file = [_Row(r.where, {**r.cells, "rows_per_identity": str(rows_per_identity)}) for r in of_file]
         read.append(file)
         headers.append((path.name, header))
         rows += of_file
@@ -122,11 +126,13 @@ def read_pairs(
             unusable[column] = numbers
         else:
             columns[column] = numbers
-    if rows_per_identity is not None and np.any((stated := columns["rows_per_identity"]) != rows_per_identity):
-        raise UsageError(
-            f"A pair table says rows_per_identity {stated[stated != rows_per_identity][0]:g}, the call says "
-            f"{rows_per_identity}. Leave it out of the call, or correct the table."
-        )
+    if rows_per_identity is not None and not is_needed:
+        other = columns["rows_per_identity"][columns["rows_per_identity"] != rows_per_identity]
+        if len(other):
+            raise UsageError(
+                f"A pair table says rows_per_identity {other[0]:g}, the call says {rows_per_identity}. "
+                "Leave it out of the call, or correct the table."
+            )
     data_set, face, voice = (np.array([key[position] for key in seen]) for position in range(3))
     return PairTable(data_set, face, voice, columns.pop("eer"), columns, unusable, tuple(read))
 
@@ -156,7 +162,7 @@ class _Row:
     cells: Mapping[str, str]
 
 
-def _read_file(path: Path, rows_per_identity: int | None) -> tuple[PairFile, list[str], list[_Row]]:
+def _read_file(path: Path) -> tuple[PairFile, list[str], list[_Row]]:
     try:
         data = read_whole(path)
     except OSError as error:
@@ -181,8 +187,6 @@ def _read_file(path: Path, rows_per_identity: int | None) -> tuple[PairFile, lis
         if len(cells) != len(header):
             raise UsageError(f"{path.name} line {line} has {len(cells)} fields; its header has {len(header)}. Fix it.")
         named = {"data_set": path.stem, **dict(zip(header, cells, strict=True))}
-        if rows_per_identity is not None:
-            named.setdefault("rows_per_identity", str(rows_per_identity))
         rows.append(_Row(f"{path.name} line {line}", named))
     return PairFile(path.name, hashlib.sha256(data).hexdigest()), list(rows[0].cells), rows
 
@@ -239,7 +243,8 @@ def _numbers(column: str, rows: Sequence[_Row], headers: Sequence[tuple[str, lis
     """(pairs,) float64, or the sentence that says why not."""
     for file, header in headers:
         if column not in header:
-            return f"{file} has no column {column!r}, which another pair table has. Add it, or leave the feature out."
+            remedy = "say --rows-per-identity" if column == "rows_per_identity" else "leave the feature out"
+            return f"{file} has no column {column!r}, which another pair table has. Add it, or {remedy}."
     numbers = []
     for row in rows:
         cell = row.cells.get(column, "")

@@ -221,6 +221,9 @@ def test_rows_per_identity_comes_from_its_column_else_from_the_caller(tmp_path: 
     assert "rows_per_identity is not known" in str(unknown.reason)
     with pytest.raises(UsageError, match=r"says rows_per_identity 20, the call says 9"):
         read_pairs([stated], rows_per_identity=9)
+    with pytest.raises(UsageError, match=r"q\.csv has no column 'rows_per_identity'.*say --rows-per-identity"):
+        read_pairs([stated, silent])
+    assert set(read_pairs([stated, silent], rows_per_identity=9).columns["rows_per_identity"]) == {20.0, 9.0}
 
 
 def test_data_set_comes_from_its_column_else_from_the_file_name(tmp_path: Path) -> None:
