@@ -249,7 +249,7 @@ def _make_root(root: Path) -> None:
     # Another process may be making the same cache at this moment; anything else is somebody's own folder.
     if not all(name.startswith(TEMPORARY_PREFIX) or _KEY.fullmatch(name) for name in names):
         raise OSError(f"{root} holds other files; an empty or new folder is needed for the cache")
-    root.chmod(0o700)
+    root.chmod(root.stat().st_mode & 0o700)  # closed to others; one that its owner made read-only stays so
     write_private(root / _MARK, _MARK_TEXT.encode())
 
 
