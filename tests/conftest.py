@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -21,3 +22,11 @@ def _no_lazy_modules() -> Iterator[None]:
     for name, module in list(sys.modules.items()):
         if type(module).__module__ == "speechbrain.utils.importutils":
             del sys.modules[name]
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Children start with Ctrl-C in force, even where the test run itself was started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

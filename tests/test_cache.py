@@ -428,14 +428,6 @@ def test_killed_embedding_goes_on_where_it_was(hanging, media, tmp_path):
     assert f"{N} x 4, {N_PEOPLE} people" in out
 
 
-@pytest.fixture
-def interruptible():
-    """Children start with Ctrl-C in force, even where the test run itself was started with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("options", [(), ("--quiet",)], ids=["", "quiet"])
 def test_interrupt_is_one_message_and_keeps_what_was_done(hanging, media, options):

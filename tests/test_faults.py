@@ -47,12 +47,7 @@ def bench(tmp_path) -> Bench:
     return Bench(tmp_path)
 
 
-@pytest.fixture(autouse=True)
-def _interruptible():
-    """Children start with Ctrl-C in force, even where the test run itself was started with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("interruptible")
 
 
 def rounds(short: int, long: int):

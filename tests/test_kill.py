@@ -159,7 +159,7 @@ def test_a_kill_at_any_step_of_a_write_leaves_all_of_it_or_nothing(tmp_path):
     assert process.exitcode == 0
 
 
-# --- validation
+# --- validation, killed and interrupted
 
 STAGES = "matching,gw,topology,spectral,curve,axes,geodesic"
 
@@ -169,24 +169,43 @@ def command(data: Path, cache: Path) -> list[str]:
     return [sys.executable, "-m", "encsel", "validate", str(data), *options]
 
 
-def killed_again_and_again(data: Path, cache: Path, n_rounds: int, expected: str, seconds: float) -> None:
+def ended_again_and_again(
+    data: Path, cache: Path, n_rounds: int, numbers: list[signal.Signals], expected: str, seconds: float
+) -> None:
     rng = random.Random(0)
     for _ in range(n_rounds):
-        process = subprocess.Popen(command(data, cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command(data, cache), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         time.sleep(rng.uniform(0.3, 1.0) * seconds)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(number := rng.choice(numbers))
+        out, err = process.communicate(timeout=60)
+        if number == signal.SIGKILL:
+            assert process.returncode in (0, -signal.SIGKILL)
+        else:
+            assert (process.returncode, out, err.split("\n")[-2:]) in [
+                (0, expected, [""]), (5, "", ["encsel: Interrupted.", ""])
+            ]  # fmt: skip
+            assert "Traceback" not in err
     done = subprocess.run(command(data, cache), capture_output=True, text=True, check=True)
     assert done.stdout == expected
     assert all(path.stat().st_mode & 0o077 == 0 for path in cache.rglob("*"))
 
 
-@pytest.mark.parametrize("n_rounds", [3, pytest.param(100, marks=pytest.mark.slow)])
-def test_kills_at_random_moments_change_nothing(tmp_path, n_rounds):
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize(
+    ("n_rounds", "numbers"),
+    [
+        (3, [signal.SIGKILL]),
+        (3, [signal.SIGINT, signal.SIGTERM]),
+        pytest.param(100, [signal.SIGKILL], marks=pytest.mark.slow),
+        pytest.param(50, [signal.SIGINT, signal.SIGTERM], marks=pytest.mark.slow),
+    ],
+)
+def test_ends_at_random_moments_change_nothing(tmp_path, n_rounds, numbers):
     data = write_set(tmp_path / "set")
     started = time.monotonic()
     whole = subprocess.run(command(data, tmp_path / "whole"), capture_output=True, text=True, check=True)
     seconds = time.monotonic() - started
     # Ten rounds a cache: later ones would find everything finished.
     for i in range(0, n_rounds, 10):
-        killed_again_and_again(data, tmp_path / f"cache{i}", min(10, n_rounds - i), whole.stdout, seconds)
+        n = min(10, n_rounds - i)
+        ended_again_and_again(data, tmp_path / f"cache{i}", n, numbers, whole.stdout, seconds)

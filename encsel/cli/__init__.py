@@ -1,4 +1,4 @@
-"""The command line. Starts without importing anything, so that an interrupt is heard from the first moment on."""
+"""The command line. Imports nothing at first, so that an interrupt is heard from the first moment on."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ def main() -> None:
     """Run the command line as a process, and end that with the command's exit code."""
     interruption = None
     try:
+        import signal
+
+        # What comes while there is nobody yet to hear it waits until there is.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         from encsel.cli.interruption import Interruption
         from encsel.errors import INTERRUPTED
 
         interruption = Interruption()
         interruption.watch()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         from encsel.cli.program import run
 
         interruption.settle(run(interruption))
     except KeyboardInterrupt:
-        if interruption is None or not interruption.happened:  # before it was watched for
+        if interruption is None or not interruption.happened:  # in the first moment, before that
             os.write(2, b"encsel: Interrupted.\n")
             os._exit(5)
         interruption.settle(INTERRUPTED)
