@@ -185,23 +185,3 @@ def test_shells_are_told_how_to_complete():
     assert "_encsel_completion" in asked(_ENCSEL_COMPLETE="bash_source")
     words = {"COMP_WORDS": "encsel val", "COMP_CWORD": "1"}
     assert asked(_ENCSEL_COMPLETE="bash_complete", **words).split() == ["plain,validate"]
-
-
-@needs_real
-def test_one_thread_and_several_give_the_same_ranking_to_a_millionth(tmp_path):
-    found = []
-    for threads in ("1", "2"):
-        variables = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-        command = [sys.executable, "-m", "encsel", "rank", str(SEVENTY), "-q", "--no-cache", "--format", "json"]
-        done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=True)
-        found.append(json.loads(done.stdout))
-
-    def numbers(value: object) -> list[float]:
-        if isinstance(value, dict):
-            return [x for key in sorted(value) for x in numbers(value[key])]
-        if isinstance(value, list):
-            return [x for one in value for x in numbers(one)]
-        return [float(value)] if isinstance(value, int | float) else []
-
-    np.testing.assert_allclose(numbers(found[0]), numbers(found[1]), atol=1e-6)
-    assert [p["rank_group"] for p in found[0]["pairs"]] == [p["rank_group"] for p in found[1]["pairs"]]

@@ -1,10 +1,13 @@
-"""The same data give the same ranking, in whatever order, in whatever batches."""
+"""The same data give the same ranking, in whatever order, in whatever batches, with however many threads."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +73,17 @@ def test_order_of_rows_changes_no_value_by_a_millionth(call, embedded, tmp_path)
     np.testing.assert_allclose(numbers(second["pairs"]), numbers(first["pairs"]), atol=1e-6)
     np.testing.assert_allclose(numbers(second["encoders"]), numbers(first["encoders"]), atol=1e-6)
     assert groups(first) == groups(second)
+
+
+def test_one_thread_and_several_give_the_same_ranking_to_a_millionth(embedded):
+    found = []
+    for threads in ("1", "2"):
+        variables = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        command = [sys.executable, "-m", "encsel", "rank", str(embedded), "-q", "--no-cache", "--format", "json"]
+        done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=True)
+        found.append(json.loads(done.stdout))
+    np.testing.assert_allclose(numbers(found[0]), numbers(found[1]), atol=1e-6)
+    assert groups(found[0]) == groups(found[1])
 
 
 @pytest.fixture(scope="module")
