@@ -212,12 +212,13 @@ def secret(root: Path) -> bytes:
     folder = root / digest(_SECRET)[:32]
     path = folder / "key"
     with contextlib.suppress(FileNotFoundError):
-        if len(found := path.read_bytes()) == SECRET_BYTES:
-            return found
+        found = path.read_bytes()
+        if found == _sealed(found[:SECRET_BYTES]):
+            return found[:SECRET_BYTES]
         path.unlink()  # damaged
     _prepare(folder, _SECRET)
     own = folder / f"key-{secrets.token_hex(8)}"
-    write_private(own, secrets.token_bytes(SECRET_BYTES))
+    write_private(own, _sealed(secrets.token_bytes(SECRET_BYTES)))
     try:
         path.hardlink_to(own)
     except FileExistsError:  # of several processes the first one's holds
@@ -225,7 +226,12 @@ def secret(root: Path) -> bytes:
     except OSError:  # a file system without links
         own.replace(path)
     own.unlink(missing_ok=True)
-    return path.read_bytes()
+    return path.read_bytes()[:SECRET_BYTES]
+
+
+def _sealed(key: bytes) -> bytes:
+    """As it lies on disk: with its hash, so that damage is noticed."""
+    return key + hashlib.sha256(key).digest()
 
 
 def _prepare(folder: Path, description: Mapping[str, Any]) -> None:

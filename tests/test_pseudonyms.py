@@ -71,10 +71,11 @@ def test_key_is_private_stays_and_goes_with_the_cache(tmp_path):
     assert secret(root) != key
 
 
-def test_damaged_key_is_made_anew(tmp_path):
+@pytest.mark.parametrize("damage", [lambda _: b"short", lambda key: bytes([key[0] ^ 1]) + key[1:]], ids=["cut", "bit"])
+def test_damaged_key_is_made_anew(tmp_path, damage):
     key = secret(tmp_path)
     (path,) = tmp_path.glob("*/key")
-    path.write_bytes(b"short")
+    path.write_bytes(damage(path.read_bytes()))
     assert len(secret(tmp_path)) == 32
     assert secret(tmp_path) != key
 
