@@ -7,6 +7,7 @@ kept out of the fit.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ N_DRAWS = 20_000
 """Of the joint distribution of all pairs behind `p_best`."""
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 0.99)
 """Of intervals whose reach a card tells; between them it is interpolated."""
+LARGEST = 1e6
+"""Of any number in a card: those of cards that were made are under 2000, and of far larger ones sums overflow."""
 SURE = 0.9
 """Chance from which one pair is called better than another."""
 
@@ -218,9 +221,14 @@ def estimate(card: CalibratedCard, evidence: Evidence, n: int, m: float, *, cove
 def spread(card: CalibratedCard, n: float, m: float, distance: float, own_error: float | None = None) -> float:
     """Standard deviation of a predicted d'; without the set's own error, at that of a typical simulated set."""
     if own_error is None:
-        own_error = math.exp(float(np.asarray(card.typical_error) @ size_terms(float(n), m, card)))
-    rest = math.exp(float(np.asarray(card.spread) @ spread_terms(float(n), m, np.asarray(distance), card)))
+        own_error = _exp(float(np.asarray(card.typical_error) @ size_terms(float(n), m, card)))
+    rest = _exp(float(np.asarray(card.spread) @ spread_terms(float(n), m, np.asarray(distance), card)))
     return math.sqrt(rest + (card.own_error * own_error) ** 2)
+
+
+def _exp(log: float) -> float:
+    # A card's own numbers may say anything; the spread of a d' is far within.
+    return math.exp(min(max(log, -100.0), 100.0))
 
 
 def tail(card: CalibratedCard, coverage: float, n: int) -> float:
@@ -305,7 +313,7 @@ def expected_from_cka(card: CalibratedCard, root_cka: float, n: int, m: float) -
     """The d' that CKA alone leads to expect of the prediction, and the spread about it among simulated pairs."""
     terms = size_terms(float(n), m, card)
     intercept, slope = np.asarray(card.from_cka) @ terms
-    return float(intercept + slope * root_cka), math.exp(float(np.asarray(card.from_cka_sd) @ terms))
+    return float(intercept + slope * root_cka), _exp(float(np.asarray(card.from_cka_sd) @ terms))
 
 
 def place(card: CalibratedCard, feature: str, value: float, n: int) -> float:
@@ -379,3 +387,19 @@ def _check_meaning(card: CalibratedCard) -> None:
         raise cardfile.Malformed("it lacks the ranges of its features or the size of its target")
     if distance_of_eer(card.training_mean) <= 0:
         raise cardfile.Malformed("its training mean is no better than chance")
+    for what, (low, high) in (("people", card.people), ("samples", card.samples)):
+        if not 1 <= low <= high <= LARGEST:
+            raise cardfile.Malformed(f"its range of {what} is {low} to {high}")
+    if min(dataclasses.astuple(card.shares)) < 0:
+        raise cardfile.Malformed("a share of its error is negative")
+    for row in (table := [*card.tails, *(row for rows in card.ranges.values() for row in rows)]):
+        if len(row) < 2 or row[0] < 1:
+            raise cardfile.Malformed("a row of its tails or ranges has no number of people")
+    if any(not rows or any(len(r) != 1 + len(FEATURE_QUANTILES) for r in rows) for rows in card.ranges.values()):
+        raise cardfile.Malformed("its ranges do not fit the quantiles")
+    numbers = [*card.spread, *card.typical_error, *card.from_cka_sd, card.own_error, card.order_scale, card.best_scale]
+    for row in (tuple(numbers), *card.coefficients, *card.from_cka, *table):
+        if any(abs(x) > LARGEST for x in row):
+            raise cardfile.Malformed(f"it holds a number over {LARGEST:g}")
+    if any(len(row) != len(SIZE_TERMS) for row in card.from_cka):
+        raise cardfile.Malformed("its line of CKA does not fit its sizes")

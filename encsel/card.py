@@ -22,6 +22,9 @@ Transform = Literal["identity", "ln"]
 
 LN_PREFIX = "ln_"
 
+LARGEST = 1e9
+"""Of a coefficient: an EER is under 1, and of far larger ones sums are no number."""
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -273,6 +276,8 @@ def _check_meaning(card: Card) -> None:
     )
     if not card.features:
         raise cardfile.Malformed("it has no features")
+    if max(abs(x) for x in (card.intercept, *(feature.coefficient for feature in card.features))) > LARGEST:
+        raise cardfile.Malformed(f"it holds a coefficient over {LARGEST:g}")
     if missing := {"name", "scorer", "n_train_identities", "n_test_identities"} - set(card.target):
         raise cardfile.Malformed(f"its target lacks {', '.join(sorted(missing))}")
     for feature in card.features:

@@ -169,7 +169,7 @@ def compare(old: Result, new: Result, card: CalibratedCard | None = None) -> Com
     """
     if old.what != new.what:
         raise UsageError(f"One result tells the {old.what}, the other the {new.what}; two of one kind are needed.")
-    unlike = tuple(_unlike(old.signature, new.signature))
+    unlike = tuple(map(printable, _unlike(old.signature, new.signature)))
     same_data = old.signature["data"] == new.signature["data"]
     changed = _changed(old.signature["encoders"], new.signature["encoders"])
     changes = []
@@ -252,4 +252,4 @@ def _unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Encoders of both results that were made differently."""
-    return [name for name in sorted({*old} & {*new}) if old[name] != new[name]]
+    return [printable(name) for name in sorted({*old} & {*new}) if old[name] != new[name]]

@@ -63,7 +63,8 @@ def read_embeddings(path: Path, modality: Modality) -> tuple[Embeddings, tuple[S
             "numbers of shape (rows, dim) are needed."
         )
     if vectors.dtype not in (np.float32, np.float64):
-        vectors = vectors.astype(np.float32)
+        with np.errstate(all="ignore"):  # beyond float32 it is not finite, and named below
+            vectors = vectors.astype(np.float32)
     labels = next((arrays.pop(name) for name in _LABEL_NAMES if name in arrays), None)
     if labels is None:
         raise BadCalibration(f"{where} has no 'labels' (rows,), the identity of each row. Add them.")
