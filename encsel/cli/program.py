@@ -142,6 +142,11 @@ def _reported(error: BaseException) -> int:
             return _said(
                 f"Something called sys.exit({error.code!r}). This is a bug in encsel or in a plug-in.", INTERNAL_ERROR
             )
+        case MemoryError():
+            return _said(
+                "The memory is used up. Give the job more, or let it take less: --identities, --samples-per-identity, "
+                "--batch-size.", UsageError.exit_code
+            )  # fmt: skip
     traceback.print_exception(error)
     return _said("This is a bug in encsel; please report it with the lines above.", INTERNAL_ERROR)
 
