@@ -154,7 +154,8 @@ def _open_embeddings(
     sides = {m: set().union(*(e.identities for e in loaded if e.modality == m)) for m in MODALITIES}
     common, notes, details = _join(root, sides)
     # Of people whom some encoder lacks, a choice would leave fewer than were asked for.
-    everywhere = [p for p in common if all(p in e.identities for e in loaded)] if n is not None else common
+    people = [set(e.identities) for e in loaded] if n is not None else []
+    everywhere = [p for p in common if all(p in of_encoder for of_encoder in people)]
     kept = _choose(everywhere, n, seed)
     loaded = [e.rows(np.isin(e.labels, kept)) for e in loaded]
     if limit is not None:

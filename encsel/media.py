@@ -198,7 +198,8 @@ def _mono(audio: Any, n_frames: int) -> NDArray[np.float32]:
     for start in range(0, n_frames, step):
         n = min(step, n_frames - start)
         frames = audio.read(n, dtype="float32", always_2d=True)
-        blocks.append(frames.mean(axis=1, dtype=np.float32))
+        with np.errstate(all="ignore"):  # of infinite samples, which are told afterwards
+            blocks.append(frames.mean(axis=1, dtype=np.float32))
         if len(frames) < n:
             break
     return np.concatenate(blocks)

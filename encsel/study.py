@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 from encsel.analysis import analyse
 from encsel.cardfile import cards_folder
 from encsel.errors import UsageError
 from encsel.pairs import PairTable, exclude, read_pairs
+from encsel.reading import read_whole
 from encsel.validation_report import Section, correlation_row, form_row
 
 DATA_SETS = {"voxceleb1": "VoxCeleb1", "mavceleb": "MAV-Celeb"}
@@ -50,8 +52,7 @@ def study(folder: Path | None = None) -> list[Section]:
 
 def _encoders(path: Path, title: str) -> Section:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(read_whole(path).decode("utf-8-sig"), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"Cannot read the table of encoders {path}: {error}. Check the folder.") from error
     if not rows or (missing := [c for c in _ENCODER_COLUMNS if c not in rows[0]]):

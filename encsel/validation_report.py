@@ -184,9 +184,10 @@ def as_csv(report: ValidationReport) -> str:
             }
         )
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))  # groups among them are named by the set
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([inert(column) for column in columns])
+    writer.writerows([row.get(column) for column in columns] for row in rows)
     return out.getvalue()
 
 
