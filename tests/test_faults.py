@@ -576,12 +576,15 @@ ENCODER = EncoderFamily({name!r}, "face", 4, 1, "none", "a test", load=lambda: e
 TIGHT = """
 import os, resource
 pages = int(open("/proc/self/statm").read().split()[0])
-most = pages * os.sysconf("SC_PAGE_SIZE") + (1500 << 20)
+most = pages * os.sysconf("SC_PAGE_SIZE") + ({mega} << 20)
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+
+
+@needs_proc
 def test_memory_that_runs_out_halves_batches_and_fails_what_does_not_fit_at_all(tmp_path):
     bench = Bench(tmp_path)
     for name, mega in (("moments", 100), ("corners", 4000)):
@@ -590,7 +593,7 @@ def test_memory_that_runs_out_halves_batches_and_fails_what_does_not_fit_at_all(
     cache, output = tmp_path / "cache", tmp_path / "out"
     arguments = bench.arguments(cache, output)
     arguments[arguments.index("--batch-size") + 1] = "24"
-    done = bench.run(arguments, IMPORTED + TIGHT)
+    done = bench.run(arguments, IMPORTED + TIGHT.format(mega=1500))
     assert done.returncode == 4, done.stderr
     sizes = {name: [int(n) for n in re.findall(f"{name} takes (.*)", done.stderr)] for name in ("moments", "corners")}
     assert sizes["moments"][:2] == [24, 12]
@@ -599,6 +602,14 @@ def test_memory_that_runs_out_halves_batches_and_fails_what_does_not_fit_at_all(
     kept = bench.cached(cache)
     assert {name: len(found) for name, found in kept.items()} == {"moments": 24, "corners": 0, "tones": 24}
     assert not (output / "faces" / "corners.npz").exists()
+
+
+@needs_proc
+def test_memory_that_is_used_up_is_no_bug_and_leaves_the_cache_whole(bench, tmp_path):
+    arguments = bench.arguments(tmp_path / "cache", tmp_path / "out", None, "--quiet")
+    done = bench.run(arguments, IMPORTED + OFTEN + TIGHT.format(mega=10))
+    assert (done.returncode, done.stderr.partition(". ")[0]) == (2, "encsel: The memory is used up")
+    bench.check(tmp_path / "cache")
 
 
 # --- clocks

@@ -142,7 +142,7 @@ def _reported(error: BaseException) -> int:
             return _said(
                 f"Something called sys.exit({error.code!r}). This is a bug in encsel or in a plug-in.", INTERNAL_ERROR
             )
-        case MemoryError():
+        case _ if isinstance(error, MemoryError) or "start new thread" in str(error):
             return _said(
                 "The memory is used up. Give the job more, or let it take less: --identities, --samples-per-identity, "
                 "--batch-size.", UsageError.exit_code
