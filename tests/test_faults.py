@@ -58,7 +58,10 @@ def rounds(short: int, long: int):
 
 
 @rounds(1, 10)
-@pytest.mark.parametrize(("n_processes", "sets"), [(2, "sets that overlap"), (8, "one set"), (8, "sets that overlap")])
+@pytest.mark.parametrize(
+    ("n_processes", "sets"),
+    [(2, "sets that overlap"), (8, "one set"), pytest.param(8, "sets that overlap", marks=pytest.mark.slow)],
+)
 def test_processes_started_at_once_on_one_empty_cache_all_finish(bench, n_processes, sets, n_rounds):
     other = write_set(bench.folder / "other", n_identities=9, n_samples=4)  # the first 6 people are those of the other
     bench.learn(other)
@@ -767,11 +770,11 @@ ENCODER = EncoderFamily("moments", "face", 4, 1, "none", "a test", open=open_, c
     ("hangs", "options", "times", "most"),
     [
         ("embed in Python", (), 1, SOON),
-        ("embed in Python", (), 2, SOON),
+        pytest.param("embed in Python", (), 2, SOON, marks=pytest.mark.slow),
         ("load in Python", (), 1, SOON),
-        ("prepare in Python", (), 1, SOON),
+        pytest.param("prepare in Python", (), 1, SOON, marks=pytest.mark.slow),
         ("prepare native", (), 1, SOON),
-        ("prepare native", (), 2, SOON),
+        pytest.param("prepare native", (), 2, SOON, marks=pytest.mark.slow),
         ("embed native", ("--timeout", "600"), 1, SOON),
         ("embed native", (), 2, SOON),
         ("embed deaf", (), 2, SOON),
@@ -803,7 +806,7 @@ def test_an_interrupt_while_pairs_are_ranked_is_one_line_and_code_5(bench, tmp_p
     arguments += ["--min-identities", "3", "--cache", str(tmp_path / "cache")]
     assert bench.run(arguments).returncode == 0
     rng = random.Random(0)
-    for seconds in (0.0, *(rng.uniform(0, 1.5) for _ in range(4))):
+    for seconds in (0.0, *(rng.uniform(0, 1.5) for _ in range(2))):
         code, lines, out, took = interrupted(bench.start(arguments, FIRST), (seconds, signal.SIGINT))
         assert (code, lines) in [(5, ["encsel: Interrupted."]), (0, [])], (seconds, lines)
         assert code == 5 or out

@@ -196,7 +196,7 @@ def ended_again_and_again(
     ("n_rounds", "numbers"),
     [
         (3, [signal.SIGKILL]),
-        (3, [signal.SIGINT, signal.SIGTERM]),
+        (1, [signal.SIGINT, signal.SIGTERM]),
         pytest.param(100, [signal.SIGKILL], marks=pytest.mark.slow),
         pytest.param(50, [signal.SIGINT, signal.SIGTERM], marks=pytest.mark.slow),
     ],
