@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -780,6 +781,7 @@ def test_folders_of_100_000_people_are_listed(tmp_path: Path) -> None:
             (folder / f"1.{suffix}").touch()
     with within(90, 800):
         assert len(open_calibration(tmp_path, identities=50).identities) == 50
+    shutil.rmtree(tmp_path)  # else a later run of the tests does, and takes minutes at its end
 
 
 def test_embeddings_of_100_000_people_are_read(tmp_path: Path) -> None:
