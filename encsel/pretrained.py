@@ -14,6 +14,7 @@ from typing import Any
 
 from encsel.core import Runtime
 from encsel.errors import EncoderFailed, UsageError
+from encsel.reading import read_whole
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SAFE, PICKLED = "*.safetensors", ("*.bin", "*.ckpt", "*.pt", "*.pth")
@@ -84,7 +85,7 @@ def sha256_of(path: Path) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; EncoderFailed when it is missing or damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_whole(path).decode())
     except OSError as error:
         raise EncoderFailed(f"{path} cannot be read: {error.strerror}. Fetch the checkpoint again.") from error
     except ValueError as error:

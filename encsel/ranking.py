@@ -51,6 +51,7 @@ from encsel.results import (
     DISAGREE,
     EXTRAPOLATES,
     FEW_PEOPLE,
+    MAX_IDENTITIES,
     MIN_IDENTITIES,
     PEOPLE_UNLIKE,
     ROWS_UNKNOWN,
@@ -241,6 +242,11 @@ def prepare(
         raise BadCalibration(
             f"{len(calibration.identities)} identities of {data} have both faces and voices; at least "
             f"{min_identities} are needed. Add people, or lower --min-identities for a coarse order."
+        )
+    if len(calibration.identities) > MAX_IDENTITIES:
+        raise BadCalibration(
+            f"{len(calibration.identities)} identities of {data} have both faces and voices; memory grows with their "
+            f"square, and at most {MAX_IDENTITIES} are ranked. Choose some with --identities 2000."
         )
     for note in (*calibration.notes, *calibration.details):
         progress.note(note)

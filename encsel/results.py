@@ -20,6 +20,8 @@ from encsel.signature import signature_text
 SCHEMA = "encsel.rank/1"
 STUDY_REGRESSION = "upadhyay2026"
 MIN_IDENTITIES = 30
+MAX_IDENTITIES = 6000
+"""5000 take 2.5 GB a pair. The cards know sets of up to 2000."""
 ALPHA = 0.05
 """A pair whose family-wise permutation p is above this is flagged as not distinguishable from shuffled people."""
 BY_CKA = "cka_matched"

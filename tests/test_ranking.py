@@ -257,3 +257,11 @@ def test_too_few_samples_for_intrinsic_dimension_leaves_the_ln_card_working(tmp_
 
 def test_json_of_every_report_is_strict(beyond):
     json.loads(as_json(beyond), parse_constant=lambda constant: pytest.fail(f"{constant} in JSON"))
+
+
+def test_too_many_people_are_refused_before_anything_is_embedded(tmp_path, monkeypatch):
+    monkeypatch.setattr(ranking, "MAX_IDENTITIES", 35)
+    data = write_population(tmp_path / "set", 36, faces=1, voices=1)
+    with pytest.raises(BadCalibration, match="at most 35 are ranked. Choose some with --identities"):
+        ranking.rank(data, cache=None)
+    assert ranking.rank(data, cache=None, identities=35).n_identities == 35

@@ -20,6 +20,7 @@ import numpy as np
 from encsel.core import Encoder, EncoderFamily, Image, Model, Runtime, Spec, Vectors
 from encsel.errors import EncoderFailed, UnusableSample
 from encsel.pretrained import sha256_of
+from encsel.reading import read_whole
 
 PACK = "buffalo_l"
 DIM = 512
@@ -287,7 +288,7 @@ def _shape(value: Any) -> list[int | None]:
 
 def _has_manifest(folder: Path) -> bool:
     try:
-        return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["manifest_version"] == 2
+        return json.loads(read_whole(folder / "manifest.json"))["manifest_version"] == 2
     except (OSError, ValueError, LookupError, TypeError):
         return False
 
