@@ -262,6 +262,6 @@ def test_json_of_every_report_is_strict(beyond):
 def test_too_many_people_are_refused_before_anything_is_embedded(tmp_path, monkeypatch):
     monkeypatch.setattr(ranking, "MAX_IDENTITIES", 35)
     data = write_population(tmp_path / "set", 36, faces=1, voices=1)
-    with pytest.raises(BadCalibration, match="at most 35 are ranked. Choose some with --identities"):
+    with pytest.raises(BadCalibration, match=r"at most 35 are ranked\. Choose some with --identities"):
         ranking.rank(data, cache=None)
     assert ranking.rank(data, cache=None, identities=35).n_identities == 35
