@@ -182,10 +182,10 @@ def ended_again_and_again(
         if number == signal.SIGKILL:
             assert process.returncode in (0, -signal.SIGKILL)
         else:
-            assert (process.returncode, out, err.split("\n")[-2:]) in [
-                (0, expected, [""]), (5, "", ["encsel: Interrupted.", ""])
-            ]  # fmt: skip
-            assert "Traceback" not in err
+            if process.returncode == 5:  # in the middle of the document, where nobody reads on
+                assert (expected[: len(out)], err.strip()) == (out, "encsel: Interrupted.")
+            else:
+                assert (process.returncode, out, err) == (0, expected, "")
     done = subprocess.run(command(data, cache), capture_output=True, text=True, check=True)
     assert done.stdout == expected
     assert all(path.stat().st_mode & 0o077 == 0 for path in cache.rglob("*"))
