@@ -96,7 +96,7 @@ def decode_face(content: bytes) -> Image:
                     raise UnusableSample(f"too small: {width}x{height} pixels, at least {MIN_SIDE} a side")
                 _check_cost(picture, content)
                 return np.array(_to_rgb(PIL.ImageOps.exif_transpose(picture)))
-    except UnusableSample:
+    except (UnusableSample, MemoryError):  # the sample is not at fault when memory is used up
         raise
     except PIL.Image.DecompressionBombError as error:
         raise UnusableSample(f"too large: {_short(error)}") from error
@@ -176,7 +176,7 @@ def decode_voice(content: bytes, suffix: str = "") -> Clip:
             if not MIN_RATE <= rate <= MAX_RATE:
                 raise UnusableSample(f"a rate of {rate} Hz; {MIN_RATE} to {MAX_RATE} are decoded")
             mono = _mono(audio, math.ceil(MAX_SECONDS * rate))
-    except UnusableSample:
+    except (UnusableSample, MemoryError):
         raise
     except Exception as error:
         raise UnusableSample(f"unreadable audio: {_short(error)}") from error

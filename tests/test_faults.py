@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 from click.testing import CliRunner
 from faults import (
@@ -613,6 +614,15 @@ def test_memory_that_is_used_up_is_no_bug_and_leaves_the_cache_whole(bench, tmp_
     done = bench.run(arguments, IMPORTED + OFTEN + TIGHT.format(mega=10))
     assert (done.returncode, done.stderr.partition(". ")[0]) == (2, "encsel: The memory is used up")
     bench.check(tmp_path / "cache")
+
+
+@needs_proc
+def test_picture_that_does_not_fit_into_memory_is_not_skipped_as_a_damaged_one(tmp_path):
+    bench = Bench(tmp_path)
+    (first, *_) = sorted(bench.data.rglob("*.png"))
+    PIL.Image.new("RGB", (6500, 6500), "red").save(first)
+    done = bench.run(bench.arguments(tmp_path / "cache", tmp_path / "out"), IMPORTED + TIGHT.format(mega=250))
+    assert (done.returncode, done.stderr.splitlines()[-1].partition(". ")[0]) == (2, "encsel: The memory is used up")
 
 
 # --- clocks
