@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from encsel.errors import UsageError, nearest
 from encsel.reading import read_whole
@@ -46,19 +47,31 @@ def settings(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def defaults(
-    path: Path, content: Mapping[str, Any], command: str, known: Mapping[str, tuple[str, bool]]
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Option:
+    """What a setting is to its command.
+
+    Attributes:
+        parameter: that it gives a value to.
+        kind: one value, a text or several, or true and false.
+        stands_for: what the parameter is when a flag is true.
+    """
+
+    parameter: str
+    kind: Literal["value", "texts", "flag"] = "value"
+    stands_for: Any = True
+
+
+def defaults(path: Path, content: Mapping[str, Any], command: str, known: Mapping[str, Option]) -> dict[str, Any]:
     """What a command takes for options that are not given, by the name of its parameter.
 
     Top-level keys are for both commands, those of a table named like a command for it alone, and those of `gates` are
     gates.
 
     Args:
-        known: options of the command by long name without dashes in front, each with its parameter's name and whether
-            it is repeatable; `data` is the argument.
+        known: options of the command by long name without dashes in front; `data` is the argument.
     Raises:
-        UsageError: an unknown setting (names the nearest), or a table where a value is needed.
+        UsageError: an unknown setting (names the nearest), one of another kind, or two for one thing.
     """
     found: dict[str, Any] = {}
     for key, value in content.items():
@@ -73,25 +86,34 @@ def defaults(
             found |= _checked(path, value, known, f"[{key}] ")
         else:
             found |= _checked(path, {key: value}, known, "")
+    if "cache" in content and content.get("no-cache", content.get("no_cache")) is True:
+        raise UsageError(f"{path}: cache and no-cache contradict each other. Leave one out.")
     return found
 
 
-def _checked(path: Path, table: Mapping[str, Any], known: Mapping[str, tuple[str, bool]], where: str) -> dict[str, Any]:
+def _checked(path: Path, table: Mapping[str, Any], known: Mapping[str, Option], where: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in table.items():
         name = key.replace("_", "-")
         if name not in known:
             raise UsageError(f"{path}: {where}unknown setting {key!r}. {nearest(name, known)}")
-        parameter, repeatable = known[name]
-        values: list[Any] = value if isinstance(value, list) and repeatable else [value]
-        allowed = str if repeatable else (str, int, float, bool)
-        if not all(isinstance(one, allowed) for one in values):
-            kind = "text or a list of texts" if repeatable else "one value"
-            raise UsageError(f"{path}: {where}{key} is {value!r}; {kind} is needed.")
-        found[parameter] = values if repeatable else str(path.parent / str(value)) if name in PATHS else value
+        option = known[name]
+
+        def refuse(needed: str, key: str = key, value: Any = value) -> UsageError:
+            return UsageError(f"{path}: {where}{key} is {value!r}; {needed} is needed.")
+
+        if option.kind == "flag":
+            if not isinstance(value, bool):
+                raise refuse("true or false")
+            if value:
+                found[option.parameter] = option.stands_for
+        elif option.kind == "texts":
+            values = value if isinstance(value, list) else [value]
+            if not all(isinstance(one, str) for one in values):
+                raise refuse("text or a list of texts")
+            found[option.parameter] = values
+        elif isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise refuse("one value")
+        else:
+            found[option.parameter] = str(path.parent / str(value)) if name in PATHS else value
     return found
-
-
-def named(options: Iterable[tuple[str, str, bool]]) -> dict[str, tuple[str, bool]]:
-    """`known` of `defaults` from (long name, parameter, repeatable)."""
-    return {name.lstrip("-"): (parameter, repeatable) for name, parameter, repeatable in options}

@@ -36,6 +36,7 @@ from encsel.calibrated import Estimate, estimate, load_calibrated
 from encsel.calibration import open_calibration
 from encsel.card import Prediction, load_card
 from encsel.cardfile import cards_folder
+from encsel.cli.program import known_settings
 from encsel.cli.rank import rank as rank_command
 from encsel.errors import BadCalibration, UnusableSample, UsageError, printable
 from encsel.evidence import FEATURES, Evidence
@@ -445,16 +446,7 @@ def test_calibrated_cards(content: bytes) -> None:
 # Settings
 
 
-def options_of_rank() -> dict[str, tuple[str, bool]]:
-    return config.named(
-        (option, str(parameter.name), bool(getattr(parameter, "multiple", False)))
-        for parameter in rank_command.params
-        for option in (parameter.opts if parameter.param_type_name == "option" else ["data"])
-        if option.startswith("--") or option == "data"
-    )
-
-
-OPTIONS = options_of_rank()
+OPTIONS = known_settings(rank_command)
 TOML_VALUES = st.one_of(
     st.sampled_from(["true", "0.35", "nan", "inf", "1e999", "9" * 30, "9" * 5000, "1979-05-27", '"a"', '"\\u0000"',
                      "[]", '["a", "b"]', '["a", 1]', "{a = 1}", "'../x'", '"\\u001b[31m"', "[" * 3000, "[[[[1]]]]"]),
@@ -486,7 +478,7 @@ def test_settings(content: bytes, name: str) -> None:
         found = config.settings(FOLDER)
         if found is not None:
             values = config.defaults(*found, "rank", OPTIONS)
-            assert set(values) <= {parameter for parameter, _ in OPTIONS.values()}
+            assert set(values) <= {option.parameter for option in OPTIONS.values()}
 
 
 # Results and tables of pairs

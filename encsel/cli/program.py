@@ -6,12 +6,16 @@ import importlib
 import os
 import sys
 import traceback
+from typing import TYPE_CHECKING
 
 import click
 
 from encsel import __version__
 from encsel.cli.interruption import Interruption
 from encsel.errors import EncselError, UsageError
+
+if TYPE_CHECKING:
+    from encsel.config import Option
 
 COMMANDS = {
     "demo": "Write a small procedural calibration set and rank the classical encoders on it.",
@@ -88,13 +92,20 @@ def _read_config(ctx: click.Context, name: str) -> None:
         return
     command = cli.get_command(ctx, name)
     assert command is not None
-    options = [
-        (option if isinstance(parameter, click.Option) else "data", str(parameter.name), bool(parameter.multiple))
-        for parameter in command.params
-        for option in (parameter.opts if isinstance(parameter, click.Option) else ["data"])
-        if option.startswith("--") or not isinstance(parameter, click.Option)
-    ]
-    ctx.default_map = {name: config.defaults(*found, name, config.named(options))}
+    ctx.default_map = {name: config.defaults(*found, name, known_settings(command))}
+
+
+def known_settings(command: click.Command) -> dict[str, Option]:
+    """What may stand in a file of settings for a command, by name."""
+    from encsel.config import Option
+
+    known = {"data": Option("data")}
+    for one in command.params:
+        if isinstance(one, click.Option):
+            stands_for = one.flag_value if isinstance(one.flag_value, str) else True
+            option = Option(str(one.name), "texts" if one.multiple else "flag" if one.is_flag else "value", stands_for)
+            known |= {text[2:]: option for text in one.opts if text.startswith("--")}
+    return known
 
 
 def run(interruption: Interruption | None = None) -> int:
