@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -53,10 +54,11 @@ class Workers:
 
     def close(self, *, wait: bool) -> None:
         """End the threads when they are done with what they do; what waits for a thread is cancelled."""
-        while not self._jobs.empty():
-            job = self._jobs.get()
-            if job is not None:
-                job[0].cancel()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None:
+                    job[0].cancel()
         for _ in self._threads:
             self._jobs.put(None)
         if wait:

@@ -23,14 +23,16 @@ SOON = 0.3
 LATE = 30.0
 
 HANGING = """
-import os, time
+import contextlib, os, sys, time
 from dataclasses import replace
 import numpy as np
 from encsel.core import Encoder, EncoderFamily
 
 def hang(at):
     if os.environ["HANGS"] == at:
-        time.sleep(600)
+        with contextlib.redirect_stdout(sys.stderr):
+            time.sleep(float(os.environ.get("SECONDS", "600")))
+        print("awake at last")
 
 class Model:
     def prepare(self, sample):
@@ -135,6 +137,19 @@ def test_workers_that_all_hang_are_reinforced_and_not_waited_for(hang):
         assert late.result(LATE) == 0
 
 
+def test_closing_never_waits_for_a_job_that_a_thread_took():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(400):
+            pool = Workers(3)
+            for _ in range(20):
+                pool.submit(int)
+            pool.close(wait=False)
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_what_waits_for_a_thread_is_cancelled_by_an_exception(hang):
     pool = Workers(1)
     pool.submit(hang)
@@ -204,13 +219,25 @@ def test_command_gives_up_what_hangs_and_ends(media, tmp_path, where):
     assert "Traceback" not in done.stderr
 
 
+def test_what_a_thread_left_behind_prints_is_no_part_of_the_result(media, tmp_path):
+    packages = write_plugin(tmp_path / "packages", "hanging", HANGING)
+    done = subprocess.run(
+        [sys.executable, "-m", "encsel", "rank", media, "--face", "hanging", "--face", "pixels", "--voice", "ltas",
+         "--timeout", "3", "--no-cache", "--format", "json"],
+        env=environment(packages, HANGS="open", SECONDS="4"), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 4, done.stderr
+    assert json.loads(done.stdout)["failures"][0]["encoder"] == "hanging"
+    assert "awake at last" in done.stderr
+
+
 def test_default_encoder_that_hangs_is_a_failure_and_not_absent(media, tmp_path):
     packages = write_plugin(tmp_path / "packages", "hanging", HANGING)
     done = subprocess.run(
-        [sys.executable, "-m", "encsel", "embed", media, "--output", tmp_path / "out", "--timeout", "2", "--offline",
+        [sys.executable, "-m", "encsel", "embed", media, "--output", tmp_path / "out", "--timeout", "6", "--offline",
          "--voice", "ltas", "--no-cache"],
         env=environment(packages, HANGS="open"), capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 4, done.stderr
-    assert "The encoder hanging: it was not done after 2 s" in done.stderr
+    assert "The encoder hanging: it was not done after 6 s" in done.stderr
     assert {path.stem for path in (tmp_path / "out" / "faces").iterdir()} >= {"pixels", "hog"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -17,6 +17,7 @@ from encsel.cli.options import (
     runtime_of,
     runtime_options,
 )
+from encsel.cli.rank import results_apart
 
 
 @click.command()
@@ -28,8 +29,10 @@ from encsel.cli.options import (
 @data_options
 @cache_options
 @quiet_option
+@results_apart
 def embed(
     data: Path,
+    out: TextIO,
     output: Path,
     faces: tuple[str, ...],
     voices: tuple[str, ...],
@@ -87,7 +90,9 @@ def embed(
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}. Choose another --output.") from error
         written.add(path)
-        click.echo(f"{path}: {len(embeddings.vectors)} x {embeddings.dim}, {len(embeddings.identities)} people")
+        click.echo(
+            f"{path}: {len(embeddings.vectors)} x {embeddings.dim}, {len(embeddings.identities)} people", file=out
+        )
     others = sorted(p.name for p in output.glob("*s/*.npz") if p not in written)
     if others:
         progress.note(

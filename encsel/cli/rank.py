@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -95,9 +98,23 @@ def rank(data: Path, **options: Any) -> int:  # fmt: skip
     return run(data, runtime=runtime_of(options), gates=gates_of(options), **options)
 
 
+def results_apart(function: Callable[..., int]) -> Callable[..., int]:
+    """Call a command with `out`, which is stdout; what libraries print, and threads left behind, goes to stderr."""
+
+    @functools.wraps(function)
+    def apart(*args: Any, **options: Any) -> int:
+        out = sys.stdout
+        with contextlib.redirect_stdout(sys.stderr):
+            return function(*args, out=out, **options)
+
+    return apart
+
+
+@results_apart
 def run(
     data: Path,
     *,
+    out: TextIO,
     form: str,
     quiet: bool,
     cache: str,
@@ -106,8 +123,6 @@ def run(
     **options: Any,
 ) -> int:
     """Check the outputs, rank, write, print; the exit code."""
-    import sys
-
     from encsel.errors import UsageError
     from encsel.explanation import explain as explain_pair
     from encsel.github import append_summary
@@ -139,9 +154,9 @@ def run(
         {path: render(report, SUFFIXES[path.suffix.lower()], explanation=explanation, width=WIDE) for path in outputs},
         private=bool(options.get("show_names")),
     )
-    terminal = sys.stdout.isatty()
+    terminal = out.isatty()
     text = render(report, form, explanation=explanation, colour=terminal, width=terminal_width() if terminal else WIDE)
-    emit(text)
+    emit(text, out)
     if failed is not None:
         raise failed
     return report.exit_code
@@ -175,20 +190,20 @@ def write_outputs(texts: Mapping[Path, str], *, private: bool = False) -> None:
             raise UsageError(f"--output {path} cannot be written: {error.strerror}. Choose another place.") from error
 
 
-def emit(text: str) -> None:
-    """Print a result; a reader that went away is no failure, a full disk is."""
+def emit(text: str, out: TextIO | None = None) -> None:
+    """Print a result, to stdout if nothing else; a reader that went away is no failure, a full disk is."""
     import os
-    import sys
 
     from encsel.errors import UsageError
 
+    out = out or sys.stdout
     try:
-        click.echo(text, nl=False)
+        click.echo(text, file=out, nl=False)
     except BrokenPipeError:
         # Elsewhere, so that the interpreter's last flush is quiet.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         raise UsageError(f"The result cannot be written to stdout: {error.strerror}. Send it elsewhere.") from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -19,6 +19,7 @@ from encsel.cli.options import (
     runtime_of,
     runtime_options,
 )
+from encsel.cli.rank import results_apart
 from encsel.evaluation import PROTOCOLS
 from encsel.scorers import SCORERS
 from encsel.validated import STAGES
@@ -112,8 +113,10 @@ def _listed(value: str | None) -> tuple[str, ...]:
     type=click.Path(path_type=Path, dir_okay=False),
     help=f"Also write to this file, in the format its suffix says: {', '.join(SUFFIXES)}. Repeatable.",
 )
+@results_apart
 def validate(
     data: Path,
+    out: TextIO,
     form: str,
     quiet: bool,
     cache: str,
@@ -134,8 +137,6 @@ def validate(
     Finished stages are kept in the cache: the same command goes on where it stopped, and a changed one repeats only
     what the change touches. The CSV is a pair table, and the JSON a result, that `encsel fit` reads.
     """
-    import sys
-
     from encsel.cli.rank import checked_outputs, emit, terminal_width, write_outputs
     from encsel.github import append_summary
     from encsel.page import write_report
@@ -170,6 +171,6 @@ def validate(
     )
     if folder is not None:
         progress.note(f"Report: {write_report(report, folder, private=private)}")
-    terminal = sys.stdout.isatty()
-    emit(render(report, form, colour=terminal, width=terminal_width() if terminal else WIDE))
+    terminal = out.isatty()
+    emit(render(report, form, colour=terminal, width=terminal_width() if terminal else WIDE), out)
     return report.exit_code
