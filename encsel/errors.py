@@ -41,6 +41,10 @@ class EncoderFailed(EncselError):
     exit_code = 4
 
 
+class NotHere(EncoderFailed):
+    """Weights are not on this machine, and nothing may be downloaded. Where nobody named the encoder it is left out."""
+
+
 class UnusableSample(Exception):
     """One sample cannot be used; the message is the reason, in a few words. Counted and reported by who catches it."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from encsel.core import Runtime
-from encsel.errors import EncoderFailed, UsageError
+from encsel.errors import EncoderFailed, NotHere, UsageError
 from encsel.reading import read_whole
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -198,7 +198,7 @@ def _download(checkpoint: str, revision: str | None, patterns: Sequence[str], ru
     except Exception as error:  # HTTP, hub, OS and validation errors share no base class
         at = f" at revision {revision}" if revision else ""
         if offline:
-            raise EncoderFailed(
+            raise NotHere(
                 f"{checkpoint}{at} is not in the hub's cache on this machine, and offline was asked for. "
                 "Fetch it where there is a network: encsel encoders fetch."
             ) from error

@@ -14,12 +14,15 @@ from encsel.core import Skipped
 DIGITS = 16
 """Of a hash, hexadecimal. Two of a million names coincide with a chance of 3 in 10 million."""
 
-_FOLDERS = re.compile(r"""(?<![\w./:])~?/(?:[^\s/'":,;()]+/)+""")
+_QUOTED = re.compile(r"""(?P<quote>['"])(?:file://)?~?/[^'"\n]*/(?P<name>[^'"/\n]*)(?P=quote)""")
+_FOLDERS = re.compile(r"""(?:file://|(?<![\w./]))~?/(?!/)(?:[^\s/'":,;()]+/)+""")
 
 
 def without_folders(text: str) -> str:
     """A message whose absolute paths are cut to their last part: where things lie on a machine tells who owns it."""
-    return _FOLDERS.sub("", text)
+    home = str(Path.home())
+    text = text.replace(f"{home}/", "~/") if len(home) > 1 else text
+    return _FOLDERS.sub("", _QUOTED.sub(r"\g<quote>\g<name>\g<quote>", text))
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Pseudonyms:
             return name
         if self.key is None:
             return None
-        text = f"{what}\0{name}".encode("utf-8", "surrogateescape")
+        text = f"{what}\0{name}".encode("utf-8", "surrogatepass")
         return hmac.new(self.key, text, "sha256").hexdigest()[:DIGITS]
 
 

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,11 @@ from encsel.cardfile import family_of
 from encsel.compare import PairValue, Result, value_of
 from encsel.core import MODALITIES, Embeddings, Encoder, Modality, Runtime, Skipped, Spec
 from encsel.crossval import MIN_PEOPLE
-from encsel.deadline import OutOfTime
 from encsel.eer import eer
 from encsel.embed import Embedded, Failure, embed
-from encsel.errors import BadCalibration, EncoderFailed, UsageError, nearest
+from encsel.errors import BadCalibration, EncoderFailed, NotHere, UsageError, nearest
 from encsel.evidence import VERSION as EVIDENCE_VERSION
-from encsel.gates import Gates, Verdict, field_of, judge
+from encsel.gates import Gates, Verdict, check_baseline, field_of, judge
 from encsel.geometry import EncoderGeometry, Null, centroids, intrinsic_dimension, measure_encoder, permutation_null
 from encsel.health import Health, examine
 from encsel.metrics.cka import REFERENCE_SIZE, Cka, cka, matched_standard_error
@@ -68,7 +67,6 @@ from encsel.results import (
 )
 from encsel.sampling import limit_rows
 from encsel.signature import LIBRARIES, digest, sign
-from encsel.signoff import Changed
 from encsel.vectors import SUFFIXES, read_embeddings
 
 DEFAULT_REGRESSION = "encsel-calibrated"
@@ -135,6 +133,7 @@ def rank(
         EncoderFailed: no encoder of a modality could be loaded and run; where others could, the report has `failures`.
     """
     progress = progress or Silent()
+    check_baseline(gates, f"predicted EER, scorer {_scorer_of(load_any(regression))}")
     prepared = prepare(
         data, faces=faces, voices=voices, regression=regression, coverage=coverage, within=within, seed=seed,
         min_identities=min_identities, identities=identities, samples_per_identity=samples_per_identity,
@@ -252,7 +251,7 @@ def prepare(
         progress.note(note)
     embedded = embeddings_of(
         calibration, faces, voices, samples_per_identity=samples_per_identity, seed=seed, cache=cache,
-        max_skipped=max_skipped, runtime=runtime, batch_size=batch_size, progress=progress,
+        max_skipped=max_skipped, runtime=runtime, batch_size=batch_size, expect_best=expect_best, progress=progress,
     )  # fmt: skip
     for one in embedded.skipped:
         by = f" [{one.encoder}]" if one.encoder else ""
@@ -325,8 +324,13 @@ def _check_expected(
                     if spec.options.get("layer") == "all":
                         return
                     known.append(spec.name)
-        if known and name not in known:
-            raise UsageError(f"--expect-best {expected}: no {modality} encoder {name!r}. {nearest(name, known)}")
+        if known:
+            _check_candidate(expected, modality, name, known)
+
+
+def _check_candidate(expected: str, modality: Modality, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise UsageError(f"--expect-best {expected}: no {modality} encoder {name!r}. {nearest(name, known)}")
 
 
 def _cards(regression: str) -> tuple[AnyCard, ...]:
@@ -439,12 +443,15 @@ def embeddings_of(
     max_skipped: float = MAX_SKIPPED,
     runtime: Runtime | None = None,
     batch_size: int | None = None,
+    expect_best: str | None = None,
     progress: Progress | None = None,
 ) -> Embedded:
     """The embeddings that `rank` uses: taken from files, or made from media.
 
+    Args:
+        expect_best: FACE/VOICE that must be among the candidates.
     Raises:
-        UsageError: unknown encoder, or two of one name.
+        UsageError: unknown encoder, two of one name, or the expected pair is no candidate.
         EncoderFailed: no encoder of a modality could be opened, loaded and run.
     """
     runtime, progress = runtime or Runtime(), progress or Silent()
@@ -475,15 +482,24 @@ def embeddings_of(
                     f"{nearest(name, here)}"
                 )
         if not wanted and not here:
-            found, late = _at_hand(modality, runtime, progress)
+            found, failed = _at_hand(modality, runtime, progress)
             encoders.extend(found)
-            failures.extend(late)
+            failures.extend(failed)
     for modality, spec in specs:
         try:
             encoders.extend(open_encoders(spec, runtime))
         except EncoderFailed as error:
-            failures.append(Failure(modality, spec.name, str(error)))
+            # In results a folder is cut to its last part, which the encoder is named by.
+            place = spec.checkpoint or ""
+            reason = str(error).replace(place, PurePath(place).name or place) if place else str(error)
+            failures.append(Failure(modality, spec.name, reason))
             progress.note(f"{spec.name} failed: {error}")
+    if expect_best is not None:
+        for modality, name in zip(MODALITIES, expect_best.split("/"), strict=True):
+            candidates = [e.name for e in made if e.modality == modality]
+            candidates += [e.name for e in encoders if e.modality == modality]
+            candidates += [f.encoder for f in failures if f.modality == modality]
+            _check_candidate(expect_best, modality, name, candidates)
     names = Counter([(e.modality, e.name) for e in made] + [(e.modality, e.name) for e in encoders])
     clash = [key for key, count in names.items() if count > 1]
     if clash:
@@ -510,24 +526,24 @@ def embeddings_of(
 
 
 def _at_hand(modality: Modality, runtime: Runtime, progress: Progress) -> tuple[list[Encoder], list[Failure]]:
-    """Every encoder of a modality that needs no download, the default when none is named; those given up."""
+    """Every encoder of a modality that needs no download, the default when none is named; those that do not open."""
     found: list[Encoder] = []
-    late: list[Failure] = []
+    failed: list[Failure] = []
     absent = []
     for family in encoder_families().values():
         if family.modality == modality:
             try:
                 found.extend(open_encoders(Spec(family.name), replace(runtime, offline=True)))
-            except (OutOfTime, Changed) as error:
-                late.append(Failure(modality, family.name, str(error)))
-                progress.note(str(error))
-            except EncoderFailed:
+            except NotHere:
                 absent.append(family.name)
+            except EncoderFailed as error:
+                failed.append(Failure(modality, family.name, str(error)))
+                progress.note(str(error))
     if absent:
         progress.note(
             f"Not on this machine and left out: {', '.join(absent)}. Name one with --{modality} to download and use it."
         )
-    return found, late
+    return found, failed
 
 
 def _without_file(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from encsel.calibration import MAX_SKIPPED
 from encsel.compare import Result, value_of
 from encsel.core import MODALITIES, Embeddings, Runtime, Vectors
 from encsel.crossval import MIN_PEOPLE, Folds, folds_of
-from encsel.errors import BadCalibration, UsageError, nearest
+from encsel.errors import BadCalibration, UsageError, nearest, printable
 from encsel.evaluation import (
     AXES,
     FEW_PEOPLE,
@@ -46,7 +46,7 @@ from encsel.evaluation import (
     some_folds,
 )
 from encsel.files import write_private
-from encsel.gates import Gates, Verdict, field_of, judge
+from encsel.gates import Gates, Verdict, check_baseline, field_of, judge
 from encsel.geometry import centroids
 from encsel.groups import PersonGroups, columns_of, person_groups, recordings, sample_groups
 from encsel.health import Health
@@ -159,6 +159,7 @@ def validate(
         raise UsageError(f"jobs is {jobs}; at least 1 is needed.")
     if min_identities < MIN_PEOPLE:
         raise UsageError(f"min_identities is {min_identities}; a matcher cannot be measured under {MIN_PEOPLE} people.")
+    check_baseline(gates, f"measured EER, scorer {scorer}")
     prepared = prepare(
         data, faces=faces, voices=voices, regression=regression, coverage=coverage, within=within, seed=seed,
         min_identities=min_identities, identities=identities, samples_per_identity=samples_per_identity,
@@ -650,7 +651,9 @@ def write_scores(work: _Work, folder: Path, pseudonyms: Pseudonyms) -> None:
     Each line has four columns, as bob.bio and its kin read them: the person of the face, the person of the voice, what
     was scored, and the score.
     """
-    names = ["_".join(name.split()) for name in pseudonyms.people(work.people)]
+    # Columns are parted by blanks.
+    names = ["".join(f"%{ord(c):02X}" if c.isspace() or c == "%" else c for c in printable(name))
+             for name in pseudonyms.people(work.people)]  # fmt: skip
     sides = work.projections(work.pairs)
     with work.progress.task("score files", len(work.pairs) * len(SCORERS)) as task:
         for f, v in work.pairs:

@@ -35,7 +35,13 @@ def test_hash_is_hmac_sha256_of_kind_and_name():
 
 
 def test_names_that_are_not_text_are_hashed():
-    assert HASH.fullmatch(Pseudonyms(b"1" * 32).person("\udcff"))
+    for code in (0xDCFF, 0xD800):
+        assert HASH.fullmatch(Pseudonyms(b"1" * 32).person(chr(code)))
+
+
+def test_home_is_cut_whatever_it_is_called(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/Ann Smith")
+    assert without_folders("/home/Ann Smith/models/x.bin is damaged") == "x.bin is damaged"
 
 
 def test_names_are_shown_on_request_and_numbers_or_nothing_without_a_key():
@@ -49,6 +55,9 @@ def test_names_are_shown_on_request_and_numbers_or_nothing_without_a_key():
     [
         ("/home/ann/models/x.onnx cannot be read", "x.onnx cannot be read"),
         ("the file '/a/b/c' and ~/d/e.f, (/g/h)", "the file 'c' and e.f, (h)"),
+        ("arcface:/a/b/face.onnx: no", "arcface:face.onnx: no"),
+        ("file:///a/b/c", "c"),
+        ('No such file: "/home/Ann Smith/x y.bin"', 'No such file: "x y.bin"'),
         ("models/mine and https://host.example/a/b and 3/4", "models/mine and https://host.example/a/b and 3/4"),
     ],
 )

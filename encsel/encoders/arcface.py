@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from encsel.core import Encoder, EncoderFamily, Image, Model, Runtime, Spec, Vectors
-from encsel.errors import EncoderFailed, UnusableSample
+from encsel.errors import EncoderFailed, NotHere, UnusableSample
 from encsel.pretrained import sha256_of
 from encsel.reading import read_whole
 
@@ -192,7 +192,7 @@ def _find(checkpoint: str | None, runtime: Runtime) -> Path:
             f"Get the pack with: insightface-cli model.download {name}"
         )
     if runtime.offline:
-        raise EncoderFailed(
+        raise NotHere(
             f"The pack {PACK} is not in {pack.parent}, and offline was asked for. "
             "Fetch it where there is a network: encsel encoders fetch arcface."
         )

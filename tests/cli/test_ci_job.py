@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from media_samples import write_set as write_media
 from toy import people, write_population
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +119,9 @@ def test_settings_may_stand_in_pyproject_toml(folder, call):
         ("seed = 'a'", "seed"),
         ("= 3", "cannot be read"),
         ("[gates]\nmax-eer = 7", "a share from 0 to 1"),
+        ("[gates]\nmax-eer = true", "one value"),
+        ("offline = 'yes'", "true or false"),
+        ("cache = 'c'\nno-cache = true", "contradict each other"),
     ],
 )
 def test_settings_that_make_no_sense_are_usage_errors(folder, call, text, says):
@@ -125,6 +129,19 @@ def test_settings_that_make_no_sense_are_usage_errors(folder, call, text, says):
     code, out, err = call("rank", "set")
     assert (code, out) == (2, "")
     assert says in err
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_no_cache_in_the_settings_is_the_flag(tmp_path, call, monkeypatch, value):
+    write_media(tmp_path / "media", n_identities=8)
+    monkeypatch.chdir(tmp_path)
+    Path("encsel.toml").write_text(
+        f"data = 'media'\nface = 'pixels'\nvoice = 'ltas'\nmin-identities = 8\nno-cache = {str(value).lower()}\n"
+    )
+    code, _, err = call("rank", "-q")
+    assert code == 0, err
+    cached = set() if value else {"cache"}
+    assert {path.name for path in tmp_path.iterdir()} == {"media", "encsel.toml", *cached}
 
 
 def test_other_commands_do_not_read_settings(folder, call):
@@ -155,6 +172,31 @@ def test_a_baseline_gates_and_an_expected_pair_is_checked_before_any_work(folder
     assert (code, out) == (2, "")
     assert "cross-validation" not in err
     assert "voice0" in err
+
+
+def test_a_baseline_of_another_kind_is_refused_before_any_work(folder, call):
+    assert call("rank", "set", "-q", "-o", "old.json")[0] == 0
+    baseline = ("--baseline", "old.json", "--max-regression", "0.2")
+    for command in (("validate", "nowhere"), ("rank", "nowhere", "--regression", "encsel-calibrated-weighted")):
+        code, _, err = call(*command, *baseline)
+        assert code == 2
+        assert "--baseline tells the predicted EER, scorer reference; this run tells" in err
+
+
+def test_an_expected_pair_is_checked_when_candidates_are_known_and_open_where_its_encoder_failed(tmp_path, call):
+    data = write_media(tmp_path / "media", n_identities=8)
+    common = ("rank", data, "--voice", "ltas", "--min-identities", 8, "--format", "json")
+    code, out, err = call("rank", data, "--expect-best", "pixel/ltas", "--min-identities", 8)
+    assert (code, out) == (2, "")
+    assert "Did you mean 'pixels'" in err
+    assert not (tmp_path / "cache").exists()
+    broken = f"dinov2:{tmp_path / 'nowhere'}@name=ours"
+    code, out, _ = call(*common, "--face", "pixels", "--face", broken, "--expect-best", "ours/ltas")
+    assert code == 4
+    document = json.loads(out)
+    assert document["verdict"]["gates"][0]["reason"] == "ours/ltas has no result"
+    assert str(tmp_path) not in out
+    assert "nowhere" in document["failures"][0]["reason"]
 
 
 def test_validate_is_gated_on_what_it_measured(folder, call):
