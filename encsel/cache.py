@@ -161,11 +161,8 @@ def entries(root: Path) -> list[Entry]:
         raise UsageError(f"The cache {root} cannot be read: {error.strerror}. Choose another.") from error
     found = []
     for folder in folders:
-        try:
-            description = json.loads((folder / "encoder.json").read_bytes())
-            name = str(description["name"]) if digest(description)[:32] == folder.name else "unknown"
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            name = "unknown"
+        description = _description(folder)
+        name = str(description.get("name", "unknown")) if isinstance(description, dict) else "unknown"
         samples: set[str] = set()
         n_bytes = 0
         for path in _files(folder):
@@ -249,17 +246,39 @@ def _prepare(folder: Path, description: Mapping[str, Any]) -> None:
 
 def _make_root(root: Path) -> None:
     root.mkdir(parents=True, mode=0o700, exist_ok=True)
-    names = [p.name for p in root.iterdir()]
-    if _is_ours(root):
+    if _is_marked(root):
         return
     # Another process may be making the same cache at this moment; anything else is somebody's own folder.
-    if not all(name.startswith(TEMPORARY_PREFIX) or _KEY.fullmatch(name) for name in names):
+    if not _holds_ours_alone(root) and not all(_KEY.fullmatch(name) for name in _names(root)):
         raise OSError(f"{root} holds other files; an empty or new folder is needed for the cache")
     root.chmod(root.stat().st_mode & 0o700)  # closed to others; one that its owner made read-only stays so
     write_private(root / _MARK, _MARK_TEXT.encode())
 
 
 def _is_ours(root: Path) -> bool:
+    return _is_marked(root) or _holds_ours_alone(root)
+
+
+def _holds_ours_alone(root: Path) -> bool:
+    """Whether all there is, but for a mark that is damaged, are folders of encoders, and one says whose it is."""
+    names = _names(root) - {_MARK}
+    return all(map(_KEY.fullmatch, names)) and any(_description(root / name) is not None for name in names)
+
+
+def _names(root: Path) -> set[str]:
+    return {path.name for path in root.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)}
+
+
+def _description(folder: Path) -> Any:
+    """What a folder says it was made for; None where that does not fit its name."""
+    try:
+        description = json.loads((folder / "encoder.json").read_bytes())
+        return description if digest(description)[:32] == folder.name else None
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _is_marked(root: Path) -> bool:
     try:  # other tools' caches have a file of that name, too
         return b"Made by encsel" in (root / _MARK).read_bytes()
     except OSError:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -56,7 +58,7 @@ def signed_off(spec: Spec, default: str | None, encoders: Sequence[Encoder], sig
     known = record.get(key)
     if known is None or signing == "renew":
         entry = {"revision": encoders[0].revision, "files": weights}
-        if entry == known or _written(path, {**record, key: entry}):
+        if entry == known or _recorded(path, key, entry):
             return tuple(encoders)
         return tuple(replace(encoder, flags=(*encoder.flags, NOT_RECORDED)) for encoder in encoders)
     if known["files"] != weights:
@@ -95,11 +97,24 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(record)
 
 
-def _written(path: Path, record: dict[str, Any]) -> bool:
-    text = json.dumps({"schema": SCHEMA, "weights": record}, indent=2, sort_keys=True) + "\n"
+def _recorded(path: Path, key: str, entry: dict[str, Any]) -> bool:
+    """Whether the entry could be added to the record."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_public(path, text.encode())
+        with _locked(path.parent):  # another process may add an entry at the same time
+            content = {"schema": SCHEMA, "weights": {**_read(path), key: entry}}
+            write_public(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
     except OSError:  # a machine that keeps nothing: said by a flag of the encoders
         return False
     return True
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

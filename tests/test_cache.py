@@ -512,6 +512,27 @@ def test_purge_refuses_a_folder_that_is_not_encsel_s(tmp_path, name):
     assert names(tmp_path) == {key, name}
 
 
+@pytest.mark.parametrize("damage", ["flipped", "missing"])
+def test_cache_whose_mark_is_damaged_is_used_mended_and_purged(root, damage):
+    filled(root)
+    mark = root / "CACHEDIR.TAG"
+    text = mark.read_text()
+
+    def spoil():
+        if damage == "missing":
+            mark.unlink()
+        else:
+            mark.write_text(text.replace("Made by encsel", "Made by encseL"))
+
+    spoil()
+    filled(root, range(3, 6))
+    assert held(shelf(root), range(6)) == list(range(6))
+    assert mark.read_text() == text
+    spoil()
+    assert [entry.n_samples for entry in purge(root)] == [6]
+    assert not root.exists()
+
+
 def test_purge_leaves_what_somebody_else_put_into_the_cache(root):
     filled(root)
     (root / "photos").mkdir()

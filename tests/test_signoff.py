@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -122,6 +123,24 @@ def test_record_is_in_the_state_folder_unless_told_otherwise(monkeypatch, tmp_pa
     assert record_path().exists()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "own"))
     assert record_path() == tmp_path / "own" / "encsel" / "weights.json"
+
+
+def record_one(name, barrier):
+    barrier.wait()
+    check(Spec("toy", name))
+
+
+def test_processes_that_record_at_once_lose_nothing():
+    context = multiprocessing.get_context("fork")
+    for round_ in range(3):
+        barrier = context.Barrier(6)
+        names = [f"acme/{round_}-{i}" for i in range(6)]
+        workers = [context.Process(target=record_one, args=(name, barrier)) for name in names]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(30)
+        assert {f"toy:{name}" for name in names} <= set(recorded())
 
 
 # --- with a hub's cache

@@ -34,7 +34,10 @@ def cache(ctx: click.Context, root: Path | None) -> None:  # fmt: skip
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def purge(root: Path, encoder: str | None, yes: bool) -> None:
-    """Remove the cached embeddings."""
+    """Remove everything in the cache: embeddings, results of validate, and the key of hashed names.
+
+    Hashes in results made before can then no longer be matched with those made later.
+    """
     from encsel.cache import entries
     from encsel.cache import purge as remove
     from encsel.errors import UsageError, nearest
@@ -42,7 +45,7 @@ def purge(root: Path, encoder: str | None, yes: bool) -> None:
     held = entries(root)
     if encoder is not None and held and encoder not in {e.encoder for e in held}:
         raise UsageError(f"The cache holds nothing of {encoder!r}. {nearest(encoder, {e.encoder for e in held})}")
-    if held and not yes and not click.confirm(f"Remove the cached embeddings in {root}?", err=True):
+    if held and not yes and not click.confirm(f"Remove the embeddings, results and key in {root}?", err=True):
         click.echo("Nothing removed.")
         return
     gone = remove(root, encoder)
