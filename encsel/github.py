@@ -37,7 +37,7 @@ def append_summary(markdown: str) -> None:
     if not where:
         return
     try:
-        with Path(where).open("a", encoding="utf-8") as file:
+        with Path(where).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{markdown}\n")
     except OSError as error:
         raise UsageError(f"${SUMMARY_VARIABLE} ({where}) cannot be written: {error.strerror}. Unset it.") from error

@@ -28,6 +28,7 @@ MAX_NAME = 1024
 _CLUTTER = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
 _MODALITY_WORDS: dict[str, Modality] = {"face": "face", "image": "face", "voice": "voice", "audio": "voice"}
 _INNER_FOLDERS = {"face": ("face", "image"), "voice": ("voice", "audio", "wav")}
+_SUFFIX = re.compile("[.][a-z0-9]{1,5}")
 _VOXCELEB_ID = re.compile(r"id1\d{4}")
 _MAV_VERSION = re.compile(r"v\d+")
 _MAV_LANGUAGES = frozenset({"English", "Urdu", "Hindi", "German"})
@@ -302,7 +303,9 @@ def _collect(
                 inner = path.relative_to(folder)
                 samples.append(Sample(identity, modality, path, prefix + inner.as_posix(), facts(identity, inner)))
             else:
-                ignored[path.suffix.lower() or "no suffix"] += 1
+                # Whatever else stands behind a dot may be part of a name.
+                suffix = path.suffix.lower()
+                ignored[suffix if _SUFFIX.fullmatch(suffix) else "others" if suffix else "no suffix"] += 1
     return _listing(layout.strip(), samples, ignored)
 
 

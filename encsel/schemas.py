@@ -1,4 +1,4 @@
-"""JSON Schema of every document that encsel writes for programs. Keys never change meaning within a version."""
+"""JSON Schema of the documents that encsel writes for CI and programs. Keys never change meaning within a version."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from encsel.compare import Comparison
 from encsel.core import MODALITIES
 from encsel.explanation import Explanation
 from encsel.gates import GateVerdict, Status
+from encsel.plan import Plan
 from encsel.results import SCHEMA as RANK
 from encsel.validated import SCHEMA as VALIDATE
 from encsel.validated import EncoderValidated, PairValidated
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 COMPARE = "encsel.compare/1"
+PLAN = "encsel.plan/1"
 
 Schema = dict[str, Any]
 
@@ -31,7 +33,7 @@ CHANCE_SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 0.5}
 
 def schemas() -> dict[str, Schema]:
     """By name of the document, such as `encsel.rank/1`."""
-    return {RANK: _rank(), VALIDATE: _validate(), COMPARE: _compare()}
+    return {RANK: _rank(), VALIDATE: _validate(), COMPARE: _compare(), PLAN: _plan()}
 
 
 def schema_of(kind: Any) -> Schema:
@@ -189,6 +191,11 @@ def _validate() -> Schema:
             "verdict": VERDICT,
         },
     )  # fmt: skip
+
+
+def _plan() -> Schema:
+    size = _object({"n_identities": COUNT, "samples_per_identity": NUMBER})
+    return _document(PLAN, {**schema_of(Plan)["properties"], "set": _or_null(size), "reason": _or_null(TEXT)})
 
 
 def _compare() -> Schema:

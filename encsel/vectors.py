@@ -154,7 +154,9 @@ def _arrays(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
             arrays = readers[suffix](content)
     except _TooLarge as error:
         raise BadCalibration(f"{path} {error}. Split the set, or write the file again, in float32.") from error
-    except Exception as error:  # damaged files raise many types: zlib.error, TokenError, MemoryError, ...
+    except MemoryError:  # sizes were judged before
+        raise
+    except Exception as error:  # damaged files raise many types: zlib.error, TokenError, ...
         if "object array" in str(error).lower() or (suffix != ".safetensors" and content.startswith(_PICKLE)):
             raise BadCalibration(
                 f"{path} holds pickled objects, which are never loaded. Save plain numeric and text arrays."

@@ -95,6 +95,11 @@ def test_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
     assert listing.ignored == {".txt": 2, ".wav": 1, "no suffix": 1}
 
 
+def test_what_stands_behind_a_dot_and_is_no_suffix_is_not_told(tmp_path: Path) -> None:
+    touch(tmp_path, "faces/a/0.png", "faces/a/scan.anna karenina", "voices/a/0.wav", "voices/a/x.a\nb")
+    assert listed(tmp_path).ignored == {"others": 2}
+
+
 def test_kinds_that_need_ffmpeg_are_listed_so_that_they_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "faces/a/1.png", "voices/a/1.m4a")
     assert names(listed(tmp_path).samples) == ["face a 1.png", "voice a 1.m4a"]

@@ -57,6 +57,20 @@ def test_explanations_and_comparisons_keep_to_their_schema(data, tmp_path):
     assert faults(json.loads(json.dumps(found))) == []
 
 
+def test_plans_keep_to_their_schema():
+    from dataclasses import asdict
+
+    from encsel.calibrated import load_calibrated
+    from encsel.plan import plan
+
+    card = load_calibrated("encsel-calibrated")
+    for own in (None, (50, 8.0)):
+        made = plan(card, eer=None, coverage=0.9, width=0.1, difference=0.03, own=own)
+        size = None if own is None else {"n_identities": own[0], "samples_per_identity": own[1]}
+        document = {"schema": "encsel.plan/1", **asdict(made), "set": size, "reason": None}
+        assert faults(json.loads(json.dumps(document))) == []
+
+
 def test_a_key_too_many_or_too_few_is_a_fault():
     document = {"schema": "encsel.compare/1", "what": "x", "changes": [], "unlike": [], "changed_encoders": []}
     assert faults(document) == []

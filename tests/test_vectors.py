@@ -415,3 +415,14 @@ def test_writing_replaces_what_was_there(tmp_path: Path) -> None:
     made = Embeddings("toy", "face", VECTORS, LABELS, SAMPLES)
     write_embeddings(made, tmp_path / "toy.npz")
     assert same(made, read_embeddings(tmp_path / "toy.npz", "face")[0])
+
+
+def test_memory_that_is_used_up_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "a.npz", embeddings=np.eye(3, dtype=np.float32), labels=np.arange(3))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np.lib.format, "read_array", refuse)
+    with pytest.raises(MemoryError):
+        read_embeddings(tmp_path / "a.npz", "face")

@@ -6,9 +6,10 @@ import click
 
 
 @click.command()
-@click.argument("document", type=click.Choice(("rank", "validate", "compare")))
+@click.argument("document", type=click.Choice(("rank", "validate", "compare", "plan")))
 def schema(document: str) -> None:
-    """Print the JSON Schema of a document: what `encsel rank`, `validate` or `compare` writes with --format json.
+    """Print the JSON Schema of a document: what `encsel rank`, `validate`, `compare` or `plan` writes with
+    --format json.
 
     Keys never change meaning within a version; the version is the number at the end of a document's `schema`.
     """
