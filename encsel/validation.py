@@ -651,9 +651,7 @@ def write_scores(work: _Work, folder: Path, pseudonyms: Pseudonyms) -> None:
     Each line has four columns, as bob.bio and its kin read them: the person of the face, the person of the voice, what
     was scored, and the score.
     """
-    # Columns are parted by blanks.
-    names = ["".join(f"%{ord(c):02X}" if c.isspace() or c == "%" else c for c in printable(name))
-             for name in pseudonyms.people(work.people)]  # fmt: skip
+    names = [_column(name) for name in pseudonyms.people(work.people)]
     sides = work.projections(work.pairs)
     with work.progress.task("score files", len(work.pairs) * len(SCORERS)) as task:
         for f, v in work.pairs:
@@ -672,6 +670,11 @@ def write_scores(work: _Work, folder: Path, pseudonyms: Pseudonyms) -> None:
                 except OSError as error:
                     raise UsageError(f"{path} cannot be written: {error.strerror}. Choose another folder.") from error
                 task.advance()
+
+
+def _column(name: str) -> str:
+    """A name as one column of a file whose columns are parted by blanks; different names stay different."""
+    return "".join(f"%{ord(c):02X}" if c.isspace() or c == "%" else c for c in printable(name))
 
 
 def _file_name(text: str) -> str:

@@ -196,3 +196,18 @@ def test_command_with_a_broken_plugin_exits_4_with_one_message(tmp_path):
     assert line.startswith("encsel: The encoder plug-in 'broken' (broken:ENCODER) does not import")
     assert "division by zero" in line
     assert line.endswith(". Repair or uninstall it.")
+
+
+def test_default_encoder_that_raises_is_a_failure_and_not_left_out(tmp_path):
+    source = ENCODER_WITH_WEIGHTS.replace(
+        "    path = Path(spec.checkpoint)\n", "    raise ValueError('no such planet')\n", 1
+    )
+    packages = write_plugin(tmp_path / "packages", "projector", source)
+    data = write_set(tmp_path / "set", n_identities=4)
+    result = run(
+        "encsel", "embed", data, "--output", tmp_path / "out", "--voice", "ltas", "--no-cache", "--offline",
+        env=environment(packages),
+    )  # fmt: skip
+    assert result.returncode == 4
+    assert "The encoder projector: ValueError: no such planet" in result.stderr
+    assert (tmp_path / "out" / "faces" / "pixels.npz").exists()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from toy import people
 
+from encsel import validation
 from encsel.errors import BadCalibration, UsageError
 from encsel.progress import Silent
 from encsel.validated import FEW_ERRORS, ONLY_ITS_GROUP, SAME_RECORDINGS, STAGES, ValidationReport
@@ -281,3 +282,11 @@ def test_score_files_have_names_when_asked(data, cache, tmp_path):
     validate(data, cache=cache, only=["matching"], scores=tmp_path, show_names=True)
     first = (tmp_path / "face0__voice0__cca.txt").read_text().split()
     assert first[0] in people(N)
+
+
+def test_names_in_score_files_are_one_column_each_and_stay_apart():
+    odd = ["A B", "A_B", "A%20B", "A\u00a0B", "\udcff"]
+    assert len({validation._column(name) for name in odd}) == len(odd)
+    assert all(len(validation._column(name).split()) == 1 for name in odd)
+    assert "\udcff" not in validation._column("\udcff")
+    assert validation._column("Åsa") == "Åsa"
