@@ -233,8 +233,10 @@ def _unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     for part, what in (("regressions", "regression"), ("metrics", "version of the metric"), ("libraries", "library")):
         names = [name for name in sorted({*old[part], *new[part]}) if old[part].get(name) != new[part].get(name)]
         if part == "regressions":
+            firsts = {name for side in (old, new) for name in list(side[part])[:1]}
+            # The first card orders; others may come and go.
             names = [name for name in names if name in old[part] and name in new[part]] or (
-                [next(iter(new[part]))] if next(iter(old[part]), None) != next(iter(new[part]), None) else []
+                sorted(firsts) if list(old[part])[:1] != list(new[part])[:1] else []
             )
         if names:
             shown = ", ".join(

@@ -199,3 +199,11 @@ def test_a_result_reads_as_its_document_says(tmp_path):
     path.write_text(json.dumps(document))
     found = read_result(path)
     assert found.pairs["a", "x"] == value_of(0.2, (0.15, 0.25), 0.9)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"), [({"card": "aa"}, {}, "card"), ({}, {"card": "aa"}, "card"), ({}, {}, None)]
+)
+def test_results_without_a_card_are_unlike_those_with_one(old, new, named):
+    found = compare(result(CLEAR, regressions=old), result(CLEAR, regressions=new))
+    assert [named is not None and named in text for text in found.unlike] == ([True] if named else [])
