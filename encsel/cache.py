@@ -246,10 +246,12 @@ def _prepare(folder: Path, description: Mapping[str, Any]) -> None:
 
 def _make_root(root: Path) -> None:
     root.mkdir(parents=True, mode=0o700, exist_ok=True)
+    # Another process may be making the same cache at this moment; anything else is somebody's own folder. The names
+    # come first: a mark that is seen among them is whole by the time it is read.
+    names = _names(root)
     if _is_marked(root):
         return
-    # Another process may be making the same cache at this moment; anything else is somebody's own folder.
-    if not _holds_ours_alone(root) and not all(_KEY.fullmatch(name) for name in _names(root)):
+    if not all(map(_KEY.fullmatch, names)) and not _holds_ours_alone(root):
         raise OSError(f"{root} holds other files; an empty or new folder is needed for the cache")
     root.chmod(root.stat().st_mode & 0o700)  # closed to others; one that its owner made read-only stays so
     write_private(root / _MARK, _MARK_TEXT.encode())
