@@ -735,7 +735,7 @@ def test_failure_of_a_pass_is_that_of_all_its_encoders(root):
 # --- progress
 
 
-@pytest.mark.parametrize("chunk", [1, 1 << 30])
+@pytest.mark.parametrize("chunk", [100_000, 1 << 30])
 def test_progress_of_every_encoder_adds_up_to_all_samples(root, cache, monkeypatch, chunk):
     monkeypatch.setattr(embedding, "CHUNK_BYTES", chunk)
     embed(open_calibration(root, identities=3), [toy("cached")], cache=cache)

@@ -96,11 +96,12 @@ def test_shuffled_sets_are_called_better_than_chance_in_at_most_6_4_percent(card
     assert claims <= 64
 
 
-def test_shuffled_sets_are_seldom_called_better_than_chance(cards):
+# Of 20 sets 1 is expected, and of 60 sets 3: 99.9 % of the time at most 5, and 9.
+@pytest.mark.parametrize(("n_sets", "most"), [(20, 5), pytest.param(60, 9, marks=pytest.mark.slow)])
+def test_shuffled_sets_are_seldom_called_better_than_chance(cards, n_sets, most):
     claims = 0
-    for seed in range(60):
+    for seed in range(n_sets):
         rng = np.random.default_rng([seed, 8])
         x, y = rng.normal(size=(30, 8)), rng.normal(size=(30, 6))
         claims += predict(cards[:1], x, y, n_shuffles=39).null.p_familywise <= 0.05
-    # 3 expected, 99.9 % of the time at most 9.
-    assert claims <= 9
+    assert claims <= most

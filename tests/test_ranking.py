@@ -188,14 +188,16 @@ def test_same_input_gives_the_same_json_byte_for_byte(in_range, in_range_set):
 
 def test_signature_changes_with_data_seed_and_card(tmp_path, in_range_set, in_range):
     other = write_population(tmp_path, 60, shared=IN_RANGE, seed=1)
+    one_pair = {"faces": "face0", "voices": "voice0"}
     ids = {
+        encsel.rank(in_range_set, **one_pair).signature["id"],
+        encsel.rank(other, **one_pair).signature["id"],
+        encsel.rank(in_range_set, seed=1, **one_pair).signature["id"],
+        encsel.rank(in_range_set, regression="upadhyay2026", **one_pair).signature["id"],
+        encsel.rank(in_range_set, identities=50, **one_pair).signature["id"],
         in_range.signature["id"],
-        encsel.rank(other).signature["id"],
-        encsel.rank(in_range_set, seed=1).signature["id"],
-        encsel.rank(in_range_set, regression="upadhyay2026").signature["id"],
-        encsel.rank(in_range_set, identities=50).signature["id"],
     }
-    assert len(ids) == 5
+    assert len(ids) == 6
 
 
 def test_encoders_can_be_chosen_by_name_and_a_wrong_name_shows_the_nearest(in_range_set):

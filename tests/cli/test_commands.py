@@ -252,11 +252,14 @@ def test_no_name_of_a_person_or_file_is_in_a_report(call, tmp_path):
             kept = ~np.isin(archive["labels"], people(40)[:3])
             arrays = {name: archive[name][kept] for name in archive.files}
         np.savez(tmp_path / "set" / "voices" / f"voice{i}.npz", **arrays)
-    for form in ("table", "json", "csv", "markdown"):
-        _, out, err = call("rank", tmp_path / "set", "--format", form)
-        assert "id0001" not in out
-        assert ".npz" not in out
-        assert "id0001" in err
+    outputs = [tmp_path / f"ranking.{suffix}" for suffix in ("txt", "json", "csv", "md")]
+    options = [word for path in outputs for word in ("--output", path)]
+    _, out, err = call("rank", tmp_path / "set", *options)
+    assert "id0001" in err
+    for text in (out, *(path.read_text() for path in outputs)):
+        assert "face0" in text
+        assert "id0001" not in text
+        assert ".npz" not in text
 
 
 @pytest.mark.parametrize("columns", [80, 100, 120, 160])
