@@ -5,26 +5,26 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from encsel.version import __version__
 
 if TYPE_CHECKING:
-    from encsel.card import Card, load_card
-    from encsel.ranking import RankReport, rank
-    from encsel.regression import fit
-    from encsel.validated import ValidationReport
-    from encsel.validation import validate
+    from encsel.ranking.rank import RankReport, rank
+    from encsel.regression.card import Card, load_card
+    from encsel.regression.fit import fit
+    from encsel.validation.result import ValidationReport
+    from encsel.validation.validate import validate
 
 # Imported on first use, so that `import encsel` and `encsel --help` stay instant.
 _HOMES = {
-    "rank": "encsel.ranking",
-    "RankReport": "encsel.ranking",
-    "Card": "encsel.card",
-    "fit": "encsel.regression",
-    "validate": "encsel.validation",
-    "ValidationReport": "encsel.validated",
-    "load_card": "encsel.card",
+    "rank": "encsel.ranking.rank",
+    "RankReport": "encsel.ranking.result",
+    "Card": "encsel.regression.card",
+    "fit": "encsel.regression.fit",
+    "validate": "encsel.validation.validate",
+    "ValidationReport": "encsel.validation.result",
+    "load_card": "encsel.regression.card",
 }
-__all__ = ["Card", "RankReport", "ValidationReport", "fit", "load_card", "rank", "validate"]
+__all__ = ["__version__", "Card", "RankReport", "ValidationReport", "fit", "load_card", "rank", "validate"]
 
 
 def __getattr__(name: str) -> Any:

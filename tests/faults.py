@@ -15,8 +15,8 @@ import numpy as np
 from media_samples import write_set
 from plugins import environment, write_plugin
 
-from encsel.files import TEMPORARY_PREFIX
-from encsel.media import decode
+from encsel.data.media import decode
+from encsel.storage.files import TEMPORARY_PREFIX
 
 ENCODERS = {"moments": "face", "corners": "face", "tones": "voice"}
 FORMULAS = {
@@ -42,7 +42,7 @@ import sys
 import numpy, PIL.Image, soundfile, soxr
 import encsel.cli.embed, encsel.ranking, encsel.vectors, encsel.cache
 """
-OFTEN = "encsel.cache.FLUSH_SAMPLES = 1\n"
+OFTEN = "encsel.storage.cache.FLUSH_SAMPLES = 1\n"
 READY = "print('ready', file=sys.stderr, flush=True)\n"
 WAITING = READY + "sys.stdin.readline()\n"
 MAIN = "from encsel.cli import main\nmain()\n"

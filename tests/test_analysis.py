@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
-from encsel.analysis import Analysis, analyse, how_fared
-from encsel.pairs import PairTable
+from encsel.regression.analysis import Analysis, analyse, how_fared
+from encsel.regression.pair_tables import PairTable
 
 
 def table(eer, n_face=3, n_voice=4, data_set="toy", unusable=None, **columns) -> PairTable:

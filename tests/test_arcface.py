@@ -20,8 +20,8 @@ from onnx_models import Box, write_bright_cell_detector, write_channel_means, wr
 from encsel.core import Encoder, Model, Runtime
 from encsel.encoders import arcface
 from encsel.errors import EncoderFailed, UnusableSample
-from encsel.registry import open_encoders
-from encsel.spec import parse
+from encsel.loading.registry import open_encoders
+from encsel.loading.spec import parse
 
 OFFLINE = Runtime(device="cpu", offline=True)
 FULL: Box = (8, 8, 120, 120)

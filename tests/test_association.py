@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from encsel import association
-from encsel.association import associate, bootstrap_interval, crossed_p, spearman, spearman_p
+from encsel.regression import association
+from encsel.regression.association import associate, bootstrap_interval, crossed_p, spearman, spearman_p
 
 
 def grid(n_face: int, n_voice: int, data_set: str = "a") -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -23,15 +23,15 @@ from plugins import environment, write_plugin
 from toy_encoders import ToyModel
 from toy_encoders import toy as toy_encoder
 
-from encsel import cache as caching
-from encsel.cache import Shelf, default_root, entries, purge
-from encsel.calibration import open_calibration
 from encsel.cli import cli
-from encsel.embed import BATCH_ON_CPU as BATCH
-from encsel.embed import embed
+from encsel.data.calibration_set import open_calibration
+from encsel.embedding.embed import BATCH_ON_CPU as BATCH
+from encsel.embedding.embed import embed
 from encsel.errors import UsageError
-from encsel.files import TEMPORARY_PREFIX
 from encsel.progress import Silent
+from encsel.storage import cache as caching
+from encsel.storage.cache import Shelf, default_root, entries, purge
+from encsel.storage.files import TEMPORARY_PREFIX
 
 DIM = 4
 DESCRIPTION = {"name": "toy", "version": 1}
@@ -413,7 +413,7 @@ def wait_until(claim, process, seconds=30):
 
 
 def test_killed_embedding_goes_on_where_it_was(hanging, media, tmp_path):
-    run = "import encsel.cache; encsel.cache.FLUSH_SECONDS = 0; from encsel.cli import main; main()"
+    run = "import encsel.storage.cache; encsel.storage.cache.FLUSH_SECONDS = 0; from encsel.cli import main; main()"
     command = ("-c", run, "embed", media, "--output", tmp_path / "out", "--face", "hanging", "--voice", "ltas")
     process = hanging.start(*command, at=BATCH + 5)
     wait_until(lambda: hanging.n_embedded == BATCH + 5, process)

@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from encsel import cardfile
-from encsel.calibrated import (
+from encsel.errors import UsageError
+from encsel.matching.crossval import CrossValidated
+from encsel.prediction.card import (
     COVERAGES,
     SIZE_TERMS,
     SPREAD_TERMS,
@@ -29,9 +30,8 @@ from encsel.calibrated import (
     spread,
     tail,
 )
-from encsel.crossval import CrossValidated
-from encsel.errors import UsageError
-from encsel.evidence import FEATURES, Evidence
+from encsel.prediction.evidence import FEATURES, Evidence
+from encsel.storage import documents as cardfile
 
 SCORERS = {"encsel-calibrated": "reference", "encsel-calibrated-weighted": "weighted"}
 

@@ -10,8 +10,8 @@ import pytest
 import safetensors.numpy
 from media_samples import write_set
 
-from encsel.calibration import Calibration, check_skipped, open_calibration
 from encsel.core import Skipped
+from encsel.data.calibration_set import Calibration, check_skipped, open_calibration
 from encsel.errors import BadCalibration, EncselError, UsageError
 
 

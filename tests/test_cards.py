@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from encsel import card as cards
-from encsel import cardfile, pairs, regression
-from encsel.card import Card, Prediction, load_card, save_card, shipped_cards
-from encsel.cardfile import cards_folder
 from encsel.cli.fit import fit as fit_command
 from encsel.errors import UsageError
-from encsel.registry import metrics
+from encsel.loading.registry import metrics
+from encsel.regression import card as cards
+from encsel.regression import fit as regression
+from encsel.regression import pair_tables as pairs
+from encsel.regression.card import Card, Prediction, load_card, save_card, shipped_cards
+from encsel.storage import documents as cardfile
+from encsel.storage.documents import cards_folder
 
 NAMES = ("upadhyay2026", "upadhyay2026-ln", "upadhyay2026-ln-no-arcface", "upadhyay2026-no-arcface")
 README = (cards_folder() / "README.md").read_text(encoding="utf-8")

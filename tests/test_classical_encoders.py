@@ -7,7 +7,7 @@ import pytest
 
 from encsel.core import SAMPLING_RATE, Vectors
 from encsel.encoders import hog, ltas, mfcc, pixels
-from encsel.registry import encoder_families
+from encsel.loading.registry import encoder_families
 
 TIME = np.arange(SAMPLING_RATE) / SAMPLING_RATE
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from toy import population
 
-from encsel.crossval import CrossValidated, cross_validate, folds_of, reduced, repeats_for, sides
 from encsel.errors import BadCalibration
-from encsel.simulation import unit_mean
+from encsel.matching.crossval import CrossValidated, cross_validate, folds_of, reduced, repeats_for, sides
+from encsel.simulation.populations import unit_mean
 
 
 def validated(x: np.ndarray, y: np.ndarray, *, seed: int = 0, n_repeats: int = 2) -> CrossValidated:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
+from encsel.loading.registry import metrics
 from encsel.metrics.curvature import (
     CLIP,
     N_POINTS,
@@ -18,8 +19,7 @@ from encsel.metrics.curvature import (
     curvature_points,
     flat_control,
 )
-from encsel.neighbours import nearest_neighbours
-from encsel.registry import metrics
+from encsel.metrics.neighbours import nearest_neighbours
 
 
 def rotated(x: np.ndarray, dim: int = 10, seed: int = 1) -> np.ndarray:

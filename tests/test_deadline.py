@@ -15,9 +15,9 @@ from media_samples import write_set
 from plugins import environment, write_plugin
 from toy_encoders import ToyModel, moments, toy
 
-from encsel.calibration import open_calibration
-from encsel.deadline import THREAD_NAME, Deadline, OutOfTime, Workers
-from encsel.embed import embed
+from encsel.data.calibration_set import open_calibration
+from encsel.embedding.embed import embed
+from encsel.loading.deadline import THREAD_NAME, Deadline, OutOfTime, Workers
 
 SOON = 0.3
 LATE = 30.0

@@ -11,8 +11,8 @@ import pytest
 import scipy.signal
 import soundfile
 
-from encsel import demo
-from encsel.demo import Person, draw_face, imagine_person, synthesise_voice, write_demo_set
+from encsel.data import demo_set as demo
+from encsel.data.demo_set import Person, draw_face, imagine_person, synthesise_voice, write_demo_set
 from encsel.errors import UsageError
 
 N_IDENTITIES, N_SAMPLES = 3, 2

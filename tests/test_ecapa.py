@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from encsel.core import SAMPLING_RATE, Encoder, Model, Runtime
 from encsel.encoders import ecapa
 from encsel.errors import EncoderFailed, UnusableSample, UsageError
-from encsel.registry import open_encoders
-from encsel.spec import parse
+from encsel.loading.registry import open_encoders
+from encsel.loading.spec import parse
 
 OFFLINE = Runtime(device="cpu", offline=True)
 PICKLES = Runtime(device="cpu", offline=True, allow_pickle=True)
@@ -351,8 +351,8 @@ def state(): return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn
 before = state()
 import numpy as np
 from encsel.core import Runtime
-from encsel.registry import open_encoders
-from encsel.spec import parse
+from encsel.loading.registry import open_encoders
+from encsel.loading.spec import parse
 (encoder,) = open_encoders(parse({spec!r}), Runtime(device="cpu", offline=True))
 model = encoder.load()
 model.embed([model.prepare(np.ones(16000, np.float32))])

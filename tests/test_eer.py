@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from encsel.eer import auc_placements, eer, likelihood_ratio_eer
 from encsel.errors import BadCalibration
+from encsel.matching.eer import auc_placements, eer, likelihood_ratio_eer
 
 
 def test_separated_scores_have_eer_zero():

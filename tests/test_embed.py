@@ -14,14 +14,14 @@ import pytest
 from media_samples import write_face, write_set, write_voice
 from toy_encoders import DIM, ToyModel, moments, toy
 
-from encsel import embed as embedding
-from encsel.calibration import open_calibration
 from encsel.core import SAMPLING_RATE
-from encsel.embed import BATCH_ON_CPU, LENGTH_STEP, Failure, describe, embed
+from encsel.data.calibration_set import open_calibration
+from encsel.data.media import decode
+from encsel.embedding import embed as embedding
+from encsel.embedding.embed import BATCH_ON_CPU, LENGTH_STEP, Failure, describe, embed
 from encsel.errors import BadCalibration, EncoderFailed, UnusableSample
-from encsel.media import decode
 from encsel.progress import Silent
-from encsel.signature import digest, library_versions
+from encsel.storage.signature import digest, library_versions
 
 N_PEOPLE, N_SAMPLES = 6, 2
 N = N_PEOPLE * N_SAMPLES

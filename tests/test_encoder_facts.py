@@ -9,11 +9,11 @@ import pytest
 from toy import people, population
 
 import encsel
-from encsel import ranking
 from encsel.core import Embeddings, Traits
-from encsel.eer import eer
-from encsel.report import as_json, as_table
-from encsel.vectors import read_embeddings, write_embeddings
+from encsel.data.embedding_files import read_embeddings, write_embeddings
+from encsel.matching.eer import eer
+from encsel.ranking import rank as ranking
+from encsel.reports.ranking import as_json, as_table
 
 N = 40
 

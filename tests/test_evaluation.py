@@ -8,8 +8,9 @@ from scipy.special import ndtr
 from toy import embeddings, people, population
 
 from encsel.core import Embeddings
+from encsel.data.groups import PersonGroups
 from encsel.errors import BadCalibration
-from encsel.evaluation import (
+from encsel.matching.evaluate import (
     Fold,
     centred_within,
     compare_recordings,
@@ -28,9 +29,8 @@ from encsel.evaluation import (
     project_encoder,
     score_blocks,
 )
-from encsel.geometry import centroids
-from encsel.groups import PersonGroups
-from encsel.scorers import RIDGE, SCORERS, ridge_for, scores
+from encsel.matching.scorers import RIDGE, SCORERS, ridge_for, scores
+from encsel.ranking.geometry import centroids
 
 N = 60
 

@@ -5,7 +5,7 @@ import pytest
 from toy import population
 
 from encsel.errors import BadCalibration
-from encsel.evidence import (
+from encsel.prediction.evidence import (
     CKA_FORMS,
     FEATURES,
     distance_of_auc,
@@ -18,7 +18,7 @@ from encsel.evidence import (
     shuffled_evidence,
     shuffles,
 )
-from encsel.simulation import unit_mean
+from encsel.simulation.populations import unit_mean
 
 
 def centroids(n: int, *, shared: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -111,17 +111,17 @@ def limited(n_bytes: int):
 # What is written as the result is another matter.
 FULL_WHILE_EMBEDDING = """
 import resource
-import encsel.vectors
+import encsel.data.embedding_files
 
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-write = encsel.vectors.write_embeddings
+write = encsel.data.embedding_files.write_embeddings
 
 def unlimited(*arguments):
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     write(*arguments)
 
-encsel.vectors.write_embeddings = unlimited
+encsel.data.embedding_files.write_embeddings = unlimited
 """
 
 
@@ -271,7 +271,7 @@ def called(*arguments: object) -> tuple[int, str, str]:
 
 @rounds(40, 3000)
 def test_damaged_embeddings_are_made_again_and_never_used(tmp_path, n_rounds, monkeypatch):
-    monkeypatch.setattr("encsel.cache.FLUSH_SAMPLES", 3)
+    monkeypatch.setattr("encsel.storage.cache.FLUSH_SAMPLES", 3)
     data, cache, output = write_set(tmp_path / "set", 4, 3), tmp_path / "cache", tmp_path / "out"
     choice = ("--face", "pixels", "--face", "hog", "--voice", "mfcc", "--voice", "ltas")
     command = ("embed", data, *choice, "--batch-size", 3, "--cache", cache, "--output", output)
@@ -708,7 +708,9 @@ def test_an_interrupt_at_a_random_moment_is_one_line_and_code_5(bench, tmp_path,
         cache = tmp_path / f"cache{i // 4}"
         arguments = bench.arguments(cache, output, None, "--quiet")
         numbers = rng.choices([signal.SIGINT, signal.SIGTERM], k=times)
-        prelude = ("import encsel.cache\n" + OFTEN if i % 2 else "") + (NEXT if signal.SIGTERM in numbers else FIRST)
+        prelude = ("import encsel.storage.cache\n" + OFTEN if i % 2 else "") + (
+            NEXT if signal.SIGTERM in numbers else FIRST
+        )
         moment = rng.uniform(0.0, 1.1) * seconds if i % 10 else 0.0
         signals = [(moment, numbers[0]), *((rng.choice([0.0, 0.001, 0.01, 0.05]), number) for number in numbers[1:])]
         code, lines, out, took = interrupted(bench.start(arguments, prelude), *signals)
@@ -798,7 +800,7 @@ def test_an_interrupt_ends_an_encoder_that_hangs(tmp_path, hangs, options, times
     bench = Bench(tmp_path)
     (bench.packages / "moments.py").write_text(HANGING.format(formula=FORMULAS["moments"]))
     arguments = bench.arguments(tmp_path / "cache", tmp_path / "out", None, "--quiet", *options)
-    process = bench.start(arguments, "import encsel.cache\n" + OFTEN, variables={"HANGS": hangs})
+    process = bench.start(arguments, "import encsel.storage.cache\n" + OFTEN, variables={"HANGS": hangs})
     code, lines, out, took = interrupted(process, *([(0.1, number)] * times))
     lines = [line for line in lines if line != "ready"]  # from each of several threads
     assert (code, lines, out) == (5, ["encsel: Interrupted."], "")

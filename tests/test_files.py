@@ -7,8 +7,8 @@ import stat
 
 import pytest
 
-from encsel import files
-from encsel.files import write_private, write_public
+from encsel.storage import files
+from encsel.storage.files import write_private, write_public
 
 WRITERS = [write_private, write_public]
 

@@ -31,20 +31,23 @@ import soundfile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from encsel import cardfile, compare, config, pairs
-from encsel.calibrated import Estimate, estimate, load_calibrated
-from encsel.calibration import open_calibration
-from encsel.card import Prediction, load_card
-from encsel.cardfile import cards_folder
+from encsel.cli import settings as config
 from encsel.cli.program import known_settings
 from encsel.cli.rank import rank as rank_command
+from encsel.data.calibration_set import open_calibration
+from encsel.data.embedding_files import read_embeddings
+from encsel.data.media import decode_face, decode_voice
 from encsel.errors import BadCalibration, UnusableSample, UsageError, printable
-from encsel.evidence import FEATURES, Evidence
-from encsel.media import decode_face, decode_voice
-from encsel.report import comparison_section
-from encsel.spec import parse
-from encsel.validation_report import Section, render_sections
-from encsel.vectors import read_embeddings
+from encsel.gates import compare
+from encsel.loading.spec import parse
+from encsel.prediction.card import Estimate, estimate, load_calibrated
+from encsel.prediction.evidence import FEATURES, Evidence
+from encsel.regression import pair_tables as pairs
+from encsel.regression.card import Prediction, load_card
+from encsel.reports.ranking import comparison_section
+from encsel.reports.validation import Section, render_sections
+from encsel.storage import documents as cardfile
+from encsel.storage.documents import cards_folder
 
 MAX_SECONDS, MAX_MIB = 5.0, 512
 """For one input: generous, for machines that do other work, and far under what any hazard of test_hostile.py takes."""

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from encsel.compare import MOVED_DOWN, MOVED_UP, SAME, UNKNOWN, PairValue, Result, compare, read_result, value_of
 from encsel.errors import UsageError
-from encsel.gates import Gates, Verdict, checked_gates, field_of, judge, lines
+from encsel.gates.compare import MOVED_DOWN, MOVED_UP, SAME, UNKNOWN, PairValue, Result, compare, read_result, value_of
+from encsel.gates.judge import Gates, Verdict, checked_gates, field_of, judge, lines
 
 SIGNATURE = {
     "encsel": "0.1.0", "data": {"sha256": "d"}, "encoders": {"face:f": {"sha256": "1"}, "voice:v": {"sha256": "2"}},

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
+from encsel.loading.registry import metrics
 from encsel.metrics.cka import cka, gram
 from encsel.metrics.geodesic_cka import geodesic_gram
-from encsel.registry import metrics
 
 
 def swiss_roll(n: int = 500, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

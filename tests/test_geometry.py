@@ -5,7 +5,8 @@ import pytest
 from toy import embeddings, people, population
 
 from encsel.errors import BadCalibration
-from encsel.geometry import (
+from encsel.metrics.cka import cka, gram
+from encsel.ranking.geometry import (
     EncoderGeometry,
     IntrinsicDimension,
     centroids,
@@ -13,7 +14,6 @@ from encsel.geometry import (
     measure_encoder,
     permutation_null,
 )
-from encsel.metrics.cka import cka, gram
 
 
 def test_centroids_are_normalised_means_in_sorted_order():

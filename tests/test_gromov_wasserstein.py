@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
+from encsel.loading.registry import metrics
 from encsel.metrics import gromov_wasserstein as module
 from encsel.metrics.gromov_wasserstein import (
     N_PEOPLE,
@@ -18,7 +19,6 @@ from encsel.metrics.gromov_wasserstein import (
     reference_draws,
     sorted_distance_bound,
 )
-from encsel.registry import metrics
 
 RIGHT_ANGLES = np.eye(4)
 CROSS = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])

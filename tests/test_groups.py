@@ -7,7 +7,7 @@ import pytest
 from toy import people
 
 from encsel.core import Embeddings, Modality
-from encsel.groups import MAX_VALUES, MIN_PEOPLE, columns_of, person_groups, recordings, sample_groups
+from encsel.data.groups import MAX_VALUES, MIN_PEOPLE, columns_of, person_groups, recordings, sample_groups
 
 
 def embeddings(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from toy import embeddings, people, population
 
-from encsel import health
-from encsel.health import (
+from encsel.embedding import health
+from encsel.embedding.health import (
     COLLAPSED,
     CONSTANT,
     DOES_NOT_VERIFY,

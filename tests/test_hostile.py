@@ -26,17 +26,22 @@ import pytest
 import soundfile
 from media_samples import write_face, write_voice
 
-from encsel import compare, config, layouts, media, pairs, reading, vectors
-from encsel.calibrated import load_calibrated
-from encsel.calibration import open_calibration
-from encsel.card import load_card
-from encsel.cardfile import cards_folder
+from encsel.cli import settings as config
+from encsel.data import embedding_files as vectors
+from encsel.data import layouts, media
+from encsel.data.calibration_set import open_calibration
+from encsel.data.embedding_files import read_embeddings
+from encsel.data.media import decode_face, decode_voice, read_bytes
 from encsel.errors import BadCalibration, EncselError, UnusableSample, UsageError, printable
-from encsel.media import decode_face, decode_voice, read_bytes
+from encsel.gates import compare
+from encsel.prediction.card import load_calibrated
 from encsel.progress import OnStderr
-from encsel.reading import read_whole
-from encsel.report import inert
-from encsel.vectors import read_embeddings
+from encsel.regression import pair_tables as pairs
+from encsel.regression.card import load_card
+from encsel.reports.ranking import inert
+from encsel.storage import reading
+from encsel.storage.documents import cards_folder
+from encsel.storage.reading import read_whole
 
 
 @contextmanager

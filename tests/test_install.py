@@ -17,9 +17,9 @@ import encsel
 CHECKOUT = Path(__file__).resolve().parent.parent
 LOOK = """
 import json, encsel
-from encsel.calibrated import shipped_calibrated
-from encsel.card import load_card, shipped_cards
-from encsel.cardfile import cards_folder
+from encsel.prediction.card import shipped_calibrated
+from encsel.regression.card import load_card, shipped_cards
+from encsel.storage.documents import cards_folder
 names = [*shipped_cards(), *shipped_calibrated()]
 print(json.dumps([encsel.__file__, str(cards_folder()), names, load_card("upadhyay2026").name]))
 """

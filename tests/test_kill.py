@@ -17,7 +17,7 @@ import pytest
 from faults import IMPORTED, OFTEN, Bench, contents, half_written
 from test_validation import write_set
 
-from encsel.cache import Results, Shelf
+from encsel.storage.cache import Results, Shelf
 
 # --- embedding and writing the cache
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encsel.core import Sample
+from encsel.data.layouts import MANIFEST_NAME, Listing, recognise
 from encsel.errors import BadCalibration
-from encsel.layouts import MANIFEST_NAME, Listing, recognise
 
 
 def touch(root: Path, *paths: str) -> Path:

@@ -10,8 +10,10 @@ from toy import embeddings, people, population
 
 from encsel.core import Embeddings
 from encsel.errors import BadCalibration
-from encsel.geometry import centroids
-from encsel.manifold import (
+from encsel.metrics.mle import mle_median
+from encsel.metrics.two_nn import two_nn
+from encsel.ranking.geometry import centroids
+from encsel.validation.geometry import (
     Reliability,
     alignment,
     ceiling,
@@ -26,8 +28,6 @@ from encsel.manifold import (
     spectral_gap_of,
     spectrum_of,
 )
-from encsel.metrics.mle import mle_median
-from encsel.metrics.two_nn import two_nn
 
 N = 40
 

@@ -7,9 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from encsel.eer import eer, eer_of_sorted, placements_among_sorted
 from encsel.errors import BadCalibration
-from encsel.matching import FMRS, RULE_OF_30, WAYS, Matching, Tally
+from encsel.matching.eer import eer, eer_of_sorted, placements_among_sorted
+from encsel.matching.error_rates import FMRS, RULE_OF_30, WAYS, Matching, Tally
 
 Block = tuple[np.ndarray, np.ndarray, np.ndarray]
 

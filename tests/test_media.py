@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from media_samples import write_face, write_voice
 from numpy.typing import NDArray
 
-from encsel import media
-from encsel.media import UnusableSample, decode, decode_face, decode_voice, read_bytes
+from encsel.data import media
+from encsel.data.media import UnusableSample, decode, decode_face, decode_voice, read_bytes
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 GREY = RGB[..., 0]

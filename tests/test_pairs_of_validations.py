@@ -9,9 +9,9 @@ import json
 import numpy as np
 import pytest
 
-from encsel import regression
 from encsel.errors import UsageError
-from encsel.pairs import read_pairs
+from encsel.regression import fit as regression
+from encsel.regression.pair_tables import read_pairs
 
 FACES, VOICES = ("f0", "f1", "f2"), ("v0", "v1", "v2")
 SCORERS = ("reference", "weighted")

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from encsel.calibrated import load_calibrated
 from encsel.errors import UsageError
-from encsel.plan import plan
+from encsel.prediction.card import load_calibrated
+from encsel.prediction.plan import plan
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import pytest
 from media_samples import write_set
 from plugins import ENCODER, ENCODER_WITH_WEIGHTS, environment, write_plugin
 
-from encsel.calibration import open_calibration
 from encsel.core import Runtime
-from encsel.embed import describe, embed
+from encsel.data.calibration_set import open_calibration
+from encsel.embedding.embed import describe, embed
 from encsel.errors import EncoderFailed, UsageError
-from encsel.registry import checked_spec, encoder_families, open_encoders
+from encsel.loading.registry import checked_spec, encoder_families, open_encoders
 
 PYPROJECT = """
 [build-system]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from toy import population
 
-from encsel.calibrated import load_calibrated
 from encsel.errors import BadCalibration
-from encsel.prediction import Shuffling, predict_pairs
-from encsel.simulation import Population, unit_mean
+from encsel.prediction.card import load_calibrated
+from encsel.prediction.predict import Shuffling, predict_pairs
+from encsel.simulation.populations import Population, unit_mean
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_constant_embeddings_are_an_error(cards):
 def test_same_seed_gives_the_same_numbers_whatever_the_threads(cards, monkeypatch):
     x, y = centroids(40, shared=1.0)
     one = predict(cards, x, y)
-    monkeypatch.setattr("encsel.prediction.os.cpu_count", lambda: 1)
+    monkeypatch.setattr("encsel.prediction.predict.os.cpu_count", lambda: 1)
     again = predict(cards, x, y)
     assert (again.estimates, again.measured, again.null) == (one.estimates, one.measured, one.null)
 

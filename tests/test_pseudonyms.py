@@ -8,9 +8,9 @@ import re
 
 import pytest
 
-from encsel.cache import entries, purge, secret
 from encsel.core import Skipped
-from encsel.pseudonyms import DIGITS, Pseudonyms, pseudonyms, without_folders
+from encsel.storage.cache import entries, purge, secret
+from encsel.storage.pseudonyms import DIGITS, Pseudonyms, pseudonyms, without_folders
 
 HASH = re.compile(f"[0-9a-f]{{{DIGITS}}}")
 SKIPPED = Skipped("face", "Ann/smile.png", "empty file")

@@ -8,10 +8,10 @@ import pytest
 from toy import people, population, write_population
 
 import encsel
-from encsel import ranking
-from encsel.card import Card, load_card, save_card
 from encsel.errors import BadCalibration, UsageError
-from encsel.report import as_json
+from encsel.ranking import rank as ranking
+from encsel.regression.card import Card, load_card, save_card
+from encsel.reports.ranking import as_json
 
 LN = "upadhyay2026-ln"
 IN_RANGE = 1.0

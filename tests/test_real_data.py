@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 import encsel
-from encsel import ranking
 from encsel.core import Embeddings
-from encsel.geometry import centroids
 from encsel.metrics.cka import cka, gram
 from encsel.metrics.mle import mle_median
+from encsel.metrics.neighbours import neighbour_distances
 from encsel.metrics.two_nn import two_nn
-from encsel.neighbours import neighbour_distances
-from encsel.report import as_table
+from encsel.ranking import rank as ranking
+from encsel.ranking.geometry import centroids
+from encsel.reports.ranking import as_table
 
 SHARED = Path(__file__).parents[2] / "shared"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not beside this checkout")
@@ -120,7 +120,7 @@ def test_reference_population_agrees_with_the_released_code(tmp_path):
 
 
 def test_seventy_people_validated_are_where_they_were_measured(tmp_path):
-    from encsel.validation import validate
+    from encsel.validation.validate import validate
 
     found = validate(
         SHARED / "data" / "mavceleb_v1_embeddings", cache=None, only=["matching", "recordings", "groups", "curve"]
@@ -140,7 +140,7 @@ def test_seventy_people_validated_are_where_they_were_measured(tmp_path):
 
 
 def test_the_unpaired_control_is_no_better_than_chance_when_measured(tmp_path):
-    from encsel.validation import validate
+    from encsel.validation.validate import validate
 
     found = validate(
         SHARED / "data" / "unpaired_control", cache=None, min_identities=16, faces=["hog"], voices=["ltas"],

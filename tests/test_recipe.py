@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encsel import recipe, trials
-from encsel.calibrated import SURE
-from encsel.crossval import MEASURED
-from encsel.evidence import FEATURES, eer_of_distance
+from encsel.matching.crossval import MEASURED
+from encsel.prediction.card import SURE
+from encsel.prediction.evidence import FEATURES, eer_of_distance
 from encsel.progress import Silent
-from encsel.simulation import KINDS
-from encsel.trials import TESTED, TESTED_SAMPLES, Trials
+from encsel.simulation import recipe, trials
+from encsel.simulation.populations import KINDS
+from encsel.simulation.trials import TESTED, TESTED_SAMPLES, Trials
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -130,7 +130,7 @@ def test_training_sizes_are_seeded_and_hold_every_tested_number_of_people():
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not beside this checkout")
 def test_half_of_the_real_people_predict_the_other_half_at_equal_n():
-    from encsel.calibrated import load_calibrated
+    from encsel.prediction.card import load_calibrated
 
     data = SHARED / "data" / "mavceleb_v1_embeddings"
     for pair in recipe.halves(load_calibrated("encsel-calibrated"), data, n_splits=20, progress=Silent()):
@@ -142,7 +142,7 @@ def test_half_of_the_real_people_predict_the_other_half_at_equal_n():
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real data are not beside this checkout")
 def test_half_of_the_real_people_predict_the_other_half_in_85_of_100_splits():
-    from encsel.calibrated import load_calibrated
+    from encsel.prediction.card import load_calibrated
 
     data = SHARED / "data" / "mavceleb_v1_embeddings"
     for pair in recipe.halves(load_calibrated("encsel-calibrated"), data, n_splits=100, progress=Silent()):

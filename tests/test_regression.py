@@ -14,12 +14,14 @@ import pytest
 from click.testing import CliRunner, Result
 from scipy.stats import t as student_t
 
-from encsel import card as cards
-from encsel import cardfile, pairs, regression
-from encsel.card import Card
 from encsel.cli.fit import fit as fit_command
 from encsel.errors import UsageError
-from encsel.pairs import PairTable, read_pairs
+from encsel.regression import card as cards
+from encsel.regression import fit as regression
+from encsel.regression import pair_tables as pairs
+from encsel.regression.card import Card
+from encsel.regression.pair_tables import PairTable, read_pairs
+from encsel.storage import documents as cardfile
 
 VOXCELEB = cardfile.cards_folder() / "pairs_voxceleb1.csv"
 MAVCELEB = cardfile.cards_folder() / "pairs_mavceleb.csv"

@@ -9,7 +9,7 @@ import pytest
 from toy import write_population
 
 import encsel
-from encsel.report import FORMATS, as_csv, as_json, as_markdown, as_table, render
+from encsel.reports.ranking import FORMATS, as_csv, as_json, as_markdown, as_table, render
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from encsel.core import Embeddings, Modality
-from encsel.sampling import limit_rows, pick
+from encsel.data.sampling import limit_rows, pick
 
 NAMES = [f"p{i:03d}" for i in range(50)]
 

@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from test_validation import write_set
 
-from encsel.schemas import schemas
+from encsel.reports.schemas import schemas
 
 
 def validator(name: str) -> Draft202012Validator:
@@ -29,9 +29,9 @@ def data(tmp_path_factory):
 
 def test_documents_of_every_command_keep_to_their_schema(data, tmp_path, monkeypatch):
     import encsel
-    from encsel.gates import checked_gates
-    from encsel.report import to_dict
-    from encsel.validation_report import to_dict as validation_dict
+    from encsel.gates.judge import checked_gates
+    from encsel.reports.ranking import to_dict
+    from encsel.reports.validation import to_dict as validation_dict
 
     ranked = encsel.rank(data, cache=None, gates=checked_gates(max_eer=0.3, min_margin=0.1))
     assert faults(json.loads(json.dumps(to_dict(ranked)))) == []
@@ -46,9 +46,9 @@ def test_explanations_and_comparisons_keep_to_their_schema(data, tmp_path):
     from dataclasses import asdict
 
     import encsel
-    from encsel.compare import compare, result_of
-    from encsel.explanation import explain
-    from encsel.report import to_dict
+    from encsel.gates.compare import compare, result_of
+    from encsel.ranking.explain import explain
+    from encsel.reports.ranking import to_dict
 
     ranked = encsel.rank(data, cache=None)
     document = json.loads(json.dumps(to_dict(ranked, explain(ranked, "face0/voice0"))))
@@ -60,8 +60,8 @@ def test_explanations_and_comparisons_keep_to_their_schema(data, tmp_path):
 def test_plans_keep_to_their_schema():
     from dataclasses import asdict
 
-    from encsel.calibrated import load_calibrated
-    from encsel.plan import plan
+    from encsel.prediction.card import load_calibrated
+    from encsel.prediction.plan import plan
 
     card = load_calibrated("encsel-calibrated")
     for own in (None, (50, 8.0)):

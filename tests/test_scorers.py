@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from encsel import scorers
 from encsel.errors import BadCalibration
-from encsel.scorers import SCORERS, Side, directions, project, scores
+from encsel.matching import scorers
+from encsel.matching.scorers import SCORERS, Side, directions, project, scores
 
 
 def paired(

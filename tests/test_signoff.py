@@ -13,8 +13,8 @@ from toy_encoders import toy
 
 from encsel.core import Runtime, Spec
 from encsel.errors import EncoderFailed, UsageError
-from encsel.registry import checked_spec, encoder_families, open_encoders
-from encsel.signoff import NOT_RECORDED, Changed, record_path, signed_off
+from encsel.loading.registry import checked_spec, encoder_families, open_encoders
+from encsel.loading.signoff import NOT_RECORDED, Changed, record_path, signed_off
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"model.safetensors": "a" * 64}

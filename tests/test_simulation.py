@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from encsel.core import MODALITIES
-from encsel.simulation import KINDS, Population, unit_mean
+from encsel.simulation.populations import KINDS, Population, unit_mean
 
 
 @pytest.fixture(scope="module", params=KINDS)

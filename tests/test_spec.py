@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from encsel.core import SPEC_OPTIONS, Spec
 from encsel.errors import UsageError
-from encsel.spec import parse
+from encsel.loading.spec import parse
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
+from encsel.loading.registry import metrics
 from encsel.metrics import spectral as module
 from encsel.metrics.spectral import N_VALUES, K, spectral_gap, spectrum
-from encsel.registry import metrics
 
 
 def clusters(n_clusters: int, size: int, seed: int = 0) -> np.ndarray:

@@ -15,15 +15,15 @@ import pytest
 import soundfile
 from media_samples import write_face, write_voice
 
-from encsel import speech
-from encsel.calibration import open_calibration
 from encsel.core import SAMPLING_RATE, Runtime
-from encsel.embed import describe, embed
+from encsel.data.calibration_set import open_calibration
+from encsel.data.media import decode_voice
+from encsel.embedding.embed import describe, embed
 from encsel.errors import EncoderFailed, UnusableSample, UsageError
-from encsel.media import decode_voice
-from encsel.registry import checked_spec, encoder_family, open_encoders
-from encsel.signature import digest
-from encsel.speech import common_length, n_frames_of, n_samples_for, write_tiny_model
+from encsel.loading import speech
+from encsel.loading.registry import checked_spec, encoder_family, open_encoders
+from encsel.loading.speech import common_length, n_frames_of, n_samples_for, write_tiny_model
+from encsel.storage.signature import digest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from encsel import cache as caching
-from encsel.cache import Results, entries, purge
 from encsel.errors import BadCalibration
 from encsel.progress import Silent
-from encsel.stages import Key, Outcome, Stages, outcome_of
+from encsel.storage import cache as caching
+from encsel.storage.cache import Results, entries, purge
+from encsel.validation.runner import Key, Outcome, Stages, outcome_of
 
 A, B, C = KEYS = (("face", "a"), ("face", "b"), ("voice", "c"))
 CONTENT = {key: f"content of {key[1]}" for key in KEYS}

@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 
-from encsel.analysis import Analysis, analyse
-from encsel.cardfile import cards_folder
 from encsel.errors import UsageError
-from encsel.pairs import read_pairs
-from encsel.study import DATA_SETS, study
-from encsel.validation_report import Section, render_sections
+from encsel.regression.analysis import Analysis, analyse
+from encsel.regression.pair_tables import read_pairs
+from encsel.reports.study import DATA_SETS, study
+from encsel.reports.validation import Section, render_sections
+from encsel.storage.documents import cards_folder
 
 ALL_FOUR = "cka + id_mismatch + gw_distance + spectral_gap"
 FILES = [f"{kind}_{name}.csv" for kind in ("encoders", "pairs") for name in DATA_SETS]

@@ -9,8 +9,8 @@ import pytest
 from scipy.spatial.distance import cosine
 
 from encsel.errors import BadCalibration
+from encsel.loading.registry import metrics
 from encsel.metrics.topology import topology
-from encsel.registry import metrics
 
 # Ann's samples lie about (1, 0), two of them 45 degrees off; Bob's on (0, 1), Cid's on (-1, 0).
 BY_HAND = np.array([[1, 0], [1, 0], [1, 0], [1, 1], [1, -1]] + [[0, 2]] * 5 + [[-3, 0]] * 5, dtype=float)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from toy import people
 
-from encsel import validation
 from encsel.errors import BadCalibration, UsageError
 from encsel.progress import Silent
-from encsel.validated import FEW_ERRORS, ONLY_ITS_GROUP, SAME_RECORDINGS, STAGES, ValidationReport
-from encsel.validation import validate, wanted_stages
-from encsel.validation_report import FORMATS, render, to_dict
+from encsel.reports.validation import FORMATS, render, to_dict
+from encsel.validation import validate as validation
+from encsel.validation.result import FEW_ERRORS, ONLY_ITS_GROUP, SAME_RECORDINGS, STAGES, ValidationReport
+from encsel.validation.validate import validate, wanted_stages
 
 N = 40
 QUICK = ("matching", "topology", "recordings", "groups", "gw")
@@ -261,7 +261,7 @@ def test_too_few_people_are_an_error(tmp_path):
 
 
 def test_score_files_have_four_columns_and_give_back_the_eer(data, cache, tmp_path):
-    from encsel.eer import eer
+    from encsel.matching.eer import eer
 
     found = validate(data, cache=cache, only=["matching"], protocol="reference", scores=tmp_path / "s")
     files = sorted((tmp_path / "s").iterdir())

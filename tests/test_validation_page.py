@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from test_validation import write_set
 
-from encsel.figures import COLOURS, drawings
-from encsel.page import page, write_report
-from encsel.validation import validate
+from encsel.reports.figures import COLOURS, drawings
+from encsel.reports.page import page, write_report
+from encsel.validation.validate import validate
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next((found for name in BROWSERS if (found := shutil.which(name))), None)

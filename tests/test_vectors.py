@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from encsel.core import Embeddings
+from encsel.data.embedding_files import SUFFIXES, keep_usable, read_embeddings, write_embeddings
 from encsel.errors import BadCalibration
-from encsel.vectors import SUFFIXES, keep_usable, read_embeddings, write_embeddings
 
 LABELS = np.array(["ann", "bob", "ann", "cleo, jr", "Zoë", "bob"])
 SAMPLES = np.array(["a/1", "b/1", "a/2", "c/1", "z/1", "b/2"])

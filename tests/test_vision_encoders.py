@@ -16,12 +16,12 @@ from media_samples import write_face, write_set
 
 from encsel.cli import run
 from encsel.core import Encoder, Runtime
-from encsel.embed import describe
+from encsel.data.media import decode_face
+from encsel.embedding.embed import describe
 from encsel.errors import EncoderFailed, UnusableSample, UsageError
-from encsel.media import decode_face
-from encsel.registry import checked_spec, encoder_families, open_encoders
-from encsel.signature import digest
-from encsel.vision import MAX_ELONGATION
+from encsel.loading.registry import checked_spec, encoder_families, open_encoders
+from encsel.loading.vision import MAX_ELONGATION
+from encsel.storage.signature import digest
 
 OUTPUTS = {
     "clip": ("CLIPVisionModelWithProjection", "image_embeds"),

@@ -9,8 +9,8 @@ from unittest import mock
 
 import numpy as np
 
-from encsel import registry
 from encsel.core import EmbedBatch, Encoder, EncoderFamily, Modality, Runtime, Spec, Vectors
+from encsel.loading import registry
 
 DIM = 3
 

@@ -18,7 +18,7 @@ import click
 @click.pass_context
 def cache(ctx: click.Context, root: Path | None) -> None:  # fmt: skip
     """Show where the embedding cache is and how much it holds, or purge it."""
-    from encsel.cache import default_root, entries
+    from encsel.storage.cache import default_root, entries
 
     ctx.obj = root.expanduser() if root else default_root()
     if ctx.invoked_subcommand is not None:
@@ -38,9 +38,9 @@ def purge(root: Path, encoder: str | None, yes: bool) -> None:
 
     Hashes in results made before can then no longer be matched with those made later.
     """
-    from encsel.cache import entries
-    from encsel.cache import purge as remove
     from encsel.errors import UsageError, nearest
+    from encsel.storage.cache import entries
+    from encsel.storage.cache import purge as remove
 
     held = entries(root)
     if encoder is not None and held and encoder not in {e.encoder for e in held}:

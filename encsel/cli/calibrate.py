@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 if typing.TYPE_CHECKING:
-    from encsel.calibrated import HeldOut
+    from encsel.prediction.card import HeldOut
 
 SUFFIX = {"reference": "", "weighted": "-weighted"}
 RIVALS = ("training mean", "best constant", "cross-validated EER", "matched CKA, ln fit", "first recipe")
@@ -68,14 +68,14 @@ def calibrate(
 
     The whole takes about an hour on two cores and is resumed where it stopped. The table of errors goes to stdout.
     """
-    from encsel import cardfile
-    from encsel.calibration import open_calibration
     from encsel.cli.rank import emit
+    from encsel.data.calibration_set import open_calibration
     from encsel.errors import UsageError
     from encsel.progress import OnStderr
-    from encsel.recipe import fit_card, halves, held_out_yardstick, table_of
-    from encsel.simulation import KINDS, TRUE_DRAWS, TRUE_SPLITS
-    from encsel.trials import YARDSTICK, YARDSTICK_SEEDS, load_world, trials
+    from encsel.simulation.populations import KINDS, TRUE_DRAWS, TRUE_SPLITS
+    from encsel.simulation.recipe import fit_card, halves, held_out_yardstick, table_of
+    from encsel.simulation.trials import YARDSTICK, YARDSTICK_SEEDS, load_world, trials
+    from encsel.storage import documents as cardfile
 
     # The long part must not end in what could have been said before it.
     if jobs == 0:

@@ -28,11 +28,11 @@ def compare(old: Path, new: Path, allow_unlike: bool, form: str) -> None:
     from dataclasses import asdict
 
     from encsel.cli.rank import emit, terminal_width
-    from encsel.compare import card_of, read_result
-    from encsel.compare import compare as compare_results
     from encsel.errors import UsageError
-    from encsel.report import comparison_section
-    from encsel.validation_report import Section, render_sections
+    from encsel.gates.compare import card_of, read_result
+    from encsel.gates.compare import compare as compare_results
+    from encsel.reports.ranking import comparison_section
+    from encsel.reports.validation import Section, render_sections
 
     before, after = read_result(old), read_result(new)
     found = compare_results(before, after, card_of(after))

@@ -30,7 +30,7 @@ def demo(output: Path | None, seed: int, quiet: bool, **options: Any) -> int:  #
     import tempfile
 
     from encsel.cli.options import NO_CACHE
-    from encsel.demo import write_demo_set
+    from encsel.data.demo_set import write_demo_set
     from encsel.errors import UsageError
     from encsel.progress import OnStderr, Silent
 

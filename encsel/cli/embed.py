@@ -51,11 +51,11 @@ def embed(
     Writes one .npz per encoder (arrays embeddings, labels, samples, and a column per extra fact), readable by you
     alone. Embeddings of people are biometric data: keep them as carefully as the images and recordings.
     """
-    from encsel.calibration import open_calibration
+    from encsel.data.calibration_set import open_calibration
+    from encsel.data.embedding_files import write_embeddings
     from encsel.errors import EncoderFailed, UsageError
     from encsel.progress import OnStderr, Silent
-    from encsel.ranking import embeddings_of
-    from encsel.vectors import write_embeddings
+    from encsel.ranking.rank import embeddings_of
 
     progress = Silent() if quiet else OnStderr()
     calibration = open_calibration(

@@ -31,7 +31,7 @@ def encoders() -> None:
 @click.option("--format", "form", type=click.Choice(("table", "json")), default="table", show_default=True)
 def list_(form: str) -> None:
     """Every encoder family that --face and --voice know, those of plug-ins among them."""
-    from encsel.registry import encoder_families
+    from encsel.loading.registry import encoder_families
 
     families = sorted(encoder_families().values(), key=lambda f: (f.modality, f.name))
     facts = [_facts(family, _here(family)) for family in families]
@@ -50,7 +50,7 @@ def show(spec: str) -> None:
     """What is known of one encoder, and where its weights are. Opens no connection."""
     from encsel.core import Runtime
     from encsel.errors import EncoderFailed
-    from encsel.registry import open_encoders
+    from encsel.loading.registry import open_encoders
 
     parsed, family = _parsed(spec)
     facts = _facts(family, None)
@@ -86,7 +86,7 @@ def fetch(specs: tuple[str, ...], allow_pickle: bool, sign_off: bool) -> None:
     else encsel/weights.json in your state folder.
     """
     from encsel.core import Runtime
-    from encsel.registry import open_encoders
+    from encsel.loading.registry import open_encoders
 
     for parsed, family in [_parsed(spec) for spec in specs]:
         if family.open is None:
@@ -101,8 +101,8 @@ def fetch(specs: tuple[str, ...], allow_pickle: bool, sign_off: bool) -> None:
 def _parsed(text: str) -> Any:
     """The checked spec and its family, whatever the modality."""
     from encsel.errors import UsageError, nearest
-    from encsel.registry import checked_spec, encoder_families
-    from encsel.spec import parse
+    from encsel.loading.registry import checked_spec, encoder_families
+    from encsel.loading.spec import parse
 
     families = encoder_families()
     name = parse(text).family
@@ -115,7 +115,7 @@ def _here(family: EncoderFamily) -> Encoder | None:
     """The family's default encoder when it can run without a download."""
     from encsel.core import Runtime, Spec
     from encsel.errors import EncoderFailed
-    from encsel.registry import open_encoders
+    from encsel.loading.registry import open_encoders
 
     try:
         return open_encoders(Spec(family.name), Runtime(offline=True, hash_weights=False))[0]

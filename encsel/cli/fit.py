@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 if typing.TYPE_CHECKING:
-    from encsel.association import Association
-    from encsel.card import Card, FitErrors, LeftOutErrors
-    from encsel.pairs import PairTable
+    from encsel.regression.association import Association
+    from encsel.regression.card import Card, FitErrors, LeftOutErrors
+    from encsel.regression.pair_tables import PairTable
 
 COLUMNS = ("cka", "id_mismatch", "gw_distance", "spectral_gap")
 COMPARED = (("cka", "id_mismatch"), ("ln_cka",), COLUMNS)
@@ -50,9 +50,10 @@ def fit(
     may be there, too. The table on the screen tells how each form holds for pairs, face encoders and voice encoders it
     has not seen, beside a baseline that knows the encoders' names and no geometry.
     """
-    from encsel import card as cards
-    from encsel import pairs, regression
-    from encsel.registry import metrics
+    from encsel.loading.registry import metrics
+    from encsel.regression import card as cards
+    from encsel.regression import fit as regression
+    from encsel.regression import pair_tables as pairs
 
     table = pairs.exclude(pairs.read_pairs(tables, rows_per_identity=rows_per_identity, scorer=scorer), excluded)
     card = regression.fit(
@@ -78,8 +79,8 @@ def fit(
 
 
 def _show(table: PairTable, card: Card, chosen: tuple[str, ...], seed: int) -> None:
-    from encsel import regression
     from encsel.errors import UsageError
+    from encsel.regression import fit as regression
 
     n_face, n_voice = len(set(table.face_encoder)), len(set(table.voice_encoder))
     click.echo(f"{len(table)} pairs of {n_face} face and {n_voice} voice encoders from {table.file_names}", nl=False)

@@ -55,7 +55,7 @@ class Interruption:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
-        workers = getattr(sys.modules.get("encsel.deadline"), "THREAD_NAME", None)
+        workers = getattr(sys.modules.get("encsel.loading.deadline"), "THREAD_NAME", None)
         if self._code == INTERRUPTED or any(thread.name == workers for thread in threading.enumerate()):
             # Threads are left in the middle of something. Waiting for them could take for ever, and one that goes on
             # while the interpreter is taken down crashes it.

@@ -88,7 +88,7 @@ def gate_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def gates_of(options: dict[str, Any]) -> Any:
     """Take the options of `gate_options` out of `options` and return the Gates, or None where none was asked."""
-    from encsel.gates import checked_gates
+    from encsel.gates.judge import checked_gates
 
     names = ("max_eer", "expect_best", "min_margin", "baseline", "max_regression", "gate_on")
     asked = {name: options.pop(name) for name in names}

@@ -10,7 +10,7 @@ import click
 from encsel.cli.options import format_option
 
 if typing.TYPE_CHECKING:
-    from encsel.plan import Plan
+    from encsel.prediction.plan import Plan
 
 
 @click.command()
@@ -46,10 +46,10 @@ def plan(
     import json
     from dataclasses import asdict
 
-    from encsel.calibrated import load_calibrated
     from encsel.cli.rank import emit
-    from encsel.plan import plan as plan_set
-    from encsel.results import MIN_IDENTITIES
+    from encsel.prediction.card import load_calibrated
+    from encsel.prediction.plan import plan as plan_set
+    from encsel.ranking.result import MIN_IDENTITIES
 
     own = None if data is None else _size(data, allow_outside=allow_outside)
     made = plan_set(load_calibrated(card), eer=eer, coverage=coverage, width=width, difference=difference, own=own)
@@ -67,7 +67,7 @@ def _size(data: Path, *, allow_outside: bool) -> tuple[int, float]:
     """People in both modalities, and samples of each: harmonic mean of the two medians."""
     import numpy as np
 
-    from encsel.calibration import open_calibration
+    from encsel.data.calibration_set import open_calibration
     from encsel.errors import BadCalibration
 
     calibration = open_calibration(data, allow_outside=allow_outside)
@@ -84,8 +84,8 @@ def _size(data: Path, *, allow_outside: bool) -> tuple[int, float]:
 
 
 def _table(made: Plan, size: tuple[int, float] | None) -> str:
-    from encsel.plan import SAMPLES
-    from encsel.results import MIN_IDENTITIES
+    from encsel.prediction.plan import SAMPLES
+    from encsel.ranking.result import MIN_IDENTITIES
 
     by_size = {(r.n_identities, r.samples_per_identity): r for r in made.grid}
     people = sorted({n for n, _ in by_size})

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from encsel import __version__
 from encsel.cli.interruption import Interruption
 from encsel.errors import EncselError, UsageError
+from encsel.version import __version__
 
 if TYPE_CHECKING:
-    from encsel.config import Option
+    from encsel.cli.settings import Option
 
 COMMANDS = {
     "demo": "Write a small procedural calibration set and rank the classical encoders on it.",
@@ -85,7 +85,7 @@ def _read_config(ctx: click.Context, name: str) -> None:
     """Settings of the folder's file as defaults of a command: what is given on the command line wins."""
     from pathlib import Path
 
-    from encsel import config
+    from encsel.cli import settings as config
 
     found = config.settings(Path())
     if found is None:
@@ -97,7 +97,7 @@ def _read_config(ctx: click.Context, name: str) -> None:
 
 def known_settings(command: click.Command) -> dict[str, Option]:
     """What may stand in a file of settings for a command, by name."""
-    from encsel.config import Option
+    from encsel.cli.settings import Option
 
     known = {"data": Option("data")}
     for one in command.params:

@@ -124,11 +124,11 @@ def run(
 ) -> int:
     """Check the outputs, rank, write, print; the exit code."""
     from encsel.errors import UsageError
-    from encsel.explanation import explain as explain_pair
-    from encsel.github import append_summary
     from encsel.progress import OnStderr, Silent
-    from encsel.ranking import rank as rank_pairs
-    from encsel.report import render
+    from encsel.ranking.explain import explain as explain_pair
+    from encsel.ranking.rank import rank as rank_pairs
+    from encsel.reports.github import append_summary
+    from encsel.reports.ranking import render
 
     if explain is not None and form in ("csv", "github"):
         raise UsageError(f"--explain has no place in {form}. Choose another --format.")
@@ -181,7 +181,7 @@ def checked_outputs(paths: Iterable[Path], suffixes: Iterable[str]) -> None:
 def write_outputs(texts: Mapping[Path, str], *, private: bool = False) -> None:
     """Write each text to its file, whole or not at all; `private`: so that only the owner can read it."""
     from encsel.errors import UsageError
-    from encsel.files import write_private, write_public
+    from encsel.storage.files import write_private, write_public
 
     for path, text in texts.items():
         try:

@@ -16,7 +16,7 @@ def schema(document: str) -> None:
     import json
 
     from encsel.cli.rank import emit
-    from encsel.schemas import schemas
+    from encsel.reports.schemas import schemas
 
     (found,) = (content for name, content in schemas().items() if name.startswith(f"encsel.{document}/"))
     emit(json.dumps(found, indent=2) + "\n")

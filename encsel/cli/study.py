@@ -21,7 +21,7 @@ def study(folder: Path | None, form: str) -> None:
     with encsel.
     """
     from encsel.cli.rank import emit, terminal_width
-    from encsel.study import study as rebuild
-    from encsel.validation_report import render_sections
+    from encsel.reports.study import study as rebuild
+    from encsel.reports.validation import render_sections
 
     emit(render_sections(rebuild(folder), form, width=max(terminal_width(), 120)))

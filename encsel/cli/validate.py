@@ -20,10 +20,10 @@ from encsel.cli.options import (
     runtime_options,
 )
 from encsel.cli.rank import results_apart
-from encsel.evaluation import PROTOCOLS
-from encsel.scorers import SCORERS
-from encsel.validated import STAGES
-from encsel.validation_report import FORMATS
+from encsel.matching.evaluate import PROTOCOLS
+from encsel.matching.scorers import SCORERS
+from encsel.reports.validation import FORMATS
+from encsel.validation.result import STAGES
 
 SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown", ".txt": "table"}
 WIDE = 200
@@ -138,11 +138,11 @@ def validate(
     what the change touches. The CSV is a pair table, and the JSON a result, that `encsel fit` reads.
     """
     from encsel.cli.rank import checked_outputs, emit, terminal_width, write_outputs
-    from encsel.github import append_summary
-    from encsel.page import write_report
     from encsel.progress import OnStderr, Silent
-    from encsel.validation import validate as validate_set
-    from encsel.validation_report import render
+    from encsel.reports.github import append_summary
+    from encsel.reports.page import write_report
+    from encsel.reports.validation import render
+    from encsel.validation.validate import validate as validate_set
 
     checked_outputs(outputs, SUFFIXES)
     progress = Silent() if quiet else OnStderr()

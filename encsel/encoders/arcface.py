@@ -19,8 +19,8 @@ import numpy as np
 
 from encsel.core import Encoder, EncoderFamily, Image, Model, Runtime, Spec, Vectors
 from encsel.errors import EncoderFailed, NotHere, UnusableSample
-from encsel.pretrained import sha256_of
-from encsel.reading import read_whole
+from encsel.loading.hub import sha256_of
+from encsel.storage.reading import read_whole
 
 PACK = "buffalo_l"
 DIM = 512

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from encsel.core import Encoder, EncoderFamily, Runtime, Spec
-from encsel.vision import LIBRARIES, OPTIONS, Architecture, find_checkpoint, vision_encoder, write_tiny_model
+from encsel.loading.vision import LIBRARIES, OPTIONS, Architecture, find_checkpoint, vision_encoder, write_tiny_model
 
 
 def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:

@@ -13,8 +13,8 @@ import numpy as np
 
 from encsel.core import SAMPLING_RATE, Clip, Encoder, EncoderFamily, Model, Runtime, Spec, Vectors
 from encsel.errors import EncoderFailed, UnusableSample
-from encsel.pretrained import TORCH_REMEDY, Snapshot, find_snapshot, torch_device
-from encsel.speech import common_length, crop_rule
+from encsel.loading.hub import TORCH_REMEDY, Snapshot, find_snapshot, torch_device
+from encsel.loading.speech import common_length, crop_rule
 
 CHECKPOINT = "speechbrain/spkrec-ecapa-voxceleb"
 TRAINED_ON = "VoxCeleb1 and VoxCeleb2"

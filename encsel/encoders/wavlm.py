@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from encsel.core import Encoder, EncoderFamily, Runtime, Spec
-from encsel.speech import LAYER_OPTIONS, LIBRARIES, open_layers, write_tiny_model
+from encsel.loading.speech import LAYER_OPTIONS, LIBRARIES, open_layers, write_tiny_model
 
 
 def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from encsel.core import Encoder, EncoderFamily, Model, Runtime, Spec
-from encsel.speech import LIBRARIES, n_samples_for, open_checkpoint, write_tiny_model
+from encsel.loading.speech import LIBRARIES, n_samples_for, open_checkpoint, write_tiny_model
 
 
 def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
-from encsel.neighbours import neighbour_distances
+from encsel.metrics.neighbours import neighbour_distances
 
 K = 20
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
-from encsel.neighbours import nearest_neighbours
+from encsel.metrics.neighbours import nearest_neighbours
 
 K = 20
 N_VALUES = 50

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Metric
 from encsel.errors import BadCalibration
-from encsel.neighbours import neighbour_distances
+from encsel.metrics.neighbours import neighbour_distances
 
 
 def two_nn(distances: NDArray[np.float64], *, discard: float = 0.1) -> float:

@@ -21,13 +21,13 @@ import PIL.Image
 import pytest
 import soundfile
 
-from encsel.calibration import Calibration, open_calibration
 from encsel.core import SAMPLING_RATE, Encoder, Modality, Model, Runtime
-from encsel.embed import BATCH_ON_CPU, BATCH_ON_GPU, embed
-from encsel.media import decode
-from encsel.registry import checked_spec, open_encoders
-from encsel.speech import write_tiny_model as write_speech_model
-from encsel.vision import write_tiny_model as write_vision_model
+from encsel.data.calibration_set import Calibration, open_calibration
+from encsel.data.media import decode
+from encsel.embedding.embed import BATCH_ON_CPU, BATCH_ON_GPU, embed
+from encsel.loading.registry import checked_spec, open_encoders
+from encsel.loading.speech import write_tiny_model as write_speech_model
+from encsel.loading.vision import write_tiny_model as write_vision_model
 
 MOST_COST_ON_CPU = 1.15
 LEAST_THROUGHPUT = 0.85

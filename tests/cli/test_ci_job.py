@@ -209,8 +209,8 @@ def test_validate_is_gated_on_what_it_measured(folder, call):
 
 
 def test_annotations_cannot_be_broken_out_of(capsys):
-    from encsel.gates import GateVerdict, Verdict
-    from encsel.github import workflow_commands
+    from encsel.gates.judge import GateVerdict, Verdict
+    from encsel.reports.github import workflow_commands
 
     text = workflow_commands("t", Verdict("fail", (GateVerdict("a:b,c", "fail", "x\n::stop::y%"),)), {}, {})
     assert text.splitlines()[0] == "::error title=a%3Ab%2Cc%3A fail::x%0A::stop::y%25"

@@ -212,7 +212,7 @@ def test_output_that_cannot_be_written_is_said_before_any_work(call, ready, tmp_
 
 
 def test_a_bug_is_no_verdict(call, ready, monkeypatch):
-    monkeypatch.setattr("encsel.ranking.rank", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("encsel.ranking.rank.rank", lambda *a, **k: 1 / 0)
     code, out, err = call("rank", ready)
     assert code == 70
     assert out == ""
@@ -265,7 +265,7 @@ def test_no_name_of_a_person_or_file_is_in_a_report(call, tmp_path):
 @pytest.mark.parametrize("columns", [80, 100, 120, 160])
 def test_table_never_breaks_a_number(ready, columns):
     import encsel
-    from encsel.report import as_table
+    from encsel.reports.ranking import as_table
 
     report = encsel.rank(ready)
     table = as_table(report, width=columns)
@@ -303,7 +303,7 @@ def test_files_without_a_person_in_common_show_whom_each_has(call, ready, tmp_pa
 
 
 def test_a_card_named_as_a_shipped_one_is_refused(call, ready, tmp_path):
-    from encsel.cardfile import cards_folder
+    from encsel.storage.documents import cards_folder
 
     table = cards_folder() / "pairs_voxceleb1.csv"
     assert call("fit", table, "--features", "ln_cka", "--output", tmp_path / "upadhyay2026.json")[0] == 0
@@ -311,7 +311,7 @@ def test_a_card_named_as_a_shipped_one_is_refused(call, ready, tmp_path):
 
 
 def test_table_says_how_many_people_the_card_s_eer_is_trained_on(call, ready, tmp_path):
-    from encsel.cardfile import cards_folder
+    from encsel.storage.documents import cards_folder
 
     table = cards_folder() / "pairs_mavceleb.csv"
     assert call("fit", table, "--rows-per-identity", 20, "--output", tmp_path / "mav.json")[0] == 0
@@ -319,8 +319,8 @@ def test_table_says_how_many_people_the_card_s_eer_is_trained_on(call, ready, tm
 
 
 def test_a_card_that_states_no_samples_per_person_is_flagged_and_its_own_mismatch_shown(call, ready, tmp_path):
-    from encsel.card import load_card
-    from encsel.cardfile import cards_folder
+    from encsel.regression.card import load_card
+    from encsel.storage.documents import cards_folder
 
     table = cards_folder() / "pairs_voxceleb1.csv"
     call("fit", table, "--features", "cka,id_mismatch", "--output", tmp_path / "two.json")

@@ -15,7 +15,7 @@ import pytest
 from media_samples import write_set
 from toy import people, population
 
-from encsel.registry import encoder_families
+from encsel.loading.registry import encoder_families
 
 SEVENTY = Path(__file__).resolve().parents[3] / "shared" / "data" / "mavceleb_v1_embeddings"
 N_PEOPLE = 34

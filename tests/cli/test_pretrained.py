@@ -10,7 +10,7 @@ import sys
 import pytest
 from media_samples import write_set
 
-from encsel.registry import encoder_families
+from encsel.loading.registry import encoder_families
 
 FAMILIES = [f for f in encoder_families().values() if f.write_tiny is not None]
 NO_SOCKETS = """
@@ -105,7 +105,7 @@ def test_list_show_and_fetch_need_no_network_for_what_is_here(tmp_path):
 def test_fetch_prints_hashes_and_signs_changed_weights_off_on_request(call, monkeypatch, tmp_path):
     from huggingface_hub import constants
 
-    from encsel.signoff import record_path
+    from encsel.loading.signoff import record_path
 
     sha = "0123456789abcdef0123456789abcdef01234567"
     home = tmp_path / "hub" / "models--acme--tiny"

@@ -11,8 +11,8 @@ from plugins import write_plugin
 from test_validation import N, people
 from test_validation import write_set as write_embeddings
 
-from encsel.pseudonyms import DIGITS
-from encsel.registry import encoder_families
+from encsel.loading.registry import encoder_families
+from encsel.storage.pseudonyms import DIGITS
 
 HASH = re.compile(f"[0-9a-f]{{{DIGITS}}}")
 

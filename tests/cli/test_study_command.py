@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from encsel.cardfile import cards_folder
+from encsel.storage.documents import cards_folder
 
 FILES = [f"{kind}_{name}.csv" for kind in ("encoders", "pairs") for name in ("voxceleb1", "mavceleb")]
 

@@ -89,7 +89,7 @@ def test_results_are_in_the_cache_and_purged_with_it(call, data, tmp_path):
 
 
 def test_help_names_every_stage(call):
-    from encsel.validated import STAGES
+    from encsel.validation.result import STAGES
 
     out = call("validate", "--help")[1]
     assert all(stage in out for stage in STAGES)

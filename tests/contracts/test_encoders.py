@@ -17,12 +17,12 @@ import pytest
 from media_samples import write_face, write_voice
 
 from encsel.core import MODALITIES, SAMPLING_RATE, Encoder, EncoderFamily, Model, Runtime, Spec, Vectors
-from encsel.embed import describe
+from encsel.data.media import MAX_SECONDS, MIN_SECONDS, MIN_SIDE, decode
+from encsel.embedding.embed import describe
 from encsel.errors import EncoderFailed, UnusableSample
-from encsel.media import MAX_SECONDS, MIN_SECONDS, MIN_SIDE, decode
-from encsel.registry import checked_spec, encoder_families, encoder_family, open_encoders
-from encsel.signature import canonical, digest
-from encsel.spec import parse
+from encsel.loading.registry import checked_spec, encoder_families, encoder_family, open_encoders
+from encsel.loading.spec import parse
+from encsel.storage.signature import canonical, digest
 
 FAMILIES = list(encoder_families().values())
 WITH_WEIGHTS = [f for f in FAMILIES if f.open is not None]

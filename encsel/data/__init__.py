@@ -1,0 +1,1 @@
+"""Calibration sets: layouts on disk, media, embedding files, arrays in memory, attributes, the demo set."""

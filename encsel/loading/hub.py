@@ -1,0 +1,234 @@
+"""Finds pretrained weights: a local folder, or a hub's checkpoint; hashes them; loads them without pickle."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from encsel.core import Runtime
+from encsel.errors import EncoderFailed, NotHere, UsageError
+from encsel.storage.reading import read_whole
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+SAFE, PICKLED = "*.safetensors", ("*.bin", "*.ckpt", "*.pt", "*.pth")
+_SMALL_FILES = ("*.json", "*.txt", "*.model")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A checkpoint's files on this machine.
+
+    Attributes:
+        revision: commit of the hub's repository; None for a local folder.
+        weights: SHA-256 of each weight file by name.
+        pickled: the weights are pickles, read with `weights_only=True`.
+    """
+
+    folder: Path
+    revision: str | None
+    weights: Mapping[str, str]
+    pickled: bool
+
+    def config(self) -> dict[str, Any]:
+        return read_json(self.folder / "config.json")
+
+
+def find_snapshot(
+    checkpoint: str,
+    runtime: Runtime,
+    *,
+    revision: str | None = None,
+    may_be_pickled: bool = False,
+    pickled: Sequence[str] = ("pytorch_model*.bin",),
+    extra: Sequence[str] = (),
+) -> Snapshot:
+    """The files of a local folder, or of a hub checkpoint, downloaded unless `runtime.offline`.
+
+    Args:
+        checkpoint: folder, or ORG/NAME on the Hugging Face hub.
+        may_be_pickled: the default table vouches for this checkpoint; others need `runtime.allow_pickle`.
+        pickled: patterns of the pickled weight files this family reads, used only where no safetensors exist.
+        extra: further small files the family needs.
+    Raises:
+        EncoderFailed: not there, not reachable, without weights, or pickled without leave.
+        UsageError: a revision of a folder, or neither a folder nor ORG/NAME.
+    """
+    local = Path(checkpoint)
+    if local.is_dir():
+        if revision is not None:
+            raise UsageError(f"{checkpoint} is a folder, which has no revision {revision!r}. Leave out revision=.")
+        allowed = may_be_pickled or runtime.allow_pickle
+        return _checked(local, None, checkpoint, pickled, allowed=allowed, hashed=runtime.hash_weights)
+    if not HUB_ID.fullmatch(checkpoint):
+        raise EncoderFailed(f"{checkpoint} is no folder here and no ORG/NAME of a hub. Give one of them.")
+    patterns = [*_SMALL_FILES, *extra, SAFE]
+    folder = _download(checkpoint, revision, patterns, runtime)
+    if not any(folder.glob(SAFE)):
+        if not (may_be_pickled or runtime.allow_pickle):
+            raise EncoderFailed(_refusal(checkpoint))
+        folder = _download(checkpoint, revision, [*patterns, *pickled], runtime)
+    return _checked(folder, folder.name, checkpoint, pickled, allowed=True, hashed=runtime.hash_weights)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; EncoderFailed when it is missing or damaged."""
+    try:
+        content = json.loads(read_whole(path).decode())
+    except OSError as error:
+        raise EncoderFailed(f"{path} cannot be read: {error.strerror}. Fetch the checkpoint again.") from error
+    except ValueError as error:
+        raise EncoderFailed(f"{path} is damaged: {error}. Fetch the checkpoint again.") from error
+    if not isinstance(content, dict):
+        raise EncoderFailed(f"{path} holds no JSON object. Fetch the checkpoint again.")
+    return content
+
+
+def load_transformers(
+    cls: Any, snapshot: Snapshot, runtime: Runtime, *, optional: frozenset[str] = frozenset(), **options: Any
+) -> Any:
+    """A transformers model in evaluation mode on the runtime's device, every weight of it from the checkpoint.
+
+    Args:
+        optional: keys that may be missing because inference never reads them.
+    Raises:
+        EncoderFailed: weights damaged, of another architecture, missing or of other shapes.
+    """
+    import torch
+
+    # The library would otherwise start a thread that asks the hub for a converted copy of pickled weights.
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
+    device = torch_device(runtime.device)
+    if device.type == "cuda":
+        # float32 means float32: by default convolutions would round their inputs to 10 bits of mantissa.
+        torch.backends.cudnn.allow_tf32 = False
+    try:
+        with _quiet_transformers():
+            model, info = cls.from_pretrained(
+                snapshot.folder,
+                local_files_only=True,
+                output_loading_info=True,
+                dtype=getattr(torch, runtime.dtype),
+                trust_remote_code=False,
+                use_safetensors=not snapshot.pickled,
+                ignore_mismatched_sizes=True,  # they are named below; the library's own error names none
+                **options,
+            )
+    except Exception as error:  # safetensors, torch, json and the library each raise their own kinds
+        raise EncoderFailed(
+            f"{snapshot.folder.name}: the weights do not load as {cls.__name__} "
+            f"({type(error).__name__}: {_first_line(error)}). Fetch the checkpoint again, or check its family."
+        ) from error
+    missing = sorted(set(info["missing_keys"]) - optional)
+    mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info.get("mismatched_keys") or ())
+    if missing or mismatched:
+        shown = ", ".join([*missing, *mismatched][:4])
+        raise EncoderFailed(
+            f"{snapshot.folder.name} lacks {len(missing)} and misfits {len(mismatched)} weights of {cls.__name__} "
+            f"({shown}); without them the embeddings would be random. Check the checkpoint and the family."
+        )
+    return model.eval().to(device)
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """transformers without its progress bar and its table of the weights a class has no use for."""
+    from transformers.utils import logging
+
+    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bar:
+            logging.enable_progress_bar()
+
+
+def torch_device(device: str) -> Any:
+    """The torch device of that name; "auto" is CUDA where there is one.
+
+    Raises:
+        EncoderFailed: torch does not load, or the device is not there: never a silent fallback.
+    """
+    try:
+        import torch
+    except (ImportError, OSError, RuntimeError) as error:
+        raise EncoderFailed(f"torch does not load ({_first_line(error)}). {TORCH_REMEDY}") from error
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except Exception as error:
+        raise EncoderFailed(
+            f"The device {device!r} cannot be used ({_first_line(error)}). Use --device cpu, or mend the driver."
+        ) from error
+    return found
+
+
+TORCH_REMEDY = "Install builds that fit: pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'."
+
+
+def _download(checkpoint: str, revision: str | None, patterns: Sequence[str], runtime: Runtime) -> Path:
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # else requests carry versions of what is installed
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # where it was imported before
+    offline = runtime.offline or constants.HF_HUB_OFFLINE
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                checkpoint, revision=revision, allow_patterns=list(patterns), local_files_only=offline
+            )
+        )
+    except Exception as error:  # HTTP, hub, OS and validation errors share no base class
+        at = f" at revision {revision}" if revision else ""
+        if offline:
+            raise NotHere(
+                f"{checkpoint}{at} is not in the hub's cache on this machine, and offline was asked for. "
+                "Fetch it where there is a network: encsel encoders fetch."
+            ) from error
+        raise EncoderFailed(
+            f"{checkpoint}{at} could not be downloaded ({type(error).__name__}: {_first_line(error)}). "
+            "Check the name and the network, or give a local folder."
+        ) from error
+
+
+def _checked(
+    folder: Path, revision: str | None, checkpoint: str, pickled: Sequence[str], *, allowed: bool, hashed: bool
+) -> Snapshot:
+    files = sorted(folder.glob(SAFE))
+    is_pickled = not files
+    if is_pickled:
+        files = sorted(path for pattern in pickled for path in folder.glob(pattern))
+        if files and not allowed:
+            raise EncoderFailed(_refusal(checkpoint))
+    if not files:
+        raise EncoderFailed(f"{checkpoint} holds no weights ({SAFE} or {', '.join(pickled)}). Fetch it again.")
+    return Snapshot(folder, revision, {path.name: sha256_of(path) if hashed else "" for path in files}, is_pickled)
+
+
+def _refusal(checkpoint: str) -> str:
+    return (
+        f"{checkpoint} has only pickled weights, which encsel reads on request alone. "
+        "Say --allow-pickle if you trust them, or convert them to safetensors."
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,249 @@
+"""What a calibration set says of one face-voice pair: the numbers that a calibrated card turns into a predicted EER.
+
+All come from centroids of the same people. Cross-validated ones say what a matcher does on people it has not seen;
+those from CKA use all people at once and carry less noise; a card weighs both. Sensitivity d' is the distance of two
+unit Gaussians: EER = Phi(-d' / 2), AUC = Phi(d' / sqrt 2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encsel.core import Vectors
+from encsel.errors import BadCalibration
+from encsel.matching.crossval import (
+    FIXED,
+    MEASURED,
+    N_VARIATES,
+    CrossValidated,
+    Folds,
+    Scored,
+    cross_validate,
+    folds_of,
+    pooled_correlations,
+    reduced,
+    repeats_for,
+    sides,
+    variate_products,
+)
+from encsel.matching.eer import auc_placements
+from encsel.matching.scorers import RIDGE, Side, directions, project, scores_on
+from encsel.metrics.cka import Gram, gram, matched_of, null_of_matched
+
+VERSION = 1
+"""Of what FEATURES mean and how they are measured; a card holds for one."""
+
+FEATURES: Mapping[str, str] = {
+    "d_reference": "sensitivity d' behind the cross-validated AUC of the reference scorer",
+    "d_weighted": "the same of the weighted scorer with a ridge of 0.3",
+    "correlations": "sum of the positive correlations of the first 12 ridge canonical variates on held-out people",
+    "root_cka": "square root of CKA matched to 1249 people",
+    "root_cka_half": "the same after each side's first 50 axes are half whitened (variance to the power -1/4)",
+    "root_cka_ridge": "the same after they are whitened with a ridge of the mean variance",
+    "top_share": "share of variance on the first 50 axes, face plus voice",
+}
+CKA_FORMS = ("root_cka", "root_cka_half", "root_cka_ridge")
+MAX_IMPOSTORS = 2000
+"""Impostor scores a fold that a shuffle looks at; at most 45 test people give no more."""
+
+MANY_PEOPLE, FEW_FOLDS = 400, 2
+"""Above so many people, shuffles look at so many folds only: their test people are enough to tell chance."""
+
+
+@dataclass(frozen=True)
+class EncoderEvidence:
+    """One encoder's part, computed once: projections in every fold, Gram matrices of the three forms of CKA."""
+
+    folds: Sequence[Sequence[Side]]
+    grams: Mapping[str, Gram]
+    top_share: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One pair.
+
+    Attributes:
+        values: each of FEATURES.
+        standard_error: by scorer, of its d' over people.
+        cross_validated: what the values are from.
+    """
+
+    values: Mapping[str, float]
+    standard_error: Mapping[str, float]
+    cross_validated: CrossValidated
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """FEATURES of one pair when people are shuffled, and of the pair as it is, both from the same few folds.
+
+    Attributes:
+        observed: (len(FEATURES),).
+        values: (shuffles, len(FEATURES)).
+    """
+
+    observed: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+
+def distance_of_auc(auc: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """d' of an AUC, which is clipped to [0.3, 0.995]."""
+    from scipy.special import ndtri
+
+    return np.asarray(math.sqrt(2) * ndtri(np.clip(auc, 0.3, 0.995)))
+
+
+def distance_of_eer(eer: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """d' of an EER, which is clipped to [0.005, 0.6]."""
+    from scipy.special import ndtri
+
+    return np.asarray(-2 * ndtri(np.clip(eer, 0.005, 0.6)))
+
+
+def eer_of_distance(distance: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """EER of a d'; above 0.5 for a negative one."""
+    from scipy.special import ndtr
+
+    return np.asarray(ndtr(-np.asarray(distance) / 2))
+
+
+def folds_for(n_people: int, *, seed: int) -> Folds:
+    """The folds that evidence on so many people uses."""
+    return folds_of(n_people, n_repeats=repeats_for(n_people), seed=seed)
+
+
+def encoder_evidence(x: Vectors, folds: Folds) -> EncoderEvidence:
+    """One encoder's part, from its centroids (n, dim), people in the order the folds mean."""
+    small = reduced(x)
+    everyone = np.arange(len(small))
+    whole = project(small, everyone, everyone[:0])
+    variance = whole.sd**2
+    mean = variance.mean()
+    scales = {
+        "root_cka_half": (variance + 0.1 * mean) ** -0.25,
+        "root_cka_ridge": (variance + mean) ** -0.5,
+    }
+    grams = {"root_cka": gram(small), **{name: gram(whole.train * scale) for name, scale in scales.items()}}
+    total = float(np.square(small).sum()) / (len(small) - 1)
+    return EncoderEvidence(sides(small, folds), grams, float(variance.sum()) / total)
+
+
+def pair_evidence(face: EncoderEvidence, voice: EncoderEvidence, folds: Folds) -> Evidence:
+    """Everything about one pair of encoders of the same people."""
+    validated = cross_validate(face.folds, voice.folds, folds)
+    # The ridge of the weighted scorer goes with the number of people; the card was made with that of 999.
+    scored = {name: validated.scored[FIXED if name == "weighted" else name] for name in MEASURED}
+    values = {f"d_{name}": float(distance_of_auc(scored[name].auc)) for name in MEASURED}
+    values["correlations"] = float(np.clip(validated.correlations, 0, 1).sum())
+    values |= {form: _root(_matched(face.grams[form], voice.grams[form])) for form in CKA_FORMS}
+    values["top_share"] = face.top_share + voice.top_share
+    errors = {name: distance_error(one, validated.n_people) for name, one in scored.items()}
+    return Evidence({name: values[name] for name in FEATURES}, errors, validated)
+
+
+def distance_error(scored: Scored, n_people: int) -> float:
+    """Standard error over people of the d' behind a cross-validated AUC."""
+    # Slope of d' in the AUC, at the clipped AUC so that it stays finite.
+    d = float(distance_of_auc(scored.auc))
+    slope = math.sqrt(2) * math.sqrt(2 * math.pi) * math.exp(d * d / 4)
+    # Placements that are all alike have no spread; a set of n people cannot tell an AUC finer than 1 / 2n.
+    return max(scored.auc_se, 1 / (2 * n_people)) * slope
+
+
+def shuffles(folds: Folds, n_shuffles: int, *, seed: int, groups: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
+    """(n_shuffles, n) permutations of people that keep every fold of the first repeat, and every group, to itself.
+
+    These permutations are a group, so a p value from them is exact; and the axes of each fold, which do not depend on
+    who is paired with whom, are fitted once.
+    """
+    n = len(folds[0][0][0]) + len(folds[0][0][1])
+    rng = np.random.default_rng([seed, 2])
+    found = np.tile(np.arange(n), (n_shuffles, 1))
+    blocks = [
+        test[kind]
+        for _, test in folds[0]
+        for kind in ([groups[test] == g for g in np.unique(groups[test])] if groups is not None else [slice(None)])
+    ]
+    for row in found:
+        for block in blocks:
+            row[block] = rng.permutation(block)
+    return found
+
+
+def shuffled_cka(
+    faces: Sequence[EncoderEvidence], voices: Sequence[EncoderEvidence], permutations: NDArray[np.intp], form: str
+) -> NDArray[np.float64]:
+    """(1 + shuffles, voices, faces) of one of CKA_FORMS, people as they are first; all pairs at once."""
+    orders = np.vstack([np.arange(permutations.shape[1]), permutations])
+    null = null_of_matched([v.grams[form] for v in voices], [f.grams[form] for f in faces], permutations=orders)
+    return np.sqrt(np.maximum(null, 0))
+
+
+def shuffled_evidence(
+    face: EncoderEvidence,
+    voice: EncoderEvidence,
+    folds: Folds,
+    permutations: NDArray[np.intp],
+    cka: Mapping[str, NDArray[np.float64]],
+) -> Shuffled:
+    """What one pair's evidence would be with the voices of other people beside its faces.
+
+    Args:
+        permutations: from `shuffles`, on the same folds.
+        cka: of each of CKA_FORMS, (1 + shuffles,) of this pair from `shuffled_cka`.
+    """
+    orders = np.vstack([np.arange(permutations.shape[1]), permutations])
+    values = np.zeros((len(orders), len(FEATURES)))
+    names = list(FEATURES)
+    used = slice(None if permutations.shape[1] <= MANY_PEOPLE else FEW_FOLDS)
+    validated = [_some_folds(face.folds[0][used], voice.folds[0][used], folds[0][used], order) for order in orders]
+    values[:, [names.index(f"d_{name}") for name in MEASURED]] = [distance_of_auc(aucs) for aucs, _ in validated]
+    values[:, names.index("correlations")] = [positive for _, positive in validated]
+    values[:, names.index("top_share")] = face.top_share + voice.top_share
+    for form in CKA_FORMS:
+        values[:, names.index(form)] = cka[form]
+    return Shuffled(values[0], values[1:])
+
+
+def _some_folds(
+    face: Sequence[Side],
+    voice: Sequence[Side],
+    folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
+    order: NDArray[np.intp],
+) -> tuple[NDArray[np.float64], float]:
+    """AUC of each of MEASURED and the sum of positive held-out correlations, voices taken in `order`."""
+    aucs = np.zeros(len(MEASURED))
+    products = np.zeros((3, N_VARIATES))
+    for f, v, (train, test) in zip(face, voice, folds, strict=True):
+        moved = Side(v.train[np.searchsorted(train, order[train])], v.test[np.searchsorted(test, order[test])], v.sd)
+        ridge = directions(f, moved, ridge=RIDGE)
+        for i, (name, found) in enumerate(zip(MEASURED, (directions(f, moved), ridge), strict=True)):
+            aucs[i] += _auc(scores_on(name, found, f, moved)) / len(folds)
+        products += variate_products(ridge, f, moved)
+    return aucs, float(np.clip(pooled_correlations(products), 0, 1).sum())
+
+
+def _auc(matrix: Vectors) -> float:
+    """AUC of a fold's scores; of many impostors, those at the smallest cyclic distances, every person equally often."""
+    n = len(matrix)
+    distances = np.arange(1, min(n, 1 + max(1, MAX_IMPOSTORS // n)))
+    columns = (np.arange(n)[:, None] + distances) % n
+    return float(auc_placements(np.diag(matrix), np.take_along_axis(matrix, columns, axis=1)).mean())
+
+
+def _matched(k: Gram, q: Gram) -> float:
+    try:
+        return matched_of(k, q)
+    except BadCalibration:
+        # An encoder whose own variation is not above its noise shares none with another.
+        return 0.0
+
+
+def _root(value: float) -> float:
+    return math.sqrt(max(value, 0.0))

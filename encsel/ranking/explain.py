@@ -1,0 +1,147 @@
+"""What made the prediction for one pair: evidence, what each part adds, where the pair lies among simulated ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from encsel.errors import UsageError, nearest
+from encsel.metrics.cka import Cka
+from encsel.prediction.card import expected_from_cka, feature_quantiles, place, predicted_eer, size_terms
+from encsel.prediction.evidence import FEATURES, eer_of_distance
+from encsel.prediction.predict import Measured, PredictionNull
+from encsel.ranking.result import MIN_IDENTITIES, CardPrediction, RankReport
+
+CURVE_SIZES = (0.8, 2.0, 5.0)
+"""People behind the points of the learning curve, as multiples of those in the set; the reference size is added."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One feature of the prediction.
+
+    Attributes:
+        percentile: share of simulated pairs at about as many people that have less of it, in [0, 1].
+        adds: what it adds to the predicted d' beyond what the median simulated pair has.
+    """
+
+    name: str
+    meaning: str
+    value: float
+    percentile: float
+    adds: float
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """EER of a matcher trained on so many people, were d' to grow as CKA alone says it does."""
+
+    n_train_identities: int
+    eer: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One pair, explained.
+
+    Attributes:
+        canonical_correlations: of ridge canonical variates, on people held out.
+        distance, sd: predicted d' and its standard deviation. `base`: d' of a pair with the median of every feature.
+        expected_from_cka: EER that CKA alone would lead one to expect of the prediction, and `disagreement`: how many
+            sd of simulated pairs the prediction is better (positive) or worse than that.
+        learning_curve: see CurvePoint; its first point is fitted to cross-validation.
+    """
+
+    face: str
+    voice: str
+    card: str
+    scorer: str
+    n_identities: int
+    samples_per_identity: float
+    predicted_eer: float
+    interval: tuple[float, float]
+    coverage: float
+    distance: float
+    sd: float
+    base: float
+    canonical_correlations: tuple[float, ...]
+    measured: tuple[Measured, ...]
+    cka: Cka
+    cka_interval: tuple[float, float] | None
+    null: PredictionNull
+    parts: tuple[Part, ...]
+    expected_from_cka: float
+    disagreement: float
+    learning_curve: tuple[CurvePoint, ...]
+    predictions: dict[str, CardPrediction]
+
+
+def explain(report: RankReport, pair: str) -> Explanation:
+    """The explanation of `FACE/VOICE` in a report, by its calibrated card.
+
+    Raises:
+        UsageError: no such pair, or too few people for cross-validation.
+    """
+    known = {f"{p.face}/{p.voice}": p for p in report.pairs}
+    if pair not in known:
+        raise UsageError(f"No pair {pair!r} to explain; FACE/VOICE is needed. {nearest(pair, known)}")
+    found = known[pair]
+    card = report.calibrated
+    if report.n_identities < MIN_IDENTITIES:
+        raise UsageError(
+            f"{report.n_identities} people; under {MIN_IDENTITIES} there is no prediction to explain. Add people."
+        )
+    assert found.prediction is not None  # so many people are cross-validated
+    evidence, n, m = found.prediction.evidence, report.n_identities, found.prediction.samples
+    estimate = found.prediction.estimates[card.name]
+    weights = np.asarray(card.coefficients) @ size_terms(float(n), m, card)
+    medians = {name: float(feature_quantiles(card, name, n)[4]) for name in card.features}
+    parts = tuple(
+        Part(
+            name, FEATURES[name], evidence.values[name], place(card, name, evidence.values[name], n),
+            float(weight * (evidence.values[name] - medians[name])),
+        )
+        for name, weight in zip(card.features, weights[1:], strict=True)
+    )  # fmt: skip
+    expected, spread = expected_from_cka(card, evidence.values["root_cka"], n, m)
+    return Explanation(
+        face=found.face,
+        voice=found.voice,
+        card=card.name,
+        scorer=card.scorer,
+        n_identities=n,
+        samples_per_identity=m,
+        predicted_eer=estimate.eer,
+        interval=estimate.interval,
+        coverage=report.coverage,
+        distance=estimate.distance,
+        sd=estimate.sd,
+        base=float(weights[0] + sum(w * medians[f] for f, w in zip(card.features, weights[1:], strict=True))),
+        canonical_correlations=tuple(float(r) for r in evidence.cross_validated.correlations),
+        measured=tuple(found.prediction.measured.values()),
+        cka=found.cka,
+        cka_interval=found.cka_interval,
+        null=found.prediction.null,
+        parts=parts,
+        expected_from_cka=float(predicted_eer(expected)),
+        disagreement=(estimate.distance - expected) / spread,
+        learning_curve=_curve(found.cka.debiased, evidence.values[f"d_{card.scorer}"], n, card.n_train_identities),
+        predictions=dict(found.predictions),
+    )
+
+
+def _curve(debiased: float, distance: float, n: int, n_reference: int) -> tuple[CurvePoint, ...]:
+    """d'^2 = c^2 / (v + 1 / N) with c the debiased CKA and v from the cross-validated d' at 0.8 n people.
+
+    The closed form of a matcher that scores by the cross-covariance itself: c sets how fast d' grows with people.
+    """
+    if debiased <= 0 or distance <= 0:
+        return ()
+    trained = max(2, round(CURVE_SIZES[0] * n))
+    v = max((debiased / distance) ** 2 - 1 / trained, 0.003)
+    sizes = sorted({trained, *(round(k * n) for k in CURVE_SIZES[1:] if k * n < n_reference), n_reference})
+    # Where v had to be held up, the form does not go through the measured point; it is shifted to do so.
+    shift = distance / (debiased / math.sqrt(v + 1 / trained))
+    return tuple(CurvePoint(size, float(eer_of_distance(shift * debiased / math.sqrt(v + 1 / size)))) for size in sizes)

@@ -1,0 +1,1 @@
+"""Regression of EER on geometry: tables of measured pairs, least-squares cards, correlations."""

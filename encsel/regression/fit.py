@@ -1,0 +1,258 @@
+"""Fits EER to geometry: pair table in, card out, with the errors on encoders the fit did not see."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encsel.errors import UsageError
+from encsel.regression import association
+from encsel.regression.association import Association, Values
+from encsel.regression.card import LN_PREFIX, Card, Feature, FitErrors, LeftOutErrors, Transform
+from encsel.regression.pair_tables import PairTable
+
+METRIC_OF_COLUMN: Mapping[str, str] = {"cka": "cka_biased", "id_mismatch": "mle_median"}
+"""Pair-table column -> the encsel metric that makes it. Other columns go by the metric of their own name, if any."""
+
+
+def fit(
+    table: PairTable,
+    features: Sequence[str],
+    *,
+    name: str,
+    metric_versions: Mapping[str, int],
+    scorer: str = "reference",
+    source: str = "",
+    seed: int = 0,
+) -> Card:
+    """Least-squares card of the EER on `features`, with its errors.
+
+    Args:
+        features: column names; the prefix `ln_` takes the natural log.
+        metric_versions: encsel's metrics and their versions, to be written into the card.
+        scorer: what measured the EERs of the table.
+    Raises:
+        UsageError: an unusable column, too few pairs or encoders, or features that carry the same information.
+    """
+    specs, design = _checked_design(table, features)
+    coefficients = _solve(design, table.eer)
+    residuals = table.eer - design @ coefficients
+    n_identities, sizes_reason = _one_count(table, "n_identities")
+    rows_per_identity, rows_reason = _one_count(table, "rows_per_identity")
+
+    def feature(spec: tuple[str, Transform], coefficient: float) -> Feature:
+        column, transform = spec
+        metric = METRIC_OF_COLUMN.get(column, column)
+        version = metric_versions.get(metric)
+        metric_reason = None if version is not None else f"no metric of this encsel makes {column}"
+        reasons = [reason for reason in (metric_reason, sizes_reason, rows_reason) if reason]
+        values = table.columns[column]
+        return Feature(
+            column, transform, None if version is None else metric, version, n_identities, rows_per_identity,
+            float(coefficient), (float(values.min()), float(values.max())), "; ".join(reasons) or None,
+        )  # fmt: skip
+
+    train, train_reason = _one_count(table, "n_train_identities")
+    test, test_reason = _one_count(table, "n_test_identities")
+    target: dict[str, str | int | None] = {
+        "name": "eer",
+        "scorer": scorer,
+        "n_train_identities": train,
+        "n_test_identities": test,
+    }
+    if reasons := [reason for reason in (train_reason, test_reason) if reason]:
+        target["reason"] = "; ".join(reasons)
+    return Card(
+        name=name,
+        form="log" if any(transform == "ln" for _, transform in specs) else "linear",
+        features=tuple(feature(spec, coefficient) for spec, coefficient in zip(specs, coefficients[1:], strict=True)),
+        intercept=float(coefficients[0]),
+        target=target,
+        residual_sd=math.sqrt(float(residuals @ residuals) / (len(table) - design.shape[1])),
+        n_pairs=len(table),
+        errors=_errors(table, functools.partial(_predict_linear, design, table.eer), design.shape[1]),
+        baseline_errors=baseline_errors(table),
+        associations=associations(table, [column for column, _ in specs], seed=seed),
+        source=source,
+        pair_tables=table.files,
+        excluded=table.excluded,
+        seed=seed,
+    )
+
+
+def form_errors(table: PairTable, features: Sequence[str]) -> FitErrors:
+    """How well EER ~ features holds on the table; the errors that `fit` puts into its card.
+
+    Raises:
+        UsageError: as `fit`.
+    """
+    _, design = _checked_design(table, features)
+    return _errors(table, functools.partial(_predict_linear, design, table.eer), design.shape[1])
+
+
+def baseline_errors(table: PairTable) -> FitErrors:
+    """The same errors for face effect + voice effect within each data set: encoder names only, no geometry.
+
+    Effects sum to zero, so an encoder that was left out gets the mean effect of the others.
+    """
+    everything = np.ones(len(table), dtype=bool)
+    n_parameters = _additive_design(table, everything, everything).shape[1]
+    return _errors(table, functools.partial(_predict_additive, table), n_parameters)
+
+
+def associations(table: PairTable, columns: Iterable[str], *, seed: int) -> dict[str, Association]:
+    """Rank association with the EER of each column, by name."""
+    return {
+        column: association.associate(
+            table.column(column), table.eer, table.face_encoder, table.voice_encoder, table.data_set, seed=seed
+        )
+        for column in dict.fromkeys(columns)
+    }
+
+
+def _one_count(table: PairTable, column: str) -> tuple[int | None, str | None]:
+    """The column's value when all pairs agree, else None and why."""
+    if column not in table.columns:
+        return None, f"{column} is not known"
+    counts = np.unique(table.columns[column])
+    if len(counts) == 1:
+        return int(counts[0]), None
+    return None, f"{column} is not the same for all pairs: {', '.join(f'{count:g}' for count in counts)}"
+
+
+Predict = Callable[[NDArray[np.bool_], NDArray[np.bool_]], Values]
+"""(pairs,) masks of the pairs to fit on and to predict -> the predictions. Raises _CannotFit."""
+
+
+class _CannotFit(Exception):
+    """The pairs that are left do not determine the coefficients."""
+
+
+def _parse_feature(text: str) -> tuple[str, Transform]:
+    if text.startswith(LN_PREFIX):
+        return text.removeprefix(LN_PREFIX), "ln"
+    return text, "identity"
+
+
+def _checked_design(table: PairTable, features: Sequence[str]) -> tuple[list[tuple[str, Transform]], Values]:
+    """Features as (column, transform), and the (pairs, 1 + features) matrix with a column of ones first."""
+    if not features or not all(features):
+        raise UsageError("A feature has no name; give column names separated by commas, such as cka,id_mismatch.")
+    if len(set(features)) < len(features):
+        raise UsageError(f"A feature is named twice in {', '.join(features)}. Name each once.")
+    specs = [_parse_feature(text) for text in features]
+    columns = [np.ones(len(table))]
+    for column, transform in specs:
+        values = table.column(column)
+        if transform == "ln":
+            if (bad := values <= 0).any():
+                at = int(bad.argmax())
+                pair = f"{table.face_encoder[at]} x {table.voice_encoder[at]}"
+                raise UsageError(
+                    f"{column} is {values[at]:g} for {pair}, which has no logarithm. "
+                    f"Use {column} without {LN_PREFIX}, or exclude an encoder."
+                )
+            values = np.log(values)
+        columns.append(values)
+    design = np.column_stack(columns)
+
+    where = table.file_names + (f" without {', '.join(table.excluded)}" if table.excluded else "")
+    for modality, labels in (("face", table.face_encoder), ("voice", table.voice_encoder)):
+        if (n_found := len(np.unique(labels))) < 2:
+            raise UsageError(
+                f"{n_found} {modality} encoder{'' if n_found == 1 else 's'} in {where}; at least 2 are needed to tell "
+                f"how a card holds for an unseen one. Add pairs with another {modality} encoder."
+            )
+    if len(table) < design.shape[1] + 1:
+        raise UsageError(
+            f"{len(table)} pairs in {where}; {len(features)} features need at least {design.shape[1] + 1}. "
+            "Add pairs or take fewer features."
+        )
+    if np.ptp(table.eer) == 0:
+        raise UsageError(f"Every eer in {where} is {table.eer[0]:g}; there is nothing to fit. Add pairs that differ.")
+    for text, values in zip(features, design.T[1:], strict=True):
+        if np.ptp(values) == 0:
+            raise UsageError(f"{text} is the same for every pair in {where}; it explains nothing. Leave it out.")
+    if _rank(design) < design.shape[1]:
+        raise UsageError(
+            f"The features {', '.join(features)} determine one another in {where}, so their coefficients are not "
+            "unique. Leave one out."
+        )
+    return specs, design
+
+
+def _rank(design: Values) -> int:
+    """Rank with every column at the same scale, so that units do not decide it."""
+    scale = np.linalg.norm(design, axis=0)
+    return int(np.linalg.matrix_rank(design / np.where(scale > 0, scale, 1)))
+
+
+def _solve(design: Values, eer: Values) -> Values:
+    if len(eer) == 0 or _rank(design) < design.shape[1]:
+        raise _CannotFit(f"the {len(eer)} pairs left do not determine {design.shape[1]} coefficients")
+    return np.asarray(np.linalg.lstsq(design, eer, rcond=None)[0])
+
+
+def _predict_linear(design: Values, eer: Values, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Values:
+    return np.asarray(design[test] @ _solve(design[train], eer[train]))
+
+
+def _predict_additive(table: PairTable, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Values:
+    for data_set in np.unique(table.data_set[test]):
+        if data_set not in table.data_set[train]:
+            raise _CannotFit(f"no pair of {data_set} is left")
+    coefficients = _solve(_additive_design(table, train, train), table.eer[train])
+    return np.asarray(_additive_design(table, train, test) @ coefficients)
+
+
+def _additive_design(table: PairTable, train: NDArray[np.bool_], rows: NDArray[np.bool_]) -> Values:
+    """Rows of the design whose effects are those of the encoders in `train`: mean, faces, voices, per data set."""
+    blocks = []
+    for data_set in np.unique(table.data_set[train]):
+        inside = table.data_set == data_set
+        block = [np.ones((int(rows.sum()), 1))]
+        for labels in (table.face_encoder, table.voice_encoder):
+            known = np.unique(labels[train & inside])
+            # Sum-to-zero coding: the last encoder's effect is minus the sum of the others', an unknown one's is zero.
+            coding = np.vstack([np.eye(len(known) - 1), -np.ones(len(known) - 1)])
+            match = (labels[rows][:, None] == known).astype(np.float64)
+            block.append(match @ coding)
+        blocks.append(np.hstack(block) * inside[rows][:, None])
+    return np.hstack(blocks)
+
+
+def _errors(table: PairTable, predict: Predict, n_parameters: int) -> FitErrors:
+    def left_out(groups: NDArray[Any]) -> LeftOutErrors:
+        predicted = np.empty(len(table))
+        names = np.unique(groups)
+        for name in names:
+            inside = groups == name
+            try:
+                predicted[inside] = predict(~inside, inside)
+            except _CannotFit as error:
+                return LeftOutErrors(None, None, len(names), f"without {name}, {error}")
+        r2, rmse = _r2_rmse(table.eer, predicted)
+        return LeftOutErrors(r2, rmse, len(names))
+
+    numbers = np.array([f"pair {number}" for number in range(1, len(table) + 1)])
+    grouped = (left_out(numbers), left_out(table.face_encoder), left_out(table.voice_encoder))
+    everything = np.ones(len(table), dtype=bool)
+    try:
+        r2, rmse = _r2_rmse(table.eer, predict(everything, everything))
+    except _CannotFit as error:
+        return FitErrors(n_parameters, None, None, None, *grouped, str(error))
+    spare = len(table) - n_parameters
+    if spare < 1:
+        return FitErrors(n_parameters, r2, None, rmse, *grouped, f"{n_parameters} parameters for {len(table)} pairs")
+    return FitErrors(n_parameters, r2, 1 - (1 - r2) * (len(table) - 1) / spare, rmse, *grouped)
+
+
+def _r2_rmse(eer: Values, predicted: Values) -> tuple[float, float]:
+    """R2 around the mean of `eer`, and the root mean squared error."""
+    squared = float(np.sum((eer - predicted) ** 2))
+    return 1 - squared / float(np.sum((eer - eer.mean()) ** 2)), math.sqrt(squared / len(eer))

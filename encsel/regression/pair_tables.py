@@ -1,0 +1,262 @@
+"""Tables of measured face-voice pairs: what a regression is fitted on."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encsel.errors import UsageError, nearest, printable
+from encsel.regression.association import Values
+from encsel.storage.reading import read_whole
+
+VALIDATION = "encsel.validate/1"
+"""Schema of the results of `encsel validate`, whose pairs can be read as a table."""
+REPORTED = "validation.json"
+REQUIRED_COLUMNS = ("face_encoder", "voice_encoder", "n_identities", "eer")
+
+
+@dataclass(frozen=True)
+class PairFile:
+    """A pair table's file name (no folder) and the SHA-256 of its bytes."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """Measured face-voice pairs of one file or several, one row each.
+
+    Attributes:
+        data_set, face_encoder, voice_encoder: (pairs,) text; no combination twice.
+        eer: (pairs,) share in [0, 1].
+        columns: every other column that holds a finite number for each pair, (pairs,) each.
+        unusable: the columns that do not, each with a sentence that says why.
+    """
+
+    data_set: NDArray[np.str_]
+    face_encoder: NDArray[np.str_]
+    voice_encoder: NDArray[np.str_]
+    eer: Values
+    columns: Mapping[str, Values]
+    unusable: Mapping[str, str]
+    files: tuple[PairFile, ...]
+    excluded: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.eer)
+
+    def column(self, name: str) -> Values:
+        """That column's numbers.
+
+        Raises:
+            UsageError: no such column, or one that is not numeric throughout.
+        """
+        if name in self.unusable:
+            raise UsageError(self.unusable[name])
+        if name not in self.columns:
+            raise UsageError(f"No column {name!r} in {self.file_names}. {nearest(name, self.columns)}")
+        return self.columns[name]
+
+    @property
+    def file_names(self) -> str:
+        return " + ".join(file.name for file in self.files)
+
+
+def read_pairs(
+    paths: Sequence[str | Path], *, rows_per_identity: int | None = None, scorer: str = "reference"
+) -> PairTable:
+    """Pair tables (CSV with a header) and results of `encsel validate` (JSON), pooled.
+
+    Args:
+        paths: tables have REQUIRED_COLUMNS; without a `data_set` column the file's stem names its data set.
+        rows_per_identity: samples per person behind the numbers, for tables that have no such column.
+        scorer: whose EERs of centroids are taken from results; a table has one column of them.
+    Raises:
+        UsageError: a file cannot be read, lacks a column, holds a value that is no number, or repeats a pair.
+    """
+    if not paths:
+        raise UsageError("No pair table was given; name at least one CSV file.")
+    if rows_per_identity is not None and rows_per_identity < 1:
+        raise UsageError(f"rows_per_identity is {rows_per_identity}; 1 or more are needed.")
+    read, rows, headers, is_needed = [], [], [], False
+    for path in map(Path, paths):
+        if path.suffix.lower() == ".json":
+            file, header, of_file = _read_validation(path, scorer)
+        else:
+            file, header, of_file = _read_file(path)
+        if rows_per_identity is not None and "rows_per_identity" not in header:
+            is_needed = True
+            header = [*header, "rows_per_identity"]
+            of_file = [_Row(r.where, {**r.cells, "rows_per_identity": str(rows_per_identity)}) for r in of_file]
+        read.append(file)
+        headers.append((path.name, header))
+        rows += of_file
+
+    seen: dict[tuple[str, ...], str] = {}
+    for row in rows:
+        key = tuple(row.cells[column] for column in ("data_set", "face_encoder", "voice_encoder"))
+        if not all(key):
+            raise UsageError(f"{row.where} names no face_encoder, voice_encoder or data_set. Fill it in.")
+        if key in seen:
+            raise UsageError(
+                f"{row.where} repeats the pair {key[1]} x {key[2]} of data set {key[0]}, first seen in {seen[key]}. "
+                "Remove one of them, or tell the data sets apart in a data_set column."
+            )
+        seen[key] = row.where
+
+    text = {"data_set", "face_encoder", "voice_encoder"}
+    columns: dict[str, Values] = {}
+    unusable: dict[str, str] = {}
+    for column in dict.fromkeys(column for _, header in headers for column in header if column not in text):
+        numbers = _numbers(column, rows, headers)
+        if isinstance(numbers, str):
+            if column in REQUIRED_COLUMNS or column == "rows_per_identity":
+                raise UsageError(numbers)
+            unusable[column] = numbers
+        else:
+            columns[column] = numbers
+    if rows_per_identity is not None and not is_needed:
+        other = columns["rows_per_identity"][columns["rows_per_identity"] != rows_per_identity]
+        if len(other):
+            raise UsageError(
+                f"A pair table says rows_per_identity {other[0]:g}, the call says {rows_per_identity}. "
+                "Leave it out of the call, or correct the table."
+            )
+    data_set, face, voice = (np.array([key[position] for key in seen]) for position in range(3))
+    return PairTable(data_set, face, voice, columns.pop("eer"), columns, unusable, tuple(read))
+
+
+def exclude(table: PairTable, encoders: Iterable[str]) -> PairTable:
+    """The table without every pair that has one of those encoders on either side.
+
+    Raises:
+        UsageError: an encoder is in no pair; names the nearest.
+    """
+    names = tuple(dict.fromkeys(encoders))
+    known = {*table.face_encoder.tolist(), *table.voice_encoder.tolist()}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"No pair in {table.file_names} has the encoder {name!r}. {nearest(name, known)}")
+    keep = ~(np.isin(table.face_encoder, names) | np.isin(table.voice_encoder, names))
+    return PairTable(
+        table.data_set[keep], table.face_encoder[keep], table.voice_encoder[keep], table.eer[keep],
+        {name: column[keep] for name, column in table.columns.items()}, table.unusable, table.files,
+        (*table.excluded, *names),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Row:
+    where: str
+    cells: Mapping[str, str]
+
+
+def _read_file(path: Path) -> tuple[PairFile, list[str], list[_Row]]:
+    try:
+        data = read_whole(path)
+    except OSError as error:
+        raise UsageError(f"Cannot read the pair table {path}: {error.strerror}. Check the path.") from error
+    try:
+        lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        content = [(lines.line_num, [printable(cell.strip()) for cell in line]) for line in lines if line]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} is no CSV text ({error}); a pair table in UTF-8 is needed.") from error
+    header = content[0][1] if content else []
+    if missing := [column for column in REQUIRED_COLUMNS if column not in header]:
+        raise UsageError(
+            f"{path} has no column {', '.join(missing)} (found: {_shortened(header)}). "
+            f"A pair table needs {', '.join(REQUIRED_COLUMNS)} and a column per feature, separated by commas."
+        )
+    if doubled := sorted(column for column, n in Counter(header).items() if n > 1):
+        raise UsageError(f"{path} has the column {', '.join(doubled)} twice. Rename or remove one.")
+    if len(content) < 2:
+        raise UsageError(f"{path} has a header and no pairs. Add a row per face-voice pair.")
+    rows = []
+    for line, cells in content[1:]:
+        if len(cells) != len(header):
+            raise UsageError(f"{path.name} line {line} has {len(cells)} fields; its header has {len(header)}. Fix it.")
+        named = {"data_set": path.stem, **dict(zip(header, cells, strict=True))}
+        rows.append(_Row(f"{path.name} line {line}", named))
+    return PairFile(path.name, hashlib.sha256(data).hexdigest()), list(rows[0].cells), rows
+
+
+def _read_validation(path: Path, scorer: str) -> tuple[PairFile, list[str], list[_Row]]:
+    """The pairs of a result of `encsel validate` that have an EER, as a table's rows."""
+    try:
+        data = read_whole(path)
+    except OSError as error:
+        raise UsageError(f"Cannot read the result {path}: {error.strerror}. Check the path.") from error
+    try:
+        content = json.loads(data)
+        if content["schema"] != VALIDATION:
+            raise UsageError(
+                f"{path} is a {content['schema']!r}; results of `encsel validate`, {VALIDATION}, are needed."
+            )
+        rows = []
+        for number, pair in enumerate(content["pairs"], start=1):
+            if (measured := pair["measured"]) is None:
+                continue
+            of_scorer = measured["levels"]["identity"]
+            if scorer not in of_scorer:
+                raise UsageError(f"{path} has no EERs of the scorer {scorer!r}. {nearest(scorer, of_scorer)}")
+            cells = {
+                # A report's file has the same name in every folder.
+                "data_set": path.absolute().parent.name if path.name == REPORTED else path.stem,
+                "face_encoder": str(pair["face"]),
+                "voice_encoder": str(pair["voice"]),
+                "n_identities": content["calibration"]["n_identities"],
+                "n_train_identities": measured["n_train"],
+                "n_test_identities": measured["n_test"],
+                "rows_per_identity": pair["rows_per_identity"],
+                "eer": of_scorer[scorer]["eer"],
+                **pair["columns"],
+            }
+            named = {printable(name): "" if value is None else printable(str(value)) for name, value in cells.items()}
+            rows.append(_Row(f"{path.name} pair {number}", named))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(
+            f"{path} is no result of `encsel validate` ({error!r}). Give its JSON, or a CSV table."
+        ) from error
+    if not rows:
+        raise UsageError(f"{path} has no pair with an EER. Validate without leaving out the stage matching.")
+    columns = list(dict.fromkeys(name for row in rows for name in row.cells))
+    return PairFile(path.name, hashlib.sha256(data).hexdigest()), columns, rows
+
+
+def _shortened(names: Sequence[str], limit: int = 200) -> str:
+    text = ascii(", ".join(names))[1:-1] or "nothing"
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def _numbers(column: str, rows: Sequence[_Row], headers: Sequence[tuple[str, list[str]]]) -> Values | str:
+    """(pairs,) float64, or the sentence that says why not."""
+    for file, header in headers:
+        if column not in header:
+            remedy = "say --rows-per-identity" if column == "rows_per_identity" else "leave the feature out"
+            return f"{file} has no column {column!r}, which another pair table has. Add it, or {remedy}."
+    numbers = []
+    for row in rows:
+        cell = row.cells.get(column, "")
+        try:
+            number = float(cell)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            return f"{column} in {row.where} is {cell!r}; a finite number is needed. Correct it or remove the pair."
+        if column == "eer" and not 0 <= number <= 1:
+            return f"eer in {row.where} is {cell}; a share from 0 to 1 is needed. Divide percentages by 100."
+        if column in ("n_identities", "rows_per_identity") and (number < 1 or not number.is_integer()):
+            return f"{column} in {row.where} is {cell}; a whole number of at least 1 is needed. Correct it."
+        numbers.append(number)
+    return np.array(numbers, dtype=np.float64)

@@ -1,0 +1,1 @@
+"""Results as people and programs read them: tables, JSON, CSV, Markdown, annotations, HTML page, figures."""

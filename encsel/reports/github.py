@@ -1,0 +1,54 @@
+"""For GitHub Actions: annotations on stdout, and a Markdown summary in the file that a job step names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from encsel.errors import UsageError
+from encsel.gates.judge import Verdict
+
+SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+LEVELS: Mapping[str, str] = {"pass": "notice", "fail": "error", "inconclusive": "warning", "none": "notice"}
+
+
+def workflow_commands(title: str, verdict: Verdict, failures: Mapping[str, str], unsound: Mapping[str, str]) -> str:
+    """Workflow commands, one a line: a line for each gate, failed encoder and unsound encoder, the headline last.
+
+    Args:
+        title: what was done, in one line.
+        failures, unsound: by encoder, why.
+    """
+    lines = [_command(LEVELS[g.status], f"{g.gate}: {g.status}", g.reason) for g in verdict.gates]
+    lines += [_command("error", f"{name} failed", reason) for name, reason in failures.items()]
+    lines += [_command("warning", f"{name} is unsound", reason) for name, reason in unsound.items()]
+    verdict_words = "" if verdict.status == "none" else f"; verdict: {verdict.status}"
+    return "\n".join([*lines, _command(LEVELS[verdict.status], "encsel", f"{title}{verdict_words}")]) + "\n"
+
+
+def append_summary(markdown: str) -> None:
+    """Append to the job's summary, where the variable names one.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    where = os.environ.get(SUMMARY_VARIABLE)
+    if not where:
+        return
+    try:
+        with Path(where).open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{markdown}\n")
+    except OSError as error:
+        raise UsageError(f"${SUMMARY_VARIABLE} ({where}) cannot be written: {error.strerror}. Unset it.") from error
+
+
+def _command(level: str, title: str, text: str) -> str:
+    return f"::{level} title={_escaped(title, property=True)}::{_escaped(text)}"
+
+
+def _escaped(text: str, *, property: bool = False) -> str:
+    """As the runner reads them; an unescaped line break would begin a command of its own."""
+    for raw, code in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
+        text = text.replace(raw, code)
+    return text.replace(":", "%3A").replace(",", "%2C") if property else text

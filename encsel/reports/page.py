@@ -1,0 +1,136 @@
+"""The report of a validation as a folder: one page that needs nothing else, the figures as PNG, the JSON."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+from encsel.errors import UsageError
+from encsel.reports.figures import Drawing, drawings
+from encsel.reports.ranking import MISSING
+from encsel.reports.validation import Section, as_json, closing, sections, title_of
+from encsel.storage.files import write_private, write_public
+from encsel.validation.result import ValidationReport
+
+PAGE, DATA, FIGURES = "index.html", "validation.json", "figures"
+FLAGS = "Flags"
+
+_BEFORE = {
+    "det": "Measured error",
+    "cka": "Geometry of the pairs",
+    "against-eer": "What goes with the EER",
+    "learning-curves": "Learning curve",
+    "predicted": "How predictions fared",
+    "intrinsic-dimension": "Encoders",
+    "curvature": "Encoders",
+    "spectra": "Encoders",
+}
+"""The section that each figure stands in; without it, at the end."""
+
+_STYLE = """
+:root { color-scheme: light dark;
+  --paper: #ffffff; --ink: #1b1f24; --faint: #59636e; --line: #d0d7de; --band: #f6f8fa; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #14181d; --ink: #e6edf3; --faint: #9da7b3; --line: #3d444d; --band: #1c2128; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem; max-width: 90rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
+h1, h2, figcaption strong { overflow-wrap: anywhere; }
+nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0; list-style: none; }
+a { color: inherit; } a:focus-visible { outline: 2px solid currentColor; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; }
+th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+thead th { vertical-align: bottom; } tbody tr:nth-child(even) { background: var(--band); }
+th.name, td.name { text-align: left; } td.words { text-align: left; white-space: normal; min-width: 14rem; }
+.notes { color: var(--faint); font-size: .875rem; max-width: 60rem; padding-left: 1.1rem; }
+figure { margin: 1.25rem 0; } figure svg { display: block; max-width: 100%; height: auto; }
+figcaption { color: var(--faint); font-size: .875rem; max-width: 46rem; margin-top: .4rem; }
+code { overflow-wrap: anywhere; font-size: .8125rem; }
+"""
+
+
+def write_report(report: ValidationReport, folder: Path, *, private: bool = False) -> Path:
+    """Write the page, the figures and the JSON into a folder, made when missing, and return the page's path.
+
+    Args:
+        private: so that only the owner can read the files.
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    figures = drawings(report)
+    files = {
+        PAGE: page(report, figures).encode(),
+        DATA: as_json(report).encode(),
+        **{f"{FIGURES}/{one.name}.png": one.png for one in figures},
+    }
+    try:
+        (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (write_private if private else write_public)(folder / name, content)
+    except OSError as error:
+        raise UsageError(f"--report {folder} cannot be written: {error.strerror}. Choose another folder.") from error
+    return folder / PAGE
+
+
+def page(report: ValidationReport, figures: list[Drawing]) -> str:
+    """One HTML document that asks for nothing from elsewhere."""
+    parts = sections(report)
+    placed = {one.name: _BEFORE.get(one.name, "") for one in figures}
+    titles = [part.title for part in parts]
+    body = []
+    for part in parts:
+        body.append(f'<section id="{_anchor(part.title)}"><h2>{escape(part.title)}</h2>')
+        body.append(_table(part))
+        body += [_figure(one) for one in figures if placed[one.name] == part.title]
+        body.append("</section>")
+    body += [_figure(one) for one in figures if placed[one.name] not in titles]
+    links = "".join(f'<li><a href="#{_anchor(t)}">{escape(t)}</a></li>' for t in [*titles, "Notes"])
+    notes = "".join(f"<li>{escape(line)}</li>" for line in closing(report))
+    title = escape(title_of(report))
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>encsel: {title}</title><style>{_STYLE}</style></head>\n<body>\n<header><h1>{title}</h1>"
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n<main>\n' + "\n".join(body) + "\n"
+        f'<section id="notes"><h2>Notes</h2><ul class="notes">{notes}</ul>'
+        f"<p><code>{escape(report.signature_text)}</code></p></section>\n</main>\n</body></html>\n"
+    )
+
+
+def _anchor(title: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
+
+
+def _table(part: Section) -> str:
+    def kind(i: int) -> str:
+        words = part.header[i] == FLAGS
+        return ' class="words"' if words else ' class="name"' if i < part.n_names else ""
+
+    head = "".join(f'<th scope="col"{kind(i)}>{escape(cell)}</th>' for i, cell in enumerate(part.header))
+    rows = []
+    for row in part.rows:
+        cells = "".join(
+            f'<th scope="row"{kind(i)}>{escape(cell)}</th>' if i == 0 else f"<td{kind(i)}>{_shown(cell)}</td>"
+            for i, cell in enumerate(row)
+        )
+        rows.append(f"<tr>{cells}</tr>")
+    notes = "".join(f"<li>{escape(note)}</li>" for note in part.notes)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(part.title)}"><table>'
+        f'<thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div><ul class="notes">{notes}</ul>'
+    )
+
+
+def _shown(cell: str) -> str:
+    return '<span aria-label="none">-</span>' if cell == MISSING else escape(cell)
+
+
+def _figure(one: Drawing) -> str:
+    svg = one.svg.replace("<svg", f'<svg role="img" aria-label="{escape(one.alt)}"', 1)
+    return (
+        f'<figure id="figure-{one.name}">{svg}<figcaption><strong>{escape(one.title)}.</strong> '
+        f"{escape(one.caption)}</figcaption></figure>"
+    )

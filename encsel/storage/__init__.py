@@ -1,0 +1,1 @@
+"""Files and what identifies them: whole-or-nothing writes, cache, JSON documents, signatures, pseudonyms."""

@@ -1,0 +1,1 @@
+"""The workflow `validate`: stages that measure everything, and the result they make."""
