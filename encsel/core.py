@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from encsel.errors import printable
+from encsel.errors import UsageError, printable
 
 Modality = Literal["face", "voice"]
 MODALITIES: tuple[Modality, Modality] = ("face", "voice")
@@ -40,10 +40,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Skipped:
-    """One sample that was not used, and why. `encoder` is None when no encoder could have used it."""
+    """One sample that was not used, and why. `encoder` is None when no encoder could have used it.
+
+    `sample` is None where a result carries no names.
+    """
 
     modality: Modality
-    sample: str
+    sample: str | None
     reason: str
     encoder: str | None = None
 
@@ -151,7 +154,13 @@ class Runtime:
     allow_pickle: bool = False
     """Read pickled weights (with `weights_only=True`) of checkpoints outside the default table, too."""
     timeout: float | None = None
-    """Seconds an encoder may take to be opened, and again to be loaded and run; None: no limit."""
+    """Seconds that an encoder may take to be opened, and again to be loaded and run; None: no limit."""
+    batch_size: int | None = None
+    """Samples per batch; None: chosen by device."""
+    cache: str | Path | None = "default"
+    """Folder of the embedding cache; "default": that of the user; None: keep nothing on disk."""
+    jobs: int | None = None
+    """Pairs and encoders measured at a time; None: one per processor."""
 
 
 class Model(Protocol):
@@ -244,19 +253,76 @@ class EncoderFamily:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number about an encoder ("rows" or "people") or about a face-voice pair ("pair").
+    """One number about an encoder ("rows" or "people") or about a face-voice pair ("pair"). Call it on arrays.
 
     `compute` takes (rows, dim) vectors for "rows"; these and the (rows,) identity of each for "people"; two row-paired
     (n, dim) arrays of centroids for "pair".
+
+    Attributes:
+        direction: what a larger value means, in words.
+        invariant_to: changes of the space that leave the value alone, in any encoder by itself.
+        label: heading in reports; the name where it is empty.
+        unit: "fraction", "dimensions", ...; empty for none.
+        column: its name in tables of pairs; the metric's name where it is empty.
+        combine: how the values of two encoders become a number about the pair; None: no such number.
     """
 
     name: str
     version: int
     of: Literal["rows", "people", "pair"]
     direction: str
-    """What a larger value means, in words."""
     range: tuple[float, float]
     source: str
     compute: Callable[..., float]
     invariant_to: tuple[str, ...] = ("rotation", "shift", "scale")
-    """Changes of the space that leave the value alone, in any encoder by itself."""
+    label: str = ""
+    unit: str = ""
+    column: str = ""
+    combine: Literal["difference", "mean"] | None = "mean"
+
+    def __call__(self, *arrays: Any) -> float:
+        """The metric of rows of embeddings.
+
+        Args:
+            arrays: (rows, dim) for "rows"; (rows, dim) and (rows,) identities for "people"; (n, dim) and (n, other
+                dim) of the same people in the same order for "pair".
+        Raises:
+            UsageError: other arrays than these, or values that are not finite.
+            BadCalibration: too few rows, or rows that do not differ.
+        """
+        needed = {"rows": 1, "people": 2, "pair": 2}[self.of]
+        if len(arrays) != needed:
+            raise UsageError(f"{self.name} takes {needed} arrays; {len(arrays)} were given.")
+        given = [np.asarray(array) for array in arrays]
+        vectors = given[:1] if self.of == "people" else given
+        for x in vectors:
+            if x.ndim != 2 or x.dtype.kind not in "fiu" or not np.isfinite(x).all():
+                raise UsageError(f"{self.name} takes finite numbers of shape (rows, dim); got {x.dtype} {x.shape}.")
+        if len({len(x) for x in given}) > 1:
+            raise UsageError(f"{self.name} needs as many rows on both sides; got {[len(x) for x in given]}.")
+        return float(self.compute(*given))
+
+
+@dataclass(frozen=True)
+class SetOptions:
+    """Which part of a calibration set to use, and what to tolerate in it.
+
+    Attributes:
+        identities: number of identities to use, chosen by `seed`; None: all.
+        samples_per_identity: most samples per identity and modality, chosen by `seed`; None: all.
+        seed: random seed, 0 or more.
+        min_identities: fewest identities with both modalities.
+        max_skipped: largest fraction of unusable samples, in [0, 1].
+        allow_outside: read files outside the folder of the manifest that names them.
+        within: attribute whose groups identities are shuffled within; None: sex or gender if all identities have one.
+        show_names: name skipped samples in results instead of hashing their names.
+    """
+
+    identities: int | None = None
+    samples_per_identity: int | None = None
+    seed: int = 0
+    min_identities: int = 30
+    max_skipped: float = 0.05
+    allow_outside: bool = False
+    within: str | None = None
+    show_names: bool = False

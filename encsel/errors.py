@@ -69,6 +69,12 @@ def _escape(code: int) -> str:
     return chr(code).encode("unicode_escape", "backslashreplace").decode()
 
 
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """The first line of an exception's message, at most `limit` characters; its class name when there is none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip()[:limit] if lines else type(error).__name__
+
+
 _MANY = 200
 """Names in a list that a person still reads; a damaged file can have a hundred thousand columns."""
 

@@ -40,7 +40,8 @@ ENCODER = EncoderFamily({name!r}, {modality!r}, 4, 1, "none", "a test", load=lam
 IMPORTED = """
 import sys
 import numpy, PIL.Image, soundfile, soxr
-import encsel.cli.embed, encsel.ranking, encsel.vectors, encsel.cache
+import filelock
+import encsel.cli.embed, encsel.ranking.rank, encsel.data.embedding_files, encsel.storage.cache
 """
 OFTEN = "encsel.storage.cache.FLUSH_SAMPLES = 1\n"
 READY = "print('ready', file=sys.stderr, flush=True)\n"

@@ -1,4 +1,4 @@
-"""Tiny ONNX models whose output is known, as insightface reads them."""
+"""Tiny ONNX models with known output, in insightface's format."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_channel_means(path: Path, *, batch: int | str = "n", side: int = 112, 
 
 
 def write_detector(path: Path, faces: list[Box], *, in_black_corner: bool = False, with_points: bool = True) -> Path:
-    """A detector that sees these faces in every image; or only in images whose top left pixel is dark."""
+    """A detector that finds these faces in every image, or only in images whose top left pixel is dark."""
     model = tiny_detector(faces)
     graph = model.graph
     if in_black_corner:

@@ -6,10 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
+from scipy.stats import t as student_t
 
 from encsel.regression import association
-from encsel.regression.association import associate, bootstrap_interval, crossed_p, spearman, spearman_p
+from encsel.regression.association import associate, bootstrap_interval, correlate, crossed_p, spearman
 
 
 def grid(n_face: int, n_voice: int, data_set: str = "a") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -39,13 +40,15 @@ def by_relabelling(x: np.ndarray, y: np.ndarray, face: np.ndarray, voice: np.nda
     return float(np.mean(np.abs(found) >= abs(spearmanr(x, y)[0]) - 1e-9))
 
 
-def test_spearman_and_its_p_equal_scipy_with_ties() -> None:
+@pytest.mark.parametrize("method", ["spearman", "pearson"])
+def test_correlation_and_its_p_equal_the_formula_with_ties(method: str) -> None:
     random = np.random.default_rng(0)
     x, y = random.integers(5, size=20).astype(float), random.integers(5, size=20).astype(float)
-    expected = spearmanr(x, y)
-    rho = spearman(x, y)
-    assert rho == pytest.approx(expected.statistic, abs=1e-12)
-    assert spearman_p(rho, 20) == pytest.approx(expected.pvalue, abs=1e-12)
+    found = correlate(method, x, y)
+    a, b = (x, y) if method == "pearson" else (rankdata(x), rankdata(y))
+    r = np.corrcoef(a, b)[0, 1]
+    assert found.value == pytest.approx(r, abs=1e-12)
+    assert found.p == pytest.approx(2 * student_t.sf(abs(r) * np.sqrt(18 / (1 - r * r)), 18), abs=1e-12)
 
 
 def test_spearman_depends_on_order_only() -> None:
@@ -53,9 +56,17 @@ def test_spearman_depends_on_order_only() -> None:
     assert spearman(np.log(x), y**3) == spearman(x, y)
 
 
-def test_spearman_of_a_perfect_order_has_p_zero_and_of_two_pairs_none() -> None:
-    assert spearman_p(-1.0, 12) == 0.0
-    assert spearman_p(1.0, 2) is None
+def test_correlation_of_a_perfect_order_has_p_zero_and_of_two_pairs_none() -> None:
+    x = np.arange(12.0)
+    assert correlate("spearman", x, -x).p == pytest.approx(0, abs=1e-12)
+    assert correlate("spearman", x[:2], x[:2]).p is None
+
+
+@pytest.mark.parametrize("method", ["spearman", "pearson"])
+def test_correlation_of_a_constant_or_empty_column_is_missing(method: str) -> None:
+    for x in (np.ones(5), np.array([])):
+        found = correlate(method, x, np.arange(float(len(x))))
+        assert (found.value, found.p) == (None, None)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -128,7 +139,7 @@ def test_association_of_a_constant_column_is_missing_with_a_reason() -> None:
     found = associate(np.ones(4), np.arange(4.0), face, voice, data_set, seed=0)
     assert (found.spearman, found.p, found.interval, found.crossed.p) == (None, None, None, None)
     assert found.reason is not None
-    assert "does not vary" in found.reason
+    assert "is constant" in found.reason
 
 
 def test_association_of_a_column_that_varies_once_has_no_interval() -> None:

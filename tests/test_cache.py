@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -18,20 +17,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from filelock import lock_descriptor
 from media_samples import write_set
 from plugins import environment, write_plugin
 from toy_encoders import ToyModel
 from toy_encoders import toy as toy_encoder
 
 from encsel.cli import cli
-from encsel.data.calibration_set import open_calibration
+from encsel.data.calibration_set import CalibrationSet
 from encsel.embedding.embed import BATCH_ON_CPU as BATCH
 from encsel.embedding.embed import embed
 from encsel.errors import UsageError
+from encsel.loading.signoff import record_path
 from encsel.progress import Silent
 from encsel.storage import cache as caching
-from encsel.storage.cache import Shelf, default_root, entries, purge
+from encsel.storage.cache import NO_PLACE, EmbeddingCache, StageCache, cache_root, default_root, entries, purge
 from encsel.storage.files import TEMPORARY_PREFIX
+from encsel.storage.pseudonyms import without_folders
 
 DIM = 4
 DESCRIPTION = {"name": "toy", "version": 1}
@@ -67,8 +69,8 @@ def vectors(numbers) -> dict[str, np.ndarray]:
     return {content_hash(i): np.random.default_rng(i).normal(size=DIM).astype(np.float32) for i in numbers}
 
 
-def shelf(root) -> Shelf:
-    return Shelf(root, DESCRIPTION, DIM)
+def shelf(root) -> EmbeddingCache:
+    return EmbeddingCache(root, DESCRIPTION, DIM)
 
 
 def filled(root, numbers=range(3)) -> Path:
@@ -79,7 +81,7 @@ def filled(root, numbers=range(3)) -> Path:
     return max(root.glob("*/*.npz"), key=lambda path: path.stat().st_mtime_ns)
 
 
-def held(one: Shelf, numbers=range(3)) -> list[int]:
+def held(one: EmbeddingCache, numbers=range(3)) -> list[int]:
     """Those of the numbers whose vector is there, and is right."""
     found = {i: one.get(content_hash(i)) for i in numbers}
     for i, vector in found.items():
@@ -173,12 +175,16 @@ def test_cache_is_tagged_so_that_backups_leave_it_out(root):
     assert (root / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
 
 
+def test_vectors_that_encsel_0_1_cached_are_found_again(root):
+    assert filled(root).parent.name == "f6e7c4b4ca2493bad005dca5a39b7770"
+
+
 def test_encoders_do_not_share_vectors(root):
     filled(root)
-    assert not held(Shelf(root, {**DESCRIPTION, "version": 2}, DIM))
+    assert not held(EmbeddingCache(root, {**DESCRIPTION, "version": 2}, DIM))
 
 
-def test_shelf_without_a_root_keeps_vectors_for_the_run_only(tmp_path, monkeypatch):
+def test_cache_without_a_root_keeps_vectors_for_the_run_only(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one = shelf(None)
     one.put(vectors(range(3)))
@@ -245,7 +251,7 @@ def test_file_under_another_batch_s_name_is_noticed(root):
 
 
 def test_damaged_vectors_are_made_again_with_a_note(root, few, toy):
-    calibration = open_calibration(few)
+    calibration = CalibrationSet.from_path(few)
     before = embed(calibration, [toy.encoder], cache=root).embeddings[0]
     (path,) = root.glob("*/*.npz")
     content = path.read_bytes()
@@ -279,7 +285,7 @@ def test_temporary_files_of_a_killed_process_go_and_those_being_written_stay_wha
         path.write_bytes(b"half")
         os.utime(path, (time.time() + years * 365 * 86400,) * 2)
     with written.open("r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        assert lock_descriptor(file.fileno(), blocking=False)
         again = shelf(root)
         assert (held(again), again.n_damaged) == ([0, 1, 2], 0)
         assert (left.exists(), written.exists()) == (False, True)
@@ -289,12 +295,12 @@ def test_temporary_files_of_a_killed_process_go_and_those_being_written_stay_wha
 
 def test_file_moved_to_another_encoder_s_folder_is_noticed(root):
     path = filled(root)
-    other = Shelf(root, {**DESCRIPTION, "version": 2}, DIM)
+    other = EmbeddingCache(root, {**DESCRIPTION, "version": 2}, DIM)
     other.put(vectors(range(3, 6)))
     other.flush()
     folder = next(p for p in root.iterdir() if p.is_dir() and p != path.parent)
     path.rename(folder / path.name)
-    again = Shelf(root, {**DESCRIPTION, "version": 2}, DIM)
+    again = EmbeddingCache(root, {**DESCRIPTION, "version": 2}, DIM)
     assert (held(again, range(6)), again.n_damaged) == ([3, 4, 5], 1)
 
 
@@ -314,7 +320,7 @@ def test_damaged_description_is_made_whole_by_the_next_write(root):
 def test_run_goes_on_with_a_note_when_the_disk_refuses_writing(root, few, toy, monkeypatch):
     monkeypatch.setattr(caching, "write_private", refuse)
     notes = Notes()
-    (found,) = embed(open_calibration(few), [toy.encoder], cache=root, progress=notes).embeddings
+    (found,) = embed(CalibrationSet.from_path(few), [toy.encoder], cache=root, progress=notes).embeddings
     assert len(found.vectors) == 8
     (text,) = notes.texts
     assert text.startswith("Embeddings of toy were not cached: Read-only file system")
@@ -334,7 +340,7 @@ def test_run_goes_on_when_the_disk_refuses_reading_or_removing(root, monkeypatch
 def test_file_in_place_of_the_cache_is_a_note(root, few, toy):
     root.write_text("a file")
     notes = Notes()
-    embed(open_calibration(few), [toy.encoder], cache=root, progress=notes)
+    embed(CalibrationSet.from_path(few), [toy.encoder], cache=root, progress=notes)
     assert root.read_text() == "a file"
     assert len(notes.texts) == 1
     assert notes.texts[0].startswith("Embeddings of toy were not cached: ")
@@ -345,9 +351,9 @@ def test_folder_with_other_files_is_not_made_a_cache(root, few, toy, name):
     root.mkdir()
     (root / name).write_text("Signature: 8a477f597d28d172789f06886806bc55\n# Of another tool.\n")
     notes = Notes()
-    embed(open_calibration(few), [toy.encoder], cache=root, progress=notes)
+    embed(CalibrationSet.from_path(few), [toy.encoder], cache=root, progress=notes)
     assert names(root) == {name}
-    assert "holds other files; an empty or new folder is needed" in notes.texts[0]
+    assert "holds other files; the cache needs an empty or new folder" in notes.texts[0]
 
 
 # --- several processes, and processes that end
@@ -461,6 +467,71 @@ def test_default_root_is_encsel_cache_then_the_user_s_cache_folder(tmp_path, mon
     assert default_root() == tmp_path / "own"
 
 
+@pytest.fixture
+def _no_home(monkeypatch):
+    """A user without $HOME and without an entry in the list of users."""
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    for name in ("HOME", "ENCSEL_CACHE", "XDG_CACHE_HOME", "ENCSEL_WEIGHTS", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("_no_home")
+def test_without_a_home_there_is_no_cache_and_one_note(tmp_path, monkeypatch):
+    notes = []
+    for cache in ("default", "~/cache"):
+        assert cache_root(cache, notes.append) is None
+    monkeypatch.setenv("ENCSEL_CACHE", "~/cache")
+    assert cache_root("default", notes.append) is None
+    assert notes == [NO_PLACE] * 3
+    assert cache_root(None, notes.append) is None
+    assert cache_root(tmp_path, notes.append) == tmp_path
+    assert len(notes) == 3
+    with pytest.raises(UsageError, match="There is no place for the cache: name one with --cache"):
+        CliRunner().invoke(cli, ["cache"], catch_exceptions=False, standalone_mode=False)
+    assert record_path() is None
+    assert without_folders("/home/ann/x.bin is damaged") == "x.bin is damaged"
+
+
+@pytest.fixture
+def _new_folders(tmp_path, monkeypatch):
+    """A platform whose folders are not those of encsel 0.1, such as macOS."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("ENCSEL_CACHE", "XDG_CACHE_HOME", "ENCSEL_WEIGHTS", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "Library" / "Caches" / "encsel")
+    monkeypatch.setattr("platformdirs.user_state_path", lambda *_, **__: tmp_path / "Library" / "State" / "encsel")
+
+
+@pytest.mark.usefixtures("_new_folders")
+def test_cache_of_0_1_is_moved_once_to_the_folder_of_the_platform(tmp_path):
+    old, new, notes = tmp_path / ".cache" / "encsel", tmp_path / "Library" / "Caches" / "encsel", []
+    filled(old)
+    assert [cache_root("default", notes.append) for _ in range(2)] == [new, new]
+    assert notes == [f"Moved {old}, which encsel 0.1 used, to {new}."]
+    assert held(shelf(new)) == [0, 1, 2]
+    filled(old, range(3, 6))  # by 0.1, once more
+    assert cache_root("default", notes.append) == new
+    assert len(notes) == 1
+    assert old.exists()
+
+
+@pytest.mark.usefixtures("_new_folders")
+def test_folders_of_0_1_that_cannot_be_moved_remain_in_use(tmp_path, monkeypatch):
+    old, notes = tmp_path / ".cache" / "encsel", []
+    filled(old)
+    record = tmp_path / ".local" / "state" / "encsel" / "weights.json"
+    record.parent.mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        assert (cache_root("default", notes.append), record_path(), notes) == (old, record, [])
+    assert record_path() == tmp_path / "Library" / "State" / "encsel" / "weights.json"
+    assert not record.parent.exists()
+
+
 def test_commands_use_encsel_cache(root, few, tmp_path, monkeypatch):
     monkeypatch.setenv("ENCSEL_CACHE", str(root))
     command = ["embed", str(few), "--output", str(tmp_path / "out"), "--face", "pixels", "--voice", "ltas"]
@@ -491,9 +562,23 @@ def test_missing_cache_holds_nothing_and_is_not_made(root):
     assert not root.exists()
 
 
+def test_results_of_0_1_are_counted_and_purged_but_not_read(root):
+    key, old, results = {"stage": "gw"}, StageCache(root), StageCache(root)
+    old._description = {"name": StageCache.NAME}
+    old._folder = root / "07f24be2788fa83a6330c50a3e0cc146"
+    old.put(key, "old")
+    assert old.get(key) == "old"
+    assert results.get(key) is None
+    results.put(key, "new")
+    assert StageCache(root).get(key) == "new"
+    assert [(e.encoder, e.n_samples) for e in entries(root)] == [(StageCache.NAME, 0)] * 2
+    assert len(purge(root, StageCache.NAME)) == 2
+    assert entries(root) == []
+
+
 def test_purge_removes_everything_or_one_encoder(root):
     filled(root)
-    other = Shelf(root, {"name": "other"}, DIM)
+    other = EmbeddingCache(root, {"name": "other"}, DIM)
     other.put(vectors(range(5)))
     other.flush()
     assert [(e.encoder, e.n_samples) for e in purge(root, "toy")] == [("toy", 3)]
@@ -507,7 +592,7 @@ def test_purge_refuses_a_folder_that_is_not_encsel_s(tmp_path, name):
     key = "0" * 32
     (tmp_path / key).mkdir()
     (tmp_path / name).write_text("Signature: 8a477f597d28d172789f06886806bc55\n# Of another tool.\n")
-    with pytest.raises(UsageError, match="no encsel cache and is left alone"):
+    with pytest.raises(UsageError, match="not an encsel cache and is left alone"):
         purge(tmp_path)
     assert names(tmp_path) == {key, name}
 

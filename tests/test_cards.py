@@ -17,12 +17,12 @@ from click.testing import CliRunner
 
 from encsel.cli.fit import fit as fit_command
 from encsel.errors import UsageError
-from encsel.loading.registry import metrics
+from encsel.metrics.registry import metrics
 from encsel.regression import card as cards
 from encsel.regression import fit as regression
 from encsel.regression import pair_tables as pairs
-from encsel.regression.card import Card, Prediction, load_card, save_card, shipped_cards
-from encsel.storage import documents as cardfile
+from encsel.regression.card import GeometricCard, Prediction, load_geometric_card, shipped_cards
+from encsel.storage import documents
 from encsel.storage.documents import cards_folder
 
 NAMES = ("upadhyay2026", "upadhyay2026-ln", "upadhyay2026-ln-no-arcface", "upadhyay2026-no-arcface")
@@ -91,7 +91,7 @@ def test_shipped_card_comes_out_of_the_readme_command(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_card_fits_the_metrics_of_this_encsel(name: str) -> None:
-    card = load_card(name)
+    card = load_geometric_card(name)
     cards.check_metric_versions(card, {metric.name: metric.version for metric in metrics().values()})
     assert not card.sizes_mixed
     assert {(f.n_identities, f.rows_per_identity) for f in card.features} == {(1249, 8)}
@@ -99,7 +99,7 @@ def test_shipped_card_fits_the_metrics_of_this_encsel(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_readme_states_the_equation_of_the_card(name: str) -> None:
-    assert load_card(name).equation.removeprefix("eer") in README.replace("\n", " ")
+    assert load_geometric_card(name).equation.removeprefix("eer") in README.replace("\n", " ")
 
 
 def test_readme_states_the_errors_of_the_cards() -> None:
@@ -110,7 +110,7 @@ def test_readme_states_the_errors_of_the_cards() -> None:
     stated = rows("form")
     assert {row[0].strip("`") for row in stated} == {*NAMES, *baselines}
     for label, *numbers in stated:
-        card = load_card(baselines.get(label, label.strip("`")))
+        card = load_geometric_card(baselines.get(label, label.strip("`")))
         errors = card.baseline_errors if label in baselines else card.errors
         found = [errors.r2, errors.adjusted_r2]
         for left_out in (errors.leave_pair, errors.leave_face, errors.leave_voice):
@@ -126,7 +126,7 @@ def test_readme_states_the_associations_of_the_cards() -> None:
     stated = rows("column")
     assert len(stated) == 4
     for column, n_pairs, rho, p, crossed in stated:
-        card = load_card("upadhyay2026" if n_pairs == "12" else "upadhyay2026-no-arcface")
+        card = load_geometric_card("upadhyay2026" if n_pairs == "12" else "upadhyay2026-no-arcface")
         found = card.associations[column]
         assert str(card.n_pairs) == n_pairs.split(",")[0]
         assert [rho, p, crossed] == [f"{found.spearman:.3f}", f"{found.p:.4f}", f"{found.crossed.p:.3f}"]
@@ -134,48 +134,48 @@ def test_readme_states_the_associations_of_the_cards() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_card_survives_being_written_and_read(name: str, tmp_path: Path) -> None:
-    card = load_card(name)
-    save_card(card, tmp_path / "copy.json")
-    assert load_card(str(tmp_path / "copy.json")) == card
+    card = load_geometric_card(name)
+    card.save(tmp_path / "copy.json")
+    assert load_geometric_card(str(tmp_path / "copy.json")) == card
     assert (tmp_path / "copy.json").read_bytes() == (cards_folder() / f"{name}.json").read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["copy.json"]
 
 
 def test_card_with_missing_values_survives_with_its_reasons(tmp_path: Path) -> None:
     table = pairs.read_pairs([cards_folder() / f"pairs_{name}.csv" for name in ("voxceleb1", "mavceleb")])
-    card = regression.fit(table, ["cka", "gw_distance"], name="mixed", metric_versions={"cka_biased": 1})
-    save_card(card, tmp_path / "mixed.json")
-    assert load_card(str(tmp_path / "mixed.json")) == card
+    card = regression.fit_table(table, ["cka", "gw_distance"], name="mixed", metric_versions={"cka_biased": 1})
+    card.save(tmp_path / "mixed.json")
+    assert load_geometric_card(str(tmp_path / "mixed.json")) == card
     assert "NaN" not in (tmp_path / "mixed.json").read_text(encoding="utf-8")
 
 
 def test_unknown_card_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"No regression card is named 'upadhyay2062'. Did you mean 'upadhyay2026'\?"):
-        load_card("upadhyay2062")
+    with pytest.raises(UsageError, match=r"No geometric card is named 'upadhyay2062'. Did you mean 'upadhyay2026'\?"):
+        load_geometric_card("upadhyay2062")
 
 
 def test_missing_card_file_or_a_folder_says_so(tmp_path: Path) -> None:
     for path in (tmp_path / "none.json", tmp_path):
         with pytest.raises(UsageError, match="Cannot read the card"):
-            load_card(str(path))
+            load_geometric_card(str(path))
 
 
 def test_edited_card_is_told_by_its_checksum(content: dict[str, Any], tmp_path: Path) -> None:
     content["intercept"] += 1e-12
     (tmp_path / "card.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(UsageError, match="damaged or edited"):
-        load_card(str(tmp_path / "card.json"))
+        load_geometric_card(str(tmp_path / "card.json"))
 
 
 def test_reformatted_card_is_still_whole(content: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "card.json").write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
-    assert load_card(str(tmp_path / "card.json")) == load_card("upadhyay2026")
+    assert load_geometric_card(str(tmp_path / "card.json")) == load_geometric_card("upadhyay2026")
 
 
 def test_card_of_another_schema_is_told_from_a_damaged_one(content: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "card.json").write_bytes(sealed({**content, "schema": "encsel.card/2"}))
     with pytest.raises(UsageError, match=r"is a 'encsel.card/2'; .* encsel.card/1"):
-        load_card(str(tmp_path / "card.json"))
+        load_geometric_card(str(tmp_path / "card.json"))
 
 
 @pytest.mark.parametrize(
@@ -199,10 +199,10 @@ def test_card_of_another_schema_is_told_from_a_damaged_one(content: dict[str, An
     ],
     ids=lambda data: repr(data[:40]),
 )
-def test_file_that_is_no_card_is_a_usage_error(data: bytes, tmp_path: Path) -> None:
+def test_file_that_is_not_a_card_is_a_usage_error(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "card.json").write_bytes(data)
     with pytest.raises(UsageError):
-        load_card(str(tmp_path / "card.json"))
+        load_geometric_card(str(tmp_path / "card.json"))
 
 
 def test_card_cut_short_or_with_a_byte_changed_is_a_usage_error(tmp_path: Path) -> None:
@@ -212,15 +212,15 @@ def test_card_cut_short_or_with_a_byte_changed_is_a_usage_error(tmp_path: Path) 
     for length in random.integers(len(whole) - 2, size=60):
         path.write_bytes(whole[:length])
         with pytest.raises(UsageError):
-            load_card(str(path))
-    original = load_card("upadhyay2026")
+            load_geometric_card(str(path))
+    original = load_geometric_card("upadhyay2026")
     for position in random.integers(len(whole), size=300):
         data = bytearray(whole)
         data[position] = random.integers(256)
         path.write_bytes(bytes(data))
         try:
             # A changed blank between two keys, or a byte drawn as it was, leaves the card as it is.
-            assert load_card(str(path)) == original
+            assert load_geometric_card(str(path)) == original
         except UsageError:
             continue
 
@@ -238,10 +238,10 @@ def test_card_with_a_value_of_another_type_is_a_usage_error_or_a_usable_card(
         holder[place[-1]] = other
         path.write_bytes(sealed(changed))
         try:
-            card = load_card(str(path))
+            card = load_geometric_card(str(path))
         except UsageError:
             continue
-        assert isinstance(card, Card)
+        assert isinstance(card, GeometricCard)
         try:
             found = card.apply({feature.name: 0.1 for feature in card.features})
         except UsageError:
@@ -264,17 +264,17 @@ def test_card_without_a_key_or_with_one_too_many_is_a_usage_error(content: dict[
                 holder[f"{place[-1]}_"] = value
             path.write_bytes(sealed(changed))
             with pytest.raises(UsageError):
-                load_card(str(path))
+                load_geometric_card(str(path))
 
 
 def test_cards_of_another_kind_in_the_folder_are_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.json").write_bytes((cards_folder() / "upadhyay2026.json").read_bytes())
     (tmp_path / "damaged.json").write_bytes(b"{")
     (tmp_path / "other.json").write_text('{"schema": "encsel.something/1"}', encoding="utf-8")
-    monkeypatch.setattr(cardfile, "cards_folder", lambda: tmp_path)
+    monkeypatch.setattr(documents, "cards_folder", lambda: tmp_path)
     assert shipped_cards() == ("damaged", "mine")
     with pytest.raises(UsageError, match="not valid JSON"):
-        load_card("damaged")
+        load_geometric_card("damaged")
 
 
 def test_cards_folder_is_the_one_in_the_package_else_the_one_beside_it(
@@ -282,7 +282,7 @@ def test_cards_folder_is_the_one_in_the_package_else_the_one_beside_it(
 ) -> None:
     package = tmp_path.resolve() / "encsel"
     package.mkdir()
-    monkeypatch.setattr(cardfile, "__file__", str(package / "cardfile.py"))
+    monkeypatch.setattr(documents, "__file__", str(package / "storage" / "documents.py"))
     with pytest.raises(UsageError, match="Reinstall encsel"):
         cards_folder()
     for folder in (package.parent / "pretrained_regression", package / "pretrained_regression"):

@@ -7,7 +7,7 @@ import pytest
 from toy import population
 
 from encsel.errors import BadCalibration
-from encsel.metrics.cka import cka, gram, matched_standard_error, null_of_matched
+from encsel.metrics.linear_cka import cka_of_grams, gram, matched_standard_error, null_of_matched
 
 
 def centroids(x: np.ndarray) -> np.ndarray:
@@ -20,7 +20,7 @@ def test_biased_cka_is_the_normalised_inner_product_of_covariances():
     x, y = rng.normal(size=(20, 5)), rng.normal(size=(20, 3))
     xc, yc = x - x.mean(0), y - y.mean(0)
     closed = np.linalg.norm(xc.T @ yc) ** 2 / (np.linalg.norm(xc.T @ xc) * np.linalg.norm(yc.T @ yc))
-    assert cka(gram(x), gram(y)).biased == pytest.approx(closed, rel=1e-12)
+    assert cka_of_grams(gram(x), gram(y)).biased == pytest.approx(closed, rel=1e-12)
 
 
 def test_debiased_cka_is_the_u_statistic_over_distinct_people():
@@ -40,28 +40,28 @@ def test_debiased_cka_is_the_u_statistic_over_distinct_people():
         )
 
     expected = hsic(k, q) / np.sqrt(hsic(k, k) * hsic(q, q))
-    assert cka(gram(x), gram(y)).debiased == pytest.approx(expected, rel=1e-9)
+    assert cka_of_grams(gram(x), gram(y)).debiased == pytest.approx(expected, rel=1e-9)
 
 
 def test_cka_with_itself_is_one_in_every_form():
     x = np.random.default_rng(2).normal(size=(25, 8))
-    values = cka(gram(x), gram(x))
+    values = cka_of_grams(gram(x), gram(x))
     assert (values.biased, values.debiased, values.matched) == pytest.approx((1, 1, 1))
 
 
 def test_unrelated_embeddings_have_debiased_cka_zero_and_biased_cka_far_from_it():
     rng = np.random.default_rng(3)
-    values = [cka(gram(rng.normal(size=(40, 60))), gram(rng.normal(size=(40, 60)))) for _ in range(200)]
+    values = [cka_of_grams(gram(rng.normal(size=(40, 60))), gram(rng.normal(size=(40, 60)))) for _ in range(200)]
     assert abs(np.mean([v.debiased for v in values])) < 0.005
     assert np.mean([v.biased for v in values]) > 0.5
 
 
 def test_matched_cka_at_70_people_is_on_average_the_biased_cka_at_1249():
     faces, voices = (centroids(side) for side in population(1249, shared=0.7, rows=4, dims=(96, 64), seed=4))
-    target = cka(gram(faces), gram(voices)).biased
+    target = cka_of_grams(gram(faces), gram(voices)).biased
     rng = np.random.default_rng(5)
     draws = [rng.choice(1249, 70, replace=False) for _ in range(300)]
-    values = [cka(gram(faces[d]), gram(voices[d])) for d in draws]
+    values = [cka_of_grams(gram(faces[d]), gram(voices[d])) for d in draws]
     # The mean of 300 draws has a standard error of about 0.001 here.
     assert np.mean([v.matched for v in values]) == pytest.approx(target, abs=0.004)
     assert np.mean([v.biased for v in values]) > target + 0.02
@@ -69,7 +69,7 @@ def test_matched_cka_at_70_people_is_on_average_the_biased_cka_at_1249():
 
 def test_matched_cka_at_its_own_size_is_near_the_biased_value():
     x, y = (centroids(side) for side in population(400, seed=6))
-    values = cka(gram(x), gram(y), matched_to=400)
+    values = cka_of_grams(gram(x), gram(y), matched_to=400)
     assert values.matched == pytest.approx(values.biased, abs=0.001)
 
 
@@ -79,7 +79,7 @@ def test_null_recomputes_what_shuffled_gram_matrices_give():
     orders = np.array([rng.permutation(40) for _ in range(5)])
     null = null_of_matched([gram(x)], [gram(y)], permutations=orders)
     for i in range(5):
-        shuffled = cka(gram(x[orders[i]]), gram(y)).matched
+        shuffled = cka_of_grams(gram(x[orders[i]]), gram(y)).matched
         assert null[i, 0, 0] == pytest.approx(shuffled, abs=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_null_p_is_uniform_when_nothing_is_shared():
     ps = []
     for seed in range(200):
         x, y = (centroids(side) for side in population(30, shared=0.0, rows=2, seed=seed))
-        observed = cka(gram(x), gram(y)).matched
+        observed = cka_of_grams(gram(x), gram(y)).matched
         rng = np.random.default_rng(seed)
         orders = np.array([rng.permutation(30) for _ in range(99)])
         null = null_of_matched([gram(x)], [gram(y)], permutations=orders)
@@ -99,13 +99,13 @@ def test_null_p_is_uniform_when_nothing_is_shared():
 def test_gram_matrices_of_different_people_are_refused():
     rng = np.random.default_rng(8)
     with pytest.raises(BadCalibration, match="10 identities on one side and 9"):
-        cka(gram(rng.normal(size=(10, 3))), gram(rng.normal(size=(9, 3))))
+        cka_of_grams(gram(rng.normal(size=(10, 3))), gram(rng.normal(size=(9, 3))))
 
 
 def test_one_person_who_differs_from_all_equal_others_shares_nothing_and_gives_no_nan():
     x = np.zeros((12, 4))
     x[0] = 1
-    values = cka(gram(x), gram(np.random.default_rng(9).normal(size=(12, 4))))
+    values = cka_of_grams(gram(x), gram(np.random.default_rng(9).normal(size=(12, 4))))
     assert np.isfinite([values.biased, values.matched]).all()
     assert values.debiased == pytest.approx(0, abs=1e-6)
 
@@ -113,7 +113,7 @@ def test_one_person_who_differs_from_all_equal_others_shares_nothing_and_gives_n
 def test_jackknife_error_is_that_of_leaving_each_person_out():
     x, y = (centroids(side) for side in population(20))
     values = [
-        cka(gram(np.delete(x, i, axis=0)), gram(np.delete(y, i, axis=0)), matched_to=300).matched for i in range(20)
+        cka_of_grams(gram(np.delete(x, i, axis=0)), gram(np.delete(y, i, axis=0)), matched_to=300).matched for i in range(20)
     ]
     expected = np.sqrt(19 * np.mean((values - np.mean(values)) ** 2))
     assert matched_standard_error(gram(x), gram(y), matched_to=300) == pytest.approx(expected, rel=1e-8)
@@ -121,13 +121,13 @@ def test_jackknife_error_is_that_of_leaving_each_person_out():
 
 def test_jackknife_interval_of_90_percent_holds():
     big = [centroids(side) for side in population(4000, seed=1)]
-    truth = cka(gram(big[0]), gram(big[1]), matched_to=1249).matched
+    truth = cka_of_grams(gram(big[0]), gram(big[1]), matched_to=1249).matched
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(200):
         some = rng.choice(4000, 60, replace=False)
         k, q = gram(big[0][some]), gram(big[1][some])
-        hits += abs(cka(k, q).matched - truth) <= 1.645 * matched_standard_error(k, q)
+        hits += abs(cka_of_grams(k, q).matched - truth) <= 1.645 * matched_standard_error(k, q)
     # The standard error of a coverage over 200 sets is .02.
     assert 0.84 <= hits / 200 <= 1
 

@@ -5,13 +5,14 @@ import pytest
 from toy import population
 
 from encsel.errors import BadCalibration
-from encsel.matching.crossval import CrossValidated, cross_validate, folds_of, reduced, repeats_for, sides
+from encsel.matching.crossval import CrossValidated, held_out_evidence, reduced, sides
+from encsel.matching.folds import folds_of, repeats_for
 from encsel.simulation.populations import unit_mean
 
 
 def validated(x: np.ndarray, y: np.ndarray, *, seed: int = 0, n_repeats: int = 2) -> CrossValidated:
     folds = folds_of(len(x), n_repeats=n_repeats, seed=seed)
-    return cross_validate(sides(x, folds), sides(y, folds), folds)
+    return held_out_evidence(sides(x, folds), sides(y, folds), folds)
 
 
 def centroids(n: int, *, shared: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
-from encsel.loading.registry import metrics
+from encsel.metrics.registry import metrics
 from encsel.metrics.curvature import (
     CLIP,
     N_POINTS,

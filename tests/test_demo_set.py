@@ -11,8 +11,10 @@ import pytest
 import scipy.signal
 import soundfile
 
-from encsel.data import demo_set as demo
-from encsel.data.demo_set import Person, draw_face, imagine_person, synthesise_voice, write_demo_set
+from encsel.data import demo_set, demo_voices
+from encsel.data.demo_faces import draw_face
+from encsel.data.demo_set import Person, imagine_person, write_demo_set
+from encsel.data.demo_voices import synthesise_voice
 from encsel.errors import UsageError
 
 N_IDENTITIES, N_SAMPLES = 3, 2
@@ -75,7 +77,7 @@ def test_every_clip_is_a_second_or_more_of_16_khz_mono_speech_without_clipping(r
         assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "PCM_16")
         clip, _ = soundfile.read(path)
         # A clip is whole frames, so it may be one frame short of the second.
-        assert 16_000 - demo.FRAME <= clip.size <= 24_000
+        assert 16_000 - demo_voices.FRAME <= clip.size <= 24_000
         assert np.abs(clip).max() < 0.95
         assert np.sqrt(np.mean(clip**2)) > 0.02
 
@@ -111,21 +113,21 @@ def test_a_count_below_one_is_refused_before_anything_is_written(tmp_path: Path,
 
 def test_somebody_elses_faces_are_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "faces").mkdir()
-    with pytest.raises(UsageError, match="already holds faces"):
+    with pytest.raises(UsageError, match="already contains faces"):
         write_demo_set(tmp_path, n_identities=1)
     assert not (tmp_path / "voices").exists()
 
 
 def test_a_file_in_place_of_the_folder_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="Name a folder"):
+    with pytest.raises(UsageError, match="Choose a writable folder"):
         write_demo_set(tmp_path / "file", n_identities=1)
 
 
 def test_both_copies_of_a_shared_trait_agree_as_the_constants_say() -> None:
     everyone = people(2000)
     for trait, agreement in (
-        ("sex", demo.SEX_AGREEMENT), ("build", demo.BUILD_AGREEMENT), ("age", demo.AGE_AGREEMENT),
+        ("sex", demo_set.SEX_AGREEMENT), ("build", demo_set.BUILD_AGREEMENT), ("age", demo_set.AGE_AGREEMENT),
     ):  # fmt: skip
         copies = np.array([(getattr(person.face, trait), getattr(person.voice, trait)) for person in everyone])
         # 0.05: above three standard errors of a correlation, or of a variance's root, at 2000 people.
@@ -150,16 +152,16 @@ def test_dark_chins_go_with_low_voices() -> None:
 
 def test_filter_that_stands_still_is_an_ordinary_filter() -> None:
     sections = scipy.signal.butter(4, 0.2, output="sos")
-    noise = np.random.default_rng(0).standard_normal(20 * demo.FRAME)
-    shaped = demo._filter_by_frame(noise, np.repeat(sections[None], 20, axis=0))
+    noise = np.random.default_rng(0).standard_normal(20 * demo_voices.FRAME)
+    shaped = demo_voices._filter_by_frame(noise, np.repeat(sections[None], 20, axis=0))
     np.testing.assert_allclose(shaped, scipy.signal.sosfilt(sections, noise), atol=1e-12)
 
 
 def test_gliding_formant_does_not_click() -> None:
-    poles = demo._second_order(np.linspace(2500, 900, 60), np.array(90.0))
+    poles = demo_voices._second_order(np.linspace(2500, 900, 60), np.array(90.0))
     tract = np.zeros((60, 1, 6))
     tract[:, 0, 0], tract[:, 0, 3:] = poles.sum(axis=-1), poles
-    tone = np.sin(2 * np.pi * 230 * np.arange(60 * demo.FRAME) / 16_000)
-    frequency, power = scipy.signal.welch(demo._filter_by_frame(tone, tract), fs=16_000, nperseg=1024)
+    tone = np.sin(2 * np.pi * 230 * np.arange(60 * demo_voices.FRAME) / 16_000)
+    frequency, power = scipy.signal.welch(demo_voices._filter_by_frame(tone, tract), fs=16_000, nperseg=1024)
     # -113 dB; with sosfilt's state carried over as it is, -74.
     assert power[frequency > 5000].sum() < 1e-10 * power.sum()

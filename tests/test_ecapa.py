@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ from encsel.loading.spec import parse
 
 OFFLINE = Runtime(device="cpu", offline=True)
 PICKLES = Runtime(device="cpu", offline=True, allow_pickle=True)
+pytestmark = pytest.mark.usefixtures("one_thread")
 PICKLE_FLAG = ("pickled weights, read with weights_only",)
 
 
@@ -64,16 +64,6 @@ def pickled(folder, tmp_path) -> Path:
     """The same weights as SpeechBrain publishes its own."""
     torch.save(load_file(folder / ecapa.SAFE), tmp_path / ecapa.PICKLED)
     return tmp_path
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    def refuse(*_args, **_kwargs):
-        raise AssertionError("a connection was tried")
-
-    for name in ("connect", "connect_ex"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 HYPERPARAMETERS = """
@@ -118,14 +108,6 @@ def test_vector_is_that_of_speechbrains_own_loader(model, pickled, tmp_path):
 
 
 # Lengths
-
-
-def test_batch_does_not_change_a_vector(model):
-    clips = [clip(1.5, seed) for seed in range(5)]
-    singly = np.concatenate([embedded(model, one) for one in clips])
-    # 1e-5 of the largest: sums run in another order; measured 1e-7.
-    np.testing.assert_allclose(embedded(model, *clips), singly, rtol=0, atol=1e-5 * np.abs(singly).max())
-    np.testing.assert_allclose(embedded(model, *clips[::-1])[::-1], singly, rtol=0, atol=1e-5 * np.abs(singly).max())
 
 
 def test_clips_of_nearly_one_length_are_cut_to_one(model):
@@ -214,7 +196,7 @@ def test_default_checkpoint_loads_offline_without_a_connection(hub, no_network, 
 
 def test_absent_checkpoint_is_not_looked_for_offline(tmp_path, monkeypatch, no_network):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(EncoderFailed, match=r"offline was asked for.*encsel encoders fetch"):
+    with pytest.raises(EncoderFailed, match=r"\(offline\).*encsel encoders fetch"):
         opened("ecapa")
 
 
@@ -248,12 +230,12 @@ def changed(folder: Path, to: Path, **changes: torch.Tensor | None) -> str:
     [
         ({"asp_bn__norm__weight": None}, r"lacks 1 weights.*has 0.*asp_bn.norm.weight"),
         ({"head__weight": torch.zeros(3)}, r"lacks 0 weights.*has 1.*head.weight"),
-        ({"fc__conv__weight": None}, r"has no fc.conv.weight"),
+        ({"fc__conv__weight": None}, r"has no three-axis fc.conv.weight"),
         ({"asp_bn__norm__weight": torch.zeros(7)}, r"does not fit ECAPA-TDNN.*asp_bn.norm.weight"),
         ({"asp__tdnn__conv__conv__weight": torch.zeros(8, 48, 1)}, r"does not fit ECAPA-TDNN"),
-        ({"blocks__0__conv__conv__weight": torch.zeros(16, 60, 5)}, r"wants features of shape \(60, 5\)"),
-        ({"blocks__0__conv__conv__weight": torch.zeros(())}, r"has no blocks.0.conv.conv.weight"),
-        ({"fc__conv__weight": torch.zeros(())}, r"has no fc.conv.weight.*three axes"),
+        ({"blocks__0__conv__conv__weight": torch.zeros(16, 60, 5)}, r"needs features of shape \(60, 5\)"),
+        ({"blocks__0__conv__conv__weight": torch.zeros(())}, r"has no three-axis blocks.0.conv.conv.weight"),
+        ({"fc__conv__weight": torch.zeros(())}, r"has no three-axis fc.conv.weight"),
         ({"blocks__1__tdnn1__conv__conv__weight": torch.zeros(12, 16, 1)}, r"does not fit ECAPA-TDNN"),
     ],
 )
@@ -294,7 +276,7 @@ class Code:
 def test_pickle_that_runs_code_is_refused_and_not_run(tmp_path, monkeypatch, write):
     monkeypatch.chdir(tmp_path)
     write({"weights": Code()}, tmp_path / ecapa.PICKLED)
-    with pytest.raises(EncoderFailed, match="is damaged, or holds more than weights"):
+    with pytest.raises(EncoderFailed, match="is damaged or holds more than weights"):
         opened(f"ecapa:{tmp_path}", PICKLES)
     assert not (tmp_path / "was-run").exists()
 
@@ -302,7 +284,7 @@ def test_pickle_that_runs_code_is_refused_and_not_run(tmp_path, monkeypatch, wri
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}])
 def test_pickle_without_a_table_of_weights_is_refused(tmp_path, content):
     torch.save(content, tmp_path / ecapa.PICKLED)
-    with pytest.raises(EncoderFailed, match="holds no table of weights"):
+    with pytest.raises(EncoderFailed, match="is not a table of weights"):
         opened(f"ecapa:{tmp_path}", PICKLES)
 
 

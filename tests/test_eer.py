@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from encsel.errors import BadCalibration
-from encsel.matching.eer import auc_placements, eer, likelihood_ratio_eer
+from encsel.matching.eer import auc_placements, eer
 
 
 def test_separated_scores_have_eer_zero():
@@ -52,28 +52,3 @@ def test_no_scores_on_one_side_is_an_error():
 def test_placements_average_to_the_auc_with_ties_half():
     placements = auc_placements(np.array([0.0, 1.0, 2.0]), np.array([1.0, 1.0, 0.0]))
     assert placements == pytest.approx([1 / 6, 2 / 3, 1])
-
-
-@pytest.mark.parametrize("correlations", [[0.5], [0.1], [0.9, 0.5, 0.3], [0.3] * 5, [0.05] * 12, [0.7, 0.6, 0.5, 0.1]])
-def test_likelihood_ratio_eer_is_what_simulated_gaussians_give(correlations):
-    rng = np.random.default_rng(0)
-    r = np.array(correlations)
-    x, z = rng.normal(size=(2, 200_000, len(r)))
-    y = r * x + np.sqrt(1 - r**2) * rng.normal(size=x.shape)
-
-    def ratio(a, b):
-        return (-0.5 * np.log(1 - r**2) - (r**2 * (a**2 + b**2) - 2 * r * a * b) / (2 * (1 - r**2))).sum(axis=1)
-
-    # The standard error of an EER from so many draws is 0.0011.
-    assert likelihood_ratio_eer(r) == pytest.approx(eer(ratio(x, y), ratio(x, z)), abs=0.004)
-
-
-def test_likelihood_ratio_eer_without_positive_correlation_is_chance():
-    assert likelihood_ratio_eer(np.array([0.0, -0.3])) == 0.5
-    assert likelihood_ratio_eer(np.zeros(0)) == 0.5
-
-
-def test_likelihood_ratio_eer_falls_with_correlation():
-    values = [likelihood_ratio_eer(np.array([r, 0.2])) for r in np.linspace(0, 1, 21)]
-    assert (np.diff(values) < 0).sum() >= 19
-    assert (np.diff(values) <= 0).all()

@@ -14,8 +14,8 @@ import pytest
 from media_samples import write_face, write_set, write_voice
 from toy_encoders import DIM, ToyModel, moments, toy
 
-from encsel.core import SAMPLING_RATE
-from encsel.data.calibration_set import open_calibration
+from encsel.core import SAMPLING_RATE, SetOptions
+from encsel.data.calibration_set import CalibrationSet
 from encsel.data.media import decode
 from encsel.embedding import embed as embedding
 from encsel.embedding.embed import BATCH_ON_CPU, LENGTH_STEP, Failure, describe, embed
@@ -129,13 +129,13 @@ def decoded(monkeypatch) -> Counter:
 
 def test_every_file_is_decoded_once_for_all_encoders(root, cache, decoded):
     encoders = [toy(f"{m}{i}", m) for m in ("face", "voice") for i in range(3)]
-    found = embed(open_calibration(root), encoders, cache=cache)
+    found = embed(CalibrationSet.from_path(root), encoders, cache=cache)
     assert decoded == {"face": N, "voice": N}
     assert [e.name for e in found.embeddings] == ["face0", "face1", "face2", "voice0", "voice1", "voice2"]
 
 
 def test_rows_are_the_encoder_s_vectors_under_their_own_names(root):
-    (found,) = embed(open_calibration(root), [toy()]).embeddings
+    (found,) = embed(CalibrationSet.from_path(root), [toy()]).embeddings
     assert len(found.vectors) == N
     assert found.vectors.dtype == np.float32
     for vector, identity, sample in zip(found.vectors, found.labels, found.samples, strict=True):
@@ -146,8 +146,8 @@ def test_rows_are_the_encoder_s_vectors_under_their_own_names(root):
 
 @pytest.mark.parametrize("batch_size", [1, 5, 100])
 def test_batch_size_does_not_change_the_result(root, batch_size):
-    whole = embed(open_calibration(root), [toy()])
-    parts = embed(open_calibration(root), [toy()], batch_size=batch_size)
+    whole = embed(CalibrationSet.from_path(root), [toy()])
+    parts = embed(CalibrationSet.from_path(root), [toy()], batch_size=batch_size)
     np.testing.assert_array_equal(parts.embeddings[0].vectors, whole.embeddings[0].vectors)
     assert parts.data_sha256 == whole.data_sha256
 
@@ -155,7 +155,7 @@ def test_batch_size_does_not_change_the_result(root, batch_size):
 @pytest.mark.parametrize("equal_lengths", [False, True])
 def test_order_of_files_does_not_change_a_vector(lengths, equal_lengths):
     encoder = toy(modality="voice", equal_lengths=equal_lengths)
-    calibration = open_calibration(lengths)
+    calibration = CalibrationSet.from_path(lengths)
     samples = calibration.samples
     expected = by_sample(embed(calibration, [encoder], batch_size=5).embeddings[0])
     for order in (samples[::-1], samples[1::2] + samples[::2]):
@@ -169,34 +169,34 @@ def test_modality_without_an_encoder_is_not_read(root, decoded):
     for path in files(root, "voice"):
         path.unlink()
         path.touch()
-    found = embed(open_calibration(root), [toy()])
+    found = embed(CalibrationSet.from_path(root), [toy()])
     assert (len(found.embeddings), found.skipped, decoded["voice"]) == (1, (), 0)
 
 
 def test_second_run_decodes_nothing_and_loads_no_model(root, cache, decoded):
-    first = embed(open_calibration(root), [toy()], cache=cache)
+    first = embed(CalibrationSet.from_path(root), [toy()], cache=cache)
     decoded.clear()
-    second = embed(open_calibration(root), [toy(load=failing(RuntimeError()))], cache=cache)
+    second = embed(CalibrationSet.from_path(root), [toy(load=failing(RuntimeError()))], cache=cache)
     assert not decoded
     np.testing.assert_array_equal(second.embeddings[0].vectors, first.embeddings[0].vectors)
     assert second.data_sha256 == first.data_sha256
 
 
 def test_moved_and_renamed_set_is_not_embedded_again(root, cache, decoded, tmp_path):
-    embed(open_calibration(root), [toy()], cache=cache)
+    embed(CalibrationSet.from_path(root), [toy()], cache=cache)
     decoded.clear()
     moved = root.rename(tmp_path / "elsewhere")
     for path in files(moved):
         path.rename(path.with_name(f"renamed-{path.name}"))
-    embed(open_calibration(moved), [toy()], cache=cache)
+    embed(CalibrationSet.from_path(moved), [toy()], cache=cache)
     assert not decoded
 
 
 def test_changed_file_is_embedded_again_and_no_other(root, cache, decoded):
-    first = embed(open_calibration(root), [toy()], cache=cache)
+    first = embed(CalibrationSet.from_path(root), [toy()], cache=cache)
     decoded.clear()
     write_face(files(root)[3], 999)
-    second = embed(open_calibration(root), [toy()], cache=cache)
+    second = embed(CalibrationSet.from_path(root), [toy()], cache=cache)
     assert decoded == {"face": 1}
     changed = (first.embeddings[0].vectors != second.embeddings[0].vectors).any(axis=1)
     assert changed.sum() == 1
@@ -208,7 +208,7 @@ def test_content_of_several_files_is_embedded_once(root):
     shutil.copy(first, last)
     shutil.copy(first, second)
     model = Watched()
-    (found,) = embed(open_calibration(root), [toy(model=model)]).embeddings
+    (found,) = embed(CalibrationSet.from_path(root), [toy(model=model)]).embeddings
     assert sum(model.sizes) == N - 2
     # Two of the three are of one person, where a repeated row is left out.
     assert len(found.vectors) == N - 1
@@ -256,7 +256,7 @@ def test_embeddings_say_what_made_them(root):
         weights={"model.safetensors": "f00d"}, revision="0123abc", libraries=("scipy",), preprocessing={"side": 64},
         trained_on="faces", identity_trained=True, space="joint", flags=("one of 25 layers",),
     )  # fmt: skip
-    (found,) = embed(open_calibration(root), [encoder]).embeddings
+    (found,) = embed(CalibrationSet.from_path(root), [encoder]).embeddings
     assert found.provenance == {
         "name": "toy", "modality": "face", "version": 1, "dim": DIM, "revision": "0123abc",
         "weights": {"model.safetensors": "f00d"}, "preprocessing": {"side": 64}, "decoding": embedding.DECODING["face"],
@@ -273,16 +273,16 @@ def test_key_of_the_cache_changes_with_the_decoding(monkeypatch):
 
 
 def test_new_version_of_an_encoder_is_run_and_the_old_one_still_cached(root, cache, decoded):
-    embed(open_calibration(root), [toy()], cache=cache)
-    embed(open_calibration(root), [toy(version=2)], cache=cache)
+    embed(CalibrationSet.from_path(root), [toy()], cache=cache)
+    embed(CalibrationSet.from_path(root), [toy(version=2)], cache=cache)
     assert decoded == {"face": 2 * N}
-    embed(open_calibration(root), [toy(), toy(version=2)], cache=cache)
+    embed(CalibrationSet.from_path(root), [toy(), toy(version=2)], cache=cache)
     assert decoded == {"face": 2 * N}
 
 
 def test_encoder_added_later_is_the_only_one_that_runs(root, cache):
-    embed(open_calibration(root), [toy()], cache=cache)
-    found = embed(open_calibration(root), [toy(load=failing(RuntimeError())), toy("new")], cache=cache)
+    embed(CalibrationSet.from_path(root), [toy()], cache=cache)
+    found = embed(CalibrationSet.from_path(root), [toy(load=failing(RuntimeError())), toy("new")], cache=cache)
     assert [len(e.vectors) for e in found.embeddings] == [N, N]
 
 
@@ -291,30 +291,30 @@ def test_nothing_is_written_without_a_cache(root, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("ENCSEL_CACHE", str(tmp_path / "cache"))
     before = sorted(tmp_path.rglob("*"))
-    embed(open_calibration(root), [toy()])
+    embed(CalibrationSet.from_path(root), [toy()])
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_hash_of_the_data_ignores_the_order_of_files(root):
-    calibration = open_calibration(root)
+    calibration = CalibrationSet.from_path(root)
     other = dataclasses.replace(calibration, samples=calibration.samples[::-1])
     assert embed(calibration, [toy()]).data_sha256 == embed(other, [toy()]).data_sha256
 
 
 def test_hash_of_the_data_changes_with_whose_file_it_is(root):
-    before = embed(open_calibration(root), [toy()]).data_sha256
+    before = embed(CalibrationSet.from_path(root), [toy()]).data_sha256
     paths = files(root)
     one, other = paths[0], paths[-1]
     contents = one.read_bytes(), other.read_bytes()
     one.write_bytes(contents[1])
     other.write_bytes(contents[0])
-    assert embed(open_calibration(root), [toy()]).data_sha256 != before
+    assert embed(CalibrationSet.from_path(root), [toy()]).data_sha256 != before
 
 
 def test_unreadable_file_is_skipped_for_every_encoder_and_named(root):
     path = files(root)[0]
     path.write_bytes(b"no image")
-    found = embed(open_calibration(root), [toy("a"), toy("b")], max_skipped=0.1)
+    found = embed(CalibrationSet.from_path(root), [toy("a"), toy("b")], max_skipped=0.1)
     (one,) = found.skipped
     assert (one.modality, one.encoder) == ("face", None)
     assert one.sample.startswith(f"{path.parent.name}/")
@@ -326,14 +326,14 @@ def test_too_many_unreadable_files_are_an_error_with_the_names(root):
     for path in paths:
         path.write_bytes(b"no image")
     with pytest.raises(BadCalibration, match=rf"2 of {N} face samples.*{paths[0].parent.name}/") as caught:
-        embed(open_calibration(root), [toy()], max_skipped=0.1)
+        embed(CalibrationSet.from_path(root), [toy()], max_skipped=0.1)
     assert caught.value.exit_code == 3
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, 1e300])
 def test_sample_an_encoder_cannot_use_counts_against_that_encoder_alone(root, value):
     encoders = [toy("fine"), toy("picky", function=spoiling(value, 1))]
-    found = embed(open_calibration(root), encoders, max_skipped=0.1)
+    found = embed(CalibrationSet.from_path(root), encoders, max_skipped=0.1)
     assert [len(e.vectors) for e in found.embeddings] == [N, N - 1]
     (one,) = found.skipped
     assert (one.encoder, one.modality) == ("picky", "face")
@@ -341,14 +341,14 @@ def test_sample_an_encoder_cannot_use_counts_against_that_encoder_alone(root, va
 
 def test_samples_two_encoders_cannot_use_are_not_added_up(root):
     encoders = [toy("one", function=spoiling(np.nan, 1)), toy("two", function=spoiling(np.nan, 1))]
-    found = embed(open_calibration(root), encoders, max_skipped=0.1)
+    found = embed(CalibrationSet.from_path(root), encoders, max_skipped=0.1)
     assert (len(found.skipped), len(found.embeddings), found.failures) == (2, 2, ())
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0])
 def test_too_many_samples_an_encoder_cannot_use_are_its_failure_that_names_none(root, value):
     encoders = [toy("picky", function=spoiling(value, 2)), toy("fine")]
-    found = embed(open_calibration(root), encoders, max_skipped=0.1)
+    found = embed(CalibrationSet.from_path(root), encoders, max_skipped=0.1)
     assert [e.name for e in found.embeddings] == ["fine"]
     (failure,) = found.failures
     assert (failure.modality, failure.encoder) == ("face", "picky")
@@ -368,14 +368,14 @@ def test_reason_an_encoder_gives_is_kept_and_counts_against_it_alone(root):
         return sample
 
     encoders = [toy("fine"), toy("picky", model=ToyModel(prepare=prepare))]
-    found = embed(open_calibration(root), encoders, max_skipped=0.1)
+    found = embed(CalibrationSet.from_path(root), encoders, max_skipped=0.1)
     assert [len(e.vectors) for e in found.embeddings] == [N, N - 1]
     assert [(s.encoder, s.reason) for s in found.skipped] == [("picky", "no face found")]
 
 
 def test_sample_an_encoder_could_not_use_is_tried_again_in_the_next_run(root, cache):
-    embed(open_calibration(root), [toy(function=spoiling(np.nan, 1))], cache=cache, max_skipped=0.1)
-    (found,) = embed(open_calibration(root), [toy()], cache=cache).embeddings
+    embed(CalibrationSet.from_path(root), [toy(function=spoiling(np.nan, 1))], cache=cache, max_skipped=0.1)
+    (found,) = embed(CalibrationSet.from_path(root), [toy()], cache=cache).embeddings
     assert len(found.vectors) == N
 
 
@@ -392,14 +392,14 @@ def test_sample_an_encoder_could_not_use_is_tried_again_in_the_next_run(root, ca
     ids=["narrow", "short", "flat", "whole numbers", "complex", "nothing"],
 )
 def test_encoder_that_returns_another_shape_or_type_fails_by_name(root, function):
-    (failure,) = embed(open_calibration(root), [toy(function=function)]).failures
+    (failure,) = embed(CalibrationSet.from_path(root), [toy(function=function)]).failures
     assert failure.encoder == "toy"
     assert failure.reason.startswith("it returned ")
     assert f"floats of shape ({N}, 3) were declared" in failure.reason
 
 
 def test_model_without_the_tap_of_an_encoder_fails(root):
-    (failure,) = embed(open_calibration(root), [toy(tap=1)]).failures
+    (failure,) = embed(CalibrationSet.from_path(root), [toy(tap=1)]).failures
     assert "it returned float64 of shape" in failure.reason
 
 
@@ -417,7 +417,7 @@ def test_encoder_that_fails_does_not_cost_the_others(root, cache, broken, positi
     encoders = [toy("one"), toy("two")]
     encoders.insert(position, toy("broken", **broken))
     steps = Steps()
-    found = embed(open_calibration(root), [*encoders, toy("voice", "voice")], cache=cache, progress=steps)
+    found = embed(CalibrationSet.from_path(root), [*encoders, toy("voice", "voice")], cache=cache, progress=steps)
     ((_, _, reason),) = (dataclasses.astuple(failure) for failure in found.failures)
     assert found.failures == (Failure("face", "broken", reason),)
     assert reason in ("RuntimeError: broken", "SystemExit: broken")
@@ -428,7 +428,7 @@ def test_encoder_that_fails_does_not_cost_the_others(root, cache, broken, positi
 
 def test_encoder_that_prepares_nothing_fails_and_no_other(root):
     encoders = [toy("broken", "voice", model=ToyModel(prepare=lambda sample: None)), toy("fine", "voice")]
-    found = embed(open_calibration(root), encoders)
+    found = embed(CalibrationSet.from_path(root), encoders)
     assert [e.name for e in found.embeddings] == ["fine"]
     assert [f.encoder for f in found.failures] == ["broken"]
 
@@ -437,7 +437,7 @@ def test_encoder_that_prepares_nothing_fails_and_no_other(root):
 def test_encoder_s_own_message_is_kept(root, broken):
     fail = failing(EncoderFailed("Run: encsel encoders fetch toy"))
     encoder = toy(load=fail) if broken == "load" else toy(model=ToyModel(**{broken: fail}))
-    (failure,) = embed(open_calibration(root), [encoder]).failures
+    (failure,) = embed(CalibrationSet.from_path(root), [encoder]).failures
     assert failure.reason == "Run: encsel encoders fetch toy"
 
 
@@ -454,13 +454,13 @@ def test_what_was_done_before_a_failure_is_cached(root, cache, decoded, error):
 
     encoders = [toy("first"), toy(function=second_batch_fails)]
     with contextlib.suppress(KeyboardInterrupt):
-        found = embed(open_calibration(root), encoders, cache=cache, batch_size=5)
+        found = embed(CalibrationSet.from_path(root), encoders, cache=cache, batch_size=5)
         assert [f.encoder for f in found.failures] == ["toy"]
     decoded.clear()
-    embed(open_calibration(root), [toy()], cache=cache)
+    embed(CalibrationSet.from_path(root), [toy()], cache=cache)
     assert decoded == {"face": N - 5}
     decoded.clear()
-    embed(open_calibration(root), [toy("first")], cache=cache)
+    embed(CalibrationSet.from_path(root), [toy("first")], cache=cache)
     assert not decoded
 
 
@@ -479,9 +479,9 @@ def test_interrupt_inside_a_worker_ends_the_run_and_keeps_what_was_done(root, ca
         if where == "decode":
             patch.setattr(embedding, "decode", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            embed(open_calibration(root), [encoder], cache=cache, batch_size=1)
+            embed(CalibrationSet.from_path(root), [encoder], cache=cache, batch_size=1)
     decoded.clear()
-    embed(open_calibration(root), [toy()], cache=cache)
+    embed(CalibrationSet.from_path(root), [toy()], cache=cache)
     assert 0 < decoded["face"] < N
 
 
@@ -490,7 +490,7 @@ def test_what_an_encoder_prints_stays_off_stdout(root, capsys):
         print("loading weights")
         return ToyModel(lambda batch: (print("running"), moments(batch))[1], lambda one: (print("preparing"), one)[1])
 
-    embed(open_calibration(root), [toy(load=load), toy("other", load=load)])
+    embed(CalibrationSet.from_path(root), [toy(load=load), toy("other", load=load)])
     print("results")
     out, err = capsys.readouterr()
     assert out == "results\n"
@@ -509,7 +509,7 @@ def test_files_are_decoded_by_several_threads(root, monkeypatch):
         return decode(*arguments)
 
     monkeypatch.setattr(embedding, "decode", together)
-    (found,) = embed(open_calibration(root), [toy()]).embeddings
+    (found,) = embed(CalibrationSet.from_path(root), [toy()]).embeddings
     assert len(found.vectors) == N
 
 
@@ -532,17 +532,17 @@ def test_next_batch_is_prepared_while_the_model_runs(root, monkeypatch):
                 assert prepared.acquire(timeout=20)
         return moments(batch)
 
-    found = embed(open_calibration(root), [toy(model=ToyModel(run, prepare))], batch_size=size)
+    found = embed(CalibrationSet.from_path(root), [toy(model=ToyModel(run, prepare))], batch_size=size)
     assert (found.failures, batches) == ((), [size] * 3)
 
 
 @pytest.mark.parametrize("n_encoders", [1, 3])
 def test_every_encoder_sees_every_sample_decoded_once_however_small_the_chunks(root, monkeypatch, decoded, n_encoders):
-    whole = embed(open_calibration(root), [toy()]).embeddings[0].vectors
+    whole = embed(CalibrationSet.from_path(root), [toy()]).embeddings[0].vectors
     decoded.clear()
     monkeypatch.setattr(embedding, "CHUNK_BYTES", 2 * 48 * 48 * 3 + 1)  # three of the pictures
     models = [Watched() for _ in range(n_encoders)]
-    found = embed(open_calibration(root), [toy(f"toy{i}", model=m) for i, m in enumerate(models)])
+    found = embed(CalibrationSet.from_path(root), [toy(f"toy{i}", model=m) for i, m in enumerate(models)])
     assert decoded == {"face": N}
     assert [model.sizes for model in models] == ([[N]] if n_encoders == 1 else [[3, 3, 3, 3]] * 3)
     for embeddings in found.embeddings:
@@ -570,7 +570,7 @@ def test_set_is_never_in_memory_as_a_whole(root, alive):
     most = []
     model = ToyModel(lambda batch: (most.append(len(alive)), moments(batch))[1])
     cached = [toy("one", model=model), toy("two")]
-    embed(open_calibration(root), cached[:1], batch_size=1)
+    embed(CalibrationSet.from_path(root), cached[:1], batch_size=1)
     assert len(most) == N
     # One in the model, and in each of the two queues what the threads are at.
     assert max(most) <= 6
@@ -586,7 +586,7 @@ def test_model_is_freed_before_the_next_is_loaded(root):
         loaded.append(weakref.ref(model))
         return model
 
-    found = embed(open_calibration(root), [toy(f"toy{i}", load=load) for i in range(3)])
+    found = embed(CalibrationSet.from_path(root), [toy(f"toy{i}", load=load) for i in range(3)])
     assert (len(loaded), found.failures) == (3, ())
 
 
@@ -605,7 +605,7 @@ def lengths(tmp_path_factory):
 
 def test_batches_of_equal_lengths_hold_one_shape_and_are_full(lengths):
     model = Watched()
-    embed(open_calibration(lengths), [toy(modality="voice", model=model, equal_lengths=True)], batch_size=4)
+    embed(CalibrationSet.from_path(lengths), [toy(modality="voice", model=model, equal_lengths=True)], batch_size=4)
     assert all(len(set(batch)) == 1 for batch in model.batches)
     assert Counter(batch[0][0] / SAMPLING_RATE for batch in model.batches) == {0.5: 3, 0.55: 1, 0.9: 1, 0.95: 1}
     assert model.sizes == [4] * 6
@@ -613,14 +613,14 @@ def test_batches_of_equal_lengths_hold_one_shape_and_are_full(lengths):
 
 def test_batches_of_pictures_of_equal_lengths_hold_one_shape(root):
     model = Watched(prepare=lambda sample: sample[: 40 + 8 * (sample[0, 0, 0] % 2)])
-    (found,) = embed(open_calibration(root), [toy(model=model, equal_lengths=True)], batch_size=4).embeddings
+    (found,) = embed(CalibrationSet.from_path(root), [toy(model=model, equal_lengths=True)], batch_size=4).embeddings
     assert all(len(set(batch)) == 1 for batch in model.batches)
     assert (sum(model.sizes), len(found.vectors)) == (N, N)
 
 
 def test_batches_to_be_padded_hold_clips_of_about_one_length_and_are_full(lengths):
     model = Watched()
-    embed(open_calibration(lengths), [toy(modality="voice", model=model)], batch_size=8)
+    embed(CalibrationSet.from_path(lengths), [toy(modality="voice", model=model)], batch_size=8)
     for batch in model.batches:
         frames = [shape[0] for shape in batch]
         assert max(frames) - min(frames) < LENGTH_STEP
@@ -630,7 +630,7 @@ def test_batches_to_be_padded_hold_clips_of_about_one_length_and_are_full(length
 
 def test_batch_on_the_cpu_holds_16_samples_unless_told_otherwise(lengths):
     model = Watched()
-    embed(open_calibration(lengths), [toy(model=model)])
+    embed(CalibrationSet.from_path(lengths), [toy(model=model)])
     assert model.sizes == [BATCH_ON_CPU, 24 - BATCH_ON_CPU] == [16, 8]
 
 
@@ -654,9 +654,9 @@ def with_memory_for(limit, error):
 
 @pytest.mark.parametrize("error", MESSAGES.values(), ids=MESSAGES.keys())
 def test_batch_is_halved_while_memory_runs_out_and_stays_so(root, error):
-    whole = embed(open_calibration(root), [toy()]).embeddings[0].vectors
+    whole = embed(CalibrationSet.from_path(root), [toy()]).embeddings[0].vectors
     model = Watched(with_memory_for(2, error))
-    found = embed(open_calibration(root), [toy("large", model=model), toy("small")], batch_size=8)
+    found = embed(CalibrationSet.from_path(root), [toy("large", model=model), toy("small")], batch_size=8)
     assert found.failures == ()
     np.testing.assert_array_equal(found.embeddings[0].vectors, whole)
     assert model.sizes == [8, 4, 2, 2, 2, 2, 2, 2]
@@ -664,7 +664,7 @@ def test_batch_is_halved_while_memory_runs_out_and_stays_so(root, error):
 
 def test_encoder_without_memory_for_one_sample_fails_and_no_other(root):
     model = Watched(with_memory_for(0, RuntimeError("CUDA out of memory.")))
-    found = embed(open_calibration(root), [toy("large", model=model), toy("small")], batch_size=8)
+    found = embed(CalibrationSet.from_path(root), [toy("large", model=model), toy("small")], batch_size=8)
     assert found.failures == (Failure("face", "large", "RuntimeError: CUDA out of memory."),)
     assert model.sizes == [8, 4, 2, 1]
     assert [e.name for e in found.embeddings] == ["small"]
@@ -691,7 +691,7 @@ def layer(k, model):
 
 def test_encoders_of_one_pass_run_their_model_once(root):
     model = layered()
-    first, second = embed(open_calibration(root), [layer(0, model), layer(1, model)]).embeddings
+    first, second = embed(CalibrationSet.from_path(root), [layer(0, model), layer(1, model)]).embeddings
     assert model.sizes == [N]
     assert (first.name, second.name) == ("layer0", "layer1")
     np.testing.assert_array_equal(second.vectors, 2 * first.vectors)
@@ -699,20 +699,20 @@ def test_encoders_of_one_pass_run_their_model_once(root):
 
 def test_encoder_of_a_pass_that_is_not_cached_is_made_and_the_others_not_written_again(root, cache):
     model = layered()
-    (first,) = embed(open_calibration(root), [layer(0, model)], cache=cache).embeddings
+    (first,) = embed(CalibrationSet.from_path(root), [layer(0, model)], cache=cache).embeddings
     written = set(cache.glob("*/*.npz"))
-    again = embed(open_calibration(root), [layer(0, model), layer(1, model)], cache=cache).embeddings
+    again = embed(CalibrationSet.from_path(root), [layer(0, model), layer(1, model)], cache=cache).embeddings
     assert model.sizes == [N, N]
     np.testing.assert_array_equal(again[0].vectors, first.vectors)
     np.testing.assert_array_equal(again[1].vectors, 2 * first.vectors)
     assert len(set(cache.glob("*/*.npz")) - written) == 1
-    embed(open_calibration(root), [layer(1, model), layer(0, model)], cache=cache)
+    embed(CalibrationSet.from_path(root), [layer(1, model), layer(0, model)], cache=cache)
     assert model.sizes == [N, N]
 
 
 def test_cached_sample_is_not_also_skipped_where_another_encoder_of_the_pass_cannot_use_it(root, cache):
     model = layered()
-    embed(open_calibration(root), [layer(0, model)], cache=cache)
+    embed(CalibrationSet.from_path(root), [layer(0, model)], cache=cache)
 
     def last_is_spoilt(batch):
         vectors = np.stack([moments(batch)] * 2, axis=1)
@@ -720,14 +720,14 @@ def test_cached_sample_is_not_also_skipped_where_another_encoder_of_the_pass_can
         return vectors
 
     model = ToyModel(last_is_spoilt)
-    found = embed(open_calibration(root), [layer(0, model), layer(1, model)], cache=cache, max_skipped=0.1)
+    found = embed(CalibrationSet.from_path(root), [layer(0, model), layer(1, model)], cache=cache, max_skipped=0.1)
     assert [len(e.vectors) for e in found.embeddings] == [N, N - 1]
     assert [s.encoder for s in found.skipped] == ["layer1"]
 
 
 def test_failure_of_a_pass_is_that_of_all_its_encoders(root):
     model = ToyModel(failing(RuntimeError("broken")))
-    found = embed(open_calibration(root), [layer(0, model), layer(1, model), toy("fine")])
+    found = embed(CalibrationSet.from_path(root), [layer(0, model), layer(1, model), toy("fine")])
     assert [f.encoder for f in found.failures] == ["layer0", "layer1"]
     assert [e.name for e in found.embeddings] == ["fine"]
 
@@ -738,7 +738,7 @@ def test_failure_of_a_pass_is_that_of_all_its_encoders(root):
 @pytest.mark.parametrize("chunk", [100_000, 1 << 30])
 def test_progress_of_every_encoder_adds_up_to_all_samples(root, cache, monkeypatch, chunk):
     monkeypatch.setattr(embedding, "CHUNK_BYTES", chunk)
-    embed(open_calibration(root, identities=3), [toy("cached")], cache=cache)
+    embed(CalibrationSet.from_path(root, SetOptions(identities=3)), [toy("cached")], cache=cache)
     paths = files(root)
     paths[0].write_bytes(b"no image")
     shutil.copy(paths[-1], paths[-3])
@@ -755,7 +755,7 @@ def test_progress_of_every_encoder_adds_up_to_all_samples(root, cache, monkeypat
     ]  # fmt: skip
     for order in (encoders, encoders[::-1]):
         steps = Steps()
-        found = embed(open_calibration(root), order, cache=cache, max_skipped=0.2, progress=steps)
+        found = embed(CalibrationSet.from_path(root), order, cache=cache, max_skipped=0.2, progress=steps)
         assert found.failures == ()
         names = ["cached", "spoilt", "picky", "layered x2", "new"]
         assert steps.totals == {f"faces with {name}": N for name in names}
@@ -763,7 +763,7 @@ def test_progress_of_every_encoder_adds_up_to_all_samples(root, cache, monkeypat
 
 
 def test_progress_of_an_encoder_that_is_cached_adds_up_too(root, cache):
-    embed(open_calibration(root), [toy("one"), toy("two")], cache=cache)
+    embed(CalibrationSet.from_path(root), [toy("one"), toy("two")], cache=cache)
     steps = Steps()
-    embed(open_calibration(root), [toy("one"), toy("two")], cache=cache, progress=steps)
+    embed(CalibrationSet.from_path(root), [toy("one"), toy("two")], cache=cache, progress=steps)
     assert steps.done == {"faces with one": N, "faces with two": N}

@@ -10,27 +10,14 @@ from toy import embeddings, people, population
 from encsel.core import Embeddings
 from encsel.data.groups import PersonGroups
 from encsel.errors import BadCalibration
-from encsel.matching.evaluate import (
-    Fold,
-    centred_within,
-    compare_recordings,
-    curve_projections,
-    curve_sizes,
-    eer_by_axes,
-    extrapolate,
-    first_axes,
-    folds_for,
-    group_probe,
-    halves,
-    learning_curve,
-    measure_centroids,
-    measure_pair,
-    plain_cosine,
-    project_encoder,
-    score_blocks,
-)
-from encsel.matching.scorers import RIDGE, SCORERS, ridge_for, scores
-from encsel.ranking.geometry import centroids
+from encsel.matching.folds import protocol_folds
+from encsel.matching.projections import Fold, first_axes, project_encoder
+from encsel.matching.probe import centred_within, group_probe
+from encsel.matching.recordings import compare_recordings, halves
+from encsel.matching.learning_curve import curve_projections, curve_sizes, extrapolate, learning_curve
+from encsel.matching.evaluate import eer_by_axes, measure_centroids, measure_pair, plain_cosine
+from encsel.matching.scorers import RIDGE, SCORERS, ridge_for
+from encsel.metrics.centroids import centroids
 
 N = 60
 
@@ -45,14 +32,14 @@ def projected(one: Embeddings, folds, **options):
 
 
 def test_the_reference_protocol_splits_as_the_released_code_does():
-    ((train, test),) = folds_for(100, "reference", seed=5)[0]
+    ((train, test),) = protocol_folds(100, "reference", seed=5)[0]
     order = np.random.RandomState(42).permutation(100)
     assert train.tolist() == order[:80].tolist()
     assert test.tolist() == order[80:].tolist()
 
 
 def test_cross_validation_tests_everybody_once_a_repeat_and_never_a_training_person():
-    for repeat in folds_for(N, "crossval", seed=0):
+    for repeat in protocol_folds(N, "crossval", seed=0):
         assert sorted(np.concatenate([test for _, test in repeat]).tolist()) == list(range(N))
         assert all(not set(train) & set(test) for train, test in repeat)
 
@@ -60,12 +47,12 @@ def test_cross_validation_tests_everybody_once_a_repeat_and_never_a_training_per
 def test_too_few_people_to_test_are_an_error_in_either_protocol():
     for protocol in ("crossval", "reference"):
         with pytest.raises(BadCalibration, match="needs 10"):
-            folds_for(9, protocol, seed=0)
+            protocol_folds(9, protocol, seed=0)
 
 
 def test_projection_of_centroids_and_samples_is_that_of_the_full_space():
     face, _ = pair(rows=3, dims=(200, 16))
-    folds = folds_for(N, "crossval", seed=0)
+    folds = protocol_folds(N, "crossval", seed=0)
     fold = projected(face, folds)[0][0]
     train, test = folds[0][0]
     x = centroids(face)
@@ -80,7 +67,7 @@ def test_projection_of_centroids_and_samples_is_that_of_the_full_space():
 
 def test_nothing_fitted_changes_when_test_people_change():
     face, voice = pair()
-    folds = folds_for(N, "reference", seed=0)
+    folds = protocol_folds(N, "reference", seed=0)
     train, test = folds[0][0]
     changed = face.vectors.copy()
     changed[np.isin(np.repeat(np.arange(N), 4), test)] += 5
@@ -93,19 +80,9 @@ def test_nothing_fitted_changes_when_test_people_change():
     assert len(train) == 48
 
 
-def test_scorers_are_those_of_rank():
-    face, voice = pair()
-    folds = folds_for(N, "reference", seed=0)
-    f, v = projected(face, folds), projected(voice, folds)
-    for scorer in SCORERS:
-        ((test, matrix),) = score_blocks(f, v, folds, scorer)
-        np.testing.assert_allclose(matrix, scores(scorer, f[0][0].side, v[0][0].side))
-        assert test.tolist() == folds[0][0][1].tolist()
-
-
 def test_single_samples_match_worse_than_centroids():
     face, voice = pair(200, shared=3.0)
-    folds = folds_for(200, "crossval", seed=0)
+    folds = protocol_folds(200, "crossval", seed=0)
     measured = measure_pair(projected(face, folds), projected(voice, folds), folds)
     for scorer in SCORERS:
         assert measured.levels["identity"][scorer].eer < measured.levels["sample"][scorer].eer < 0.5
@@ -141,7 +118,7 @@ def sex_only(n: int, seed: int = 0) -> tuple[Embeddings, Embeddings]:
 
 def test_a_pair_that_only_tells_the_sexes_apart_is_at_chance_within_them():
     face, voice = sex_only(120)
-    folds = folds_for(120, "crossval", seed=0)
+    folds = protocol_folds(120, "crossval", seed=0)
     measured = measure_pair(projected(face, folds), projected(voice, folds), folds, [sexes(120)])
     (within,) = measured.within
     assert measured.levels["identity"]["weighted"].eer < 0.4
@@ -151,7 +128,7 @@ def test_a_pair_that_only_tells_the_sexes_apart_is_at_chance_within_them():
 
 def test_the_floor_of_a_group_is_the_share_of_impostors_in_it():
     face, voice = sex_only(200)
-    folds = folds_for(200, "crossval", seed=0)
+    folds = protocol_folds(200, "crossval", seed=0)
     (within,) = measure_pair(projected(face, folds), projected(voice, folds), folds, [sexes(200)]).within
     share = 0.487  # 20 and 20 of 40 on average, 19 others of one's own among 39
     assert within.floor == pytest.approx(share / (1 + share), abs=0.01)
@@ -159,7 +136,7 @@ def test_the_floor_of_a_group_is_the_share_of_impostors_in_it():
 
 def test_people_without_a_group_are_left_out_of_it():
     face, voice = sex_only(80)
-    folds = folds_for(80, "crossval", seed=0)
+    folds = protocol_folds(80, "crossval", seed=0)
     index = np.where(np.arange(80) < 60, np.arange(80) % 2, -1)
     groups = PersonGroups("sex", ("f", "m"), index)
     (within,) = measure_pair(projected(face, folds), projected(voice, folds), folds, [groups]).within
@@ -183,7 +160,7 @@ def test_a_probe_tells_the_sex_that_an_encoder_holds_and_not_one_that_it_does_no
 
 def test_principal_axes_are_nested():
     face, _ = pair(100, dims=(120, 60))
-    folds = folds_for(100, "crossval", seed=0)[:1]
+    folds = protocol_folds(100, "crossval", seed=0)[:1]
     few, many = projected(face, folds, n_axes=20), projected(face, folds, n_axes=70)
     cut = first_axes(many, 20)
     np.testing.assert_allclose(np.abs(cut[0][0].side.test), np.abs(few[0][0].side.test), atol=1e-8)
@@ -192,7 +169,7 @@ def test_principal_axes_are_nested():
 
 def test_eer_by_axes_is_missing_where_there_are_fewer():
     face, voice = pair(100, dims=(120, 60))
-    folds = folds_for(100, "crossval", seed=0)
+    folds = protocol_folds(100, "crossval", seed=0)
     found = eer_by_axes(projected(face, folds, n_axes=200), projected(voice, folds, n_axes=200), folds)
     assert found["100"] == dict.fromkeys(SCORERS)
     assert set(found) == {"20", "50", "100", "200"}
@@ -201,7 +178,7 @@ def test_eer_by_axes_is_missing_where_there_are_fewer():
 
 def test_a_learning_curve_falls_and_ends_at_the_whole_training_part():
     face, voice = pair(200, shared=3.0)
-    folds = folds_for(200, "crossval", seed=0)[:1]
+    folds = protocol_folds(200, "crossval", seed=0)[:1]
     sides = [curve_projections(centroids(one), folds, seed=0) for one in (face, voice)]
     curve = learning_curve(*sides, folds)
     assert [p.n_train for p in curve.points] == curve_sizes(folds)
@@ -252,7 +229,7 @@ def with_recordings(n: int, leak: float, seed: int = 0) -> tuple[list[Embeddings
 @pytest.mark.parametrize(("leak", "gap"), [(0.0, 0.0), (2.0, 0.05)])
 def test_a_shared_recording_shows_as_a_gap_between_same_and_other_recordings(leak, gap):
     sides, half = with_recordings(80, leak)
-    folds = folds_for(80, "crossval", seed=0)[:2]
+    folds = protocol_folds(80, "crossval", seed=0)[:2]
     found = compare_recordings(*(halves(one, [half, half], folds) for one in sides), folds)
     difference = found.other_eer["weighted"] - found.same_eer["weighted"]
     assert difference == pytest.approx(0, abs=0.03) if gap == 0 else difference > gap
@@ -279,7 +256,7 @@ def test_the_ridge_of_the_weighted_scorer_falls_with_people_to_that_of_the_cards
 
 def test_folds_hold_no_samples_when_none_are_wanted():
     face, _ = pair()
-    folds = folds_for(N, "crossval", seed=0)
+    folds = protocol_folds(N, "crossval", seed=0)
     fold = projected(face, folds, with_samples=False)[0][0]
     assert isinstance(fold, Fold)
     assert fold.rows.shape[0] == len(fold.owners) == 0

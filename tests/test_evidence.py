@@ -5,19 +5,8 @@ import pytest
 from toy import population
 
 from encsel.errors import BadCalibration
-from encsel.prediction.evidence import (
-    CKA_FORMS,
-    FEATURES,
-    distance_of_auc,
-    distance_of_eer,
-    eer_of_distance,
-    encoder_evidence,
-    folds_for,
-    pair_evidence,
-    shuffled_cka,
-    shuffled_evidence,
-    shuffles,
-)
+from encsel.prediction.evidence import CKA_FORMS, FEATURES, encoder_evidence, evidence_folds, pair_evidence, shuffled_cka, shuffled_evidence, shuffles
+from encsel.matching.sensitivity import distance_of_auc, distance_of_eer, eer_of_distance
 from encsel.simulation.populations import unit_mean
 
 
@@ -32,7 +21,7 @@ def shuffled(face, voice, folds, orders):
 
 
 def of(x: np.ndarray, y: np.ndarray, *, seed: int = 0):
-    folds = folds_for(len(x), seed=seed)
+    folds = evidence_folds(len(x), seed=seed)
     face, voice = encoder_evidence(x, folds), encoder_evidence(y, folds)
     return face, voice, folds
 
@@ -57,7 +46,7 @@ def test_unit_gaussians_d_apart_have_the_eer_and_auc_of_that_distance():
 
 
 def test_shuffles_keep_folds_and_groups():
-    folds = folds_for(40, seed=0)
+    folds = evidence_folds(40, seed=0)
     groups = np.arange(40) % 2
     found = shuffles(folds, 50, seed=0, groups=groups)
     fold_of = np.empty(40, int)

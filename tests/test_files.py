@@ -1,14 +1,17 @@
-"""Files are written whole or not at all, private ones for their owner alone."""
+"""Files are written whole or not at all, private ones for their owner only."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
 from encsel.storage import files
-from encsel.storage.files import write_private, write_public
+from encsel.storage.files import TEMPORARY_PREFIX, locked, sweep, write_private, write_public
 
 WRITERS = [write_private, write_public]
 
@@ -67,3 +70,39 @@ def test_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkey
         write(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def count(folder, n):
+    for _ in range(n):
+        with locked(folder):
+            path = folder / "count"
+            path.write_text(str(int(path.read_text()) + 1))
+
+
+def test_locked_folder_keeps_other_processes_waiting_and_holds_no_lock_file(tmp_path):
+    (tmp_path / "count").write_text("0")
+    workers = [multiprocessing.get_context("fork").Process(target=count, args=(tmp_path, 20)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert (tmp_path / "count").read_text() == "60"
+    assert [path.name for path in tmp_path.iterdir()] == ["count"]
+
+
+def test_files_are_written_on_systems_without_fcntl(tmp_path):
+    code = (
+        "import pathlib, sys\n"
+        "sys.modules['fcntl'] = None\n"
+        "from encsel.storage.files import locked, sweep, write_private, write_public\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "with locked(folder):\n"
+        "    write_private(folder / 'a', b'a')\n"
+        "    write_public(folder / 'b', b'b')\n"
+    )
+    (tmp_path / f"{TEMPORARY_PREFIX}left").write_bytes(b"half")
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], check=True)
+    # Without locks nobody can tell whether a file is still being written.
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", f"{TEMPORARY_PREFIX}left"}
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}

@@ -34,7 +34,8 @@ from hypothesis import strategies as st
 from encsel.cli import settings as config
 from encsel.cli.program import known_settings
 from encsel.cli.rank import rank as rank_command
-from encsel.data.calibration_set import open_calibration
+from encsel.core import SetOptions
+from encsel.data.calibration_set import CalibrationSet
 from encsel.data.embedding_files import read_embeddings
 from encsel.data.media import decode_face, decode_voice
 from encsel.errors import BadCalibration, UnusableSample, UsageError, printable
@@ -43,9 +44,9 @@ from encsel.loading.spec import parse
 from encsel.prediction.card import Estimate, estimate, load_calibrated
 from encsel.prediction.evidence import FEATURES, Evidence
 from encsel.regression import pair_tables as pairs
-from encsel.regression.card import Prediction, load_card
+from encsel.regression.card import Prediction, load_geometric_card
 from encsel.reports.ranking import comparison_section
-from encsel.reports.validation import Section, render_sections
+from encsel.reports.tables import Section, render_sections
 from encsel.storage import documents as cardfile
 from encsel.storage.documents import cards_folder
 
@@ -284,7 +285,7 @@ MANIFEST = (
 def test_manifests(content: bytes, allow_outside: bool) -> None:
     path = put("manifest.csv", content)
     with bounded(), suppress(BadCalibration):
-        found = open_calibration(path, allow_outside=allow_outside)
+        found = CalibrationSet.from_path(path, SetOptions(allow_outside=allow_outside))
         assert all(s.identity and s.name for s in found.samples)
         if not allow_outside:
             assert all(".." not in s.path.parts and s.path.is_relative_to(FOLDER) for s in found.samples)
@@ -426,7 +427,7 @@ CALIBRATED["ranges"] = {name: CALIBRATED["ranges"][name][:2] for name in CALIBRA
 def test_regression_cards(content: bytes) -> None:
     path = put("card.json", content)
     with shipped_cards_listed_once(), bounded(), suppress(UsageError):
-        card = load_card(str(path))
+        card = load_geometric_card(str(path))
         assert printable(card.name) == card.name
         found = card.apply({feature.name: 0.1 for feature in card.features})
         assert isinstance(found, Prediction)

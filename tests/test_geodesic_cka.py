@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
-from encsel.loading.registry import metrics
-from encsel.metrics.cka import cka, gram
-from encsel.metrics.geodesic_cka import geodesic_gram
+from encsel.metrics.registry import metrics
+from encsel.metrics.linear_cka import cka_of_grams, gram
+from encsel.metrics.geodesic import geodesic_gram
 
 
 def swiss_roll(n: int = 500, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +53,7 @@ def test_groups_on_a_line_with_no_path_between_them_are_joined_by_their_shortest
 def test_a_rolled_sheet_is_like_the_sheet_unrolled_along_its_surface_and_less_so_straight_across():
     rolled, flat = swiss_roll()
     along = metrics()["geodesic_cka"].compute(rolled, flat)
-    across = cka(gram(rolled), gram(flat)).debiased
+    across = cka_of_grams(gram(rolled), gram(flat)).debiased
     assert along > 0.95
     assert across < 0.6
 
@@ -65,7 +65,7 @@ def test_geodesic_cka_with_itself_is_one():
 
 def test_unrelated_embeddings_have_geodesic_cka_near_zero():
     rng = np.random.default_rng(5)
-    values = [cka(*(geodesic_gram(rng.normal(size=(60, d))) for d in (5, 8))).debiased for _ in range(30)]
+    values = [cka_of_grams(*(geodesic_gram(rng.normal(size=(60, d))) for d in (5, 8))).debiased for _ in range(30)]
     # Single values spread by about 0.03.
     assert np.mean(values) == pytest.approx(0, abs=0.03)
 

@@ -5,15 +5,9 @@ import pytest
 from toy import embeddings, people, population
 
 from encsel.errors import BadCalibration
-from encsel.metrics.cka import cka, gram
-from encsel.ranking.geometry import (
-    EncoderGeometry,
-    IntrinsicDimension,
-    centroids,
-    intrinsic_dimension,
-    measure_encoder,
-    permutation_null,
-)
+from encsel.metrics.linear_cka import cka_of_grams, gram
+from encsel.ranking.geometry import EncoderGeometry, IntrinsicDimension, intrinsic_dimension, measure_encoder, permutation_null
+from encsel.metrics.centroids import centroids
 
 
 def test_centroids_are_normalised_means_in_sorted_order():
@@ -91,7 +85,7 @@ def test_of_many_pairs_of_unrelated_encoders_few_sets_hold_one_above_chance():
     claims = 0
     for seed in range(60):
         sides = [[_only_gram(gram(rng.normal(size=(30, 8)))) for _ in range(n)] for n in (4, 3)]
-        observed = np.array([[cka(f.gram, v.gram).matched for v in sides[1]] for f in sides[0]])
+        observed = np.array([[cka_of_grams(f.gram, v.gram).matched for v in sides[1]] for f in sides[0]])
         nulls = permutation_null(*sides, observed, matched_to=1249, n_permutations=99, seed=seed)
         claims += min(null.p_familywise for row in nulls for null in row) <= 0.05
         assert all(

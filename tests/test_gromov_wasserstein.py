@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
-from encsel.loading.registry import metrics
+from encsel.metrics.registry import metrics
 from encsel.metrics import gromov_wasserstein as module
-from encsel.metrics.gromov_wasserstein import (
+from encsel.metrics.transport import (
     N_PEOPLE,
     drawn_people,
     gromov_wasserstein,

@@ -7,7 +7,7 @@ import pytest
 from toy import people
 
 from encsel.core import Embeddings, Modality
-from encsel.data.groups import MAX_VALUES, MIN_PEOPLE, columns_of, person_groups, recordings, sample_groups
+from encsel.data.groups import MAX_VALUES, MIN_GROUP_SIZE, columns_of, person_groups, recordings, sample_groups
 
 
 def embeddings(
@@ -108,10 +108,10 @@ def test_columns_are_stripped_and_sessions_are_not_among_them():
 
 
 def test_column_with_one_value_a_person_groups_people():
-    values = sexes(MIN_PEOPLE, MIN_PEOPLE + 2)
+    values = sexes(MIN_GROUP_SIZE, MIN_GROUP_SIZE + 2)
     (found,) = person_groups([of_people(values)], sorted(values))
     assert (found.column, found.values) == ("sex", ("f", "m"))
-    assert found.index.tolist() == [0] * MIN_PEOPLE + [1] * (MIN_PEOPLE + 2)
+    assert found.index.tolist() == [0] * MIN_GROUP_SIZE + [1] * (MIN_GROUP_SIZE + 2)
 
 
 def test_person_with_two_values_makes_a_column_group_no_people():
@@ -131,14 +131,14 @@ def test_values_of_people_left_out_do_not_matter():
     assert len(found.index) == 24
 
 
-@pytest.mark.parametrize(("n_f", "n_m"), [(MIN_PEOPLE, MIN_PEOPLE - 1), (30, 0)])
+@pytest.mark.parametrize(("n_f", "n_m"), [(MIN_GROUP_SIZE, MIN_GROUP_SIZE - 1), (30, 0)])
 def test_one_group_of_enough_people_is_no_grouping(n_f, n_m):
     values = sexes(n_f, n_m)
     assert person_groups([of_people(values)], sorted(values)) == []
 
 
 def test_people_of_a_small_group_or_without_a_value_are_in_no_group():
-    values = {**sexes(MIN_PEOPLE, MIN_PEOPLE), "x": ["other"], "y": [""]}
+    values = {**sexes(MIN_GROUP_SIZE, MIN_GROUP_SIZE), "x": ["other"], "y": [""]}
     (found,) = person_groups([of_people(values)], sorted(values))
     assert found.values == ("f", "m")
     assert dict(zip(sorted(values), found.index.tolist(), strict=True)) == {
@@ -147,7 +147,7 @@ def test_people_of_a_small_group_or_without_a_value_are_in_no_group():
 
 
 def test_empty_cell_beside_a_value_is_no_second_value():
-    values = {**sexes(MIN_PEOPLE, MIN_PEOPLE), "id0000": ["f", ""]}
+    values = {**sexes(MIN_GROUP_SIZE, MIN_GROUP_SIZE), "id0000": ["f", ""]}
     (found,) = person_groups([of_people(values)], sorted(values))
     assert found.index[0] == 0
 
@@ -182,7 +182,7 @@ def test_column_with_one_value_a_person_groups_no_samples():
     assert sample_groups([of_people(values)], sorted(values)) == []
 
 
-@pytest.mark.parametrize(("n", "expected"), [(MIN_PEOPLE, ("English", "Urdu")), (MIN_PEOPLE - 1, ("English",))])
+@pytest.mark.parametrize(("n", "expected"), [(MIN_GROUP_SIZE, ("English", "Urdu")), (MIN_GROUP_SIZE - 1, ("English",))])
 def test_value_needs_ten_people(n, expected):
     values = languages(n, n_english=5)
     (found,) = sample_groups(both_sides(values, values), sorted(values))
@@ -199,7 +199,7 @@ def test_value_needs_the_same_ten_people_in_every_encoder():
 
 
 def test_column_without_a_value_of_enough_people_groups_no_samples():
-    values = languages(MIN_PEOPLE - 1)
+    values = languages(MIN_GROUP_SIZE - 1)
     assert sample_groups(both_sides(values, values), sorted(values)) == []
 
 

@@ -27,9 +27,10 @@ import soundfile
 from media_samples import write_face, write_voice
 
 from encsel.cli import settings as config
+from encsel.core import SetOptions
 from encsel.data import embedding_files as vectors
 from encsel.data import layouts, media
-from encsel.data.calibration_set import open_calibration
+from encsel.data.calibration_set import CalibrationSet
 from encsel.data.embedding_files import read_embeddings
 from encsel.data.media import decode_face, decode_voice, read_bytes
 from encsel.errors import BadCalibration, EncselError, UnusableSample, UsageError, printable
@@ -37,11 +38,10 @@ from encsel.gates import compare
 from encsel.prediction.card import load_calibrated
 from encsel.progress import OnStderr
 from encsel.regression import pair_tables as pairs
-from encsel.regression.card import load_card
-from encsel.reports.ranking import inert
-from encsel.storage import reading
+from encsel.regression.card import load_geometric_card
+from encsel.reports.tables import inert
 from encsel.storage.documents import cards_folder
-from encsel.storage.reading import read_whole
+from encsel.storage.files import read_whole
 
 
 @contextmanager
@@ -111,8 +111,8 @@ def header(shape: tuple[int, ...], kind: str = "<f4") -> bytes:
 
 
 @pytest.mark.parametrize(("stated", "match"), [
-    (8 << 30, r"holds arrays of 8 GiB; at most 8 GiB are read|over 200 times"), (3 << 30, "over 200 times"),
-    (16, "is damaged or no .npz file"), (0, "is damaged or no .npz file|has the arrays none"),
+    (8 << 30, r"arrays of 8 GiB; at most 8 GiB are read|over 200 times"), (3 << 30, "over 200 times"),
+    (16, "is damaged or not a .npz file"), (0, "is damaged or not a .npz file|the arrays are none"),
 ])  # fmt: skip
 def test_a_directory_that_lies_is_not_believed(tmp_path: Path, stated: int, match: str) -> None:
     content = archive(tmp_path / "a.npz", ("embeddings.npy", header((500, 64)) + bytes(128_000)))
@@ -147,7 +147,7 @@ def test_an_archive_of_a_hundred_thousand_members_is_refused(tmp_path: Path) -> 
     entry = b"PK\x01\x02" + bytes(24) + struct.pack("<HHHHHII", 6, 0, 0, 0, 0, 0, 0) + b"x.npy\0"
     n, end = 100_000, b"PK\x05\x06\0\0\0\0" + struct.pack("<HHIIH", 1, 1, 100_000 * len(entry), 4, 0)
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04" + entry * n + end)
-    refused(tmp_path / "a.npz", "has a directory of over 4 MiB")
+    refused(tmp_path / "a.npz", "a directory of over 4 MiB")
 
 
 def test_members_that_are_no_arrays_are_not_unpacked(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_names_of_members_lead_nowhere(tmp_path: Path, name: str) -> None:
     (tmp_path / "set").mkdir()
     archive(tmp_path / "set" / "a.npz", (name, header((2, 2)) + bytes(16)))
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(BadCalibration, match="has the arrays") as caught:
+    with pytest.raises(BadCalibration, match="the arrays are") as caught:
         read_embeddings(tmp_path / "set" / "a.npz", "face")
     assert "\x1b" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
@@ -184,7 +184,7 @@ def test_one_long_text_among_many_short_ones_is_refused(tmp_path: Path) -> None:
 
 def test_a_header_of_tensors_of_many_megabytes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", 5 << 20) + b" " * (6 << 20))
-    refused(tmp_path / "a.safetensors", "has a header of over 4 MiB")
+    refused(tmp_path / "a.safetensors", "a header of over 4 MiB")
 
 
 # Images
@@ -287,7 +287,7 @@ def test_ordinary_jpegs_have_few_scans(options: dict[str, Any]) -> None:
 def test_pictures_as_text_are_decoded_soon_or_not_at_all() -> None:
     with within(5, 250):
         assert decode_face(b"P1 100 100\n" + b"#a\n" * 1_000_000 + b"01" * 5000).shape == (100, 100, 3)
-    unusable(b"P3 4000 4000 255\n" + b"1 " * 1000, "too slow to decode: 4000x4000 pixels as text")
+    unusable(b"P3 4000 4000 255\n" + b"1 " * 1000, "too slow to decode: 4000x4000 pixels in text")
     unusable(b"P6 4000 4000 99\n" + bytes(1000), "too slow to decode: 4000x4000 pixels")
     assert decode_face(b"P6 400 400 255\n" + bytes(480_000)).shape == (400, 400, 3)
 
@@ -387,8 +387,8 @@ def specials(folder: Path) -> Iterator[Path]:
 
 READERS: dict[str, tuple[Callable[[Path], Any], tuple[type[Exception], ...]]] = {
     "sample": (read_bytes, (UnusableSample,)),
-    "manifest": (lambda path: open_calibration(path), (BadCalibration,)),
-    "card": (lambda path: load_card(str(path)), (UsageError,)),
+    "manifest": (lambda path: CalibrationSet.from_path(path), (BadCalibration,)),
+    "card": (lambda path: load_geometric_card(str(path)), (UsageError,)),
     "calibrated card": (load_calibrated, (UsageError,)),
     "result": (compare.read_result, (UsageError,)),
     "table of pairs": (lambda path: pairs.read_pairs([path]), (UsageError,)),
@@ -423,7 +423,7 @@ def test_settings_that_are_no_file_are_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(bytes(3 << 20))
-    monkeypatch.setattr(reading, "_check", lambda *_: None)
+    monkeypatch.setattr("encsel.storage.files._check", lambda *_: None)
     with pytest.raises(OSError, match="too large: over 2 MiB"):
         read_whole(tmp_path / "a", 2 << 20)
     assert len(read_whole(tmp_path / "a", 3 << 20)) == 3 << 20
@@ -485,14 +485,14 @@ def test_links_in_a_circle_end_in_every_layout(tmp_path: Path, name: str) -> Non
     for path in LAYOUTS[name]:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    n = len(open_calibration(tmp_path).samples)
+    n = len(CalibrationSet.from_path(tmp_path).samples)
     for folder in [p for p in tmp_path.rglob("*") if p.is_dir()]:
         (folder / "self").symlink_to("self")
         (folder / "file.png").symlink_to("file.png")
         if folder.name in ("ann", "id1", "id10001", "English", "v", "video"):  # else it is another person's folder
             (folder / "up").symlink_to(folder)
     with within(5, 100):
-        found = open_calibration(tmp_path)
+        found = CalibrationSet.from_path(tmp_path)
     kept = [s for s in found.samples if "self" not in s.path.parts and s.path.name != "file.png"]
     assert len(kept) == n
     for sample in found.samples:
@@ -504,37 +504,37 @@ def test_links_in_a_circle_end_in_every_layout(tmp_path: Path, name: str) -> Non
 def test_folders_nested_beyond_what_python_calls_itself_are_listed(tmp_path: Path) -> None:
     person(tmp_path)
     with nested(tmp_path / "faces" / "ann", "d", 1500), within(10, 100):
-        assert len(open_calibration(tmp_path).samples) == 3
+        assert len(CalibrationSet.from_path(tmp_path).samples) == 3
 
 
 def test_a_folder_deeper_than_any_path_is_a_defined_error(tmp_path: Path) -> None:
     person(tmp_path)
     with nested(tmp_path / "faces" / "ann", "d" * 200, 25), pytest.raises(BadCalibration, match="File name too long"):
-        open_calibration(tmp_path)
+        CalibrationSet.from_path(tmp_path)
 
 
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     person(tmp_path)
     monkeypatch.setattr(layouts, "MAX_SAMPLES", 1)
     with pytest.raises(BadCalibration, match="lists over 1 files"):
-        open_calibration(tmp_path)
+        CalibrationSet.from_path(tmp_path)
     (tmp_path / "m.csv").write_text("identity,modality,path\na,face,1.png\na,voice,1.wav\n")
     with pytest.raises(BadCalibration, match="lists over 1 files"):
-        open_calibration(tmp_path / "m.csv")
+        CalibrationSet.from_path(tmp_path / "m.csv")
 
 
 @pytest.mark.parametrize("text", ["{0},face,1.png\n", "a,face,{0}\n", "a,{0},1.png\n"])
 def test_cells_of_thousands_of_characters_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "m.csv").write_text("identity,modality,path\n" + text.format("x" * 2000))
     with pytest.raises(BadCalibration, match="line 2 has a cell of 2000 characters; at most 1024 are read"):
-        open_calibration(tmp_path / "m.csv")
+        CalibrationSet.from_path(tmp_path / "m.csv")
 
 
 def test_a_manifest_of_a_hundred_thousand_columns_is_refused(tmp_path: Path) -> None:
     names = ",".join(f"c{i}" for i in range(100_000))
     (tmp_path / "m.csv").write_text(f"identity,modality,path,{names}\n")
     with within(5, 200), pytest.raises(BadCalibration, match="has 100003 columns; at most 1000 are read"):
-        open_calibration(tmp_path / "m.csv")
+        CalibrationSet.from_path(tmp_path / "m.csv")
 
 
 # Names
@@ -566,7 +566,7 @@ def test_notes_cannot_steer_a_terminal(
 def test_messages_about_a_set_cannot_steer_a_terminal(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_bytes(b'identity,modality,path\n"a\x1b[2J\n::error::b",face,1.png\nc,voice,1.wav\n')
     with pytest.raises(EncselError) as caught:
-        open_calibration(tmp_path / "m.csv")
+        CalibrationSet.from_path(tmp_path / "m.csv")
     assert r"a\x1b[2J\n::error::b" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -767,14 +767,15 @@ def many_people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_manifest_of_100_000_people_is_listed(many_people: Path) -> None:
     with within(20, 600):
-        found = open_calibration(many_people)
+        found = CalibrationSet.from_path(many_people)
     assert (len(found.identities), len(found.samples)) == (N_PEOPLE, 2 * N_PEOPLE)
 
 
 @pytest.mark.slow
 def test_fifty_of_100_000_people_are_picked(many_people: Path) -> None:
     with within(30, 600):
-        assert len(open_calibration(many_people, identities=50, samples_per_identity=1).samples) == 100
+        few = CalibrationSet.from_path(many_people, SetOptions(identities=50, samples_per_identity=1))
+    assert len(few.samples) == 100
 
 
 @pytest.mark.slow
@@ -785,7 +786,7 @@ def test_folders_of_100_000_people_are_listed(tmp_path: Path) -> None:
             folder.mkdir(parents=True)
             (folder / f"1.{suffix}").touch()
     with within(90, 800):
-        assert len(open_calibration(tmp_path, identities=50).identities) == 50
+        assert len(CalibrationSet.from_path(tmp_path, SetOptions(identities=50)).identities) == 50
     shutil.rmtree(tmp_path)  # else a later run of the tests does, and takes minutes at its end
 
 
@@ -795,6 +796,7 @@ def test_embeddings_of_100_000_people_are_read(tmp_path: Path) -> None:
         (tmp_path / f"{side}s").mkdir()
         np.savez(tmp_path / f"{side}s" / "a.npz", embeddings=x, labels=np.arange(N_PEOPLE))
     with within(20, 600):
-        assert len(open_calibration(tmp_path).identities) == N_PEOPLE
+        assert len(CalibrationSet.from_path(tmp_path).identities) == N_PEOPLE
     with within(20, 600):
-        assert len(open_calibration(tmp_path, identities=50, samples_per_identity=1).identities) == 50
+        few = CalibrationSet.from_path(tmp_path, SetOptions(identities=50, samples_per_identity=1))
+    assert len(few.identities) == 50

@@ -18,10 +18,10 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 LOOK = """
 import json, encsel
 from encsel.prediction.card import shipped_calibrated
-from encsel.regression.card import load_card, shipped_cards
+from encsel.regression.card import load_geometric_card, shipped_cards
 from encsel.storage.documents import cards_folder
 names = [*shipped_cards(), *shipped_calibrated()]
-print(json.dumps([encsel.__file__, str(cards_folder()), names, load_card("upadhyay2026").name]))
+print(json.dumps([encsel.__file__, str(cards_folder()), names, load_geometric_card("upadhyay2026").name]))
 """
 
 pytestmark = pytest.mark.skipif(

@@ -17,7 +17,7 @@ import pytest
 from faults import IMPORTED, OFTEN, Bench, contents, half_written
 from test_validation import write_set
 
-from encsel.storage.cache import Results, Shelf
+from encsel.storage.cache import EmbeddingCache, StageCache
 
 # --- embedding and writing the cache
 
@@ -124,7 +124,7 @@ def die_at_every_step(root: Path) -> None:
             _, status = os.waitpid(child, 0)
             code = os.waitstatus_to_exitcode(status)
             assert code in (0, -signal.SIGKILL), code
-            one, results = shelf(cache), Results(cache)
+            one, results = shelf(cache), StageCache(cache)
             assert one.n_damaged == 0
             there = {i for i in range(6) if one.get(f"{i:064x}") is not None}
             assert all((one.get(key) == vector).all() for key, vector in vectors(there).items())
@@ -141,12 +141,12 @@ def die_at_every_step(root: Path) -> None:
         assert step > 30
 
 
-def shelf(cache: Path) -> Shelf:
-    return Shelf(cache, {"name": "toy"}, 4)
+def shelf(cache: Path) -> EmbeddingCache:
+    return EmbeddingCache(cache, {"name": "toy"}, 4)
 
 
 def write(cache: Path, numbers, name: str) -> None:
-    one, results = shelf(cache), Results(cache)
+    one, results = shelf(cache), StageCache(cache)
     one.put({key: vector for key, vector in vectors(numbers).items() if one.get(key) is None})
     one.flush()
     results.put({"name": name}, "a result")

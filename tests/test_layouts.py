@@ -168,7 +168,7 @@ def test_person_folders_without_voices_say_how_to_name_them(tmp_path: Path) -> N
 
 def test_the_folder_above_a_set_is_recognised_as_a_slip(tmp_path: Path) -> None:
     touch(tmp_path, "myset/faces/ann/1.png", "myset/voices/ann/1.wav")
-    refused(tmp_path, "of one person, myset; .* give .*myset")
+    refused(tmp_path, "of one person, myset; .* use .*myset")
 
 
 @pytest.mark.parametrize("files", [(), ("a/b/1.png",), ("1.png", "1.wav"), ("faces/1.png", "voices/1.wav")])
@@ -210,9 +210,7 @@ def test_voxceleb_with_faces_by_name_joins_through_the_meta_file(tmp_path: Path,
 @pytest.mark.parametrize("folder", ["faces", "unzippedFaces"])
 def test_voxceleb_with_faces_by_name_needs_the_meta_file(tmp_path: Path, folder: str) -> None:
     touch(tmp_path, "wav/id10001/vidA/00001.wav", f"{folder}/A.J._Buckley/1.6/vidA/0001.jpg")
-    refused(
-        tmp_path, "looks like VoxCeleb1 with 1 people in wav/.*vox1_meta.csv, which maps names to ids, is not there"
-    )
+    refused(tmp_path, "looks like VoxCeleb1 with 1 people in wav/.*vox1_meta.csv, which maps names to ids, is missing")
 
 
 def test_voxceleb_names_that_the_meta_file_lacks_are_an_error(tmp_path: Path) -> None:
@@ -225,7 +223,7 @@ def test_voxceleb_names_that_the_meta_file_lacks_are_an_error(tmp_path: Path) ->
 def test_another_meta_file_is_refused(tmp_path: Path, text: str) -> None:
     touch(tmp_path, "wav/id10001/vidA/00001.wav", "faces/A.J._Buckley/0001.jpg")
     (tmp_path / "vox1_meta.csv").write_text(text)
-    refused(tmp_path, "Put the official file there")
+    refused(tmp_path, "Replace it with the official file")
 
 
 def test_voxceleb_dev_and_test_are_one_set(tmp_path: Path) -> None:
@@ -335,6 +333,22 @@ def test_a_path_out_of_the_manifests_folder_is_refused(
     refused(Path("../m.csv"), "line 3: .* leads out of")
 
 
+@pytest.mark.parametrize("allow_outside", [False, True])
+def test_a_path_in_the_home_folder_is_refused_without_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allow_outside: bool
+) -> None:
+    def unknown(uid: int) -> object:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    path = manifest(tmp_path / "m.csv", "ann,face,~/x.png")
+    with pytest.raises(
+        BadCalibration, match=r"line 2: the path '~/x\.png' cannot be expanded: .* Write the path in full"
+    ):
+        recognise(path, allow_outside=allow_outside)
+
+
 def test_paths_that_stay_in_the_manifests_folder_are_no_escapes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,17 +400,17 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         (b"", "lacks the column identity, modality, path; its columns are none"),
         (b"identity,path\nann,1.png\n", "lacks the column modality; its columns are identity, path"),
         (b"id;modality;path\n", "lacks the column .* its columns are id;modality;path"),
-        (b"identity,modality,path\n", "has a header and no rows"),
+        (b"identity,modality,path\n", "has a header but no rows"),
         (b"identity,modality,path,sex,sex\nann,face,1.png,f,m\n", "has the column 'sex' twice"),
         (b"identity,modality,path\nann,fase,1.png\n", "line 2: modality 'fase'. Did you mean 'face'"),
         (b"identity,modality,path\nann,face,1.png\nbob,,2.png\n", "line 3: modality ''"),
-        (b"identity,modality,path\nann,face\n", "line 2 has another number of cells than the header"),
-        (b"identity,modality,path\nann,face,1.png,f\n", "line 2 has another number of cells than the header"),
+        (b"identity,modality,path\nann,face\n", "line 2 does not have as many cells as the header"),
+        (b"identity,modality,path\nann,face,1.png,f\n", "line 2 does not have as many cells as the header"),
         (b"identity,modality,path\n ,face,1.png\n", "line 2 has an empty identity or path"),
         (b"identity,modality,path\nann,face, \n", "line 2 has an empty identity or path"),
         (b'identity,modality,path\n"a\nb",face,1.png\n\nann,what,1.png\n', "line 5: modality 'what'"),
         (b'identity,modality,path\n"ann,face,1.png\n', "is not a CSV file"),
-        (b"identity,modality,path\nJos\xe9,face,1.png\n", "is not UTF-8 text.*Save it as UTF-8"),
+        (b"identity,modality,path\nJos\xe9,face,1.png\n", "is not UTF-8 text. Save the manifest CSV as UTF-8"),
         ("identity,modality,path\n".encode("utf-16"), "is not UTF-8 text"),
         (b"\x89PNG\r\n\x1a\n", "is not UTF-8 text"),
     ],

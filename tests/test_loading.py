@@ -1,4 +1,4 @@
-"""Nothing that encsel reads can run code: no pickle, no versions of libraries with which a file could."""
+"""No file that encsel reads can run code: no pickle, and no library version that a file could exploit."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from toy import embeddings, people, population
 from encsel.core import Embeddings
 from encsel.errors import BadCalibration
 from encsel.metrics.mle import mle_median
-from encsel.metrics.two_nn import two_nn
-from encsel.ranking.geometry import centroids
+from encsel.metrics.distance_ratio import two_nn
+from encsel.metrics.centroids import centroids
 from encsel.validation.geometry import (
     Reliability,
     alignment,

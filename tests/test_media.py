@@ -408,6 +408,6 @@ def test_senseless_rates_decode_or_are_unusable(rate: int) -> None:
 
 
 def test_suffixes_of_the_modalities_are_apart_and_lower_case() -> None:
-    faces, voices = (media.SUFFIXES[m] for m in ("face", "voice"))
+    faces, voices = (media.MEDIA_SUFFIXES[m] for m in ("face", "voice"))
     assert not faces & voices
     assert all(s == s.lower() and s.startswith(".") for s in faces | voices)

@@ -29,9 +29,9 @@ def pair(face, voice, eer, **columns) -> dict:
     return {"face": face, "voice": voice, "rows_per_identity": 8, "measured": measured, "columns": columns}
 
 
-def result(pairs) -> dict:
+def result(pairs, schema="encsel.validate/1") -> dict:
     return {
-        "schema": "encsel.validate/1",
+        "schema": schema,
         "scorer": "weighted",
         "calibration": {"n_identities": 100, "n_face_samples": 800, "n_voice_samples": 800},
         "encoders": [],
@@ -111,7 +111,7 @@ def test_column_that_is_null_anywhere_is_unusable_and_says_where(tmp_path):
     table = read_pairs([written(tmp_path / "v.json", result(pairs))])
     assert list(table.unusable) == ["cka"]
     assert "id_mismatch" in table.columns
-    with pytest.raises(UsageError, match=r"cka in v.json pair 5 is ''; a finite number is needed"):
+    with pytest.raises(UsageError, match=r"cka in v.json pair 5 is ''; it must be a finite number"):
         table.column("cka")
 
 
@@ -135,14 +135,23 @@ def test_pairs_without_an_eer_are_left_out(tmp_path):
 
 def test_result_without_any_eer_says_what_to_do(tmp_path):
     path = written(tmp_path / "v.json", result([pair("f", "v", None, cka=0.1)]))
-    with pytest.raises(UsageError, match=r"v.json has no pair with an EER. Validate without leaving out"):
+    with pytest.raises(UsageError, match=r"v.json has no pair with an EER. Run `encsel validate` without skipping"):
         read_pairs([path])
 
 
-@pytest.mark.parametrize("schema", ["encsel.validate/2", "encsel.rank/1", None, 1])
+def test_both_versions_of_the_schema_read_the_same(tmp_path):
+    one, two = (
+        read_pairs([written(tmp_path / "v.json", result(nine(), f"encsel.validate/{version}"))]) for version in (1, 2)
+    )
+    assert one.eer.tolist() == two.eer.tolist()
+    assert {name: x.tolist() for name, x in one.columns.items()} == {n: x.tolist() for n, x in two.columns.items()}
+
+
+@pytest.mark.parametrize("schema", ["encsel.validate/3", "encsel.rank/1", None, 1])
 def test_another_schema_is_a_usage_error_that_names_both(tmp_path, schema):
-    path = written(tmp_path / "v.json", {**result(nine()), "schema": schema})
-    with pytest.raises(UsageError, match=rf"v.json is a {schema!r}; results of `encsel validate`, encsel.validate/1"):
+    path = written(tmp_path / "v.json", result(nine(), schema))
+    says = rf"v.json is a {schema!r}; a result of .* \(encsel.validate/1 or encsel.validate/2\) is needed"
+    with pytest.raises(UsageError, match=says):
         read_pairs([path])
 
 
@@ -151,6 +160,7 @@ def test_another_schema_is_a_usage_error_that_names_both(tmp_path, schema):
     [
         b"", b"{", b"not json", b"[]", b"3", b"null", b"{}", b"\xff\xfe\xff", b"[" * 100_000,
         b'{"schema": "encsel.validate/1"}',
+        b'{"schema": "encsel.validate/2"}',
         b'{"schema": "encsel.validate/1", "pairs": 3}',
         b'{"schema": "encsel.validate/1", "pairs": [3]}',
         b'{"schema": "encsel.validate/1", "pairs": [{"face": "f"}]}',
@@ -160,7 +170,7 @@ def test_another_schema_is_a_usage_error_that_names_both(tmp_path, schema):
 def test_broken_json_is_a_usage_error_that_names_the_file(tmp_path, content):
     path = tmp_path / "v.json"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"v.json is no result of `encsel validate`"):
+    with pytest.raises(UsageError, match=r"v.json is not a result of `encsel validate`"):
         read_pairs([path])
 
 
@@ -176,7 +186,7 @@ def test_unknown_scorer_names_the_nearest(tmp_path):
 
 
 @pytest.mark.parametrize("eer", [None, 40, "much"])
-def test_eer_that_is_no_share_is_a_usage_error_that_names_the_pair(tmp_path, eer):
+def test_eer_that_is_not_a_fraction_is_a_usage_error_that_names_the_pair(tmp_path, eer):
     pairs = nine()
     pairs[2]["measured"]["levels"]["identity"]["reference"]["eer"] = eer
     with pytest.raises(UsageError, match=r"eer in v.json pair 3"):
@@ -207,7 +217,8 @@ def test_fit_on_a_result_equals_that_on_the_same_table(tmp_path, scorer, feature
         read_pairs([as_table(tmp_path / "p.csv", pairs, scorer)]),
     )
     one, two = (
-        regression.fit(table, features, name="x", metric_versions={"cka_biased": 1}, scorer=scorer) for table in read
+        regression.fit_table(table, features, name="x", metric_versions={"cka_biased": 1}, scorer=scorer)
+        for table in read
     )
     assert one.intercept == two.intercept
     assert one.features == two.features

@@ -11,8 +11,9 @@ import pytest
 from media_samples import write_set
 from plugins import ENCODER, ENCODER_WITH_WEIGHTS, environment, write_plugin
 
+from encsel import cli
 from encsel.core import Runtime
-from encsel.data.calibration_set import open_calibration
+from encsel.data.calibration_set import CalibrationSet
 from encsel.embedding.embed import describe, embed
 from encsel.errors import EncoderFailed, UsageError
 from encsel.loading.registry import checked_spec, encoder_families, open_encoders
@@ -68,8 +69,9 @@ def plug_in(tmp_path, monkeypatch):
 
 
 def test_installed_plugin_ranks_beside_the_encoders_of_encsel(installed, tmp_path):
-    data = write_set(tmp_path / "set", n_identities=32, n_samples=2)
-    command = ("encsel", "rank", str(data), "--voice", "ltas", "--no-cache", "--quiet", "--format", "json")
+    data = write_set(tmp_path / "set", n_identities=6, n_samples=2)
+    options = ("--voice", "ltas", "--min-identities", "5", "--no-cache", "--quiet", "--format", "json")
+    command = ("encsel", "rank", str(data), *options)
     result = run(*command, env=environment(installed))
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
@@ -77,15 +79,17 @@ def test_installed_plugin_ranks_beside_the_encoders_of_encsel(installed, tmp_pat
     assert {p["face"] for p in report["pairs"]} >= {"moments", "pixels", "hog"}
 
 
-def test_installed_plugin_is_listed_and_shown(installed):
-    listed = run("encsel", "encoders", "list", "--format", "json", env=environment(installed))
-    (mine,) = (e for e in json.loads(listed.stdout) if e["name"] == "moments")
+def test_plugin_is_listed_and_shown_while_it_is_installed(plug_in, monkeypatch, capsys):
+    def encoders(*arguments):
+        monkeypatch.setattr(sys, "argv", ["encsel", "encoders", *arguments])
+        return cli.run(), capsys.readouterr().out
+
+    assert encoders("show", "moments")[0] == 2
+    encoder_families.cache_clear()
+    plug_in("plug_moments", ENCODER.format(name="moments"))
+    (mine,) = (e for e in json.loads(encoders("list", "--format", "json")[1]) if e["name"] == "moments")
     assert (mine["modality"], mine["dim"], mine["licence"], mine["source"]) == ("face", 4, "MIT", "a test")
-    assert "licence: MIT" in run("encsel", "encoders", "show", "moments", env=environment(installed)).stdout
-
-
-def test_plugin_that_is_gone_is_not_found(installed):
-    assert run("encsel", "encoders", "show", "moments").returncode == 2
+    assert "licence: MIT" in encoders("show", "moments")[1]
 
 
 BROKEN = {
@@ -96,17 +100,17 @@ BROKEN = {
     "fails on import": ("1 / 0", "does not import.*division by zero"),
     "ends the process on import": ("raise SystemExit(3)", "does not import.*3"),
     "lacks its encoder": ("OTHER = 1", "does not import.*has no attribute 'ENCODER'"),
-    "is no encoder": ("ENCODER = 'face'", "is a str; an encsel.core.EncoderFamily is needed"),
-    "takes a name of encsel": (ENCODER.format(name="pixels"), "is named 'pixels', which is taken"),
+    "is no encoder": ("ENCODER = 'face'", "is a str; it must be an encsel.core.EncoderFamily"),
+    "takes a name of encsel": (ENCODER.format(name="pixels"), "has the name 'pixels', which is in use"),
     "has another modality": (ENCODER.format(name="odd").replace('"face"', '"speech"'), "has the modality 'speech'"),
     "has no dim": (ENCODER.format(name="odd").replace("dim=4", "dim=None"), "has dim None"),
     "has neither load nor open": (
         ENCODER.format(name="odd").replace(", load=lambda: embed", ""),
-        "gives both load and open, or neither; one of them is needed",
+        "must give either load or open",
     ),
     "has both load and open": (
         ENCODER.format(name="odd").replace("load=", "open=lambda spec, runtime: (), load="),
-        "gives both load and open, or neither; one of them is needed",
+        "must give either load or open",
     ),
     "has odd preprocessing": (
         ENCODER.format(name="odd").replace("version=1", "version=1, preprocessing={'size': (8, 8)}"),
@@ -125,7 +129,7 @@ def test_broken_plugin_is_blamed_by_name(plug_in, source, message):
 def test_two_plugins_of_one_name_are_an_error(plug_in):
     plug_in("plug_one", ENCODER.format(name="moments"))
     plug_in("plug_two", ENCODER.format(name="moments"))
-    with pytest.raises(EncoderFailed, match="is named 'moments', which is taken"):
+    with pytest.raises(EncoderFailed, match="has the name 'moments', which is in use"):
         encoder_families()
 
 
@@ -145,7 +149,7 @@ def projector(plug_in, tmp_path):
 
 def test_plugin_with_weights_and_several_encoders_is_opened_and_run(projector, tmp_path):
     encoders = open_encoders(checked_spec(f"{projector}@layer=all", "face"), Runtime())
-    found = embed(open_calibration(write_set(tmp_path / "set", n_identities=3)), encoders)
+    found = embed(CalibrationSet.from_path(write_set(tmp_path / "set", n_identities=3)), encoders)
     assert found.failures == ()
     one, two = found.embeddings
     assert (one.name, two.name) == ("projector:weights.npy@layer=0", "projector:weights.npy@layer=1")
@@ -195,7 +199,7 @@ def test_command_with_a_broken_plugin_exits_4_with_one_message(tmp_path):
     (line,) = result.stderr.splitlines()
     assert line.startswith("encsel: The encoder plug-in 'broken' (broken:ENCODER) does not import")
     assert "division by zero" in line
-    assert line.endswith(". Repair or uninstall it.")
+    assert line.endswith(". Fix or uninstall it.")
 
 
 def test_default_encoder_that_raises_is_a_failure_and_not_left_out(tmp_path):

@@ -47,7 +47,7 @@ def test_home_is_cut_whatever_it_is_called(monkeypatch):
 def test_names_are_shown_on_request_and_numbers_or_nothing_without_a_key():
     assert Pseudonyms(None, show=True).people(["Ann", "Bob"]) == ["Ann", "Bob"]
     assert Pseudonyms(None).people(["Ann", "Bob"]) == ["p00001", "p00002"]
-    assert Pseudonyms(None).skipped([SKIPPED])[0] == Skipped("face", "", "empty file")
+    assert Pseudonyms(None).skipped([SKIPPED])[0] == Skipped("face", None, "empty file")
 
 
 @pytest.mark.parametrize(

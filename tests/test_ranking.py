@@ -10,7 +10,7 @@ from toy import people, population, write_population
 import encsel
 from encsel.errors import BadCalibration, UsageError
 from encsel.ranking import rank as ranking
-from encsel.regression.card import Card, load_card, save_card
+from encsel.regression.card import GeometricCard, load_geometric_card
 from encsel.reports.ranking import as_json
 
 LN = "upadhyay2026-ln"
@@ -39,8 +39,8 @@ def beyond(tmp_path_factory):
 
 
 def edited_card(tmp_path, name: str, **changes) -> str:
-    card: Card = dataclasses.replace(load_card(name), name="edited", **changes)
-    save_card(card, tmp_path / "edited.json")
+    card: GeometricCard = dataclasses.replace(load_geometric_card(name), name="edited", **changes)
+    card.save(tmp_path / "edited.json")
     return str(tmp_path / "edited.json")
 
 
@@ -64,7 +64,7 @@ def test_a_published_card_orders_when_asked(by_ln):
 
 
 def test_the_cka_that_enters_a_published_card_is_the_matched_one(by_ln):
-    card = load_card(LN)
+    card = load_geometric_card(LN)
     for pair in by_ln.pairs:
         assert pair.predicted_eer == card.apply({"cka": pair.cka.matched}).eer
         assert pair.cka.biased > pair.cka.matched + 0.02
@@ -215,20 +215,24 @@ def test_a_file_of_embeddings_can_be_an_encoder(in_range_set, tmp_path):
 
 
 def test_a_card_on_features_that_rank_does_not_measure_is_refused(tmp_path, in_range_set):
-    feature = dataclasses.replace(load_card("upadhyay2026-ln").features[0], name="gw_distance", transform="identity")
+    feature = dataclasses.replace(
+        load_geometric_card("upadhyay2026-ln").features[0], name="gw_distance", transform="identity"
+    )
     path = edited_card(tmp_path, "upadhyay2026-ln", features=(feature,), form="linear")
     with pytest.raises(UsageError, match="gw_distance"):
         encsel.rank(in_range_set, regression=path)
 
 
 def test_a_card_of_mixed_sizes_is_refused(tmp_path, in_range_set):
-    feature = dataclasses.replace(load_card("upadhyay2026-ln").features[0], n_identities=None, reason="pooled")
+    feature = dataclasses.replace(
+        load_geometric_card("upadhyay2026-ln").features[0], n_identities=None, reason="pooled"
+    )
     with pytest.raises(UsageError, match="different numbers of people"):
         encsel.rank(in_range_set, regression=edited_card(tmp_path, "upadhyay2026-ln", features=(feature,)))
 
 
 def test_a_card_with_another_metric_version_is_refused(tmp_path, in_range_set):
-    feature = dataclasses.replace(load_card("upadhyay2026-ln").features[0], metric_version=99)
+    feature = dataclasses.replace(load_geometric_card("upadhyay2026-ln").features[0], metric_version=99)
     with pytest.raises(UsageError, match="99"):
         encsel.rank(in_range_set, regression=edited_card(tmp_path, "upadhyay2026-ln", features=(feature,)))
 
@@ -239,7 +243,7 @@ def test_an_unknown_card_shows_the_nearest(in_range_set):
 
 
 def test_matched_cka_of_a_card_is_at_that_cards_number_of_people(tmp_path, in_range_set, in_range):
-    feature = dataclasses.replace(load_card("upadhyay2026-ln").features[0], n_identities=100)
+    feature = dataclasses.replace(load_geometric_card("upadhyay2026-ln").features[0], n_identities=100)
     report = encsel.rank(in_range_set, regression=edited_card(tmp_path, "upadhyay2026-ln", features=(feature,)))
     assert report.matched_to == 100
     best = {(p.face, p.voice): p.cka.matched for p in report.pairs}

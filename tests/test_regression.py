@@ -16,15 +16,16 @@ from scipy.stats import t as student_t
 
 from encsel.cli.fit import fit as fit_command
 from encsel.errors import UsageError
+from encsel.metrics.registry import metrics
 from encsel.regression import card as cards
 from encsel.regression import fit as regression
 from encsel.regression import pair_tables as pairs
-from encsel.regression.card import Card
+from encsel.regression.card import GeometricCard
 from encsel.regression.pair_tables import PairTable, read_pairs
-from encsel.storage import documents as cardfile
+from encsel.storage.documents import cards_folder
 
-VOXCELEB = cardfile.cards_folder() / "pairs_voxceleb1.csv"
-MAVCELEB = cardfile.cards_folder() / "pairs_mavceleb.csv"
+VOXCELEB = cards_folder() / "pairs_voxceleb1.csv"
+MAVCELEB = cards_folder() / "pairs_mavceleb.csv"
 ALL_FOUR = ["cka", "id_mismatch", "gw_distance", "spectral_gap"]
 VERSIONS = {"cka_biased": 1, "mle_median": 1}
 
@@ -39,8 +40,8 @@ def pooled() -> PairTable:
     return read_pairs([VOXCELEB, MAVCELEB], rows_per_identity=8)
 
 
-def fitted(table: PairTable, features: list[str], **options: object) -> Card:
-    return regression.fit(table, features, name="test", metric_versions=VERSIONS, **options)
+def fitted(table: PairTable, features: list[str], **options: object) -> GeometricCard:
+    return regression.fit_table(table, features, name="test", metric_versions=VERSIONS, **options)
 
 
 def written(path: Path, eer: Mapping[tuple[str, str], float], **columns: Mapping[tuple[str, str], float]) -> Path:
@@ -171,7 +172,7 @@ def test_errors_that_the_pairs_cannot_tell_are_missing_with_a_reason(tmp_path: P
     eer = {("a", "v0"): 0.1, ("b", "v0"): 0.2, ("a", "v1"): 0.3, ("b", "v1"): 0.2}
     errors = regression.form_errors(read_pairs([written(tmp_path / "q.csv", eer, x=x)]), ["x"])
     assert errors.leave_voice.r2 is None
-    assert errors.leave_voice.reason == "without v1, the 2 pairs left do not determine 2 coefficients"
+    assert errors.leave_voice.reason == "without v1, the 2 remaining pairs do not determine 2 coefficients"
     assert errors.leave_face.r2 is not None
 
 
@@ -196,7 +197,7 @@ def test_card_says_what_it_was_fitted_on(published: PairTable) -> None:
     card = fitted(pairs.exclude(published, ["arcface"]), ["ln_cka", "gw_distance"], source="here", scorer="closed")
     cka, gw = card.features
     assert (cka.metric, cka.metric_version, cka.n_identities, cka.rows_per_identity) == ("cka_biased", 1, 1249, 8)
-    assert (gw.metric, gw.metric_version, gw.reason) == (None, None, "no metric of this encsel makes gw_distance")
+    assert (gw.metric, gw.metric_version, gw.reason) == (None, None, "no metric of this encsel computes gw_distance")
     assert cka.range == pytest.approx((0.0256, 0.2107), abs=0.00005)
     assert card.target == {"name": "eer", "scorer": "closed", "n_train_identities": 999, "n_test_identities": 250}
     assert (card.excluded, card.n_pairs, card.source) == (("arcface",), 9, "here")
@@ -220,10 +221,10 @@ def test_rows_per_identity_comes_from_its_column_else_from_the_caller(tmp_path: 
     assert fitted(read_pairs([silent], rows_per_identity=9), ["x"]).features[0].rows_per_identity == 9
     unknown = fitted(read_pairs([silent]), ["x"]).features[0]
     assert unknown.rows_per_identity is None
-    assert "rows_per_identity is not known" in str(unknown.reason)
-    with pytest.raises(UsageError, match=r"says rows_per_identity 20, the call says 9"):
+    assert "rows_per_identity is unknown" in str(unknown.reason)
+    with pytest.raises(UsageError, match=r"states rows_per_identity 20, but 9 was given"):
         read_pairs([stated], rows_per_identity=9)
-    with pytest.raises(UsageError, match=r"q\.csv has no column 'rows_per_identity'.*say --rows-per-identity"):
+    with pytest.raises(UsageError, match=r"q\.csv has no column 'rows_per_identity'.*pass --rows-per-identity"):
         read_pairs([stated, silent])
     assert set(read_pairs([stated, silent], rows_per_identity=9).columns["rows_per_identity"]) == {20.0, 9.0}
 
@@ -296,7 +297,7 @@ def test_prediction_without_grouped_errors_has_no_interval(tmp_path: Path) -> No
     [
         ({}, 0.9, r"needs cka, which was not given \(given: nothing\)"),
         ({"cka": math.nan}, 0.9, r"cka is nan; .* finite"),
-        ({"cka": 0.1}, 1.0, r"coverage is 1.0; a share between 0 and 1"),
+        ({"cka": 0.1}, 1.0, r"coverage is 1.0; it must be between 0 and 1"),
     ],
 )
 def test_prediction_refuses_what_it_cannot_use(
@@ -313,7 +314,7 @@ def test_metric_versions_must_be_those_of_the_card(published: PairTable) -> None
         cards.check_metric_versions(card, {**VERSIONS, "cka_biased": 2})
     with pytest.raises(UsageError, match=r"id_mismatch by mle_median version 1; this encsel has no such metric"):
         cards.check_metric_versions(card, {"cka_biased": 1})
-    with pytest.raises(UsageError, match="gw_distance, which no metric of encsel makes"):
+    with pytest.raises(UsageError, match="gw_distance, which no metric of encsel computes"):
         cards.check_metric_versions(fitted(published, ["gw_distance"]), VERSIONS)
 
 
@@ -332,24 +333,24 @@ GOOD = ["a,v,70,0.3,0.1", "a,w,70,0.35,0.2", "b,v,70,0.25,0.3", "b,w,70,0.2,0.35
         ([HEADER], "cka", r"a header and no pairs"),
         ([HEADER + ",cka", *(line + ",1" for line in GOOD)], "cka", r"column cka twice"),
         ([HEADER, *GOOD, "c,v,70,0.3"], "cka", r"t.csv line 6 has 4 fields; its header has 5"),
-        ([HEADER, *GOOD, "c,,70,0.3,0.1"], "cka", r"line 6 names no face_encoder, voice_encoder"),
+        ([HEADER, *GOOD, "c,,70,0.3,0.1"], "cka", r"line 6 has an empty face_encoder, voice_encoder"),
         ([HEADER, *GOOD, "a,v,70,0.3,0.1"], "cka", r"line 6 repeats the pair a x v of data set t, first .* line 2"),
-        ([HEADER, *GOOD, "c,v,70,high,0.1"], "cka", r"eer in t.csv line 6 is 'high'; a finite number"),
+        ([HEADER, *GOOD, "c,v,70,high,0.1"], "cka", r"eer in t.csv line 6 is 'high'; it must be a finite number"),
         ([HEADER, *GOOD, "c,v,70,,0.1"], "cka", r"eer in t.csv line 6 is ''"),
         ([HEADER, *GOOD, "c,v,70,30.5,0.1"], "cka", r"eer in t.csv line 6 is 30.5; .* Divide percentages by 100"),
-        ([HEADER, *GOOD, "c,v,70.5,0.3,0.1"], "cka", r"n_identities in t.csv line 6 is 70.5; a whole number"),
-        ([HEADER, *GOOD, "c,v,70,0.3,nan"], "cka", r"cka in t.csv line 6 is 'nan'; a finite number"),
+        ([HEADER, *GOOD, "c,v,70.5,0.3,0.1"], "cka", r"line 6 is 70.5; it must be a whole number"),
+        ([HEADER, *GOOD, "c,v,70,0.3,nan"], "cka", r"cka in t.csv line 6 is 'nan'; it must be a finite number"),
         ([HEADER, *GOOD], "ckaa", r"No column 'ckaa' in t.csv. Did you mean 'cka'\?"),
         ([HEADER, *GOOD], "cka,cka", r"named twice"),
         ([HEADER, *GOOD], "cka,", r"A feature has no name"),
         ([HEADER, *GOOD], "cka,ln_cka,n_identities", r"4 pairs in t.csv; 3 features need at least 5"),
-        ([HEADER, *GOOD, "c,v,70,0.3,0.1"], "n_identities", r"n_identities is the same for every pair"),
+        ([HEADER, *GOOD, "c,v,70,0.3,0.1"], "n_identities", r"n_identities is constant"),
         ([HEADER, *GOOD, "c,v,70,0.3,-0.1"], "ln_cka", r"cka is -0.1 for c x v, which has no logarithm"),
         ([HEADER, *GOOD[:2], "a,x,70,0.1,0.4"], "cka", r"1 face encoder in t.csv; at least 2 are needed"),
         ([HEADER, GOOD[0], GOOD[2], "c,v,70,0.3,0.4"], "cka", r"1 voice encoder in t.csv"),
-        ([HEADER, *(line.replace(line.split(",")[3], "0.3") for line in GOOD)], "cka", r"Every eer in t.csv is 0.3"),
+        ([HEADER, *(line.replace(line.split(",")[3], "0.3") for line in GOOD)], "cka", r"All EERs in t.csv are 0.3"),
         ([HEADER + ",same", *(f"{line},{line.rpartition(',')[2]}" for line in GOOD)], "cka,same", r"one another"),
-        (['"open,v,70,0.3,0.1'], "cka", r"no CSV text"),
+        (['"open,v,70,0.3,0.1'], "cka", r"not CSV text"),
     ],
 )  # fmt: skip
 def test_bad_pair_table_gets_one_sentence_and_a_clean_stdout(
@@ -367,7 +368,7 @@ def test_bad_pair_table_gets_one_sentence_and_a_clean_stdout(
 
 def test_binary_missing_or_folder_in_place_of_a_table_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)) * 4)
-    for name, says in (("binary.csv", "no CSV text"), ("none.csv", "No such file"), (".", "Cannot read")):
+    for name, says in (("binary.csv", "not CSV text"), ("none.csv", "No such file"), (".", "Cannot read")):
         with pytest.raises(UsageError, match=says):
             read_pairs([tmp_path / name])
 
@@ -396,6 +397,23 @@ def test_excluding_nearly_everything_says_what_is_left(published: PairTable) -> 
         fitted(table, ["cka"])
 
 
+# The function
+
+
+def test_fit_reads_files_and_records_metric_versions() -> None:
+    card = regression.fit(str(VOXCELEB), "cka, id_mismatch", exclude=["arcface"], rows_per_identity=8)
+    table = pairs.exclude(read_pairs([VOXCELEB], rows_per_identity=8), ["arcface"])
+    versions = {metric.name: metric.version for metric in metrics().values()}
+    assert card == regression.fit_table(table, ["cka", "id_mismatch"], name="pairs_voxceleb1", metric_versions=versions)
+    assert regression.fit(table, ["cka", "id_mismatch"]) == card
+    assert regression.fit([VOXCELEB, MAVCELEB]).name == "pairs_voxceleb1+pairs_mavceleb"
+
+
+def test_fit_refuses_rows_per_identity_for_a_table(published: PairTable) -> None:
+    with pytest.raises(UsageError, match="rows_per_identity applies to files only"):
+        regression.fit(published, rows_per_identity=8)
+
+
 # The command
 
 
@@ -403,15 +421,18 @@ def test_command_shows_that_names_alone_beat_the_form_and_keeps_the_card(tmp_pat
     found = run(VOXCELEB, "--rows-per-identity", 8, "-o", tmp_path / "mine.json")
     assert found.exit_code == 0, found.output
     lines = found.stdout.splitlines()
-    rows = {line.split("  ")[0]: line.split() for line in lines}
-    assert {"-0.874", "0.0002", "0.028"} <= set(rows["cka"])
+    correlations, forms = (part.splitlines() for part in found.stdout.split("REGRESSIONS"))
+    row = next(cells for cells in map(str.split, correlations) if "cka" in cells)
+    assert {"-0.874", "0.0002", "0.028"} <= set(row)
+    assert "over all 144 orders of the face and voice labels" in found.stdout
+    rows = {line.strip().split("  ")[0]: line.split() for line in forms}
     assert {"0.972", "0.889"} <= set(rows["no geometry: face effect + voice effect"])
     assert "-1.565" in rows["cka + id_mismatch"]
     assert "0.753" in rows["ln_cka (chosen)"]
     assert any("beats ln_cka on these 12 pairs" in line for line in lines)
     assert lines[-1] == f"Card written to {tmp_path / 'mine.json'}."
     assert found.stderr == ""
-    assert cards.load_card(str(tmp_path / "mine.json")).name == "mine"
+    assert cards.load_geometric_card(str(tmp_path / "mine.json")).name == "mine"
 
 
 def test_command_says_nothing_of_the_baseline_where_geometry_wins(tmp_path: Path) -> None:
@@ -439,7 +460,7 @@ def test_command_compares_only_the_forms_the_table_allows(tmp_path: Path) -> Non
     cka = grid(3, 2, seed=1) | {("f0", "v0"): 0.0}
     found = run(written(tmp_path / "p.csv", grid(3, 2), cka=cka), "--features", "cka")
     assert found.exit_code == 0, found.output
-    assert "Not compared, ln_cka: cka is 0 for f0 x v0, which has no logarithm" in found.stderr
+    assert "Not compared, ln_cka: cka is 0 for f0 x v0, which has no logarithm" in found.stdout
     assert "id_mismatch" not in found.stdout
 
 

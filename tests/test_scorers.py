@@ -5,7 +5,11 @@ import pytest
 
 from encsel.errors import BadCalibration
 from encsel.matching import scorers
-from encsel.matching.scorers import SCORERS, Side, directions, project, scores
+from encsel.matching.scorers import SCORERS, PairInFold, Side, directions, project
+
+
+def scores(scorer, face, voice):
+    return PairInFold(face, voice).scores(scorer)
 
 
 def paired(

@@ -109,7 +109,7 @@ def test_record_that_cannot_be_written_is_said_by_a_flag(monkeypatch, tmp_path):
 )  # fmt: skip
 def test_damaged_record_is_an_error_that_names_it(content):
     record_path().write_text(content)
-    with pytest.raises(UsageError, match="Mend it, or remove it to begin anew") as caught:
+    with pytest.raises(UsageError, match="Fix it, or remove it to start again") as caught:
         check()
     assert str(record_path()) in str(caught.value)
 

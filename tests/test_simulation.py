@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from encsel.core import MODALITIES
-from encsel.simulation.populations import KINDS, Population, unit_mean
+from encsel.matching.crossval import MEASURED
+from encsel.simulation.populations import KINDS, Population, TruthSizes, truth, unit_mean
+
+SMALL = TruthSizes(n_train=80, n_test=30, n_samples=4, n_draws=1, n_splits=2)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -29,11 +32,37 @@ def test_centroids_are_unit_vectors_of_the_stated_shape(world):
             assert np.linalg.norm(x, axis=1) == pytest.approx(1)
 
 
-def test_a_small_truth_lies_between_perfect_and_chance(world):
-    truth = world.truth(n_draws=1, n_splits=2)
-    for values in truth.eer.values():
+def check_truth(world, sizes):
+    eers = truth(world.centroids, np.random.default_rng(0), sizes)
+    assert list(eers) == list(MEASURED)
+    for values in eers.values():
         assert values.shape == (2, 2)
-        assert ((values > 0) & (values < 0.52)).all()
+        assert ((values > 0) & (values < 0.55)).all()
+    return eers
+
+
+def test_the_truth_lies_between_perfect_and_chance(world):
+    check_truth(world, SMALL)
+
+
+@pytest.mark.slow
+def test_the_truth_at_the_reference_size_lies_between_perfect_and_chance(world):
+    check_truth(world, TruthSizes(n_draws=1, n_splits=2))
+
+
+def test_the_truth_is_the_mean_over_splits():
+    centroids = Population("traits", 3, n_faces=2, n_voices=2).centroids(110, 4, np.random.default_rng(1))
+
+    def same_people(n, m, rng):
+        return centroids
+
+    def eers(rng, n_splits):
+        return truth(same_people, rng, TruthSizes(n_train=80, n_test=30, n_draws=1, n_splits=n_splits))
+
+    rng = np.random.default_rng(0)
+    one, two, both = eers(rng, 1), eers(rng, 1), eers(np.random.default_rng(0), 2)
+    for scorer in MEASURED:
+        assert (one[scorer] + two[scorer]) / 2 == pytest.approx(both[scorer])
 
 
 def test_people_of_the_group_only_kind_share_nothing_but_their_class():
@@ -67,8 +96,8 @@ def test_identity_loss_like_people_are_tight_and_apart():
     assert ratios[0] < 0.5 * ratios[1]
 
 
-def test_an_unknown_kind_is_our_own_mistake():
-    with pytest.raises(ValueError, match="no kind"):
+def test_an_unknown_kind_is_a_programming_error():
+    with pytest.raises(ValueError, match="unknown kind"):
         Population("gaussian", 0)
 
 

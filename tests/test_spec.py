@@ -1,3 +1,5 @@
+"""The text that names an encoder, parsed and written."""
+
 from __future__ import annotations
 
 import pytest
@@ -62,7 +64,7 @@ def test_any_text_parses_or_is_a_usage_error_and_round_trips(text):
         ("clip@layer=1,layer=2", "twice"),
         ("clip@layer=-1", "'last' or 'all'"),
         ("clip@dtype=int8", "float32"),
-        ("clip@name=a/b", "file's name"),
+        ("clip@name=a/b", "file name"),
     ],
 )
 def test_a_bad_spec_says_what_is_wrong(text, words):

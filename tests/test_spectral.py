@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
-from encsel.loading.registry import metrics
+from encsel.metrics.registry import metrics
 from encsel.metrics import spectral as module
 from encsel.metrics.spectral import N_VALUES, K, spectral_gap, spectrum
 

@@ -6,9 +6,10 @@ import hashlib
 import io
 import json
 import shutil
-import socket
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import soundfile
 from media_samples import write_face, write_voice
 
 from encsel.core import SAMPLING_RATE, Runtime
-from encsel.data.calibration_set import open_calibration
+from encsel.data.calibration_set import CalibrationSet
 from encsel.data.media import decode_voice
 from encsel.embedding.embed import describe, embed
 from encsel.errors import EncoderFailed, UnusableSample, UsageError
@@ -28,6 +29,7 @@ from encsel.storage.signature import digest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = Runtime(device="cpu", offline=True)
 CLASSES = {"wavlm": "WavLMModel", "hubert": "HubertModel", "wav2vec2": "Wav2Vec2Model", "wavlm-sv": "WavLMForXVector"}
 LAYERED = ("wavlm", "hubert", "wav2vec2")
@@ -44,15 +46,6 @@ def folders(tmp_path_factory) -> dict[str, Path]:
         made[name] = tmp_path_factory.mktemp(name)
         assert encoder_family(name, "voice").write_tiny(made[name]) == f"{name}:{made[name]}"
     return made
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Models this small only wait for a second thread."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture
@@ -101,13 +94,18 @@ def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
+@cache
+def bare(name: str, folder: Path) -> Any:
+    """The model as transformers loads it."""
+    return getattr(transformers, CLASSES[name]).from_pretrained(folder).eval()
+
+
 def by_hand(name: str, folder: Path, one: np.ndarray, layer: int | None = None) -> np.ndarray:
-    """What the library makes of one clip, as its documentation shows it."""
+    """The vector of one clip, computed as the documentation of transformers shows."""
     extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
-    model = getattr(transformers, CLASSES[name]).from_pretrained(folder).eval()
     values = extractor(one, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_values
     with torch.no_grad():
-        output = model(values, output_hidden_states=True)
+        output = bare(name, folder)(values, output_hidden_states=True)
     if name == "wavlm-sv":
         return output.embeddings[0].numpy()
     frames = output.last_hidden_state if layer is None else output.hidden_states[layer]
@@ -149,7 +147,7 @@ def test_mean_leaves_out_padding_even_if_not_finite():
 
 @pytest.mark.parametrize("name", LAYERED)
 def test_n_frames_is_the_librarys_own(folders, name):
-    model = getattr(transformers, CLASSES[name]).from_pretrained(folders[name])
+    model = bare(name, folders[name])
     config = model.config.to_dict()
     for n in (400, 401, 719, 720, 5199, 5200, 16_000, 79_999, 80_000):
         assert n_frames_of(n, config) == int(model._get_feat_extract_output_lengths(n))
@@ -172,19 +170,13 @@ def test_defaults_for_sparse_configurations_are_the_librarys(cls):
 
 
 @pytest.mark.parametrize("name", LAYERED)
-def test_layer_is_that_hidden_state_of_the_full_model(folders, name):
+def test_layer_is_that_hidden_state_of_the_full_model_and_no_layer_above_is_built(folders, name, seen):
     for k in range(N_LAYERS + 1):
         found = vectors(name, folders[name], [RAGGED[0]], f"layer={k}")
+        assert len(seen[-1][0].encoder.layers) == max(1, k)
         np.testing.assert_allclose(
             found[0, 0], by_hand(name, folders[name], RAGGED[0], layer=k), rtol=0, atol=1e-6
         )  # fmt: skip
-
-
-@pytest.mark.parametrize("name", LAYERED)
-def test_only_the_layers_needed_are_built(folders, name, seen):
-    for layer, n_built in (("0", 1), ("1", 1), ("2", 2), ("last", N_LAYERS), ("all", N_LAYERS)):
-        vectors(name, folders[name], RAGGED[:1], f"layer={layer}")
-        assert len(seen[-1][0].encoder.layers) == n_built
 
 
 @pytest.mark.parametrize("name", LAYERED)
@@ -196,7 +188,7 @@ def test_last_is_the_top_layer_only_where_no_norm_follows_it(folders, name):
 
 
 @pytest.mark.parametrize("name", LAYERED)
-def test_all_layers_come_from_one_pass_and_equal_each_by_itself(folders, name, seen):
+def test_all_layers_come_from_one_pass(folders, name, seen):
     encoders = opened(name, folders[name], "layer=all")
     names = [str(k) for k in range(N_LAYERS + 1)] + (["last"] if name in MASKED else [])
     assert [encoder.preprocessing["layer"] for encoder in encoders] == names
@@ -204,12 +196,8 @@ def test_all_layers_come_from_one_pass_and_equal_each_by_itself(folders, name, s
     assert len({encoder.shares for encoder in encoders}) == 1
     model = encoders[0].load()
     prepared = [model.prepare(one) for one in RAGGED if name in MASKED or len(one) == SAMPLING_RATE]
-    together = model.embed(prepared)
+    assert model.embed(prepared).shape[1] == len(names)
     assert len(seen) == 1
-    for encoder in encoders:
-        (single,) = open_encoders(checked_spec(encoder.spec, "voice"), CPU)
-        assert (single.name, describe(single)) == (encoder.name, describe(encoder))
-        np.testing.assert_allclose(single.load().embed(prepared)[:, 0], together[:, encoder.tap], **CLOSE)
 
 
 def test_each_of_all_layers_has_its_name_and_says_it_was_one_of_many(folders):
@@ -227,12 +215,12 @@ def test_each_of_all_layers_has_its_name_and_says_it_was_one_of_many(folders):
 def test_layer_that_is_not_there_is_refused_before_loading(folders, name, monkeypatch):
     monkeypatch.setattr(speech, "load_transformers", None)
     family = encoder_family(name, "voice")
-    with pytest.raises(UsageError, match=r"layer 99 is not there; the model has 0 to 3, 'last' and 'all'"):
+    with pytest.raises(UsageError, match=r"there is no layer 99; the model has 0 to 3, 'last' and 'all'"):
         family.open(checked_spec(f"{name}:{folders[name]}@layer=99", "voice"), CPU)
 
 
 def test_pooling_other_than_mean_is_refused(folders):
-    with pytest.raises(UsageError, match="pooling 'max' is not known; wavlm has 'mean' alone"):
+    with pytest.raises(UsageError, match="unknown pooling 'max'; wavlm has only 'mean'"):
         opened("wavlm", folders["wavlm"], "pooling=max")
     assert len(opened("wavlm", folders["wavlm"], "pooling=mean")) == 1
 
@@ -252,11 +240,16 @@ def voices(root: Path, seconds) -> Path:
     return root
 
 
-LENGTHS = (0.5, 0.6, 0.8, 0.81, 0.4, 0.55, 0.9, 0.5, 0.7, 1.1)
+LENGTHS = (0.5, 0.6, 0.8, 0.81, 0.4, 1.1)
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory):
+    return CalibrationSet.from_path(voices(tmp_path_factory.mktemp("voices"), LENGTHS))
 
 
 @pytest.mark.parametrize("name", EQUAL)
-def test_models_that_cannot_be_padded_never_are(folders, name, tmp_path, monkeypatch):
+def test_models_that_cannot_be_padded_never_are(folders, name, calibration, monkeypatch):
     shapes = []
     cls = getattr(transformers, CLASSES[name])
     forward = cls.forward
@@ -271,10 +264,10 @@ def test_models_that_cannot_be_padded_never_are(folders, name, tmp_path, monkeyp
     monkeypatch.setattr(cls, "forward", spy)
     (encoder,) = opened(name, folders[name])
     assert encoder.equal_lengths
-    found = embed(open_calibration(voices(tmp_path, LENGTHS)), [encoder])
+    found = embed(calibration, [encoder])
     assert found.failures == ()
     assert len(found.embeddings[0].vectors) == len(LENGTHS)
-    assert sorted(shapes) == [(1, 5600), (1, 16000), (3, 12000), (5, 8000)]
+    assert sorted(shapes) == [(1, 5600), (1, 16000), (2, 8000), (2, 12000)]
 
 
 def test_ragged_batch_of_equal_lengths_model_is_our_own_mistake(folders):
@@ -317,13 +310,12 @@ def test_batch_norm_before_the_positions_forbids_padding(tmp_path):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_order_and_batch_size_do_not_change_a_vector(folders, name, tmp_path):
-    calibration = open_calibration(voices(tmp_path, LENGTHS))
+def test_order_and_batch_size_do_not_change_a_vector(folders, name, calibration):
     encoders = opened(name, folders[name])
     backwards = replace(calibration, samples=calibration.samples[::-1])
     found = [
         embed(data, encoders, batch_size=size).embeddings[0]
-        for data, size in ((calibration, 16), (calibration, 1), (backwards, 3))
+        for data, size in ((calibration, 16), (calibration, 1), (backwards, 2))
     ]
     for other in found[1:]:
         order = np.argsort(other.labels)
@@ -345,14 +337,14 @@ def test_checkpoint_decides_whether_loudness_is_levelled(copy, name):
         changed_extractor(folder, do_normalize=do_normalize)
         (encoder,) = opened(name, folder)
         assert encoder.preprocessing["do_normalize"] == do_normalize
-        prepared = encoder.load().prepare(RAGGED[0])
+        model = encoder.load()
+        prepared = model.prepare(RAGGED[0])
         if do_normalize:
             np.testing.assert_allclose([prepared.mean(), prepared.std()], [0, 1], atol=1e-4)
         else:
             np.testing.assert_array_equal(prepared, RAGGED[0])
-        np.testing.assert_allclose(
-            vectors(name, folder, RAGGED[:1])[0, 0], by_hand(name, folder, RAGGED[0]), rtol=0, atol=1e-6
-        )  # fmt: skip
+        expected = by_hand(name, folder, RAGGED[0])
+        np.testing.assert_allclose(model.embed([prepared])[0, 0], expected, rtol=0, atol=1e-6)
 
 
 def test_settings_nested_in_a_processor_are_read_as_the_library_reads_them(copy):
@@ -369,7 +361,7 @@ def test_settings_nested_in_a_processor_are_read_as_the_library_reads_them(copy)
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"sampling_rate": 8000}, "at 8000 Hz"), ({"feature_extractor_type": "Other"}, "prepares clips by Other")],
+    [({"sampling_rate": 8000}, "at 8000 Hz"), ({"feature_extractor_type": "Other"}, "prepares clips with Other")],
 )
 def test_other_feature_extractor_is_refused(copy, settings, message):
     folder = copy("wavlm")
@@ -391,18 +383,6 @@ def sound(frames: np.ndarray, rate: int) -> bytes:
     return content.getvalue()
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_any_rate_and_stereo_are_embedded(folders, name):
-    model = opened(name, folders[name])[0].load()
-    for rate in (8_000, 16_000, 44_100):
-        time = np.arange(rate // 2) / rate
-        tone = 0.3 * np.sin(2 * np.pi * 200 * time) + 0.1 * np.sin(2 * np.pi * 700 * time)
-        mono, stereo = (decode_voice(sound(np.stack([tone] * n, axis=1), rate)) for n in (1, 2))
-        found = model.embed([model.prepare(mono), model.prepare(stereo)])
-        assert np.isfinite(found).all()
-        np.testing.assert_allclose(found[0], found[1], **CLOSE)
-
-
 def test_tenth_of_a_second_is_enough_but_for_the_speaker_head(folders):
     shortest = decode_voice(sound(RAGGED[0][:1600], SAMPLING_RATE))
     for name in LAYERED:
@@ -414,7 +394,7 @@ def test_tenth_of_a_second_is_enough_but_for_the_speaker_head(folders):
 def test_silent_file_reaches_no_encoder(folders, tmp_path):
     root = voices(tmp_path, (0.5, 0.5, 0.5, 0.5))
     soundfile.write(root / "voices" / "p00" / "0.wav", np.zeros(8000), SAMPLING_RATE)
-    found = embed(open_calibration(root), opened("wavlm", folders["wavlm"]), max_skipped=0.5)
+    found = embed(CalibrationSet.from_path(root), opened("wavlm", folders["wavlm"]), max_skipped=0.5)
     assert [(s.sample, s.reason, s.encoder) for s in found.skipped] == [
         ("p00/0.wav", "silent: every value is zero", None)
     ]
@@ -436,14 +416,13 @@ def test_attention_is_fused_where_the_model_can(folders, name, seen):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-@pytest.mark.parametrize("by", ["spec", "runtime"])
-def test_bfloat16_is_close_and_says_so(folders, name, by):
-    options, runtime = ("dtype=bfloat16", CPU) if by == "spec" else ("", replace(CPU, dtype="bfloat16"))
+def test_bfloat16_is_close_and_in_the_description(folders, name):
     exact = vectors(name, folders[name], RAGGED[:1])[0, 0]
-    found = vectors(name, folders[name], RAGGED[:1], options, runtime)[0, 0]
+    found = vectors(name, folders[name], RAGGED[:1], "dtype=bfloat16")[0, 0]
     assert found.dtype == np.float32
     assert 1e-4 < np.linalg.norm(found - exact) / np.linalg.norm(exact) < 0.05
-    assert opened(name, folders[name], options, runtime)[0].preprocessing["dtype"] == "bfloat16"
+    for options, runtime in (("dtype=bfloat16", CPU), ("", replace(CPU, dtype="bfloat16"))):
+        assert opened(name, folders[name], options, runtime)[0].preprocessing["dtype"] == "bfloat16"
 
 
 def test_half_precision_weights_run_in_float32_unless_asked(copy, seen):
@@ -470,22 +449,6 @@ def test_whatever_changes_vectors_changes_the_cache_key(copy):
     assert digest(describe(opened("wavlm", folder, "name=other")[0])) in keys
 
 
-@pytest.fixture
-def no_sockets(monkeypatch):
-    def refuse(*_, **__):
-        raise AssertionError("a socket was opened")
-
-    for name in ("connect", "connect_ex"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-
-
-@pytest.mark.usefixtures("no_sockets")
-@pytest.mark.parametrize("name", CLASSES)
-def test_offline_opens_no_socket(folders, name):
-    assert np.isfinite(vectors(name, folders[name], RAGGED[:1])).all()
-
-
 def cached(monkeypatch, root: Path, folder: Path, repository: str) -> str:
     """Put a model into a hub cache under that name; its commit."""
     import huggingface_hub.constants
@@ -499,7 +462,7 @@ def cached(monkeypatch, root: Path, folder: Path, repository: str) -> str:
     return sha
 
 
-@pytest.mark.usefixtures("no_sockets")
+@pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("name", CLASSES)
 def test_default_checkpoint_is_found_by_name_in_the_hubs_cache(folders, name, tmp_path, monkeypatch):
     family = encoder_family(name, "voice")
@@ -510,7 +473,7 @@ def test_default_checkpoint_is_found_by_name_in_the_hubs_cache(folders, name, tm
     assert_same(model.embed([model.prepare(RAGGED[0])]), vectors(name, folders[name], RAGGED[:1]))
 
 
-@pytest.mark.usefixtures("no_sockets")
+@pytest.mark.usefixtures("no_network")
 def test_checkpoint_that_is_not_there_offline_says_how_to_fetch_it(tmp_path, monkeypatch, folders):
     cached(monkeypatch, tmp_path, folders["wavlm"], "acme/tiny")
     with pytest.raises(EncoderFailed, match="encsel encoders fetch"):
@@ -623,7 +586,7 @@ def test_vector_that_only_training_reads_may_be_missing(copy, folders, name):
 
 
 def test_model_of_another_family_is_refused(folders):
-    with pytest.raises(EncoderFailed, match="holds a model of type 'hubert'; wavlm reads 'wavlm'"):
+    with pytest.raises(EncoderFailed, match=r"architecture 'hubert'; wavlm reads 'wavlm'\. Choose a checkpoint"):
         opened("wavlm", folders["hubert"])
 
 

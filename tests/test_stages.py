@@ -17,7 +17,7 @@ import pytest
 from encsel.errors import BadCalibration
 from encsel.progress import Silent
 from encsel.storage import cache as caching
-from encsel.storage.cache import Results, entries, purge
+from encsel.storage.cache import StageCache, entries, purge
 from encsel.validation.runner import Key, Outcome, Stages, outcome_of
 
 A, B, C = KEYS = (("face", "a"), ("face", "b"), ("voice", "c"))
@@ -72,7 +72,7 @@ class Counted:
 
 def stages(root: Path | None, *, jobs: int = 1, progress: Any = None, content: Any = None, **made_with: Any) -> Stages:
     return Stages(
-        Results(root), {**MADE_WITH, **made_with}, content or CONTENT, jobs=jobs, progress=progress or Silent()
+        StageCache(root), {**MADE_WITH, **made_with}, content or CONTENT, jobs=jobs, progress=progress or Silent()
     )
 
 
@@ -373,7 +373,7 @@ def test_results_without_a_root_keep_nothing(tmp_path, monkeypatch):
         assert run(None, compute) == dict.fromkeys(KEYS, Outcome(VALUE))
         assert compute.calls == list(KEYS)
     assert list(tmp_path.iterdir()) == []
-    results = Results(None)
+    results = StageCache(None)
     results.put({"a": 1}, 2)
     assert (results.get({"a": 1}), results.write_error) == (None, None)
 
@@ -396,14 +396,14 @@ def test_results_are_0600_in_0700_folders(tmp_path, mask):
 def test_results_lie_in_the_cache_under_their_own_name(root):
     run(root, Counted())
     (entry,) = entries(root)
-    assert (entry.encoder, entry.n_samples) == (Results.NAME, 0)
+    assert (entry.encoder, entry.n_samples) == (StageCache.NAME, 0)
     assert entry.n_bytes > 0
     assert (root / "CACHEDIR.TAG").exists()
 
 
 def test_purge_removes_results_with_everything_else(root):
     run(root, Counted())
-    assert [entry.encoder for entry in purge(root)] == [Results.NAME]
+    assert [entry.encoder for entry in purge(root)] == [StageCache.NAME]
     assert not root.exists()
     compute = Counted()
     run(root, compute, {A: [A]})
@@ -414,13 +414,13 @@ def test_purge_of_one_encoder_leaves_results(root):
     run(root, Counted())
     assert purge(root, "toy") == []
     assert len(documents(root)) == 3
-    assert [entry.encoder for entry in purge(root, Results.NAME)] == [Results.NAME]
+    assert [entry.encoder for entry in purge(root, StageCache.NAME)] == [StageCache.NAME]
     assert documents(root) == []
 
 
 def test_disk_that_refuses_sets_write_error_and_the_run_goes_on(root, monkeypatch):
     monkeypatch.setattr(caching, "write_private", refuse)
-    results = Results(root)
+    results = StageCache(root)
     one = Stages(results, MADE_WITH, CONTENT, jobs=1, progress=Silent())
     found = one.run("stage", Found, {key: [key] for key in KEYS}, Counted())
     assert found == dict.fromkeys(KEYS, Outcome(VALUE))
@@ -431,7 +431,7 @@ def test_disk_that_refuses_sets_write_error_and_the_run_goes_on(root, monkeypatc
 def test_disk_that_refused_once_is_not_tried_again(root, monkeypatch):
     tried = []
     monkeypatch.setattr(caching, "write_private", lambda *a: tried.append(a) or refuse())
-    results = Results(root)
+    results = StageCache(root)
     for i in range(3):
         results.put({"i": i}, i)
     assert len(tried) == 1
@@ -442,7 +442,7 @@ def test_file_or_somebodys_folder_in_place_of_the_cache_sets_write_error(tmp_pat
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "holiday.jpg").write_text("")
     for name in ("file", "folder"):
-        results = Results(tmp_path / name)
+        results = StageCache(tmp_path / name)
         assert results.get({"a": 1}) is None
         results.put({"a": 1}, 2)
         assert str(tmp_path / name) in results.write_error
@@ -454,4 +454,4 @@ def test_file_or_somebodys_folder_in_place_of_the_cache_sets_write_error(tmp_pat
 def test_cache_that_refuses_reading_is_computed_anew(root, monkeypatch):
     run(root, Counted())
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    assert Results(root).get({"stage": "stage", **stages(root).key([A])}) is None
+    assert StageCache(root).get({"stage": "stage", **stages(root).key([A])}) is None

@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.distance import cosine
 
 from encsel.errors import BadCalibration
-from encsel.loading.registry import metrics
+from encsel.metrics.registry import metrics
 from encsel.metrics.topology import topology
 
 # Ann's samples lie about (1, 0), two of them 45 degrees off; Bob's on (0, 1), Cid's on (-1, 0).

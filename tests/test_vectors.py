@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from encsel.core import Embeddings
-from encsel.data.embedding_files import SUFFIXES, keep_usable, read_embeddings, write_embeddings
+from encsel.data.arrays import keep_usable
+from encsel.data.embedding_files import EMBEDDING_SUFFIXES, read_embeddings, write_embeddings
 from encsel.errors import BadCalibration
 
 LABELS = np.array(["ann", "bob", "ann", "cleo, jr", "Zoë", "bob"])
@@ -212,7 +213,9 @@ def test_no_rows_are_usable_rows() -> None:
 
 @pytest.mark.parametrize("vectors", [VECTORS[0], VECTORS[None], np.float32(1), np.zeros((0, 4)), np.zeros((6, 0))])
 def test_arrays_that_are_not_rows_by_dim_are_refused(tmp_path: Path, vectors: Any) -> None:
-    refused(npz(tmp_path / "a.npz", vectors), r"'embeddings' has shape \(.*numbers of shape \(rows, dim\) are needed")
+    refused(
+        npz(tmp_path / "a.npz", vectors), r"the embeddings have shape \(.*numbers of shape \(rows, dim\) are needed"
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, bool, "U3", "datetime64[s]"])
@@ -222,13 +225,13 @@ def test_embeddings_that_are_no_numbers_are_refused(tmp_path: Path, dtype: Any) 
 
 def test_missing_arrays_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", vectors=VECTORS, labels=LABELS)
-    refused(tmp_path / "a.npz", r"has the arrays labels, vectors; 'embeddings' \(rows, dim\) is needed")
+    refused(tmp_path / "a.npz", r"the arrays are labels, vectors; 'embeddings' \(rows, dim\) is needed")
     np.savez(tmp_path / "b.npz", embeddings=VECTORS)
-    refused(tmp_path / "b.npz", r"has no 'labels' \(rows,\)")
+    refused(tmp_path / "b.npz", r"'labels' \(rows,\), .* is missing")
     safetensors.numpy.save_file({"embeddings": VECTORS}, tmp_path / "c.safetensors")
-    refused(tmp_path / "c.safetensors", "has no 'labels'")
+    refused(tmp_path / "c.safetensors", "'labels' .* is missing")
     np.savez(tmp_path / "d.npz")
-    refused(tmp_path / "d.npz", "has the arrays none")
+    refused(tmp_path / "d.npz", "the arrays are none")
 
 
 @pytest.mark.parametrize("labels", [LABELS[:5], LABELS[:, None], np.array("ann")])
@@ -244,13 +247,13 @@ def test_samples_and_tables_of_another_length_are_refused(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("labels", [np.arange(6.0), np.arange(6) * 1j])
 def test_labels_that_are_neither_text_nor_whole_numbers_are_refused(tmp_path: Path, labels: Any) -> None:
-    refused(npz(tmp_path / "a.npz", labels=labels), "is of type .*; text or whole numbers are needed")
+    refused(npz(tmp_path / "a.npz", labels=labels), "the type is .*; text or whole numbers are needed")
 
 
 def test_labels_that_are_not_text_inside_are_refused(tmp_path: Path) -> None:
-    refused(npz(tmp_path / "a.npz", labels=np.array([b"\xff"] * 6)), "'labels' holds bytes that are not text")
+    refused(npz(tmp_path / "a.npz", labels=np.array([b"\xff"] * 6)), "'labels': some bytes are not text")
     impossible = np.full(6, 0x7FFFFFFF, "<u4").view("<U1")
-    refused(npz(tmp_path / "b.npz", labels=impossible), "'labels' holds bytes that are not text")
+    refused(npz(tmp_path / "b.npz", labels=impossible), "'labels': some bytes are not text")
 
 
 class Bomb:
@@ -282,23 +285,23 @@ def test_pickles_are_refused_and_never_run(tmp_path: Path, place: str) -> None:
             npy(path, objects)
         case _:
             path.write_bytes(pickle.dumps(Bomb(witness)))
-    refused(path, "holds pickled objects, which are never loaded")
+    refused(path, "contains pickled objects, which are never loaded")
     assert witness.exists()
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", EMBEDDING_SUFFIXES)
 @pytest.mark.parametrize("content", [b"", b"hello", b"<html></html>", b"PK\x03\x04", b"\x93NUMPY\x01\0"])
 def test_files_of_another_kind_are_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
-    assert "pickle" not in refused(path, f"is damaged or no {suffix} file: ")
+    assert "pickle" not in refused(path, f"is damaged or not a {suffix} file: ")
 
 
 def test_an_array_is_no_archive_and_an_archive_no_array(tmp_path: Path) -> None:
     npy(tmp_path / "a.npy").rename(tmp_path / "a.npz")
-    refused(tmp_path / "a.npz", "is damaged or no .npz file")
+    refused(tmp_path / "a.npz", "is damaged or not a .npz file")
     npz(tmp_path / "b.npz").rename(tmp_path / "b.npy")
-    refused(tmp_path / "b.npy", "is damaged or no .npy file")
+    refused(tmp_path / "b.npy", "is damaged or not a .npy file")
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
@@ -307,16 +310,16 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_npy_without_a_table_says_which_is_needed(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", VECTORS)
-    refused(tmp_path / "a.npy", "has no labels beside it; a.csv with a column 'identity' is needed")
+    refused(tmp_path / "a.npy", "has no labels; put a.csv with a column 'identity' beside it")
 
 
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        (b"", "has the columns none; 'identity' is needed"),
-        (b"who,sample\nann,1\n", "has the columns who, sample; 'identity' is needed"),
-        (b"identity,sex\nann,f\nbob\n", "a cell for each column in every row"),
-        (b"identity\nann,f\n", "a cell for each column in every row"),
+        (b"", "has the columns none; a column 'identity' is needed"),
+        (b"who,sample\nann,1\n", "has the columns who, sample; a column 'identity' is needed"),
+        (b"identity,sex\nann,f\nbob\n", "every row must have one cell per column"),
+        (b"identity\nann,f\n", "every row must have one cell per column"),
         (b"identity\n\xff\n", "is not a UTF-8 CSV file"),
         (b'identity\n"ann\n', "is not a UTF-8 CSV file"),
     ],
@@ -333,10 +336,10 @@ def test_an_array_too_large_for_memory_is_refused(tmp_path: Path) -> None:
     np.lib.format.write_array_header_1_0(file, header)
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("embeddings.npy", file.getvalue())
-    refused(tmp_path / "a.npz", "is damaged or no .npz file")
+    refused(tmp_path / "a.npz", "is damaged or not a .npz file")
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", EMBEDDING_SUFFIXES)
 def test_truncated_files_are_refused_wherever_they_end(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     if suffix == ".npz":
@@ -348,10 +351,10 @@ def test_truncated_files_are_refused_wherever_they_end(tmp_path: Path, suffix: s
     content = path.read_bytes()
     for end in range(0, len(content), max(1, len(content) // 120)):
         path.write_bytes(content[:end])
-        refused(path, "is damaged or no")
+        refused(path, "is damaged or not a")
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", EMBEDDING_SUFFIXES)
 def test_turned_bytes_are_read_or_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     if suffix == ".npz":
@@ -374,7 +377,7 @@ def test_turned_bytes_are_read_or_refused(tmp_path: Path, suffix: str) -> None:
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     content=st.one_of(st.binary(max_size=200), st.binary(max_size=80).map(lambda b: b"\x93NUMPY\x01\0" + b)),
-    suffix=st.sampled_from(SUFFIXES),
+    suffix=st.sampled_from(EMBEDDING_SUFFIXES),
     rows=st.binary(max_size=60),
 )
 def test_no_bytes_break_the_reader(

@@ -13,43 +13,50 @@ import click
     "root",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Another cache folder than the default.",
+    help="Cache folder to use instead of the default.",
 )
 @click.pass_context
 def cache(ctx: click.Context, root: Path | None) -> None:  # fmt: skip
     """Show where the embedding cache is and how much it holds, or purge it."""
-    from encsel.storage.cache import default_root, entries
+    from encsel.errors import UsageError
+    from encsel.storage.cache import NO_PLACE, cache_root, entries
 
-    ctx.obj = root.expanduser() if root else default_root()
+    notes: list[str] = []
+    ctx.obj = cache_root(root or "default", notes.append)
+    if ctx.obj is None:
+        raise UsageError(NO_PLACE)
+    for note in notes:
+        click.echo(note, err=True)
     if ctx.invoked_subcommand is not None:
         return
-    found = entries(ctx.obj)
-    click.echo(f"{ctx.obj}: {_amount(sum(e.n_samples for e in found), sum(e.n_bytes for e in found))}")
-    for entry in found:
+    listed = entries(ctx.obj)
+    click.echo(f"{ctx.obj}: {_amount(sum(e.n_samples for e in listed), sum(e.n_bytes for e in listed))}")
+    for entry in listed:
         click.echo(f"  {entry.encoder} {entry.key[:8]}: {_amount(entry.n_samples, entry.n_bytes)}")
 
 
 @cache.command()
-@click.option("--encoder", metavar="NAME", help="Only the vectors of this encoder.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--encoder", metavar="NAME", help="Remove only the vectors of this encoder.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
 def purge(root: Path, encoder: str | None, yes: bool) -> None:
     """Remove everything in the cache: embeddings, results of validate, and the key of hashed names.
 
-    Hashes in results made before can then no longer be matched with those made later.
+    Hashed names in earlier results then no longer match those in later results.
     """
     from encsel.errors import UsageError, nearest
     from encsel.storage.cache import entries
     from encsel.storage.cache import purge as remove
 
-    held = entries(root)
-    if encoder is not None and held and encoder not in {e.encoder for e in held}:
-        raise UsageError(f"The cache holds nothing of {encoder!r}. {nearest(encoder, {e.encoder for e in held})}")
-    if held and not yes and not click.confirm(f"Remove the embeddings, results and key in {root}?", err=True):
+    listed = entries(root)
+    names = {e.encoder for e in listed}
+    if encoder is not None and listed and encoder not in names:
+        raise UsageError(f"The cache holds nothing of {encoder!r}. {nearest(encoder, names)}")
+    if listed and not yes and not click.confirm(f"Remove the embeddings, results and key in {root}?", err=True):
         click.echo("Nothing removed.")
         return
-    gone = remove(root, encoder)
-    click.echo(f"Removed {_amount(sum(e.n_samples for e in gone), sum(e.n_bytes for e in gone))} from {root}.")
+    removed = remove(root, encoder)
+    click.echo(f"Removed {_amount(sum(e.n_samples for e in removed), sum(e.n_bytes for e in removed))} from {root}.")
 
 
 def _amount(n_samples: int, n_bytes: int) -> str:

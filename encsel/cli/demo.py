@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from encsel.cli.rank import ranking_options, run
+from encsel.cli.options import format_option, prediction_options, quiet_option
+from encsel.cli.rank import run
+from encsel.storage.result import FORMATS
 
 
 @click.command()
@@ -16,16 +18,18 @@ from encsel.cli.rank import ranking_options, run
     "-o",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Keep the set in this new folder. Default: a temporary one, removed afterwards.",
+    help="Write the set to this new folder and keep it. Default: a temporary folder.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the set and of the ranking.")
-@ranking_options
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
+@prediction_options
+@format_option(FORMATS)
+@quiet_option
 def demo(output: Path | None, seed: int, quiet: bool, **options: Any) -> int:  # fmt: skip
     """Write a small procedural calibration set and rank the classical encoders on it.
 
-    Draws faces and synthesises voices of 64 made-up people whose sex, build and age show in both, writes them as PNG
-    and WAV, and runs `encsel rank` on them. Needs no network, weights or data. The people are made up: the ranking
-    says how encsel works, not which encoder is good.
+    Draw faces and synthesise voices of 64 invented people whose sex, build and age show in both, write them as PNG
+    and WAV, and run `encsel rank` on them. Needs no network, weights or data. The ranking shows how encsel works, not
+    which encoder is good.
     """
     import tempfile
 
@@ -35,16 +39,16 @@ def demo(output: Path | None, seed: int, quiet: bool, **options: Any) -> int:  #
     from encsel.progress import OnStderr, Silent
 
     if output is not None and output.exists() and any(output.iterdir()):
-        raise UsageError(f"{output} is not empty; a new folder is needed. Choose another --output.")
+        raise UsageError(f"{output} is not empty. Choose a new folder for --output.")
     progress = Silent() if quiet else OnStderr()
     place = None if output is None else output.absolute().parent
     try:
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
-        # Beside its final place, so that an interrupted demo leaves no half of a set there.
+        # Written beside the output, so that an interrupted demo leaves no partial set there.
         with tempfile.TemporaryDirectory(prefix=".encsel-demo-", dir=place) as temporary:
             root = Path(temporary) / "set"
-            with progress.task("drawing and speaking", 64) as task:
+            with progress.task("writing faces and voices", 64) as task:
                 write_demo_set(root, seed=seed, on_progress=lambda done, total: task.advance())
             if output is not None:
                 root = root.replace(output)
@@ -60,5 +64,5 @@ def demo(output: Path | None, seed: int, quiet: bool, **options: Any) -> int:  #
     except OSError as error:
         raise UsageError(f"The set cannot be written: {error}. Choose another --output.") from error
     if output is not None:
-        progress.note(f"The set is in {output}; rank it again with: encsel rank {output}")
+        progress.note(f"The set is in {output}. Rank it again with: encsel rank {output}")
     return code

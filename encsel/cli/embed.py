@@ -14,10 +14,9 @@ from encsel.cli.options import (
     data_options,
     encoder_options,
     quiet_option,
-    runtime_of,
     runtime_options,
 )
-from encsel.cli.rank import results_apart
+from encsel.cli.output import results_apart
 
 
 @click.command()
@@ -36,13 +35,7 @@ def embed(
     output: Path,
     faces: tuple[str, ...],
     voices: tuple[str, ...],
-    identities: int | None,
-    samples_per_identity: int | None,
-    seed: int,
-    max_skipped: float,
-    allow_outside: bool,
     cache: str,
-    batch_size: int | None,
     quiet: bool,
     **options: Any,
 ) -> int:
@@ -51,34 +44,21 @@ def embed(
     Writes one .npz per encoder (arrays embeddings, labels, samples, and a column per extra fact), readable by you
     alone. Embeddings of people are biometric data: keep them as carefully as the images and recordings.
     """
-    from encsel.data.calibration_set import open_calibration
+    from encsel.core import Runtime, SetOptions
+    from encsel.data.calibration_set import CalibrationSet
     from encsel.data.embedding_files import write_embeddings
+    from encsel.embedding.candidates import embeddings_of
     from encsel.errors import EncoderFailed, UsageError
     from encsel.progress import OnStderr, Silent
-    from encsel.ranking.rank import embeddings_of
 
     progress = Silent() if quiet else OnStderr()
-    calibration = open_calibration(
-        data,
-        identities=identities,
-        samples_per_identity=samples_per_identity,
-        seed=seed,
-        max_skipped=max_skipped,
-        allow_outside=allow_outside,
-    )
+    in_runtime = ("device", "dtype", "offline", "allow_pickle", "timeout", "batch_size")
+    runtime = Runtime(cache=cache_of(cache), **{name: options.pop(name) for name in in_runtime})
+    calibration = CalibrationSet.from_path(data, SetOptions(**options))
     progress.note(f"Layout: {calibration.layout}; {len(calibration.identities)} identities in both modalities.")
     for note in (*calibration.notes, *calibration.details):
         progress.note(note)
-    embedded = embeddings_of(
-        calibration,
-        faces,
-        voices,
-        cache=cache_of(cache),
-        max_skipped=max_skipped,
-        runtime=runtime_of(options),
-        batch_size=batch_size,
-        progress=progress,
-    )
+    embedded = embeddings_of(calibration, faces, voices, runtime=runtime, progress=progress)
     for one in embedded.skipped:
         progress.note(f"skipped {one.modality} {one.sample}: {one.reason}")
     written = set()

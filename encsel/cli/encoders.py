@@ -1,4 +1,4 @@
-"""encsel encoders."""
+"""encsel encoders: list, show, fetch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def encoders() -> None:
     \b
     An encoder is FAMILY[:CHECKPOINT_OR_DIR][@key=value,...]:
       clip                                     the family's default checkpoint
-      clip:openai/clip-vit-large-patch14       another one of the hub
-      wavlm:models/mine@layer=6,name=mine-6    a folder, a layer, a name of your own
-      arcface:w600k_r50.onnx                   a bare recognition model, for aligned crops
+      clip:openai/clip-vit-large-patch14       another checkpoint on the hub
+      wavlm:models/mine@layer=6,name=mine-6    a folder, a layer, a name for reports
+      arcface:w600k_r50.onnx                   a recognition model alone, for aligned crops
     Keys: revision, layer (a number, last or all), pooling, dtype, name.
     """
 
@@ -30,11 +30,11 @@ def encoders() -> None:
 @encoders.command("list")
 @click.option("--format", "form", type=click.Choice(("table", "json")), default="table", show_default=True)
 def list_(form: str) -> None:
-    """Every encoder family that --face and --voice know, those of plug-ins among them."""
+    """List the encoder families for --face and --voice, including plug-ins."""
     from encsel.loading.registry import encoder_families
 
     families = sorted(encoder_families().values(), key=lambda f: (f.modality, f.name))
-    facts = [_facts(family, _here(family)) for family in families]
+    facts = [_facts(family, _on_this_machine(family)) for family in families]
     if form == "json":
         click.echo(json.dumps(facts, indent=2))
         return
@@ -47,7 +47,7 @@ def list_(form: str) -> None:
 @encoders.command()
 @click.argument("spec")
 def show(spec: str) -> None:
-    """What is known of one encoder, and where its weights are. Opens no connection."""
+    """Show one encoder and where its weights are, without a network connection."""
     from encsel.core import Runtime
     from encsel.errors import EncoderFailed
     from encsel.loading.registry import open_encoders
@@ -75,22 +75,20 @@ def show(spec: str) -> None:
 
 @encoders.command()
 @click.argument("specs", nargs=-1, required=True, metavar="ENCODER...")
-@click.option(
-    "--allow-pickle", is_flag=True, help="Fetch pickled weights of checkpoints outside the default table, too."
-)
-@click.option("--sign-off", is_flag=True, help="Accept the weights as they are now, whatever hashes are recorded.")
+@click.option("--allow-pickle", is_flag=True, help="Also fetch pickled weights of checkpoints other than the defaults.")
+@click.option("--sign-off", is_flag=True, help="Record the current hashes in place of earlier ones.")
 def fetch(specs: tuple[str, ...], allow_pickle: bool, sign_off: bool) -> None:
-    """Download weights ahead of time, through each family's own hub, and record their hashes.
+    """Download weights ahead of time and record their hashes.
 
-    Whoever uses them later checks them against the record: $ENCSEL_WEIGHTS (a file to keep in your repository, say),
-    else encsel/weights.json in your state folder.
+    Later runs check the weights against the record: $ENCSEL_WEIGHTS (for example a file in your repository),
+    or encsel/weights.json in your state folder.
     """
     from encsel.core import Runtime
     from encsel.loading.registry import open_encoders
 
     for parsed, family in [_parsed(spec) for spec in specs]:
         if family.open is None:
-            click.echo(f"{parsed}: needs no weights")
+            click.echo(f"{parsed}: has no weights")
             continue
         opened = open_encoders(parsed, Runtime(allow_pickle=allow_pickle), signing="renew" if sign_off else "check")
         click.echo(f"{parsed}: {opened[0].folder}, revision {_shown(opened[0].revision)}")
@@ -99,7 +97,7 @@ def fetch(specs: tuple[str, ...], allow_pickle: bool, sign_off: bool) -> None:
 
 
 def _parsed(text: str) -> Any:
-    """The checked spec and its family, whatever the modality."""
+    """The checked spec and its family, of either modality."""
     from encsel.errors import UsageError, nearest
     from encsel.loading.registry import checked_spec, encoder_families
     from encsel.loading.spec import parse
@@ -111,8 +109,8 @@ def _parsed(text: str) -> Any:
     return checked_spec(text, families[name].modality), families[name]
 
 
-def _here(family: EncoderFamily) -> Encoder | None:
-    """The family's default encoder when it can run without a download."""
+def _on_this_machine(family: EncoderFamily) -> Encoder | None:
+    """The family's default encoder, if it can run without a download."""
     from encsel.core import Runtime, Spec
     from encsel.errors import EncoderFailed
     from encsel.loading.registry import open_encoders
@@ -123,7 +121,7 @@ def _here(family: EncoderFamily) -> Encoder | None:
         return None
 
 
-def _facts(family: EncoderFamily, here: Encoder | None) -> dict[str, Any]:
+def _facts(family: EncoderFamily, local: Encoder | None) -> dict[str, Any]:
     return {
         "name": family.name,
         "modality": family.modality,
@@ -137,7 +135,7 @@ def _facts(family: EncoderFamily, here: Encoder | None) -> dict[str, Any]:
         "source": family.source,
         "options": list(family.options),
         "preprocessing": dict(family.preprocessing),
-        "on this machine": "no" if here is None else str(here.folder) if here.folder else "yes",
+        "on this machine": "no" if local is None else str(local.folder) if local.folder else "yes",
     }
 
 

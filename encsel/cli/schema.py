@@ -15,7 +15,7 @@ def schema(document: str) -> None:
     """
     import json
 
-    from encsel.cli.rank import emit
+    from encsel.cli.output import emit
     from encsel.reports.schemas import schemas
 
     (found,) = (content for name, content in schemas().items() if name.startswith(f"encsel.{document}/"))

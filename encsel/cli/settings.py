@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from encsel.errors import UsageError, nearest
-from encsel.storage.reading import read_whole
+from encsel.storage.files import read_whole
 
 OWN, SHARED = "encsel.toml", "pyproject.toml"
 COMMANDS = ("rank", "validate")

@@ -1,196 +1,266 @@
-"""A calibration set: the same people in face and voice, checked once, joined by identity."""
+"""A calibration set: the same identities in face and voice, checked and joined."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from encsel.core import MODALITIES, Embeddings, Modality, Sample, Skipped
-from encsel.data import embedding_files as vectors
+from encsel.core import MODALITIES, Embeddings, Modality, Sample, SetOptions, Skipped
 from encsel.data import layouts
-from encsel.data.sampling import limit_rows, pick
+from encsel.data.arrays import checked_embeddings
+from encsel.data.embedding_files import EMBEDDING_SUFFIXES, read_embeddings
+from encsel.data.sampling import limit_rows, pick, pick_each
 from encsel.errors import BadCalibration, UsageError
-
-MAX_SKIPPED = 0.05
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """What was found on disk, before any encoder ran.
+class CalibrationSet:
+    """Media files or ready embeddings of the same identities in face and voice.
 
     Attributes:
-        layout: which layout was recognised, in words.
-        identities: people with samples in both modalities, sorted.
-        samples: media files of these people; empty when the set holds embeddings.
-        embeddings: ready embeddings of these people; empty when the set holds media.
-        skipped: rows of embedding files that could not be used.
-        notes: what the user should know about the set, names of people left out.
-        details: the names, for the user's own eyes.
+        root: folder or manifest CSV; None for arrays in memory.
+        layout: name of the layout on disk, "embeddings" or "arrays".
+        identities: identities with samples in both modalities, sorted.
+        samples: media files of these identities; empty for a set of embeddings.
+        embeddings: ready embeddings of these identities; empty for a set of media.
+        skipped: unusable rows of the embeddings.
+        notes: remarks without names, for results.
+        details: the names behind the notes, for the user only.
+        options: how identities and samples were chosen.
     """
 
-    root: Path
+    root: Path | None
     layout: str
-    identities: tuple[str, ...]
+    identities: tuple[str, ...] = ()
     samples: tuple[Sample, ...] = ()
     embeddings: tuple[Embeddings, ...] = ()
     skipped: tuple[Skipped, ...] = ()
-    notes: tuple[str, ...] = field(default_factory=tuple)
-    details: tuple[str, ...] = field(default_factory=tuple)
+    notes: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
+    options: SetOptions = field(default_factory=SetOptions)
+
+    def __str__(self) -> str:
+        return "The calibration set" if self.root is None else str(self.root)
+
+    @classmethod
+    def from_path(cls, path: str | Path, options: SetOptions | None = None) -> CalibrationSet:
+        """List the media files of a calibration set, or read its embedding files.
+
+        Args:
+            path: a folder or a manifest CSV.
+        Raises:
+            BadCalibration: missing, unknown layout, one modality missing, no common identities, too many unusable
+                rows, fewer identities than asked for, or a path outside the folder of the manifest.
+            UsageError: `identities` or `samples_per_identity` below 1.
+        """
+        options, root = options or SetOptions(), Path(path)
+        try:
+            return _open(root, options).restricted(options)
+        except OSError as error:
+            raise BadCalibration(
+                f"{error.filename or root} cannot be read: {error.strerror or error}. Check the path and permissions."
+            ) from error
+
+    @classmethod
+    def from_arrays(
+        cls, faces: Mapping[str, Any], voices: Mapping[str, Any], options: SetOptions | None = None
+    ) -> CalibrationSet:
+        """Check and join embeddings in memory, with the rules for embedding files.
+
+        Args:
+            faces, voices: by name of the encoder, a tuple (embeddings, identities) or (embeddings, identities,
+                columns). Embeddings are a (rows, dim) array-like of numbers; identities a (rows,) array-like of text
+                or whole numbers (list, array, pandas Series or categorical). `columns` maps names of attributes such
+                as "sex" or "session" to (rows,) array-likes; "samples" holds the names of the samples.
+        Raises:
+            BadCalibration: wrong shape or type, missing identities, too many unusable rows, no common identities, or
+                fewer identities than asked for.
+            UsageError: not such tuples, or `identities` or `samples_per_identity` below 1.
+
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> identities = ["ann", "ann", "bob", "bob"]
+        >>> calibration = CalibrationSet.from_arrays(
+        ...     faces={"facenet": (rng.normal(size=(4, 8)), identities, {"sex": ["f", "f", "m", "m"]})},
+        ...     voices={"ecapa": (rng.normal(size=(3, 5)), ["bob", "ann", "cleo"])},
+        ... )
+        >>> calibration.identities
+        ('ann', 'bob')
+        >>> [embeddings.vectors.shape for embeddings in calibration.embeddings]
+        [(4, 8), (2, 5)]
+        """
+        options = options or SetOptions()
+        checked = []
+        for modality, side in zip(MODALITIES, (faces, voices), strict=True):
+            for name, given in side.items():
+                match given:
+                    case (vectors, identities):
+                        columns: Any = {}
+                    case (vectors, identities, columns) if hasattr(columns, "keys"):
+                        pass
+                    case _:
+                        raise UsageError(
+                            f"{modality}s[{name!r}] must be a tuple (embeddings, identities) or (embeddings, "
+                            "identities, columns), with a mapping for columns."
+                        )
+                checked.append(checked_embeddings(name, modality, vectors, identities, columns))
+        return _of_embeddings(cls(None, "arrays"), checked, options).restricted(options)
+
+    def restricted(self, options: SetOptions) -> CalibrationSet:
+        """The identities and samples that the options choose by name, whatever their order.
+
+        Raises:
+            BadCalibration: fewer identities than asked for.
+            UsageError: a number below 1, or the set was restricted with other options before.
+        """
+        n, limit, seed = options.identities, options.samples_per_identity, options.seed
+        for option, value in (("--identities", n), ("--samples-per-identity", limit)):
+            if value is not None and value < 1:
+                raise UsageError(f"{option} is {value}; it must be at least 1.")
+        before = self.options
+        if _choice(before)[:2] != (None, None):
+            again = replace(options, identities=before.identities, samples_per_identity=before.samples_per_identity)
+            if (n or again.identities, limit or again.samples_per_identity, seed) != _choice(before):
+                raise UsageError(
+                    "The calibration set was already restricted with identities={}, samples_per_identity={}, seed={}. "
+                    "Use the same values, or restrict the whole set.".format(*_choice(before))
+                )
+            return replace(self, options=again)
+        identities, samples, embeddings = self.identities, self.samples, self.embeddings
+        if n is not None:
+            # Only identities that every encoder has, so that n are left.
+            complete = set(identities).intersection(*(e.identities for e in embeddings))
+            if n > len(complete):
+                raise BadCalibration(
+                    f"{len(complete)} identities have both faces and voices; --identities is {n}. Ask for fewer."
+                )
+            candidates = [identity for identity in identities if identity in complete]
+            identities = tuple(candidates[i] for i in pick(candidates, n, seed=seed))
+            samples, embeddings = _of_identities(identities, samples, embeddings)
+        if limit is not None:
+            groups = [(s.modality, s.identity) for s in samples]
+            keys = [f"{s.modality}/{s.identity}/{s.name}" for s in samples]
+            samples = tuple(samples[i] for i in pick_each(groups, keys, limit, seed=seed))
+            embeddings = tuple(limit_rows(e, limit, seed=seed) for e in embeddings)
+        return replace(self, identities=identities, samples=samples, embeddings=embeddings, options=options)
 
 
-def open_calibration(
-    root: Path,
-    *,
-    identities: int | None = None,
-    samples_per_identity: int | None = None,
-    seed: int = 0,
-    max_skipped: float = MAX_SKIPPED,
-    allow_outside: bool = False,
-) -> Calibration:
-    """Recognise the layout of `root` and list its samples, or load its embeddings.
+def _choice(options: SetOptions) -> tuple[int | None, int | None, int]:
+    return options.identities, options.samples_per_identity, options.seed
 
-    Args:
-        root: a folder, or a manifest CSV.
-        identities: keep this many people, chosen by `seed`.
-        samples_per_identity: keep at most this many samples a person and modality, chosen by `seed`.
-        max_skipped: largest share of unusable rows in an embeddings file.
-        allow_outside: follow paths of a manifest that lead out of its folder. Links inside it are always followed.
-    Raises:
-        BadCalibration: missing, unknown layout, one modality missing, no common identities, too many unusable rows, or
-            a path out of the manifest's folder.
-        UsageError: `identities` or `samples_per_identity` is under 1.
-    """
-    for option, value in (("--identities", identities), ("--samples-per-identity", samples_per_identity)):
-        if value is not None and value < 1:
-            raise UsageError(f"{option} is {value}; at least 1 is needed.")
-    try:
-        return _open(root, identities, samples_per_identity, seed, max_skipped, allow_outside)
-    except OSError as error:
+
+def check_skipped(skipped: Sequence[Skipped], n_samples: int, max_skipped: float) -> None:
+    """Raise BadCalibration if more than the fraction `max_skipped` of a modality's samples are unusable."""
+    if len(skipped) > max_skipped * n_samples:
+        examples = "; ".join(f"{s.sample}: {s.reason}" for s in skipped[:3]) + ("; ..." if len(skipped) > 3 else "")
         raise BadCalibration(
-            f"{error.filename or root} cannot be read: {error.strerror or error}. Check the path and who may read it."
-        ) from error
+            f"{len(skipped)} of {n_samples} {skipped[0].modality} samples cannot be used ({examples}); at most "
+            f"{100 * max_skipped:g}% may be skipped. Fix them, or raise --max-skipped."
+        )
 
 
-def _open(
-    root: Path, n: int | None, limit: int | None, seed: int, max_skipped: float, allow_outside: bool
-) -> Calibration:
+def _open(root: Path, options: SetOptions) -> CalibrationSet:
     if not root.exists():
         raise BadCalibration(f"{root} does not exist. Give the folder of a calibration set or its manifest CSV.")
     if root.is_file() and root.suffix.lower() != ".csv":
         raise BadCalibration(f"{root} is a {root.suffix or 'plain'} file; a folder or a manifest CSV is needed.")
     files = _embedding_files(root)
     if files is not None:
-        return _open_embeddings(root, files, n, limit, seed, max_skipped)
-    listing = layouts.recognise(root, allow_outside=allow_outside)
+        for modality, other in (("face", "voice"), ("voice", "face")):
+            if not files[modality]:  # type: ignore[index]
+                raise BadCalibration(
+                    f"{root} has {len(files[other])} embedding file(s) in {other}s/ and none in {modality}s/; "  # type: ignore[index]
+                    f"both are needed. Add {root / f'{modality}s'}/NAME.npz."
+                )
+        checked = (read_embeddings(path, modality) for modality, paths in files.items() for path in paths)
+        return _of_embeddings(CalibrationSet(root, "embeddings"), checked, options)
+    listing = layouts.recognise(root, allow_outside=options.allow_outside)
     if listing is None:
         raise BadCalibration(
-            f"{root} has no layout that encsel knows; it holds {_glimpse(root)}. Known:", layouts.KNOWN
+            f"{root} has an unknown layout; it contains {_glimpse(root)}. Known:", layouts.LAYOUTS_HELP
         )
-    sides = {m: {s.identity for s in listing.samples if s.modality == m} for m in MODALITIES}
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in listing.ignored.items())
-    unused = (f"Files of other kinds among the samples are not used: {kinds}.",) if kinds else ()
-    common, notes, details = _join(root, sides, unused)
-    kept = _choose(common, n, seed)
-    chosen = set(kept)
-    samples = _limit_samples([s for s in listing.samples if s.identity in chosen], limit, seed)
-    return Calibration(root, listing.layout, kept, samples=tuple(samples), notes=notes, details=details)
-
-
-def check_skipped(skipped: Iterable[Skipped], totals: dict[Modality, int], max_skipped: float) -> None:
-    """Raise BadCalibration when more than `max_skipped` of a modality's samples were unusable."""
-    by_modality: dict[Modality, list[Skipped]] = {m: [] for m in MODALITIES}
-    for one in skipped:
-        by_modality[one.modality].append(one)
-    for modality, ones in by_modality.items():
-        if len(ones) > max_skipped * totals[modality]:
-            shown = "; ".join(f"{s.sample}: {s.reason}" for s in ones[:3]) + ("; ..." if len(ones) > 3 else "")
-            raise BadCalibration(
-                f"{len(ones)} of {totals[modality]} {modality} samples cannot be used ({shown}); at most "
-                f"{100 * max_skipped:g}% may be skipped. Repair them, or allow more with --max-skipped."
-            )
+    notes = (f"Files of other kinds are ignored: {kinds}.",) if kinds else ()
+    return _joined(CalibrationSet(root, listing.layout, samples=listing.samples, notes=notes))
 
 
 def _embedding_files(root: Path) -> dict[Modality, list[Path]] | None:
-    """The embedding files of each modality; None when `root` is no set of embeddings."""
+    """The embedding files of each modality; None if `root` is not a set of embeddings."""
     if not root.is_dir() or (root / layouts.MANIFEST_NAME).is_file():
         return None
-    found: dict[Modality, list[Path]] = {}
+    files: dict[Modality, list[Path]] = {}
     for modality in MODALITIES:
         folder = root / f"{modality}s"
         entries = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")] if folder.is_dir() else []
         if any(p.is_dir() for p in entries):
             return None
-        found[modality] = [p for p in entries if p.suffix.lower() in vectors.SUFFIXES]
-    return found if any(found.values()) else None
+        files[modality] = [p for p in entries if p.suffix.lower() in EMBEDDING_SUFFIXES]
+    return files if any(files.values()) else None
 
 
-def _open_embeddings(
-    root: Path, files: dict[Modality, list[Path]], n: int | None, limit: int | None, seed: int, max_skipped: float
-) -> Calibration:
-    for modality, other in (("face", "voice"), ("voice", "face")):
-        if not files[modality]:  # type: ignore[index]
-            raise BadCalibration(
-                f"{root} has {len(files[other])} embedding file(s) in {other}s/ and none in {modality}s/; "  # type: ignore[index]
-                f"both are needed. Add {root / f'{modality}s'}/NAME.npz."
-            )
-    loaded: list[Embeddings] = []
+def _of_embeddings(
+    empty: CalibrationSet, checked: Iterable[tuple[Embeddings, tuple[Skipped, ...]]], options: SetOptions
+) -> CalibrationSet:
+    embeddings: list[Embeddings] = []
     skipped: list[Skipped] = []
-    for modality, paths in files.items():
-        stems = [p.stem for p in paths]
-        twice = sorted({s for s in stems if stems.count(s) > 1})
-        if twice:
-            raise BadCalibration(
-                f"{root}/{modality}s has two files named {twice[0]}; an encoder's name is its file's. Rename one."
-            )
-        for path in paths:
-            embeddings, unusable = vectors.read_embeddings(path, modality)
-            check_skipped(unusable, {m: len(embeddings.vectors) + len(unusable) for m in MODALITIES}, max_skipped)
-            loaded.append(embeddings)
-            skipped.extend(unusable)
-    sides = {m: set().union(*(e.identities for e in loaded if e.modality == m)) for m in MODALITIES}
-    common, notes, details = _join(root, sides)
-    # Of people whom some encoder lacks, a choice would leave fewer than were asked for.
-    people = [set(e.identities) for e in loaded] if n is not None else []
-    everywhere = [p for p in common if all(p in of_encoder for of_encoder in people)]
-    kept = _choose(everywhere, n, seed)
-    loaded = [e.rows(np.isin(e.labels, kept)) for e in loaded]
-    if limit is not None:
-        loaded = [limit_rows(e, limit, seed=seed) for e in loaded]
-    return Calibration(
-        root, "embeddings", kept, embeddings=tuple(loaded), skipped=tuple(skipped), notes=notes, details=details
-    )
+    for one, unusable in checked:
+        check_skipped(unusable, len(one.labels) + len(unusable), options.max_skipped)
+        embeddings.append(one)
+        skipped.extend(unusable)
+    for (modality, name), count in Counter((e.modality, e.name) for e in embeddings).items():
+        if count > 1:
+            raise BadCalibration(f"{empty} has two {modality} encoders (files) named {name}. Rename one.")
+    return _joined(replace(empty, embeddings=tuple(embeddings), skipped=tuple(skipped)))
 
 
-def _join(
-    root: Path, sides: dict[Modality, set[str]], notes: tuple[str, ...] = ()
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Identities that both sides have, sorted; `notes` with how many only one has; and their names."""
+def _joined(whole: CalibrationSet) -> CalibrationSet:
+    """The set without identities that have only one modality, with a note of how many."""
+    sides = {
+        m: {s.identity for s in whole.samples if s.modality == m}.union(
+            *(e.identities for e in whole.embeddings if e.modality == m)
+        )
+        for m in MODALITIES
+    }
     faces, voices = sides["face"], sides["voice"]
     for modality, people in sides.items():
         if not people:
             raise BadCalibration(
-                f"{root} holds no {modality} samples to read; the same people are needed in both. "
-                f"Add {modality} files of a kind that encsel reads. {' '.join(notes)}".rstrip()
+                f"{whole} has no usable {modality} samples; the same identities are needed in both modalities. "
+                f"Add {modality} samples. {' '.join(whole.notes)}".rstrip()
             )
     common = tuple(sorted(faces & voices))
     if not common:
         raise BadCalibration(
-            f"No identity of {root} has both faces and voices: faces are of {_some(faces)}, voices of {_some(voices)}. "
-            f"Name people alike on both sides.{_hint(faces, voices)}"
+            f"{whole} has no identity with both faces and voices: faces are of {_some(faces)}, voices of "
+            f"{_some(voices)}. Name identities alike in both modalities.{_hint(faces, voices)}"
         )
-    lone = {m: people - set(common) for m, people in sides.items()}
-    one_sided = tuple(
+    alone = {m: people - set(common) for m, people in sides.items()}
+    notes = tuple(
         f"{len(names)} of {len(sides[m])} identities have only {m}s and are left out."
-        f"{_hint(lone['face'], lone['voice'])}"
-        for m, names in lone.items() if names
+        f"{_hint(alone['face'], alone['voice'])}"
+        for m, names in alone.items() if names
     )  # fmt: skip
-    details = tuple(f"Only {m}s: {_some(names)}." for m, names in lone.items() if names)
-    return common, (*one_sided, *notes), details
+    details = tuple(f"Only {m}s: {_some(names)}." for m, names in alone.items() if names)
+    samples, embeddings = _of_identities(common, whole.samples, whole.embeddings)
+    return replace(
+        whole, identities=common, samples=samples, embeddings=embeddings,
+        notes=(*notes, *whole.notes), details=details,
+    )  # fmt: skip
+
+
+def _of_identities(
+    identities: Sequence[str], samples: Iterable[Sample], embeddings: Iterable[Embeddings]
+) -> tuple[tuple[Sample, ...], tuple[Embeddings, ...]]:
+    chosen = set(identities)
+    rows = tuple(e.rows(np.isin(e.labels, identities)) for e in embeddings)
+    return tuple(s for s in samples if s.identity in chosen), rows
 
 
 def _hint(faces: set[str], voices: set[str]) -> str:
@@ -202,29 +272,6 @@ def _hint(faces: set[str], voices: set[str]) -> str:
     if alike:
         return f" {len(alike)} of them differ only in letter case, leading zeros or the form of accents."
     return ""
-
-
-def _choose(identities: Sequence[str], n: int | None, seed: int) -> tuple[str, ...]:
-    if n is None:
-        return tuple(identities)
-    if n > len(identities):
-        raise BadCalibration(
-            f"{len(identities)} identities have both faces and voices; --identities asks for {n}. Ask for fewer."
-        )
-    return tuple(identities[i] for i in pick(identities, n, seed=seed))
-
-
-def _limit_samples(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:
-    if limit is None:
-        return list(samples)
-    groups: dict[tuple[str, str], list[Sample]] = {}
-    for s in samples:
-        groups.setdefault((s.modality, s.identity), []).append(s)
-    return [
-        group[i]
-        for (modality, identity), group in groups.items()
-        for i in pick([f"{modality}/{identity}/{s.name}" for s in group], limit, seed=seed)
-    ]
 
 
 def _some(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Recognises how a calibration set of media files lies on disk and lists its samples."""
+"""Recognise the layout of a calibration set of media files and list its samples."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from encsel.core import MODALITIES, Modality, Sample
-from encsel.data.media import SUFFIXES
+from encsel.data.arrays import check_length
+from encsel.data.media import MEDIA_SUFFIXES
 from encsel.errors import BadCalibration, nearest, printable
-from encsel.storage.reading import read_whole
+from encsel.storage.files import read_whole
 
 MANIFEST_NAME = "manifest.csv"
 MANIFEST_COLUMNS = ("identity", "modality", "path")
 MAX_MANIFEST_BYTES = 1 << 30
 MAX_SAMPLES = 5_000_000
-"""Four times as many as VoxCeleb1 has images; listed, they take some 6 GB."""
+"""Four times the images of VoxCeleb1; a list of so many takes about 6 GB."""
 MAX_META_BYTES = 64 << 20
 MAX_COLUMNS = 1000
-MAX_NAME = 1024
-"""Characters of a cell. Columns of text give every row the room of their longest, and folders hold 255 a part."""
 _CLUTTER = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
 _MODALITY_WORDS: dict[str, Modality] = {"face": "face", "image": "face", "voice": "voice", "audio": "voice"}
 _INNER_FOLDERS = {"face": ("face", "image"), "voice": ("voice", "audio", "wav")}
@@ -33,7 +32,7 @@ _VOXCELEB_ID = re.compile(r"id1\d{4}")
 _MAV_VERSION = re.compile(r"v\d+")
 _MAV_LANGUAGES = frozenset({"English", "Urdu", "Hindi", "German"})
 
-KNOWN = f"""\
+LAYOUTS_HELP = f"""\
   a manifest CSV (or ROOT/{MANIFEST_NAME}) with columns {",".join(MANIFEST_COLUMNS)}[,sample][,sex,...]
   ROOT/faces/ID/** with ROOT/voices/ID/**
   ROOT/ID/{{face*,image*}}/** with ROOT/ID/{{voice*,audio*,wav*}}/**
@@ -49,16 +48,16 @@ class Listing:
     layout: str
     samples: tuple[Sample, ...]
     ignored: Mapping[str, int] = field(default_factory=dict)
-    """Files of other kinds that lie among the samples: suffix to count."""
+    """Number of files of other kinds among the samples, by suffix."""
 
 
 def recognise(root: Path, *, allow_outside: bool = False) -> Listing | None:
-    """The samples under `root`, or None when it is no known layout of media files.
+    """The samples under `root`; None if it has no known layout of media files.
 
     Args:
-        allow_outside: follow paths of a manifest that lead out of its folder.
+        allow_outside: accept paths in a manifest that lead outside its folder.
     Raises:
-        BadCalibration: the layout is recognised but something in it is missing or wrong.
+        BadCalibration: the layout is recognised, but incomplete or invalid.
         OSError: a folder or the manifest cannot be read.
     """
     if root.is_file():
@@ -77,78 +76,84 @@ def _manifest(path: Path, allow_outside: bool) -> Listing:
         _check_columns(path, columns)
         samples = _samples_of(path, reader, allow_outside)
     except UnicodeDecodeError as error:
-        raise BadCalibration(f"{path} is not UTF-8 text; a manifest CSV is needed. Save it as UTF-8.") from error
+        raise BadCalibration(f"{path} is not UTF-8 text. Save the manifest CSV as UTF-8.") from error
     except csv.Error as error:
-        raise BadCalibration(f"{path} is not a CSV file: {error}. Repair it, or save it anew as CSV.") from error
+        raise BadCalibration(f"{path} is not a CSV file: {error}. Save it as CSV again.") from error
     return _listing("manifest CSV", samples)
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     missing = [c for c in MANIFEST_COLUMNS if c not in columns]
     if missing:
-        found = ", ".join(columns[:8]) or "none"
+        present = ", ".join(columns[:8]) or "none"
         raise BadCalibration(
-            f"{path} lacks the column {', '.join(missing)}; its columns are {found}. "
-            f"A manifest needs {', '.join(MANIFEST_COLUMNS)}, and may have sample, sex, language, session, ..."
+            f"{path} lacks the column {', '.join(missing)}; its columns are {present}. "
+            f"A manifest needs {', '.join(MANIFEST_COLUMNS)}; sample, sex, language, session, ... are optional."
         )
-    twice = sorted(c for c, n in Counter(columns).items() if c and n > 1)
-    if twice:
-        raise BadCalibration(f"{path} has the column {twice[0]!r} twice. Rename one.")
+    repeated = sorted(c for c, n in Counter(columns).items() if c and n > 1)
+    if repeated:
+        raise BadCalibration(f"{path} has the column {repeated[0]!r} twice. Rename one.")
     if len(columns) > MAX_COLUMNS:
-        raise BadCalibration(f"{path} has {len(columns)} columns; at most {MAX_COLUMNS} are read. Leave some out.")
+        raise BadCalibration(f"{path} has {len(columns)} columns; at most {MAX_COLUMNS} are read. Remove some.")
 
 
 def _samples_of(path: Path, reader: csv.DictReader[str], allow_outside: bool) -> Iterable[Sample]:
-    """One sample a row, in order; the same row given again counts once."""
+    """The samples in order of rows; repeated rows count once."""
     samples: dict[tuple[str, Modality, str], Sample] = {}
     for row in reader:
-        number = reader.line_num
+        line = f"{path} line {reader.line_num}"
         if None in row or None in row.values():
-            raise BadCalibration(f"{path} line {number} has another number of cells than the header; repair the line.")
-        longest = max(map(len, row.values()))
-        if longest > MAX_NAME:
-            raise BadCalibration(
-                f"{path} line {number} has a cell of {longest} characters; at most {MAX_NAME} are read. Shorten it."
-            )
+            raise BadCalibration(f"{line} does not have as many cells as the header. Fix the line.")
+        check_length(max(map(len, row.values())), line)
         identity, word, where = (row[c].strip() for c in MANIFEST_COLUMNS)
         if not identity or not where:
-            raise BadCalibration(f"{path} line {number} has an empty identity or path; fill it in or drop the line.")
+            raise BadCalibration(f"{line} has an empty identity or path. Fill it in, or remove the line.")
         modality = _MODALITY_WORDS.get(word.lower())
         if modality is None:
-            raise BadCalibration(f"{path} line {number}: modality {word!r}. {nearest(word, ('face', 'voice'))}")
+            raise BadCalibration(f"{line}: modality {word!r}. {nearest(word, ('face', 'voice'))}")
         name = row.get("sample", "").strip() or Path(where).as_posix()
-        extra = {
+        attributes = {
             k: printable(v.strip()) for k, v in row.items() if k not in ("", *MANIFEST_COLUMNS, "sample") and v.strip()
         }
-        place = _place(path.parent, where, allow_outside)
+        try:
+            place = _place(path.parent, where, allow_outside)
+        except RuntimeError as error:  # of Path.home
+            raise BadCalibration(
+                f"{line}: the path {where!r} cannot be expanded: there is no home folder. "
+                "Write the path in full, or set HOME."
+            ) from error
         if place is None:
             raise BadCalibration(
-                f"{path} line {number}: the path {where!r} leads out of the manifest's folder. "
-                "Move the file below it, or allow such paths with --allow-outside."
+                f"{line}: the path {where!r} leads out of the manifest's folder. "
+                "Move the file into the folder, or pass --allow-outside."
             )
-        sample = Sample(identity, modality, place, name, extra)
+        sample = Sample(identity, modality, place, name, attributes)
         key = (identity, modality, name)
         if samples.setdefault(key, sample).path != sample.path:
             raise BadCalibration(
-                f"{path} line {number}: {identity} has two {modality} samples named {name!r}. Give them distinct names."
+                f"{line}: {identity} has two {modality} samples named {name!r}. Give them distinct names."
             )
         _check_number(path, len(samples))
     if not samples:
-        raise BadCalibration(f"{path} has a header and no rows. List one sample in each line.")
+        raise BadCalibration(f"{path} has a header but no rows. List one sample per line.")
     return samples.values()
 
 
 def _check_number(where: Path, n_samples: int) -> None:
     if n_samples > MAX_SAMPLES:
-        raise BadCalibration(f"{where} lists over {MAX_SAMPLES} files; so many are not read. Give a smaller set.")
+        raise BadCalibration(f"{where} lists over {MAX_SAMPLES} files, the most that are read. Use a smaller set.")
 
 
 def _place(folder: Path, where: str, allow_outside: bool) -> Path | None:
-    """What a path in a manifest in `folder` means; None when it leads out and may not."""
+    """The file that a manifest in `folder` names; None if it is outside and must not be.
+
+    Raises:
+        RuntimeError: no home folder for "~/".
+    """
     place = Path.home() / where[2:] if where.startswith("~/") else Path(where)
     if allow_outside:
         return folder / place
-    # What is judged is what is opened: behind a link to a folder, `..` would lead elsewhere.
+    # Normalise before the check: `..` behind a link to a folder would lead elsewhere.
     place = Path(os.path.normpath(place))
     if place.is_absolute():
         inside = str(place).startswith(os.path.normpath(folder.absolute()).rstrip(os.sep) + os.sep)
@@ -168,34 +173,34 @@ def _by_modality(root: Path) -> Listing | None:
                 f"{root} has {other}s/ with {len(with_people[other])} people but no {modality}s/ID folders; "  # type: ignore[index]
                 f"the same people are needed in both. Add {root / f'{modality}s'}/ID/."
             )
-    return _collect("faces/ID + voices/ID", ((m, p, p.name, "") for m in MODALITIES for p in with_people[m]), _plain)
+    return _collect("faces/ID + voices/ID", ((m, p, p.name, "") for m in MODALITIES for p in with_people[m]))
 
 
 def _by_identity(root: Path) -> Listing | None:
-    found: list[tuple[Modality, Path, str, str]] = []
+    folders: list[tuple[Modality, Path, str, str]] = []
     for person in _folders(root):
         for inner in _folders(person):
             for modality in MODALITIES:
                 if inner.name.lower().startswith(_INNER_FOLDERS[modality]):
-                    found.append((modality, inner, person.name, f"{inner.name}/"))
-    present = {modality for modality, *_ in found}
+                    folders.append((modality, inner, person.name, f"{inner.name}/"))
+    present = {modality for modality, *_ in folders}
     if not present:
         return None
     if len(present) == 1:
         (only,) = present
         other = "voice" if only == "face" else "face"
         raise BadCalibration(
-            f"{root} holds ID folders with {only}s but none with {other}s; the same people are needed in both. "
+            f"{root} has ID folders with {only}s but none with {other}s; the same people are needed in both. "
             f"Name the inner folders {' or '.join(f'{w}*' for w in _INNER_FOLDERS[other])}."
         )
-    identities = {identity for _, _, identity, _ in found}
+    identities = {identity for _, _, identity, _ in folders}
     if len(identities) == 1:
         (name,) = identities
         raise BadCalibration(
-            f"{root} holds faces and voices of one person, {name}; several people are needed. "
-            f"If {name} is no person but the calibration set, give {root / name}."
+            f"{root} has faces and voices of one person, {name}; several people are needed. "
+            f"If {name} is not a person but the calibration set, use {root / name}."
         )
-    return _collect("ID/faces + ID/voices", found, _plain)
+    return _collect("ID/faces + ID/voices", folders)
 
 
 def _voxceleb(root: Path) -> Listing | None:
@@ -212,30 +217,30 @@ def _voxceleb(root: Path) -> Listing | None:
     if not faces:
         raise BadCalibration(
             f"{root} looks like VoxCeleb1 with {len(voices)} people in wav/, but no face folder is named by their ids"
-            + (" or by a name in vox1_meta.csv." if meta else "; vox1_meta.csv, which maps names to ids, is not there.")
+            + (" or by a name in vox1_meta.csv." if meta else "; vox1_meta.csv, which maps names to ids, is missing.")
             + " Put faces in ROOT/faces/id1xxxx/ or ROOT/faces/NAME/ with the official vox1_meta.csv in ROOT."
         )
-    found = [
+    folders = [
         *(("face", p, name_to_id.get(p.name, p.name), f"{p.relative_to(root).as_posix()}/") for p in faces),
         *(("voice", p, p.name, f"{p.relative_to(root).as_posix()}/") for p in voices),
     ]
 
     def facts(identity: str, inner: Path) -> dict[str, str]:
-        known = {k: v for k, v in meta.get(identity, {}).items() if k != "name"}
-        return {**known, "session": printable(inner.parent.name)} if inner.parent.name else known
+        attributes = {k: v for k, v in meta.get(identity, {}).items() if k != "name"}
+        return {**attributes, "session": printable(inner.parent.name)} if inner.parent.name else attributes
 
     by_name = any(p.name in name_to_id for p in faces)
-    return _collect(f"VoxCeleb1, faces by {'name' if by_name else 'id'}", found, facts)  # type: ignore[arg-type]
+    return _collect(f"VoxCeleb1, faces by {'name' if by_name else 'id'}", folders, facts)  # type: ignore[arg-type]
 
 
 def _voxceleb_people(root: Path) -> list[Path]:
-    """Person folders of wav/ in `root` or one below (dev/wav, test/wav)."""
+    """Person folders in wav/, DEV/wav/, ... of `root`."""
     places = [root / "wav", *(p / "wav" for p in _folders(root))]
     return [p for place in places if place.is_dir() for p in _folders(place) if _VOXCELEB_ID.fullmatch(p.name)]
 
 
 def _voxceleb_meta(root: Path) -> dict[str, dict[str, str]]:
-    """Facts by VoxCeleb1 id from the official vox1_meta.csv (tab-separated), where it lies in `root` or one below."""
+    """Name and attributes by VoxCeleb1 id, from the official vox1_meta.csv in `root` or a folder in it."""
     path = next((p for folder in (root, *_folders(root)) if (p := folder / "vox1_meta.csv").is_file()), None)
     if path is None:
         return {}
@@ -243,20 +248,20 @@ def _voxceleb_meta(root: Path) -> dict[str, dict[str, str]]:
     try:
         rows = list(csv.reader(lines, delimiter="\t" if lines and "\t" in lines[0] else ","))
     except csv.Error as error:
-        raise BadCalibration(f"{path} is not a CSV file: {error}. Put the official file there.") from error
+        raise BadCalibration(f"{path} is not a CSV file: {error}. Replace it with the official file.") from error
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     wanted = ("voxceleb1 id", "vggface1 id")
     if any(column not in header for column in wanted):
         raise BadCalibration(
             f"{path} has the columns {', '.join(header[:6]) or 'none'}; the official file has VoxCeleb1 ID, "
-            "VGGFace1 ID, Gender, Nationality, Set. Put the official file there."
+            "VGGFace1 ID, Gender, Nationality, Set. Replace it with the official file."
         )
     meta = {}
     for cells in rows[1:]:
         row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
         if all(row.get(column) for column in wanted):
-            known = {"sex": printable(row.get("gender", "")), "nationality": printable(row.get("nationality", ""))}
-            meta[row[wanted[0]]] = {"name": row[wanted[1]], **{k: v for k, v in known.items() if v}}
+            attributes = {"sex": row.get("gender"), "nationality": row.get("nationality")}
+            meta[row[wanted[0]]] = {"name": row[wanted[1]], **{k: printable(v) for k, v in attributes.items() if v}}
     return meta
 
 
@@ -283,27 +288,23 @@ def _has_both(folder: Path) -> bool:
     return all((folder / f"{m}s").is_dir() for m in MODALITIES)
 
 
-def _plain(identity: str, inner: Path) -> dict[str, str]:
-    return {}
-
-
 def _collect(
     layout: str,
     folders: Iterable[tuple[Modality, Path, str, str]],
-    facts: Callable[[str, Path], dict[str, str]],
+    facts: Callable[[str, Path], dict[str, str]] = lambda identity, inner: {},
 ) -> Listing:
-    """Every file of a known kind below folders of (modality, folder, identity, prefix of the sample name)."""
+    """List the media files below folders of (modality, folder, identity, prefix of the sample name)."""
     samples, ignored = [], Counter[str]()
     n_files = 0
     for modality, folder, identity, prefix in folders:
         for path in _files_below(folder):
             n_files += 1
             _check_number(folder, n_files)
-            if path.suffix.lower() in SUFFIXES[modality]:
+            if path.suffix.lower() in MEDIA_SUFFIXES[modality]:
                 inner = path.relative_to(folder)
                 samples.append(Sample(identity, modality, path, prefix + inner.as_posix(), facts(identity, inner)))
             else:
-                # Whatever else stands behind a dot may be part of a name.
+                # Notes must not contain names, and other text behind a dot may be part of one.
                 suffix = path.suffix.lower()
                 ignored[suffix if _SUFFIX.fullmatch(suffix) else "others" if suffix else "no suffix"] += 1
     return _listing(layout.strip(), samples, ignored)
@@ -320,7 +321,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    # Not os.walk: it calls itself for every level, and it leaves out what it cannot list without a word.
+    # Not os.walk, which recurses for every level and silently skips folders that it cannot list.
     visited, waiting = set(), [str(folder)]
     while waiting:
         where = waiting.pop()
@@ -340,7 +341,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # DirEntry.is_dir raises on a link that leads to itself; Path.is_dir does not, and costs a call for each file.
+    # DirEntry.is_dir raises on a link to itself; Path.is_dir does not, but costs a system call per file.
     return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 

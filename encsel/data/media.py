@@ -1,4 +1,4 @@
-"""Decodes one face image or voice clip from bytes, the same for every encoder."""
+"""Decode a face image or voice clip from bytes, the same for every encoder."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import SAMPLING_RATE, Clip, Image, Modality
-from encsel.errors import UnusableSample
-from encsel.storage.reading import Refused, read_whole
+from encsel.errors import UnusableSample, first_line
+from encsel.storage.files import Refused, read_whole
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus"})
 NEEDS_FFMPEG = frozenset({".m4a", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".avi", ".3gp", ".amr"})
-SUFFIXES = {"face": IMAGE_SUFFIXES, "voice": AUDIO_SUFFIXES | NEEDS_FFMPEG}
+MEDIA_SUFFIXES = {"face": IMAGE_SUFFIXES, "voice": AUDIO_SUFFIXES | NEEDS_FFMPEG}
 
-# Other formats of Pillow stay closed: EPS would run Ghostscript on the file.
+# No other formats of Pillow: EPS would run Ghostscript on the file.
 _IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 
 MAX_FILE_BYTES = 1 << 30
 MAX_PIXELS = 50_000_000
 MAX_SLOW_VALUES = 16_000_000
-"""Of a picture as text, or of an odd number of levels, which Pillow decodes value by value: some 8 s."""
+"""Most values of a PPM in text or with unusual levels, which Pillow decodes one by one (about 8 s)."""
 MAX_SCANS = 100
-"""Of a progressive JPEG, which has about 10: each goes over the whole picture, however few bytes it has."""
+"""Most scans of a progressive JPEG (usually 10): each decodes the whole picture, however few bytes it has."""
 MIN_SIDE = 16
 MIN_SECONDS = 0.1
 MAX_SECONDS = 5.0
-"""Longer clips are cut to their first seconds, as in the study."""
+"""Longer clips are cut, as in the study."""
 MIN_RATE, MAX_RATE = 1000, 768_000
-"""Hz. No recorder has others, and a header may state any; 5 s of a billion would fill the memory."""
+"""Hz. A header may state any rate, and 5 s at a billion Hz would exhaust the memory."""
 _STRIP = 64
-"""Rows scaled at once."""
+"""Rows scaled at a time."""
 _BLOCK = 1 << 23
-"""Values of all channels decoded at once; ordinary clips have fewer."""
+"""Values of all channels decoded at a time; ordinary clips have fewer."""
 
 DECODING: dict[Modality, dict[str, Any]] = {
     "face": {"version": 1, "colour": "RGB", "alpha": "over white", "orientation": "EXIF applied", "reader": "pillow"},
     "voice": {"version": 1, "rate": SAMPLING_RATE, "channels": "mean", "first_seconds": MAX_SECONDS,
               "reader": "soundfile", "resampler": "soxr HQ"},
 }  # fmt: skip
-"""What happens to every sample before an encoder sees it; part of the cache key and of the signature."""
+"""How samples are decoded; part of the cache key and of the signature."""
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole file, read once so that what is hashed is what is decoded.
+    """The whole file, read once so that the hashed and decoded bytes are the same.
 
     Raises:
-        UnusableSample: missing, not a file, not readable, empty, or larger than MAX_FILE_BYTES.
+        UnusableSample: missing, not a file, unreadable, empty, or over MAX_FILE_BYTES.
     """
     try:
         content = read_whole(path, MAX_FILE_BYTES)
@@ -96,20 +96,20 @@ def decode_face(content: bytes) -> Image:
                     raise UnusableSample(f"too small: {width}x{height} pixels, at least {MIN_SIDE} a side")
                 _check_cost(picture, content)
                 return np.array(_to_rgb(PIL.ImageOps.exif_transpose(picture)))
-    except (UnusableSample, MemoryError):  # the sample is not at fault when memory is used up
+    except (UnusableSample, MemoryError):  # lack of memory is not a fault of the sample
         raise
     except PIL.Image.DecompressionBombError as error:
-        raise UnusableSample(f"too large: {_short(error)}") from error
-    except Exception as error:  # Pillow raises many types on damaged files, SyntaxError and struct.error among them
-        raise UnusableSample(f"unreadable image: {_short(error)}") from error
+        raise UnusableSample(f"too large: {_reason(error)}") from error
+    except Exception as error:  # damaged files raise many types, SyntaxError and struct.error among them
+        raise UnusableSample(f"unreadable image: {_reason(error)}") from error
 
 
 def _check_cost(picture: Any, content: bytes) -> None:
-    """Nothing, when a picture of so many pixels takes the time and memory that its pixels need."""
+    """Refuse a picture that takes much more time or memory to decode than its pixels suggest."""
     width, height = picture.size
     codec = picture.tile[0][0] if picture.tile else ""
     if codec in ("ppm", "ppm_plain") and width * height * len(picture.getbands()) > MAX_SLOW_VALUES:
-        raise UnusableSample(f"too slow to decode: {width}x{height} pixels as text or of an odd number of levels")
+        raise UnusableSample(f"too slow to decode: {width}x{height} pixels in text or with unusual levels")
     if picture.format == "TIFF":
         tile = picture.tag_v2.get(_TILE_WIDTH, 1), picture.tag_v2.get(_TILE_LENGTH, 1)
         if not all(isinstance(side, int) for side in tile) or tile[0] * tile[1] > MAX_PIXELS:
@@ -119,10 +119,10 @@ def _check_cost(picture: Any, content: bytes) -> None:
 
 
 def _n_scans(content: bytes) -> int:
-    """Scans of a JPEG's first picture, counted to one more than MAX_SCANS."""
+    """Number of scans of the first picture of a JPEG, at most MAX_SCANS + 1."""
     n, at = 0, 2
-    while n <= MAX_SCANS and (found := _JPEG_MARKER.search(content, at)) is not None:
-        marker, at = found[0][1], found.end()
+    while n <= MAX_SCANS and (match := _JPEG_MARKER.search(content, at)) is not None:
+        marker, at = match[0][1], match.end()
         if marker == _END_OF_IMAGE:
             break
         n += marker == _START_OF_SCAN
@@ -134,7 +134,7 @@ _TEXT_PICTURES = (b"P1", b"P2", b"P3")
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-"""With a length behind it, or the end; what stands for itself in compressed data is left out."""
+"""Markers followed by a length, or the end marker; without those inside compressed data."""
 
 
 def _to_rgb(picture: Any) -> Any:
@@ -144,10 +144,10 @@ def _to_rgb(picture: Any) -> Any:
         values = np.asarray(picture)
         if not np.isfinite(values).all():
             raise UnusableSample("non-finite pixels")
-        # 16-bit grey arrives as I;16 or I, and Pillow's own conversion clips it instead of scaling.
+        # 16-bit grey has mode I;16 or I; Pillow would clip it instead of scaling.
         top = 65535.0 if picture.mode != "F" or values.max() > 255 else 255.0 if values.max() > 1 else 1.0
         grey = np.empty(values.shape, np.uint8)
-        for start in range(0, len(values), _STRIP):  # 8 bytes a pixel, thrice over, are 1.2 GB for 50 megapixels
+        for start in range(0, len(values), _STRIP):  # 50 megapixels at once would take 1.2 GB
             strip = values[start : start + _STRIP].astype(np.float64)
             grey[start : start + _STRIP] = np.clip(strip * (255 / top), 0, 255).round()
         picture = PIL.Image.fromarray(grey)
@@ -163,7 +163,7 @@ def decode_voice(content: bytes, suffix: str = "") -> Clip:
     Returns:
         (frames,) float32.
     Raises:
-        UnusableSample: not audio, damaged, of an unlikely rate, under 0.1 s, silent throughout, or not finite.
+        UnusableSample: not audio, damaged, unsupported rate, under 0.1 s, silent, or not finite.
     """
     import soundfile
     import soxr
@@ -174,12 +174,12 @@ def decode_voice(content: bytes, suffix: str = "") -> Clip:
         with soundfile.SoundFile(_Content(content)) as audio:
             rate = audio.samplerate
             if not MIN_RATE <= rate <= MAX_RATE:
-                raise UnusableSample(f"a rate of {rate} Hz; {MIN_RATE} to {MAX_RATE} are decoded")
+                raise UnusableSample(f"unsupported rate: {rate} Hz, must be {MIN_RATE} to {MAX_RATE}")
             mono = _mono(audio, math.ceil(MAX_SECONDS * rate))
     except (UnusableSample, MemoryError):
         raise
     except Exception as error:
-        raise UnusableSample(f"unreadable audio: {_short(error)}") from error
+        raise UnusableSample(f"unreadable audio: {_reason(error)}") from error
     if len(mono) < MIN_SECONDS * rate:
         raise UnusableSample(f"too short: {len(mono) / rate:.3f} s, at least {MIN_SECONDS} s")
     if not mono.any():
@@ -192,13 +192,13 @@ def decode_voice(content: bytes, suffix: str = "") -> Clip:
 
 
 def _mono(audio: Any, n_frames: int) -> NDArray[np.float32]:
-    """The mean of the channels of at most so many frames."""
+    """The mean of the channels for the first `n_frames`."""
     blocks = []
     step = max(_BLOCK // audio.channels, 1)
     for start in range(0, n_frames, step):
         n = min(step, n_frames - start)
         frames = audio.read(n, dtype="float32", always_2d=True)
-        with np.errstate(all="ignore"):  # of infinite samples, which are told afterwards
+        with np.errstate(all="ignore"):  # infinite samples are refused later
             blocks.append(frames.mean(axis=1, dtype=np.float32))
         if len(frames) < n:
             break
@@ -206,9 +206,9 @@ def _mono(audio: Any, n_frames: int) -> NDArray[np.float32]:
 
 
 class _Content(io.BytesIO):
-    """Bytes in memory whose cursor stays where it is when a damaged file sends it before the beginning.
+    """Bytes in memory that ignore a seek to an invalid position, which damaged files ask for.
 
-    Raised inside the callback of libsndfile, the error would be printed as a traceback and then ignored.
+    An exception in a callback of libsndfile would be printed as a traceback and then ignored.
     """
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
@@ -218,7 +218,7 @@ class _Content(io.BytesIO):
             return self.tell()
 
 
-def _short(error: Exception) -> str:
-    # The in-memory file's address would differ from run to run.
-    text = re.sub(r"(Error opening)? ?<[^>]* object at 0x[^>]*>:? ?", "", str(error)).strip()
-    return (text or type(error).__name__).splitlines()[0][:120]
+def _reason(error: Exception) -> str:
+    # Without the address of the file in memory, which differs between runs.
+    text = re.sub(r"(Error opening)? ?<[^>]* object at 0x[^>]*>:? ?", "", first_line(error)).strip()
+    return text or type(error).__name__

@@ -1,9 +1,9 @@
-"""Seeded choices that depend on names alone, so that file order and other encoders do not change them."""
+"""Seeded choices by name, independent of the order of files and of other encoders."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,23 +12,27 @@ from encsel.core import Embeddings
 
 
 def pick(keys: Sequence[str], n: int, *, seed: int) -> NDArray[np.intp]:
-    """Positions of the n keys that a keyed hash ranks first, ascending; all when there are n or fewer."""
+    """Positions, ascending, of the n keys with the lowest seeded hashes; all if there are n or fewer."""
     if len(keys) <= n:
         return np.arange(len(keys))
-    salt = str(seed).encode()[:64]  # blake2b takes no longer key
+    salt = str(seed).encode()[:64]  # the longest key of blake2b
     ranks = [hashlib.blake2b(key.encode("utf-8", "surrogatepass"), key=salt, digest_size=8).digest() for key in keys]
     order = sorted(range(len(keys)), key=lambda i: (ranks[i], keys[i]))
     return np.array(sorted(order[:n]), dtype=np.intp)
 
 
+def pick_each(groups: Sequence[Hashable], keys: Sequence[str], limit: int, *, seed: int) -> NDArray[np.intp]:
+    """Positions, ascending, of at most `limit` keys of each group."""
+    members: dict[Hashable, list[int]] = {}
+    for position, group in enumerate(groups):
+        members.setdefault(group, []).append(position)
+    picked = (at[i] for at in members.values() for i in pick([keys[j] for j in at], limit, seed=seed))
+    return np.array(sorted(picked), dtype=np.intp)
+
+
 def limit_rows(embeddings: Embeddings, limit: int, *, seed: int) -> Embeddings:
-    """At most `limit` rows of each identity, the same samples for every encoder of a modality."""
-    if not len(embeddings.labels):
-        return embeddings
-    order = np.argsort(embeddings.labels, kind="stable")
-    people, starts = np.unique(embeddings.labels[order], return_index=True)
-    kept = []
-    for person, block in zip(people, np.split(order, starts[1:]), strict=True):
-        keys = [f"{embeddings.modality}/{person}/{name}" for name in embeddings.samples[block]]
-        kept.append(block[pick(keys, limit, seed=seed)])
-    return embeddings.rows(np.sort(np.concatenate(kept)))
+    """At most `limit` rows per identity, the same samples for every encoder of a modality."""
+    labels = embeddings.labels.tolist()
+    names = zip(labels, embeddings.samples.tolist(), strict=True)
+    keys = [f"{embeddings.modality}/{identity}/{name}" for identity, name in names]
+    return embeddings.rows(pick_each(labels, keys, limit, seed=seed))

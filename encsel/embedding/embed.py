@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from encsel.core import MODALITIES, Embeddings, Encoder, Modality, Model, Sample, Skipped, Traits, Vectors
-from encsel.data.calibration_set import MAX_SKIPPED, Calibration, check_skipped
-from encsel.data.embedding_files import keep_usable
+from encsel.core import MODALITIES, Embeddings, Encoder, Modality, Model, Sample, SetOptions, Skipped, Traits, Vectors
+from encsel.data.arrays import keep_usable
+from encsel.data.calibration_set import CalibrationSet, check_skipped
 from encsel.data.media import DECODING, decode, read_bytes
 from encsel.errors import EncoderFailed, UnusableSample
 from encsel.loading.deadline import Deadline, OutOfTime, Workers
 from encsel.progress import Progress, Silent, Task
-from encsel.storage.cache import Shelf
+from encsel.storage.cache import EmbeddingCache
 from encsel.storage.signature import digest, library_versions
 
 BATCH_ON_CPU, BATCH_ON_GPU = 16, 64
@@ -61,11 +61,11 @@ class Embedded:
 
 
 def embed(
-    calibration: Calibration,
+    calibration: CalibrationSet,
     encoders: Sequence[Encoder],
     *,
     cache: Path | None = None,
-    max_skipped: float = MAX_SKIPPED,
+    max_skipped: float = SetOptions.max_skipped,
     batch_size: int | None = None,
     timeout: float | None = None,
     progress: Progress | None = None,
@@ -104,8 +104,7 @@ def embed(
                     run.flush()
         for run in runs:
             run.tell(progress)
-        totals: dict[Modality, int] = dict.fromkeys(MODALITIES, len(samples))
-        check_skipped(unusable, totals, max_skipped)
+        check_skipped(unusable, len(samples), max_skipped)
         skipped.extend(unusable)
         contents.extend([modality, s.identity, h] for s, h in zip(samples, hashes, strict=True) if h)
         for run in runs:
@@ -151,7 +150,7 @@ class _Run:
         self, encoders: Sequence[Encoder], cache: Path | None, batch_size: int | None, timeout: float | None
     ) -> None:
         self.encoders = encoders
-        self.shelves = [Shelf(cache, describe(e), e.dim) for e in encoders]
+        self.shelves = [EmbeddingCache(cache, describe(e), e.dim) for e in encoders]
         self.refused: dict[str, str] = {}
         self.failure: str | None = None
         self.batch_size = batch_size
@@ -416,7 +415,11 @@ def _named(error: BaseException) -> str:
 
 
 def _assemble(
-    encoder: Encoder, shelf: Shelf, reasons: Mapping[str, str], samples: Sequence[Sample], hashes: Sequence[str]
+    encoder: Encoder,
+    shelf: EmbeddingCache,
+    reasons: Mapping[str, str],
+    samples: Sequence[Sample],
+    hashes: Sequence[str],
 ) -> tuple[Embeddings, tuple[Skipped, ...]]:
     used = [(s, vector) for s, h in zip(samples, hashes, strict=True) if h and (vector := shelf.get(h)) is not None]
     refused = tuple(

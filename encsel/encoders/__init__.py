@@ -1,1 +1,1 @@
-"""One file per encoder family; each defines ENCODER. A new encoder is a new file here."""
+"""One file per encoder family; each defines ENCODER. To add an encoder, add a file."""

@@ -1,4 +1,4 @@
-"""clip: the image half of CLIP, projected into the space it shares with text."""
+"""clip: the image encoder of CLIP, projected into the space it shares with text."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from encsel.loading.vision import LIBRARIES, OPTIONS, Architecture, find_checkpo
 
 def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
     checkpoint = find_checkpoint(ENCODER, spec, runtime, ("clip", "clip_vision_model"))
-    # A whole CLIP is projected to the dimension at the top of its configuration; the class for the image half reads the
-    # one nested in vision_config, which checkpoints may leave at the default.
+    # A full CLIP model projects to the dimension at the top level of its configuration; the class for the image encoder
+    # reads the one nested in vision_config, which checkpoints may leave at the default.
     dim = checkpoint.config.get("projection_dim", ENCODER.dim)
     architecture = Architecture("CLIPVisionModelWithProjection", "image_embeds", dim, {"projection_dim": dim})
     return (vision_encoder(ENCODER, checkpoint, architecture),)
@@ -29,7 +29,7 @@ def write_tiny(folder: Path) -> str:
     return f"clip:{folder}"
 
 
-# No `space`: CLIP's is shared with text, and no voice encoder lives in it.
+# No `space`: CLIP shares its space with text, not with any voice encoder.
 ENCODER = EncoderFamily(
     name="clip",
     modality="face",
@@ -43,6 +43,6 @@ ENCODER = EncoderFamily(
     open=open_,
     trained_on="400 million image-text pairs from the internet, not released (WIT of OpenAI)",
     n_parameters=86_192_640,
-    n_bytes=598_482_948,  # about: four bytes for each parameter of the whole CLIP, which the download holds
+    n_bytes=598_482_948,  # approximate: four bytes per parameter of the full CLIP, all of which is downloaded
     write_tiny=write_tiny,
 )

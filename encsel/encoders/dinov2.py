@@ -18,7 +18,7 @@ def write_tiny(folder: Path) -> str:
     from transformers import Dinov2Config
 
     config = Dinov2Config(
-        # Positions are made for larger images than the processor's, as in the real checkpoints: they are interpolated.
+        # Position embeddings for larger images than the processor's, as in the real checkpoints: interpolated.
         hidden_size=32, num_hidden_layers=2, num_attention_heads=4, mlp_ratio=2, image_size=56, patch_size=8,
         initializer_range=0.2,
     )  # fmt: skip
@@ -45,6 +45,6 @@ ENCODER = EncoderFamily(
     open=open_,
     trained_on="LVD-142M: 142 million curated images from the internet, without labels, not released",
     n_parameters=86_580_480,
-    n_bytes=346_321_920,  # about: four bytes for each parameter
+    n_bytes=346_321_920,  # approximate: four bytes per parameter
     write_tiny=write_tiny,
 )

@@ -1,4 +1,4 @@
-"""ecapa: SpeechBrain's ECAPA-TDNN speaker embeddings, built without its YAML, which could run code."""
+"""ecapa: SpeechBrain's ECAPA-TDNN speaker embeddings, loaded without the checkpoint's YAML, which can run code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ N_MELS = 80
 KERNELS, DILATIONS = (5, 3, 3, 3, 1), (1, 2, 3, 4, 1)
 
 N_LEAST = 640
-"""Samples. Of fewer, the borders that the convolutions reflect would be longer than the clip."""
+"""Samples. In a shorter clip, the reflection padding of the convolutions would be longer than the clip."""
 
 
 def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
@@ -35,8 +35,8 @@ def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
     )
     file = snapshot.folder / (PICKLED if snapshot.pickled else SAFE)
     if file.name not in snapshot.weights:
-        found = ", ".join(snapshot.weights)
-        raise EncoderFailed(f"{checkpoint} has {found}; {file.name} is needed. Check that it is an ECAPA model.")
+        names = ", ".join(snapshot.weights)
+        raise EncoderFailed(f"{checkpoint} has {names}; {file.name} is needed. Check that it is an ECAPA model.")
     sizes = _architecture({key: tuple(value.shape) for key, value in _read(file, "meta").items()}, checkpoint)
     encoder = Encoder(
         name=spec.name,
@@ -51,7 +51,7 @@ def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
         revision=snapshot.revision,
         weights={file.name: snapshot.weights[file.name]},
         folder=snapshot.folder,
-        # A copy of the published model cannot be told from others by its folder: name what it is likely to know.
+        # A folder may hold a copy of the published model: name the data it was probably trained on.
         trained_on=TRAINED_ON if is_default else f"not stated; the published model: {TRAINED_ON}",
         preprocessing={
             "features": f"{N_MELS} log mel bands, 25 ms every 10 ms",
@@ -69,7 +69,7 @@ def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
 
 
 class _Ecapa:
-    """The network and its features on one device."""
+    """Features, normalisation and network on one device."""
 
     def __init__(self, features: Any, normalise: Any, network: Any, device: Any, dtype: Any) -> None:
         self._features = features
@@ -80,9 +80,9 @@ class _Ecapa:
 
     def prepare(self, sample: Clip) -> Vectors:
         if len(sample) < N_LEAST:
-            found, needed = len(sample) / SAMPLING_RATE, N_LEAST / SAMPLING_RATE
-            raise UnusableSample(f"too short for this encoder: {found:.3f} s, at least {needed:g} s")
-        # Padding would change the vector, lengths given or not.
+            seconds, needed = len(sample) / SAMPLING_RATE, N_LEAST / SAMPLING_RATE
+            raise UnusableSample(f"too short for this encoder: {seconds:.3f} s, at least {needed:g} s")
+        # Padding would change the vector, even with lengths given.
         return sample[: common_length(len(sample), N_LEAST)]
 
     def embed(self, batch: Sequence[Vectors]) -> Vectors:
@@ -95,8 +95,8 @@ class _Ecapa:
             waves = waves.to(self._device, non_blocking=True)
             lengths = torch.ones(len(waves), device=self._device)
             features = self._normalise(self._features(waves), lengths)
-            # Autocast: cast weights would meet the float32 masks of the pooling, and frame counts above 256 are not
-            # whole in bfloat16.
+            # Autocast, not cast weights: the masks of the pooling are float32, and bfloat16 cannot represent every
+            # frame count above 256.
             with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
                 vectors = self._network(features, lengths)
             return vectors.float().cpu().numpy()
@@ -112,12 +112,12 @@ def _load(snapshot: Snapshot, file: Path, sizes: Mapping[str, Any], runtime: Run
     try:
         network = ecapa_tdnn(**sizes)
         missing, unexpected = network.load_state_dict(_read(file), strict=False)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: channels that are no multiple of the scale
+    except (RuntimeError, AssertionError) as error:  # AssertionError: channels not a multiple of the scale
         raise EncoderFailed(f"{name} does not fit ECAPA-TDNN ({_last_line(error)}). Check the checkpoint.") from error
     if missing or unexpected:
         shown = ", ".join([*missing, *unexpected][:4])
         raise EncoderFailed(
-            f"{name} lacks {len(missing)} weights of ECAPA-TDNN and has {len(unexpected)} it does not know ({shown}). "
+            f"{name} lacks {len(missing)} weights of ECAPA-TDNN and has {len(unexpected)} unexpected ones ({shown}). "
             "Fetch the checkpoint again, or check its architecture."
         )
     return _Ecapa(
@@ -130,20 +130,20 @@ def _load(snapshot: Snapshot, file: Path, sizes: Mapping[str, Any], runtime: Run
 
 
 def _speechbrain() -> tuple[Any, Any, Any]:
-    # Otherwise the import lets every model of this process multiply in TF32.
+    # Otherwise the import enables TF32 for every model in this process.
     os.environ["SB_DISABLE_QUIRKS"] = "allow_tf32,disable_jit_profiling"
     try:
         from speechbrain.lobes.features import Fbank
         from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
         from speechbrain.processing.features import InputNormalization
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # torchaudio that does not fit torch
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # torchaudio incompatible with torch
         raise EncoderFailed(f"speechbrain does not load ({_last_line(error)}). {TORCH_REMEDY}") from error
     return Fbank, InputNormalization, ECAPA_TDNN
 
 
 def _read(file: Path, device: str = "cpu") -> dict[str, Any]:
-    """The tensors of a weight file by name; on "meta", their shapes alone."""
-    torch_device("cpu")  # says what to do where torch does not load
+    """The tensors of a weight file by name; on "meta", only their shapes."""
+    torch_device("cpu")  # raises EncoderFailed with a remedy when torch does not load
     import torch
     from safetensors.torch import load_file
 
@@ -152,32 +152,32 @@ def _read(file: Path, device: str = "cpu") -> dict[str, Any]:
             state = load_file(file, device="cpu")
         else:
             state = torch.load(file, map_location=device, weights_only=True)
-    except Exception as error:  # pickle, zip, safetensors and the operating system raise their own kinds
+    except Exception as error:  # pickle, zip, safetensors and the operating system raise different types
         raise EncoderFailed(
-            f"{file.name} is damaged, or holds more than weights ({type(error).__name__}: {_last_line(error)}). "
+            f"{file.name} is damaged or holds more than weights ({type(error).__name__}: {_last_line(error)}). "
             "Fetch the checkpoint again."
         ) from error
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
-        raise EncoderFailed(f"{file.name} holds no table of weights. Check that it is an ECAPA model.")
+        raise EncoderFailed(f"{file.name} is not a table of weights. Check that it is an ECAPA model.")
     return state
 
 
 def _architecture(shapes: Mapping[str, tuple[int, ...]], checkpoint: str) -> dict[str, Any]:
-    """The arguments of ECAPA_TDNN that shapes of weights tell; what they do not is as in the published model."""
+    """The arguments of ECAPA_TDNN, read from weight shapes; the rest are those of the published model."""
 
     def weight(name: str) -> tuple[int, ...]:
         shape = shapes.get(f"{name}.weight", ())
         if len(shape) != 3:
             raise EncoderFailed(
-                f"{checkpoint} has no {name}.weight of ECAPA-TDNN, with three axes. Check that it is an ECAPA model."
+                f"{checkpoint} has no three-axis {name}.weight as in ECAPA-TDNN. Check that it is an ECAPA model."
             )
         return shape
 
     first = weight("blocks.0.conv.conv")
     if first[1:] != (N_MELS, KERNELS[0]):
         raise EncoderFailed(
-            f"{checkpoint} wants features of shape {first[1:]}; encsel makes those of the published model, "
-            f"{(N_MELS, KERNELS[0])} (mel bands, frames). Give another checkpoint."
+            f"{checkpoint} needs features of shape {first[1:]} (mel bands, frames); encsel computes those of the "
+            f"published model, {(N_MELS, KERNELS[0])}. Choose another checkpoint."
         )
     n_scales = sum(key.startswith("blocks.1.res2net_block.") and key.endswith(".conv.conv.weight") for key in shapes)
     return {
@@ -197,7 +197,7 @@ def _architecture(shapes: Mapping[str, tuple[int, ...]], checkpoint: str) -> dic
 
 
 def _last_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()  # torch's first line only says that there are errors
+    lines = str(error).strip().splitlines()  # torch's first line only announces errors
     return lines[-1].strip()[:200] if lines else type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""hubert: HuBERT of transformers, the mean over frames of a layer."""
+"""hubert: HuBERT (transformers), mean of a layer over frames."""
 
 from __future__ import annotations
 

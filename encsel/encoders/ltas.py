@@ -10,16 +10,16 @@ from encsel.core import SAMPLING_RATE, Clip, EmbedBatch, EncoderFamily, Vectors
 
 WINDOW = 512
 FLOOR = 1e-8
-"""Of the largest power: 80 dB below it. An absolute floor would let the loudness of the recording in."""
+"""Fraction of the largest power (80 dB below it). An absolute floor would depend on the loudness of the recording."""
 
 
 def load() -> EmbedBatch:
     from scipy.signal import welch
 
     def describe(clip: Clip) -> Vectors:
-        # float64: in float32 the rounding of a constant clip would pass for a spectrum.
+        # float64: in float32 the rounding error of a constant clip would look like a spectrum.
         _, power = welch(clip.astype(np.float64), fs=SAMPLING_RATE, nperseg=WINDOW)
-        if not power.any():  # a constant: no sound at all
+        if not power.any():  # a constant clip: no sound
             return np.full_like(power, np.nan)
         decibel = 10 * np.log10(power + FLOOR * power.max())
         return decibel - decibel.mean()

@@ -1,4 +1,4 @@
-"""pixels: the face as a small grey picture, the floor every face encoder must beat."""
+"""pixels: the face as a small grey image, the baseline every face encoder must beat."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from encsel.loading.vision import LIBRARIES, OPTIONS, Architecture, find_checkpo
 def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
     checkpoint = find_checkpoint(ENCODER, spec, runtime, ("siglip", "siglip_vision_model"))
     nested = checkpoint.config.get("vision_config")
-    # Saved configurations leave out what is the library's default, which is the default checkpoint's.
+    # Saved configurations omit the library's defaults, which are those of the default checkpoint.
     dim = (nested if isinstance(nested, dict) else checkpoint.config).get("hidden_size", ENCODER.dim)
     return (vision_encoder(ENCODER, checkpoint, Architecture("SiglipVisionModel", "pooler_output", dim)),)
 
@@ -40,6 +40,6 @@ ENCODER = EncoderFamily(
     open=open_,
     trained_on="WebLI: image-text pairs from the internet, English part, not released",
     n_parameters=93_176_064,
-    n_bytes=813_791_240,  # about: four bytes for each parameter of the whole SigLIP, which the download holds
+    n_bytes=813_791_240,  # approximate: four bytes per parameter of the full SigLIP, all of which is downloaded
     write_tiny=write_tiny,
 )

@@ -1,4 +1,4 @@
-"""wav2vec2: wav2vec 2.0 of transformers, the mean over frames of a layer."""
+"""wav2vec2: wav2vec 2.0 (transformers), mean of a layer over frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wavlm: WavLM of transformers, the mean over frames of a layer."""
+"""wavlm: WavLM (transformers), mean of a layer over frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from encsel.loading.speech import LAYER_OPTIONS, LIBRARIES, open_layers, write_t
 
 
 def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
-    # It computes its own attention with relative positions: there is no scaled-dot-product attention to ask for.
+    # WavLM computes its own attention with relative positions; scaled-dot-product attention does not apply.
     return open_layers(ENCODER, spec, runtime, class_name="WavLMModel", model_type="wavlm")
 
 

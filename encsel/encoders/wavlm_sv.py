@@ -1,4 +1,4 @@
-"""wavlm-sv: WavLM with the x-vector head of transformers, trained to tell speakers apart."""
+"""wavlm-sv: WavLM with the x-vector head of transformers, trained for speaker verification."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from encsel.loading.speech import LIBRARIES, n_samples_for, open_checkpoint, wri
 
 
 def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
-    # With a mask the head counts frames without regard to dilation, and pools over padding: equal lengths alone.
+    # Given a mask, the head ignores dilation when it counts frames and pools over padding: equal lengths only.
     checkpoint = open_checkpoint(ENCODER, spec, runtime, model_type="wavlm", equal_lengths=True)
     config = checkpoint.config
     reach = sum((k - 1) * d for k, d in zip(config["tdnn_kernel"], config["tdnn_dilation"], strict=True))
-    # The head takes a standard deviation over frames, which one frame has none of.
+    # The head takes a standard deviation over frames, so it needs at least two.
     checkpoint = replace(checkpoint, n_least=n_samples_for(reach + 2, config))
 
     def load() -> Model:

@@ -1,4 +1,4 @@
-"""Two results of `rank` or `validate`: which pairs moved, against their uncertainty, and whether one may compare."""
+"""Compare two results of `rank` or `validate`: which pairs moved by more than their uncertainty."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from encsel.errors import UsageError, printable
+from encsel.matching.sensitivity import distance_of_eer, eer_of_distance, normal_quantile
 from encsel.prediction.card import CalibratedCard, load_calibrated, shipped_calibrated
-from encsel.prediction.evidence import distance_of_eer, eer_of_distance
-from encsel.storage.reading import read_whole
+from encsel.storage.files import read_whole
+from encsel.storage.result import Result
 
-SCHEMAS = ("encsel.rank/1", "encsel.validate/1")
+PREDICTED, MEASURED = ("encsel.rank/1",), ("encsel.validate/1", "encsel.validate/2")
+"""Schemas of results, by what their EERs are."""
+COMPARE_SCHEMA = "encsel.compare/1"
 COVERAGE = 0.9
 """Of the interval of a change."""
 HARMLESS = {"stages", "coverage"}
@@ -33,8 +36,8 @@ class PairValue:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What two results are compared by.
+class ResultToCompare:
+    """What a comparison needs of a result.
 
     Attributes:
         what: "predicted EER" or "measured EER", with its scorer.
@@ -65,17 +68,42 @@ class Change:
     verdict: str
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """`unlike`: why the two may not be compared, in words; empty when nothing but encoders differs."""
+@dataclass(frozen=True, repr=False)
+class Comparison(Result):
+    """Two results, pair by pair. `encsel.compare` makes it.
 
+    `unlike`: why the two cannot be compared, in words; empty when nothing but encoders differs.
+    """
+
+    schema: str
     what: str
     changes: tuple[Change, ...]
     unlike: tuple[str, ...]
     changed_encoders: tuple[str, ...]
 
 
-def read_result(path: Path) -> Result:
+def compare(old: str | Path | Result, new: str | Path | Result, *, allow_unlike: bool = False) -> Comparison:
+    """Compare two results of `rank` or `validate`: which pairs moved by more than their uncertainty.
+
+    Args:
+        old, new: results, or JSON files of them, both of one command.
+        allow_unlike: compare although data, cards, metric versions, options or libraries differ.
+    Raises:
+        UsageError: a file that cannot be read, results of different kinds, or results that differ in more than
+            their encoders.
+    """
+    before, after = (result_of(r.to_dict()) if isinstance(r, Result) else read_result(Path(r)) for r in (old, new))
+    comparison = compare_results(before, after, card_of(after))
+    if comparison.unlike and not allow_unlike:
+        names = [str(r) if isinstance(r, str | Path) else "the result given" for r in (old, new)]
+        raise UsageError(
+            f"{names[0]} and {names[1]} cannot be compared: {'; '.join(comparison.unlike)}. Make both alike, or pass "
+            "--allow-unlike."
+        )
+    return comparison
+
+
+def read_result(path: Path) -> ResultToCompare:
     """A result in JSON.
 
     Raises:
@@ -92,14 +120,14 @@ def read_result(path: Path) -> Result:
         ) from error
 
 
-def result_of(content: Mapping[str, Any]) -> Result:
+def result_of(content: Mapping[str, Any]) -> ResultToCompare:
     """A result as its document has it.
 
     Raises:
         ValueError, KeyError, TypeError: it is no such document, or holds a number that is none of its kind.
     """
     schema = _checked(content, Mapping, "it")["schema"]
-    if schema not in SCHEMAS:
+    if schema not in (*PREDICTED, *MEASURED):
         raise ValueError(f"schema {schema!r}")
     signature = _checked(content["signature"], Mapping, "signature")
     _checked(signature["encsel"], str, "signature.encsel")
@@ -109,7 +137,7 @@ def result_of(content: Mapping[str, Any]) -> Result:
     scorer = printable(_checked(content["scorer"], str, "scorer"))
     pairs = {}
     for pair in _checked(content["pairs"], list, "pairs"):
-        if schema == SCHEMAS[0]:
+        if schema in PREDICTED:
             eer, interval, coverage = pair["predicted_eer"], pair["interval"], pair["coverage"]
         else:
             measured = pair["measured"]
@@ -120,8 +148,8 @@ def result_of(content: Mapping[str, Any]) -> Result:
         if interval is not None:
             interval = [_share(end, "an end of an interval") for end in _checked(interval, list | tuple, "an interval")]
         pairs[face, voice] = value_of(None if eer is None else _share(eer, "an EER"), interval, _coverage(coverage))
-    kind = "predicted EER" if schema == SCHEMAS[0] else "measured EER"
-    return Result(schema, f"{kind}, scorer {scorer}", signature, pairs)
+    kind = "predicted EER" if schema in PREDICTED else "measured EER"
+    return ResultToCompare(schema, f"{kind}, scorer {scorer}", signature, pairs)
 
 
 def _checked(value: Any, kind: Any, what: str) -> Any:
@@ -144,31 +172,29 @@ def _coverage(value: Any) -> float:
 
 
 def value_of(eer: float | None, interval: Any, coverage: float) -> PairValue:
-    """An EER with its interval as a d' with the standard deviation of a normal error of that reach."""
-    from scipy.special import ndtri
-
+    """An EER with its interval, as a d' with the standard deviation of a normal error of that width."""
     if eer is None:
         return PairValue(None, None, None)
     d = float(distance_of_eer(float(eer)))
     if interval is None:
         return PairValue(float(eer), d, None)
     low, high = (float(distance_of_eer(float(x))) for x in interval)
-    # One end may be cut off at chance or at 0: the longer side tells the reach.
+    # One end may be cut off at chance or at 0: the longer side gives the width.
     half = max(low - d, d - high, 0.0)
-    return PairValue(float(eer), d, half / float(ndtri((1 + coverage) / 2)))
+    return PairValue(float(eer), d, half / normal_quantile(coverage))
 
 
-def compare(old: Result, new: Result, card: CalibratedCard | None = None) -> Comparison:
-    """Every pair of both results.
+def compare_results(old: ResultToCompare, new: ResultToCompare, card: CalibratedCard | None = None) -> Comparison:
+    """Compare every pair of both results.
 
     Args:
-        card: tells how much of a prediction's error pairs of one set have in common, where both were made by it from
-            the same data; without one errors are taken as independent, which is careful.
+        card: the card that made both predictions; it states how much of their errors they share on the same data.
+            Without a card, errors are taken as independent, which is conservative.
     Raises:
-        UsageError: the two tell different things, such as a predicted and a measured EER.
+        UsageError: the two report different quantities, such as a predicted and a measured EER.
     """
     if old.what != new.what:
-        raise UsageError(f"One result tells the {old.what}, the other the {new.what}; two of one kind are needed.")
+        raise UsageError(f"One result reports the {old.what}, the other the {new.what}; give two results of one kind.")
     unlike = tuple(map(printable, _unlike(old.signature, new.signature)))
     same_data = old.signature["data"] == new.signature["data"]
     changed = _changed(old.signature["encoders"], new.signature["encoders"])
@@ -181,13 +207,13 @@ def compare(old: Result, new: Result, card: CalibratedCard | None = None) -> Com
             s = card.shares
             shared = s.everyone + s.face * face_same + s.voice * voice_same + s.pair * (face_same and voice_same)
         changes.append(_change(face, voice, a, b, shared))
-    return Comparison(new.what, tuple(changes), unlike, tuple(changed))
+    return Comparison(COMPARE_SCHEMA, new.what, tuple(changes), unlike, tuple(changed))
 
 
-def card_of(result: Result) -> CalibratedCard | None:
-    """The shipped calibrated card that made the predictions of a result, in the version it names."""
+def card_of(result: ResultToCompare) -> CalibratedCard | None:
+    """The shipped calibrated card that made the predictions of a result, if it is the version that the result names."""
     name = next(iter(result.signature["regressions"]), None)
-    if result.schema != SCHEMAS[0] or name not in shipped_calibrated():
+    if result.schema not in PREDICTED or name not in shipped_calibrated():
         return None
     card = load_calibrated(name)
     return card if card.sha256 == result.signature["regressions"][name] else None
@@ -199,13 +225,11 @@ def interval_of_change(old: PairValue, new: PairValue, shared: float = 0.0) -> t
     Args:
         shared: correlation of the two errors.
     """
-    from scipy.special import ndtri
-
     if old.distance is None or new.distance is None or old.sd is None or new.sd is None:
         return None
     variance = old.sd**2 + new.sd**2 - 2 * shared * old.sd * new.sd
-    half = float(ndtri((1 + COVERAGE) / 2)) * math.sqrt(max(variance, 0.0))
-    # A change of d' is a change of EER about the middle of the two.
+    half = normal_quantile(COVERAGE) * math.sqrt(max(variance, 0.0))
+    # A change of d' is a change of EER about the midpoint of the two.
     middle, gap = (old.distance + new.distance) / 2, new.distance - old.distance
     ends = [
         float(eer_of_distance(middle + g / 2) - eer_of_distance(middle - g / 2)) for g in (gap + half, gap - half)
@@ -234,10 +258,13 @@ def _unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         names = [name for name in sorted({*old[part], *new[part]}) if old[part].get(name) != new[part].get(name)]
         if part == "regressions":
             firsts = {name for side in (old, new) for name in list(side[part])[:1]}
-            # The first card orders; others may come and go.
+            # The first card orders; others may be added or removed.
             names = [name for name in names if name in old[part] and name in new[part]] or (
                 sorted(firsts) if list(old[part])[:1] != list(new[part])[:1] else []
             )
+        if part == "metrics":
+            # A metric that only one of the two used says nothing about what both measured.
+            names = [name for name in names if name in old[part] and name in new[part]]
         if names:
             shown = ", ".join(
                 f"{name} ({str(old[part].get(name))[:8]} and {str(new[part].get(name))[:8]})" for name in names
@@ -253,5 +280,5 @@ def _unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Encoders of both results that were made differently."""
+    """Encoders that both results have, and that were made differently."""
     return [printable(name) for name in sorted({*old} & {*new}) if old[name] != new[name]]

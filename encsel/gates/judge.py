@@ -1,19 +1,28 @@
-"""Gates: what a CI job asks of a result, and the one verdict behind the printed words, the JSON and the exit code."""
+"""Gates: what a CI job requires of a result, and the one verdict behind the text, the JSON and the exit code."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encsel.errors import GATE_FAILED, GATE_INCONCLUSIVE, UsageError, nearest
-from encsel.gates.compare import UNKNOWN, Comparison, PairValue, Result, compare, read_result
+from encsel.gates.compare import (
+    UNKNOWN,
+    Comparison,
+    PairValue,
+    ResultToCompare,
+    compare_results,
+    read_result,
+    result_of,
+)
+from encsel.matching.sensitivity import eer_of_distance
 from encsel.prediction.card import SURE, CalibratedCard
-from encsel.prediction.evidence import eer_of_distance
+from encsel.storage.result import Result
 
 Status = Literal["pass", "fail", "inconclusive", "none"]
 N_DRAWS = 20_000
@@ -22,26 +31,26 @@ _WEIGHTS: dict[Status, int] = {"none": 0, "pass": 1, "inconclusive": 2, "fail": 
 
 @dataclass(frozen=True)
 class Gates:
-    """What is asked. `on`: "interval" judges what can be told for sure, "point" the numbers as they are.
+    """What is required. `on`: "interval" judges the intervals, "point" the numbers as they are.
 
     Attributes:
-        max_eer: of the best pair.
+        max_eer: largest EER of the best pair.
         expect_best: FACE/VOICE.
-        min_margin: EER of the second pair minus that of the best.
+        min_margin: smallest EER of the second pair minus that of the best.
         baseline, max_regression: no pair of both results may be worse by more than this.
     """
 
     max_eer: float | None = None
     expect_best: str | None = None
     min_margin: float | None = None
-    baseline: Result | None = None
+    baseline: ResultToCompare | None = None
     max_regression: float | None = None
     on: Literal["interval", "point"] = "interval"
 
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """One gate: what was asked, what was found, and why that is its status."""
+    """One gate: what was required, its status, and the reason for it."""
 
     gate: str
     status: Status
@@ -83,46 +92,48 @@ def checked_gates(
     max_eer: float | None = None,
     expect_best: str | None = None,
     min_margin: float | None = None,
-    baseline: Path | None = None,
+    baseline: str | Path | Result | None = None,
     max_regression: float | None = None,
     gate_on: str = "interval",
 ) -> Gates:
-    """Gates that make sense, the baseline read.
+    """Check the gates and read the baseline.
 
     Raises:
         UsageError: a value out of range, half of a pair of options, or a baseline that cannot be read.
     """
     for name, value in (("max_eer", max_eer), ("min_margin", min_margin), ("max_regression", max_regression)):
         if value is not None and not 0 <= value <= 1:
-            raise UsageError(f"The gate {_option(name)} is {value:g}; a share from 0 to 1 is needed, such as 0.3.")
+            raise UsageError(f"The gate {_option(name)} is {value:g}; it must be between 0 and 1, such as 0.3.")
     if expect_best is not None and (expect_best.count("/") != 1 or not all(expect_best.split("/"))):
         raise UsageError(f"--expect-best is {expect_best!r}; FACE/VOICE is needed, as in facenet/ecapa.")
     if (baseline is None) != (max_regression is None):
-        raise UsageError("--baseline and --max-regression belong together; give both, or neither.")
+        raise UsageError("--baseline and --max-regression belong together; give both or neither.")
     if gate_on not in ("interval", "point"):
         raise UsageError(f"Gates are judged on {gate_on!r}. {nearest(gate_on, ('interval', 'point'))}")
-    read = None if baseline is None else read_result(baseline)
+    read = None
+    if baseline is not None:
+        read = result_of(baseline.to_dict()) if isinstance(baseline, Result) else read_result(Path(baseline))
     return Gates(max_eer, expect_best, min_margin, read, max_regression, gate_on)  # type: ignore[arg-type]
 
 
-def check_baseline(gates: Gates | None, what: str) -> None:
-    """Nothing, where the baseline, if any, tells what the result will tell, such as "predicted EER, scorer cca".
+def check_baseline(gates: Gates, what: str) -> None:
+    """Check that the baseline reports the same quantity as this run, such as "predicted EER, scorer cca".
 
     Raises:
-        UsageError: it tells something else.
+        UsageError: it reports another quantity.
     """
-    if gates is not None and gates.baseline is not None and gates.baseline.what != what:
+    if gates.baseline is not None and gates.baseline.what != what:
         raise UsageError(
-            f"--baseline tells the {gates.baseline.what}; this run tells the {what}. Give another baseline."
+            f"--baseline reports the {gates.baseline.what}; this run reports the {what}. Give another baseline."
         )
 
 
-def judge(gates: Gates, field: Field, new: Result, card: CalibratedCard | None = None) -> Verdict:
-    """The verdict on a result.
+def judge(gates: Gates, field: Field, new: ResultToCompare, card: CalibratedCard | None = None) -> Verdict:
+    """Judge the gates on a result.
 
     Args:
-        new: the result as one that can be compared with a baseline.
-        card: that made its predictions, as for `compare`.
+        new: the result, to be compared with the baseline.
+        card: the card that made its predictions, as for `compare_results`.
     Raises:
         UsageError: a baseline of another kind.
     """
@@ -134,7 +145,7 @@ def judge(gates: Gates, field: Field, new: Result, card: CalibratedCard | None =
     if gates.min_margin is not None:
         found.append(_min_margin(gates.min_margin, field, gates.on))
     if gates.baseline is not None and gates.max_regression is not None:
-        found.append(_regression(compare(gates.baseline, new, card), gates.max_regression, gates.on))
+        found.append(_regression(compare_results(gates.baseline, new, card), gates.max_regression, gates.on))
     return Verdict(max((one.status for one in found), key=lambda s: _WEIGHTS[s], default="none"), tuple(found))
 
 
@@ -175,7 +186,7 @@ def _expect_best(expected: str, field: Field, on: str) -> GateVerdict:
 def _min_margin(limit: float, field: Field, on: str) -> GateVerdict:
     gate = f"min-margin {limit:g}"
     if len(field.names) < 2:
-        return GateVerdict(gate, "inconclusive", "one pair has no second to keep a distance from")
+        return GateVerdict(gate, "inconclusive", "a single pair has no second pair to be ahead of")
     first, second = field.values[:2]
     if first.eer is None or second.eer is None:
         return GateVerdict(gate, "inconclusive", "a pair has no EER")
@@ -217,14 +228,14 @@ def _regression(comparison: Comparison, limit: float, on: str) -> GateVerdict:
             else:
                 own = "pass" if c.interval[1] <= limit else "fail" if c.interval[0] > limit else "inconclusive"
                 words += f" ({c.interval[0]:+.3f} to {c.interval[1]:+.3f})"
-        # A failure outweighs what cannot be told, and that what passes.
+        # A failure outweighs an inconclusive pair, and that outweighs a pass.
         status = status if _WEIGHTS[status] >= _WEIGHTS[own] else own
         worst = max(worst, (size, words))
     return GateVerdict(gate, status, worst[1])
 
 
 def _chance_of_better(field: Field, i: int, j: int) -> float:
-    """That pair i truly has the lower EER than pair j."""
+    """Chance that pair i truly has a lower EER than pair j."""
     from scipy.special import ndtr
 
     c, a, b = field.covariance, field.values[i].distance, field.values[j].distance
@@ -246,28 +257,12 @@ def field_of(
     """A field in order of EER, pairs without one last."""
     order = sorted(range(len(names)), key=lambda i: (values[i].eer is None, values[i].eer or 0.0, i))
     if covariance is None and all(value.sd is not None for value in values):
-        # What errors have in common is not known: none is the careful choice.
+        # How much errors have in common is unknown; none is the conservative choice.
         covariance = np.diag([float(value.sd or 0) ** 2 for value in values])
     return Field(
         tuple(names[i] for i in order), tuple(values[i] for i in order), tuple(intervals[i] for i in order),
         None if covariance is None else covariance[np.ix_(order, order)], seed,
     )  # fmt: skip
-
-
-def as_dict(verdict: Verdict) -> dict[str, Any]:
-    """The `verdict` of a document."""
-    return {
-        "status": verdict.status,
-        "gates": [{"gate": g.gate, "status": g.status, "reason": g.reason} for g in verdict.gates],
-    }
-
-
-def lines(verdict: Verdict) -> list[str]:
-    """The verdict in words, a line a gate, the whole last."""
-    if not verdict.gates:
-        return []
-    said = [f"Gate {g.gate}: {g.status.upper()}: {g.reason}." for g in verdict.gates]
-    return [*said, f"Verdict: {verdict.status.upper()}."]
 
 
 def _option(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Bounds the time of calls that may never return: they run in threads that can be left behind."""
+"""Time limits for calls that may never return: they run in threads that can be abandoned."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import Any, TypeVar
 from encsel.errors import EncoderFailed
 
 THREAD_NAME = "encsel-worker"
-"""The command line ends without waiting for threads of this name."""
+"""The command line exits without waiting for threads of this name."""
 
 _Out = TypeVar("_Out")
 
 
 class OutOfTime(EncoderFailed):
-    """An encoder took longer than it may."""
+    """An encoder exceeded its time limit."""
 
 
 class Workers:
-    """A pool of threads, of which one that never returns keeps neither the pool nor the process from ending.
+    """A pool of threads that can close, and let the process exit, while a thread hangs.
 
-    As a context it waits at its end for what was begun, unless an exception or `reinforce` came before.
+    Leaving the context waits for running jobs, unless an exception was raised or `reinforce` was called.
     """
 
     def __init__(self, n_threads: int) -> None:
@@ -42,7 +42,7 @@ class Workers:
         return future
 
     def reinforce(self) -> None:
-        """As many new threads again: those there are may all hang."""
+        """Start as many threads again, because all existing ones may hang."""
         self._hangs = True
         self._start()
 
@@ -53,7 +53,7 @@ class Workers:
         self.close(wait=error is None and not self._hangs)
 
     def close(self, *, wait: bool) -> None:
-        """End the threads when they are done with what they do; what waits for a thread is cancelled."""
+        """End each thread after its current job; cancel jobs that no thread has started."""
         with contextlib.suppress(queue.Empty):
             while True:
                 job = self._jobs.get_nowait()
@@ -78,35 +78,35 @@ class Workers:
                 continue
             try:
                 future.set_result(function(*args))
-            except BaseException as error:  # for who waits, Ctrl-C among it
+            except BaseException as error:  # re-raised by whoever waits for the future, KeyboardInterrupt included
                 future.set_exception(error)
-            del job, future, function, args  # else an idle thread holds a model or a picture
+            del job, future, function, args  # otherwise an idle thread keeps a model or an image alive
 
 
 class Deadline:
-    """The seconds that one encoder has; only what it is waited for counts. None: no limit, nothing in a thread."""
+    """The seconds one encoder may use; only time spent waiting for it counts. None: no limit and no thread."""
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds, self._left = seconds, seconds
         self._worker: Workers | None = None
 
     def call(self, function: Callable[..., _Out], *args: Any) -> _Out:
-        """What the function returns.
+        """Call the function and return its result.
 
         Raises:
-            OutOfTime: it did not return in time, and goes on in its thread.
+            OutOfTime: it did not return in time; it continues in its thread.
         """
         if self._seconds is None:
             return function(*args)
-        # One thread for all calls: libraries make a team of threads of their own for each that calls them.
+        # One thread for all calls: libraries create a thread pool of their own for each calling thread.
         self._worker = self._worker or Workers(1)
         return self.result(self._worker.submit(function, *args))
 
     def result(self, future: Future[_Out]) -> _Out:
-        """What a future comes to, waited for no longer than is left.
+        """Return the result of a future, waiting at most for the remaining time.
 
         Raises:
-            OutOfTime: that was not enough.
+            OutOfTime: the remaining time was not enough.
         """
         if self._left is None:
             return future.result()
@@ -114,17 +114,17 @@ class Deadline:
         try:
             return future.result(timeout=max(self._left, 0.0))
         except TimeoutError as error:
-            if future.done():  # the function's own
+            if future.done():  # raised by the function itself
                 raise
             raise OutOfTime(
-                f"it was not done after {self._seconds:g} s and is given up. "
-                "Allow more with --timeout, or find out what it waits for."
+                f"it did not finish within {self._seconds:g} s and was abandoned. "
+                "Raise --timeout, or find out what it waits for."
             ) from error
         finally:
             self._left -= time.monotonic() - started
 
     def close(self) -> None:
-        """End the thread, once it is done with what it does."""
+        """End the thread after its current call."""
         if self._worker is not None:
             self._worker.close(wait=False)
             self._worker = None

@@ -1,4 +1,4 @@
-"""Finds pretrained weights: a local folder, or a hub's checkpoint; hashes them; loads them without pickle."""
+"""Find pretrained weights in a local folder or on the Hugging Face hub, hash them, and load them safely."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from encsel.core import Runtime
-from encsel.errors import EncoderFailed, NotHere, UsageError
-from encsel.storage.reading import read_whole
+from encsel.errors import EncoderFailed, NotHere, UsageError, first_line
+from encsel.storage.files import read_whole
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SAFE, PICKLED = "*.safetensors", ("*.bin", "*.ckpt", "*.pt", "*.pth")
@@ -26,7 +26,7 @@ class Snapshot:
     """A checkpoint's files on this machine.
 
     Attributes:
-        revision: commit of the hub's repository; None for a local folder.
+        revision: commit of the hub repository; None for a local folder.
         weights: SHA-256 of each weight file by name.
         pickled: the weights are pickles, read with `weights_only=True`.
     """
@@ -49,16 +49,16 @@ def find_snapshot(
     pickled: Sequence[str] = ("pytorch_model*.bin",),
     extra: Sequence[str] = (),
 ) -> Snapshot:
-    """The files of a local folder, or of a hub checkpoint, downloaded unless `runtime.offline`.
+    """Find a checkpoint's files in a local folder or on the hub, downloading them unless `runtime.offline`.
 
     Args:
         checkpoint: folder, or ORG/NAME on the Hugging Face hub.
-        may_be_pickled: the default table vouches for this checkpoint; others need `runtime.allow_pickle`.
-        pickled: patterns of the pickled weight files this family reads, used only where no safetensors exist.
-        extra: further small files the family needs.
+        may_be_pickled: encsel vouches for this default checkpoint; others need `runtime.allow_pickle`.
+        pickled: patterns of the pickled weight files this family reads, used only without safetensors.
+        extra: other small files the family needs.
     Raises:
-        EncoderFailed: not there, not reachable, without weights, or pickled without leave.
-        UsageError: a revision of a folder, or neither a folder nor ORG/NAME.
+        EncoderFailed: not found, not reachable, without weights, or pickled without permission.
+        UsageError: a revision was given for a folder.
     """
     local = Path(checkpoint)
     if local.is_dir():
@@ -67,7 +67,7 @@ def find_snapshot(
         allowed = may_be_pickled or runtime.allow_pickle
         return _checked(local, None, checkpoint, pickled, allowed=allowed, hashed=runtime.hash_weights)
     if not HUB_ID.fullmatch(checkpoint):
-        raise EncoderFailed(f"{checkpoint} is no folder here and no ORG/NAME of a hub. Give one of them.")
+        raise EncoderFailed(f"{checkpoint} is not a folder and not ORG/NAME on the Hugging Face hub. Give one of them.")
     patterns = [*_SMALL_FILES, *extra, SAFE]
     folder = _download(checkpoint, revision, patterns, runtime)
     if not any(folder.glob(SAFE)):
@@ -83,7 +83,7 @@ def sha256_of(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; EncoderFailed when it is missing or damaged."""
+    """Read a JSON object from a file; EncoderFailed when it is missing or damaged."""
     try:
         content = json.loads(read_whole(path).decode())
     except OSError as error:
@@ -91,27 +91,27 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise EncoderFailed(f"{path} is damaged: {error}. Fetch the checkpoint again.") from error
     if not isinstance(content, dict):
-        raise EncoderFailed(f"{path} holds no JSON object. Fetch the checkpoint again.")
+        raise EncoderFailed(f"{path} does not hold a JSON object. Fetch the checkpoint again.")
     return content
 
 
 def load_transformers(
     cls: Any, snapshot: Snapshot, runtime: Runtime, *, optional: frozenset[str] = frozenset(), **options: Any
 ) -> Any:
-    """A transformers model in evaluation mode on the runtime's device, every weight of it from the checkpoint.
+    """Load a transformers model in evaluation mode on the runtime's device, with every weight from the checkpoint.
 
     Args:
         optional: keys that may be missing because inference never reads them.
     Raises:
-        EncoderFailed: weights damaged, of another architecture, missing or of other shapes.
+        EncoderFailed: weights damaged, missing, of another architecture or of other shapes.
     """
     import torch
 
-    # The library would otherwise start a thread that asks the hub for a converted copy of pickled weights.
+    # Otherwise transformers starts a thread that asks the hub for a converted copy of pickled weights.
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     device = torch_device(runtime.device)
     if device.type == "cuda":
-        # float32 means float32: by default convolutions would round their inputs to 10 bits of mantissa.
+        # By default convolutions round float32 inputs to 10 bits of mantissa (TF32).
         torch.backends.cudnn.allow_tf32 = False
     try:
         with _quiet_transformers():
@@ -122,28 +122,28 @@ def load_transformers(
                 dtype=getattr(torch, runtime.dtype),
                 trust_remote_code=False,
                 use_safetensors=not snapshot.pickled,
-                ignore_mismatched_sizes=True,  # they are named below; the library's own error names none
+                ignore_mismatched_sizes=True,  # listed below; transformers' own error lists none
                 **options,
             )
-    except Exception as error:  # safetensors, torch, json and the library each raise their own kinds
+    except Exception as error:  # safetensors, torch, json and transformers raise different types
         raise EncoderFailed(
             f"{snapshot.folder.name}: the weights do not load as {cls.__name__} "
-            f"({type(error).__name__}: {_first_line(error)}). Fetch the checkpoint again, or check its family."
+            f"({type(error).__name__}: {first_line(error)}). Fetch the checkpoint again, or check its family."
         ) from error
     missing = sorted(set(info["missing_keys"]) - optional)
     mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info.get("mismatched_keys") or ())
     if missing or mismatched:
         shown = ", ".join([*missing, *mismatched][:4])
         raise EncoderFailed(
-            f"{snapshot.folder.name} lacks {len(missing)} and misfits {len(mismatched)} weights of {cls.__name__} "
-            f"({shown}); without them the embeddings would be random. Check the checkpoint and the family."
+            f"{snapshot.folder.name} lacks {len(missing)} weights of {cls.__name__} and has {len(mismatched)} of "
+            f"another shape ({shown}); the embeddings would be random. Check the checkpoint and the family."
         )
     return model.eval().to(device)
 
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """transformers without its progress bar and its table of the weights a class has no use for."""
+    """Silence transformers' progress bar and its table of unused weights."""
     from transformers.utils import logging
 
     verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -158,36 +158,36 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def torch_device(device: str) -> Any:
-    """The torch device of that name; "auto" is CUDA where there is one.
+    """The torch device of that name; "auto" is CUDA when available.
 
     Raises:
-        EncoderFailed: torch does not load, or the device is not there: never a silent fallback.
+        EncoderFailed: torch does not load, or the device is not available. There is no silent fallback.
     """
     try:
         import torch
     except (ImportError, OSError, RuntimeError) as error:
-        raise EncoderFailed(f"torch does not load ({_first_line(error)}). {TORCH_REMEDY}") from error
+        raise EncoderFailed(f"torch does not load ({first_line(error)}). {TORCH_REMEDY}") from error
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
-        torch.empty(1, device=found)
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
     except Exception as error:
         raise EncoderFailed(
-            f"The device {device!r} cannot be used ({_first_line(error)}). Use --device cpu, or mend the driver."
+            f"The device {device!r} cannot be used ({first_line(error)}). Use --device cpu, or fix the driver."
         ) from error
-    return found
+    return chosen
 
 
-TORCH_REMEDY = "Install builds that fit: pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'."
+TORCH_REMEDY = "Install matching versions: pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'."
 
 
 def _download(checkpoint: str, revision: str | None, patterns: Sequence[str], runtime: Runtime) -> Path:
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # else requests carry versions of what is installed
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # otherwise requests report installed versions
     import huggingface_hub
     from huggingface_hub import constants
 
-    constants.HF_HUB_DISABLE_TELEMETRY = True  # where it was imported before
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # when already imported
     offline = runtime.offline or constants.HF_HUB_OFFLINE
     try:
         return Path(
@@ -199,11 +199,11 @@ def _download(checkpoint: str, revision: str | None, patterns: Sequence[str], ru
         at = f" at revision {revision}" if revision else ""
         if offline:
             raise NotHere(
-                f"{checkpoint}{at} is not in the hub's cache on this machine, and offline was asked for. "
-                "Fetch it where there is a network: encsel encoders fetch."
+                f"{checkpoint}{at} is not in the hub cache of this machine, and downloads are disabled (offline). "
+                "Fetch it with a network: encsel encoders fetch."
             ) from error
         raise EncoderFailed(
-            f"{checkpoint}{at} could not be downloaded ({type(error).__name__}: {_first_line(error)}). "
+            f"{checkpoint}{at} could not be downloaded ({type(error).__name__}: {first_line(error)}). "
             "Check the name and the network, or give a local folder."
         ) from error
 
@@ -224,11 +224,6 @@ def _checked(
 
 def _refusal(checkpoint: str) -> str:
     return (
-        f"{checkpoint} has only pickled weights, which encsel reads on request alone. "
-        "Say --allow-pickle if you trust them, or convert them to safetensors."
+        f"{checkpoint} has only pickled weights, which encsel does not read by default. "
+        "Pass --allow-pickle if you trust them, or convert them to safetensors."
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:200] if lines else type(error).__name__

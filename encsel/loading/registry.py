@@ -1,4 +1,4 @@
-"""Finds encoders and metrics: one file each in their package, or a third party's entry point."""
+"""Find encoder families, in `encsel.encoders` or in entry points of third parties, and open their encoders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,12 @@ from encsel.core import (
     EmbedBatch,
     Encoder,
     EncoderFamily,
-    Metric,
     Modality,
     Runtime,
     Spec,
     Vectors,
 )
-from encsel.errors import EncoderFailed, UsageError, nearest
+from encsel.errors import EncoderFailed, UsageError, first_line, nearest
 from encsel.loading.deadline import Deadline
 from encsel.loading.signoff import Signing, signed_off
 from encsel.loading.spec import parse
@@ -34,49 +32,43 @@ from encsel.loading.spec import parse
 ENCODER_GROUP = "encsel.encoders"
 
 
-def _modules(package: str) -> list[ModuleType]:
-    found = importlib.import_module(package)
-    names = sorted(module.name for module in pkgutil.iter_modules(found.__path__))
-    return [importlib.import_module(f"{package}.{name}") for name in names]
-
-
 @cache
 def encoder_families() -> dict[str, EncoderFamily]:
-    """Every known encoder by name: the files of `encsel.encoders`, then entry points of third parties.
+    """All encoder families by name: the files of `encsel.encoders`, then entry points of third parties.
 
     Raises:
-        EncoderFailed: a plug-in does not import, is no valid EncoderFamily, or takes a name that is taken.
+        EncoderFailed: a plug-in does not import, is not a valid EncoderFamily, or has a name in use.
     """
-    families = {m.ENCODER.name: m.ENCODER for m in _modules("encsel.encoders")}
+    names = sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("encsel.encoders").__path__))
+    modules = [importlib.import_module(f"encsel.encoders.{name}") for name in names]
+    families = {module.ENCODER.name: module.ENCODER for module in modules}
     for point in entry_points(group=ENCODER_GROUP):
         where = f"The encoder plug-in {point.name!r} ({point.value})"
         try:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
                 family = point.load()
         except (Exception, SystemExit) as error:
-            what = (str(error) or type(error).__name__).splitlines()[0]
-            raise EncoderFailed(f"{where} does not import: {what}. Repair or uninstall it.") from error
-        if fault := _fault(family):
-            raise EncoderFailed(f"{where} {fault}. Repair or uninstall it.")
+            raise EncoderFailed(f"{where} does not import: {first_line(error)}. Fix or uninstall it.") from error
+        if problem := _problem(family):
+            raise EncoderFailed(f"{where} {problem}. Fix or uninstall it.")
         if families.setdefault(family.name, family) is not family:
-            raise EncoderFailed(f"{where} is named {family.name!r}, which is taken. Rename or uninstall it.")
+            raise EncoderFailed(f"{where} has the name {family.name!r}, which is in use. Rename or uninstall it.")
     return families
 
 
-def _fault(family: object) -> str | None:
-    """What is wrong with a plug-in's description, in words."""
+def _problem(family: object) -> str | None:
+    """What is wrong with a plug-in's description, or None."""
     if not isinstance(family, EncoderFamily):
-        return f"is a {type(family).__name__}; an encsel.core.EncoderFamily is needed"
+        return f"is a {type(family).__name__}; it must be an encsel.core.EncoderFamily"
     if family.modality not in MODALITIES:
-        return f"has the modality {family.modality!r}; one of {', '.join(MODALITIES)} is needed"
+        return f"has the modality {family.modality!r}; it must be one of {', '.join(MODALITIES)}"
     if not isinstance(family.dim, int) or family.dim < 1:
-        return f"has dim {family.dim!r}; a whole number of at least 1 is needed"
+        return f"has dim {family.dim!r}; it must be a whole number of at least 1"
     if (family.load is None) == (family.open is None):
-        return "gives both load and open, or neither; one of them is needed"
-    odd = [key for key, value in family.preprocessing.items() if not isinstance(value, str | int | float)]
-    if odd:
-        kind = type(family.preprocessing[odd[0]]).__name__
-        return f"describes its preprocessing {odd[0]!r} by a {kind}; text or a number is needed"
+        return "must give either load or open"
+    for key, value in family.preprocessing.items():
+        if not isinstance(value, str | int | float):
+            return f"describes its preprocessing {key!r} by a {type(value).__name__}; it must be text or a number"
     return None
 
 
@@ -84,7 +76,7 @@ def encoder_family(name: str, modality: Modality) -> EncoderFamily:
     """The encoder family of that name and modality.
 
     Raises:
-        UsageError: no such family; names the nearest.
+        UsageError: no such family; the message names the nearest.
     """
     families = encoder_families()
     of_modality = [f.name for f in families.values() if f.modality == modality]
@@ -97,10 +89,10 @@ def encoder_family(name: str, modality: Modality) -> EncoderFamily:
 
 
 def checked_spec(text: str, modality: Modality) -> Spec:
-    """The spec that `text` means, checked against its family; opens and loads nothing.
+    """Parse an encoder's name and check it against its family; nothing is opened or loaded.
 
     Raises:
-        UsageError: not of the grammar, unknown family, or something the family does not take.
+        UsageError: bad syntax, unknown family, or a checkpoint or option the family does not take.
     """
     spec = parse(text)
     family = encoder_family(spec.family, modality)
@@ -113,14 +105,14 @@ def checked_spec(text: str, modality: Modality) -> Spec:
 
 
 def open_encoders(spec: Spec, runtime: Runtime, *, signing: Signing = "check") -> tuple[Encoder, ...]:
-    """The encoders a checked spec stands for, their weights found and hashed, nothing loaded.
+    """Open the encoders of a checked spec: find and hash the weights, load nothing.
 
     Args:
-        signing: what is done about the recorded hashes of fetched weights.
+        signing: how to treat the recorded hashes of fetched weights.
     Raises:
-        UsageError: an option's value that this model does not have, such as a layer.
-        EncoderFailed: weights missing, damaged or not allowed, not found within the runtime's timeout, or
-            others than those signed off; or whatever else the family's `open` raised.
+        UsageError: an option value this model does not have, such as a layer.
+        EncoderFailed: weights missing, damaged, not allowed, not opened within the runtime's timeout, or different
+            from those signed off; or any other exception of the family's `open`.
     """
     family = encoder_families()[spec.family]
     if family.open is not None:
@@ -129,7 +121,7 @@ def open_encoders(spec: Spec, runtime: Runtime, *, signing: Signing = "check") -
             with contextlib.redirect_stdout(sys.stderr):
                 runtime = replace(runtime, dtype=spec.options.get("dtype", runtime.dtype))
                 opened = deadline.call(family.open, spec, runtime)
-            # Without hashes somebody only looks around.
+            # Without hashes there is nothing to check: the caller only looks around.
             return signed_off(spec, family.checkpoint, opened, signing if runtime.hash_weights else "look")
         except EncoderFailed as error:
             raise type(error)(f"The encoder {spec}: {error}") from error
@@ -139,7 +131,7 @@ def open_encoders(spec: Spec, runtime: Runtime, *, signing: Signing = "check") -
             raise EncoderFailed(f"The encoder {spec}: {type(error).__name__}: {error}") from error
         finally:
             deadline.close()
-    assert family.load is not None  # _fault refuses plug-ins with neither
+    assert family.load is not None  # _problem rejects plug-ins with neither
     load = family.load
     return (
         Encoder(
@@ -152,7 +144,7 @@ def open_encoders(spec: Spec, runtime: Runtime, *, signing: Signing = "check") -
 
 
 class _Plain:
-    """A batch function as a Model: nothing to prepare, one tap."""
+    """A batch function as a Model without preparation and with one tap."""
 
     def __init__(self, embed: EmbedBatch) -> None:
         self._embed = embed
@@ -163,9 +155,3 @@ class _Plain:
     def embed(self, batch: Sequence[Vectors]) -> Vectors:
         vectors = np.asarray(self._embed(batch))
         return vectors[:, None] if vectors.ndim else vectors
-
-
-@cache
-def metrics() -> dict[str, Metric]:
-    """Every metric by name, from the files of `encsel.metrics`."""
-    return {metric.name: metric for module in _modules("encsel.metrics") for metric in getattr(module, "METRICS", ())}

@@ -1,4 +1,4 @@
-"""The text that names an encoder: FAMILY[:CHECKPOINT_OR_DIR][@key=value,...]."""
+"""Parse the text that names an encoder: FAMILY[:CHECKPOINT_OR_DIR][@key=value,...]."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _FORBIDDEN_IN_NAMES = frozenset('/\\:*?"<>|\0')
 
 
 def parse(text: str) -> Spec:
-    """The spec that `text` means.
+    """Parse an encoder's name.
 
     Raises:
-        UsageError: not of the grammar, an unknown or repeated key, an empty part, or an unknown dtype.
+        UsageError: bad syntax, an unknown or repeated key, an empty part, or an invalid value.
     """
 
-    def refuse(what: str) -> UsageError:
-        return UsageError(f"The encoder {text!r} {what}. An encoder is {GRAMMAR}.")
+    def invalid(problem: str) -> UsageError:
+        return UsageError(f"The encoder {text!r} {problem}. Syntax: {GRAMMAR}.")
 
     head, options = text, {}
     before, at, tail = text.rpartition("@")
-    # A folder may hold an @; options are what follows the last one, if it has an equals sign.
+    # A folder name may contain @: options follow the last one, and contain an equals sign.
     if at and "=" in tail:
         head = before
         for part in tail.split(","):
@@ -31,23 +31,23 @@ def parse(text: str) -> Spec:
             if key not in SPEC_OPTIONS:
                 raise UsageError(f"The encoder {text!r} has the unknown key {key!r}. {nearest(key, SPEC_OPTIONS)}")
             if not equals or not value or value != value.strip():
-                raise refuse(f"gives {key} no value")
+                raise invalid(f"gives {key} no value")
             if key in options:
-                raise refuse(f"gives {key} twice")
+                raise invalid(f"gives {key} twice")
             options[key] = value
     family, colon, checkpoint = head.partition(":")
     if not family or family != family.strip() or "@" in family:
-        raise refuse("names no family")
+        raise invalid("names no family")
     if colon and not checkpoint.strip():
-        raise refuse("has a colon and no checkpoint after it")
+        raise invalid("has a colon but no checkpoint after it")
     if "dtype" in options and options["dtype"] not in DTYPES:
-        raise refuse(f"asks for dtype {options['dtype']!r}; known: {', '.join(DTYPES)}")
+        raise invalid(f"has the dtype {options['dtype']!r}; it must be one of {', '.join(DTYPES)}")
     layer = options.get("layer", "last")
     if layer not in ("last", "all") and not (layer.isascii() and layer.isdigit() and len(layer) < 5):
-        raise refuse(f"asks for layer {layer!r}; a number from 0, 'last' or 'all' is needed")
+        raise invalid(f"has the layer {layer!r}; it must be a number from 0, 'last' or 'all'")
     name = options.get("name", "")
     if set(name) & _FORBIDDEN_IN_NAMES or name.startswith(".") or printable(name) != name:
-        raise refuse(f"has the name {name!r}, which cannot be a file's name")
+        raise invalid(f"has the name {name!r}, which cannot be a file name")
     if len(name.encode()) > MAX_NAME_BYTES:
-        raise refuse(f"has a name of {len(name.encode())} bytes; {MAX_NAME_BYTES} are the most a file's name can have")
+        raise invalid(f"has a name of {len(name.encode())} bytes; the maximum is {MAX_NAME_BYTES}")
     return Spec(family, checkpoint if colon else None, options)

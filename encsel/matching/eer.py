@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,48 +60,6 @@ def placements_among_sorted(own: Vectors, other: Vectors) -> NDArray[np.float64]
     """As `auc_placements`, of ascending impostor scores."""
     below = np.searchsorted(other, own, "left") + np.searchsorted(other, own, "right")
     return np.asarray(below / (2 * len(other)))
-
-
-MAX_CORRELATION = 0.97
-"""Above it a few dozen people say nothing more, and the distribution of the ratio gets hard to integrate."""
-
-
-def likelihood_ratio_eer(correlations: Vectors) -> float:
-    """EER of the best matcher of jointly Gaussian variates with these canonical correlations.
-
-    The log-likelihood ratio of a pair is a weighted sum of chi-square variables, with other weights for genuine and for
-    impostor pairs; both distribution functions come from their characteristic functions by numerical inversion.
-
-    Args:
-        correlations: (k,); clipped to [0, 0.97].
-    Returns:
-        Share in (0, 0.5], 0.5 where no correlation is above 0; off by less than 0.001.
-    Source: Gil-Pelaez 1951, doi:10.1093/biomet/38.3-4.481, on the quadratic form of Imhof 1961.
-    """
-    r = np.clip(np.asarray(correlations, dtype=np.float64), 0, MAX_CORRELATION)
-    r = r[r > 1e-6]
-    if not len(r):
-        return 0.5
-    # (x + y) / sqrt 2 and (x - y) / sqrt 2 are independent, of variance 1 + r and 1 - r when genuine, else 1 and 1.
-    genuine = _chi_square_cdf(np.concatenate([r / 2, -r / 2]))
-    impostor_weights = np.concatenate([r / (2 * (1 + r)), -r / (2 * (1 - r))])
-    impostor = _chi_square_cdf(impostor_weights)
-    low, high = 2 * float(impostor_weights.sum()) - 1, 2 * float(r.sum()) + 1
-    for _ in range(26):
-        middle = (low + high) / 2
-        if genuine(middle) + impostor(middle) < 1:
-            low = middle
-        else:
-            high = middle
-    return float(np.clip((genuine(middle) + 1 - impostor(middle)) / 2, 0, 0.5))
-
-
-def _chi_square_cdf(weights: NDArray[np.float64]) -> Callable[[float], float]:
-    """Distribution function of a weighted sum of independent chi-square variables of one degree of freedom."""
-    step = 0.08 / np.sqrt(2 * np.square(weights).sum())
-    t = (np.arange(800) + 0.5) * step
-    transform = np.exp(-0.5 * np.log(1 - 2j * np.outer(t, weights)).sum(axis=1)) / t * step / np.pi
-    return lambda x: 0.5 - float((np.exp(-1j * t * x) * transform).imag.sum())
 
 
 def _crossing(fpr: NDArray[np.float64], fnr: NDArray[np.float64]) -> float:

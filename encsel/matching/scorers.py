@@ -1,4 +1,4 @@
-"""Ways to score a face against a voice once both are projected on their principal axes: all closed form.
+"""Scorers: how a face is scored against a voice once both are on their principal axes. All are closed form.
 
 Every scorer is fitted on training people alone: principal axes of each side, then canonical directions from one
 singular value decomposition. An EER means something only together with the name of the scorer behind it.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import Vectors
-from encsel.errors import BadCalibration
+from encsel.errors import BadCalibration, UsageError, nearest
+from encsel.metrics.centroids import unit_rows
 
 N_AXES = 50
 """Principal axes kept of each side, as in the study."""
@@ -106,7 +108,7 @@ def directions(face: Side, voice: Side, *, ridge: float = 0.0) -> Directions:
 
 
 def ridge_for(n_train: int) -> float:
-    """Ridge of `weighted` after so many training people: 0.3 at 999, 1.1 at 56, 1.9 at 24.
+    """Ridge of `weighted` for a number of training people: 0.3 at 999, 1.1 at 56, 1.9 at 24.
 
     On simulated populations of six kinds the best ridge was about 2 at 24 to 80 people, 1 at 160, 0.7 at 400 and 0.4 at
     999; with these values the EER was within 0.007 of the best at each.
@@ -114,14 +116,101 @@ def ridge_for(n_train: int) -> float:
     return RIDGE * max(1 + RIDGE_GROWTH * (1 / n_train - 1 / REFERENCE_TRAIN), 0.5)
 
 
-def scores(scorer: str, face: Side, voice: Side) -> Vectors:
-    """(n_test, n_test) similarity of each test face (rows) to each test voice (columns), in [-1, 1]."""
-    found = directions(face, voice, ridge=ridge_for(len(face.train)) if scorer == "weighted" else 0.0)
-    return scores_on(scorer, found, face, voice)
+class PairInFold:
+    """One face-voice pair, fitted on the training people of one fold; directions are computed once per ridge."""
+
+    def __init__(self, face: Side, voice: Side) -> None:
+        self.face, self.voice = face, voice
+        self._directions: dict[float, Directions] = {}
+
+    def directions(self, ridge: float) -> Directions:
+        """Canonical directions with this ridge; 0 for none."""
+        if ridge not in self._directions:
+            self._directions[ridge] = directions(self.face, self.voice, ridge=ridge)
+        return self._directions[ridge]
+
+    def scores(
+        self, scorer: str, *, ridge: float | None = None, rows: tuple[Vectors, Vectors] | None = None
+    ) -> Vectors:
+        """(faces, voices) similarity, in [-1, 1], of each test face (rows) with each test voice (columns).
+
+        Args:
+            ridge: of `weighted`; None: the one for this number of training people.
+            rows: other faces and voices on the same axes, to be scored in place of the test people.
+        """
+        if scorer != "weighted":
+            ridge = 0.0
+        elif ridge is None:
+            ridge = ridge_for(len(self.face.train))
+        face, voice = self.face, self.voice
+        if rows is not None:
+            face, voice = (Side(s.train, r, s.sd) for s, r in zip((face, voice), rows, strict=True))
+        return scores_on(scorer, self.directions(ridge), face, voice)
+
+
+class Scorer:
+    """A matcher of faces and voices: `Scorer("weighted").fit(X, Y).score(A, B)`.
+
+    Args:
+        name: one of SCORERS.
+        n_axes: principal axes kept of each side.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> trait = rng.normal(size=(60, 4))
+    >>> faces = trait @ rng.normal(size=(4, 16)) + 0.5 * rng.normal(size=(60, 16))
+    >>> voices = trait @ rng.normal(size=(4, 12)) + 0.5 * rng.normal(size=(60, 12))
+    >>> scores = Scorer("cca").fit(faces[:50], voices[:50]).score(faces[50:], voices[50:])
+    >>> scores.shape
+    (10, 10)
+    >>> bool(np.diag(scores).mean() > scores.mean())
+    True
+    """
+
+    def __init__(self, name: str = "weighted", *, n_axes: int = N_AXES) -> None:
+        if name not in SCORERS:
+            raise UsageError(f"No scorer is named {name!r}. {nearest(name, SCORERS)}")
+        self.name, self.n_axes = name, n_axes
+        self._train: tuple[Vectors, Vectors] | None = None
+
+    def fit(self, faces: Vectors, voices: Vectors) -> Self:
+        """Fit on people of whom both a face and a voice are known.
+
+        Args:
+            faces, voices: (n, dim) centroids, one row per person, the same people in the same order.
+        Raises:
+            BadCalibration: the two have different numbers of rows, or rows that do not differ.
+        """
+        x, y = (np.asarray(side, dtype=np.float64) for side in (faces, voices))
+        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+            raise BadCalibration(
+                f"Faces of shape {x.shape} and voices of shape {y.shape}; one row per person is needed."
+            )
+        self._train = x, y
+        self._pair(x[:0], y[:0])
+        return self
+
+    def score(self, faces: Vectors, voices: Vectors) -> Vectors:
+        """(n_faces, n_voices) similarity of each face to each voice, in [-1, 1]; higher is more alike.
+
+        Raises:
+            UsageError: the scorer is not fitted yet.
+        """
+        return self._pair(np.asarray(faces), np.asarray(voices)).scores(self.name)
+
+    def _pair(self, faces: Vectors, voices: Vectors) -> PairInFold:
+        if self._train is None:
+            raise UsageError("The scorer is not fitted yet. Call fit(faces, voices) first.")
+        n = len(self._train[0])
+        sides = [
+            project(np.vstack([train, new]), np.arange(n), np.arange(n, n + len(new)), n_axes=self.n_axes)
+            for train, new in zip(self._train, (faces, voices), strict=True)
+        ]
+        return PairInFold(*sides)
 
 
 def scores_on(scorer: str, found: Directions, face: Side, voice: Side) -> Vectors:
-    """As `scores`, on directions the caller has: `cca` and `reference` share theirs."""
+    """(n_test, n_test) similarity of test faces and voices on given directions, which `cca` and `reference` share."""
     if scorer == "reference":
         # The released code projects centred axes by the rotations alone, which weights directions by variance.
         return cosines(face.test @ (face.sd[:, None] * found.face), voice.test @ (voice.sd[:, None] * found.voice))
@@ -135,12 +224,12 @@ def scores_on(scorer: str, found: Directions, face: Side, voice: Side) -> Vector
 
 def cosines(x: Vectors, y: Vectors) -> Vectors:
     """Cosine of each row of `x` with each row of `y`; a row of zeros is at 0 with everything."""
-    return _unit(x) @ _unit(y).T
+    return unit_rows(x) @ unit_rows(y).T
 
 
-def _unit(x: Vectors) -> Vectors:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(norms > 0, norms, 1)
+def split_scores(scores: Vectors) -> tuple[Vectors, Vectors]:
+    """Genuine and impostor scores of a square matrix whose rows and columns are the same people."""
+    return np.diag(scores), scores[~np.eye(len(scores), dtype=bool)]
 
 
 def _svd(matrix: Vectors) -> tuple[Vectors, Vectors, Vectors]:

@@ -190,5 +190,5 @@ def _of_rows(x: Vectors) -> float:
 METRICS = (
     Metric("mean_curvature", 1, "rows", "larger: more curved, in one over the unit of the embeddings", (0.0, np.inf),
            "quadratic fit of 50 neighbours at 1000 points, ridge relative to their spread; median absolute value",
-           _of_rows, invariant_to=("rotation", "shift")),
+           _of_rows, invariant_to=("rotation", "shift"), label="|mean curvature|, mean of the two", unit="1 / unit"),
 )  # fmt: skip

@@ -56,7 +56,8 @@ def _from_rows(x: Vectors) -> NDArray[np.float64]:
 _DIRECTION = "larger: more degrees of freedom"
 METRICS = (
     Metric("mle_median", 1, "rows", _DIRECTION, (0.0, np.inf), "Levina & Bickel 2004; k = 20, median over points",
-           lambda x: mle_median(_from_rows(x))),
+           lambda x: mle_median(_from_rows(x)),
+           label="ID mismatch (MLE, k = 20)", unit="dimensions", column="id_mismatch", combine="difference"),
     Metric("mle_harmonic", 1, "rows", _DIRECTION, (0.0, np.inf), "MacKay & Ghahramani 2005; k = 20, harmonic mean",
-           lambda x: mle_harmonic(_from_rows(x))),
+           lambda x: mle_harmonic(_from_rows(x)), unit="dimensions", combine=None),
 )  # fmt: skip

@@ -64,5 +64,5 @@ def spectral_gap(face: NDArray[np.float64], voice: NDArray[np.float64]) -> float
 METRICS = (
     Metric("spectral_gap", 1, "pair", "larger: graphs of neighbours less alike", (0.0, np.sqrt(N_VALUES)),
            "normalised Laplacian of the 0/1 graph of 20 neighbours, 50 smallest eigenvalues over the largest of them",
-           lambda x, y: spectral_gap(spectrum(x), spectrum(y))),
+           lambda x, y: spectral_gap(spectrum(x), spectrum(y)), label="spectral gap"),
 )  # fmt: skip

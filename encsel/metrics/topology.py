@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
+from encsel.metrics.centroids import unit_rows
 
 MIN_SAMPLES = 5
 """Samples from which a person's own spread counts, as in the study."""
@@ -60,20 +61,16 @@ def topology(x: Vectors, people: NDArray[Any], *, min_samples: int = MIN_SAMPLES
     vectors = vectors / scale
     sums = np.zeros((n, vectors.shape[1]))
     np.add.at(sums, own, vectors)
-    centroids = _unit(sums)
-    intra = 1 - float(np.einsum("ij,ij->i", _unit(vectors), centroids[own]).mean())
+    centroids = unit_rows(sums)
+    intra = 1 - float(np.einsum("ij,ij->i", unit_rows(vectors), centroids[own]).mean())
     total = centroids.sum(axis=0)
     inter = 1 - float(total @ total - np.einsum("ij,ij->", centroids, centroids)) / (n * (n - 1))
     return Topology(intra, inter, n)
 
 
-def _unit(x: Vectors) -> Vectors:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.asarray(x / np.where(norms > 0, norms, 1))
-
-
 METRICS = (
     Metric("compactness_gap", 1, "people", "larger: people lie further apart than their own samples", (-2.0, 2.0),
            "the study's cluster topology: people with 5 samples or more, cosine distance",
-           lambda x, people: topology(x, people).gap, invariant_to=("rotation", "scale")),
+           lambda x, people: topology(x, people).gap, invariant_to=("rotation", "scale"),
+           label="compactness gap, mean of the two"),
 )  # fmt: skip

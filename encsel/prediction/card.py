@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from encsel.errors import UsageError, nearest
 from encsel.matching.crossval import MEASURED
-from encsel.prediction.evidence import FEATURES, VERSION, Evidence, distance_of_eer, eer_of_distance
+from encsel.matching.sensitivity import distance_of_eer, eer_of_distance
+from encsel.prediction.evidence import EVIDENCE_VERSION, FEATURES, Evidence
 from encsel.storage import documents as cardfile
 
 SCHEMA: Final = "encsel.calibrated/1"
@@ -358,7 +359,7 @@ def load_calibrated(name_or_path: str | Path) -> CalibratedCard:
     if text not in known and path.suffix != ".json" and not path.is_file():
         raise UsageError(f"No calibrated card is named {text!r}. {nearest(text, known)}")
     card = cardfile.read(
-        path, CalibratedCard, schema=SCHEMA, what="calibrated card", known=known, check=_check_meaning,
+        path, CalibratedCard, schema=SCHEMA, what="calibrated card", names=known, check=_check_meaning,
         remedy="Restore the file, or make it again with `encsel calibrate`.",
     )  # fmt: skip
     assert isinstance(card, CalibratedCard)
@@ -369,9 +370,9 @@ def _check_meaning(card: CalibratedCard) -> None:
     cardfile.check_names((card.name, *card.target, *(held.kind for held in card.held_out)), "the name")
     if card.scorer not in MEASURED:
         raise cardfile.Malformed(f"its scorer is {card.scorer!r}; one of {', '.join(MEASURED)} is needed")
-    if card.evidence_version != VERSION:
+    if card.evidence_version != EVIDENCE_VERSION:
         raise cardfile.Malformed(
-            f"it was made on evidence version {card.evidence_version}, this encsel measures version {VERSION}"
+            f"it was made on evidence version {card.evidence_version}, this encsel measures version {EVIDENCE_VERSION}"
         )
     if unknown := set(card.features) - set(FEATURES):
         raise cardfile.Malformed(f"it needs {', '.join(sorted(unknown))}, which this encsel does not measure")

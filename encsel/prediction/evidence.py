@@ -21,21 +21,19 @@ from encsel.matching.crossval import (
     MEASURED,
     N_VARIATES,
     CrossValidated,
-    Folds,
-    Scored,
-    cross_validate,
-    folds_of,
+    held_out_evidence,
     pooled_correlations,
     reduced,
-    repeats_for,
     sides,
     variate_products,
 )
 from encsel.matching.eer import auc_placements
-from encsel.matching.scorers import RIDGE, Side, directions, project, scores_on
-from encsel.metrics.cka import Gram, gram, matched_of, null_of_matched
+from encsel.matching.folds import Folds, folds_of, repeats_for
+from encsel.matching.scorers import RIDGE, PairInFold, Side, project
+from encsel.matching.sensitivity import distance_error, distance_of_auc
+from encsel.metrics.linear_cka import Gram, gram, matched_of, null_of_matched
 
-VERSION = 1
+EVIDENCE_VERSION = 1
 """Of what FEATURES mean and how they are measured; a card holds for one."""
 
 FEATURES: Mapping[str, str] = {
@@ -51,7 +49,7 @@ CKA_FORMS = ("root_cka", "root_cka_half", "root_cka_ridge")
 MAX_IMPOSTORS = 2000
 """Impostor scores a fold that a shuffle looks at; at most 45 test people give no more."""
 
-MANY_PEOPLE, FEW_FOLDS = 400, 2
+MAX_FOR_ALL_FOLDS, FEW_FOLDS = 400, 2
 """Above so many people, shuffles look at so many folds only: their test people are enough to tell chance."""
 
 
@@ -92,28 +90,7 @@ class Shuffled:
     values: NDArray[np.float64]
 
 
-def distance_of_auc(auc: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """d' of an AUC, which is clipped to [0.3, 0.995]."""
-    from scipy.special import ndtri
-
-    return np.asarray(math.sqrt(2) * ndtri(np.clip(auc, 0.3, 0.995)))
-
-
-def distance_of_eer(eer: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """d' of an EER, which is clipped to [0.005, 0.6]."""
-    from scipy.special import ndtri
-
-    return np.asarray(-2 * ndtri(np.clip(eer, 0.005, 0.6)))
-
-
-def eer_of_distance(distance: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """EER of a d'; above 0.5 for a negative one."""
-    from scipy.special import ndtr
-
-    return np.asarray(ndtr(-np.asarray(distance) / 2))
-
-
-def folds_for(n_people: int, *, seed: int) -> Folds:
+def evidence_folds(n_people: int, *, seed: int) -> Folds:
     """The folds that evidence on so many people uses."""
     return folds_of(n_people, n_repeats=repeats_for(n_people), seed=seed)
 
@@ -136,24 +113,15 @@ def encoder_evidence(x: Vectors, folds: Folds) -> EncoderEvidence:
 
 def pair_evidence(face: EncoderEvidence, voice: EncoderEvidence, folds: Folds) -> Evidence:
     """Everything about one pair of encoders of the same people."""
-    validated = cross_validate(face.folds, voice.folds, folds)
+    validated = held_out_evidence(face.folds, voice.folds, folds)
     # The ridge of the weighted scorer goes with the number of people; the card was made with that of 999.
     scored = {name: validated.scored[FIXED if name == "weighted" else name] for name in MEASURED}
     values = {f"d_{name}": float(distance_of_auc(scored[name].auc)) for name in MEASURED}
     values["correlations"] = float(np.clip(validated.correlations, 0, 1).sum())
     values |= {form: _root(_matched(face.grams[form], voice.grams[form])) for form in CKA_FORMS}
     values["top_share"] = face.top_share + voice.top_share
-    errors = {name: distance_error(one, validated.n_people) for name, one in scored.items()}
+    errors = {name: distance_error(one.auc, one.auc_se, validated.n_people) for name, one in scored.items()}
     return Evidence({name: values[name] for name in FEATURES}, errors, validated)
-
-
-def distance_error(scored: Scored, n_people: int) -> float:
-    """Standard error over people of the d' behind a cross-validated AUC."""
-    # Slope of d' in the AUC, at the clipped AUC so that it stays finite.
-    d = float(distance_of_auc(scored.auc))
-    slope = math.sqrt(2) * math.sqrt(2 * math.pi) * math.exp(d * d / 4)
-    # Placements that are all alike have no spread; a set of n people cannot tell an AUC finer than 1 / 2n.
-    return max(scored.auc_se, 1 / (2 * n_people)) * slope
 
 
 def shuffles(folds: Folds, n_shuffles: int, *, seed: int, groups: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
@@ -201,7 +169,7 @@ def shuffled_evidence(
     orders = np.vstack([np.arange(permutations.shape[1]), permutations])
     values = np.zeros((len(orders), len(FEATURES)))
     names = list(FEATURES)
-    used = slice(None if permutations.shape[1] <= MANY_PEOPLE else FEW_FOLDS)
+    used = slice(None if permutations.shape[1] <= MAX_FOR_ALL_FOLDS else FEW_FOLDS)
     validated = [_some_folds(face.folds[0][used], voice.folds[0][used], folds[0][used], order) for order in orders]
     values[:, [names.index(f"d_{name}") for name in MEASURED]] = [distance_of_auc(aucs) for aucs, _ in validated]
     values[:, names.index("correlations")] = [positive for _, positive in validated]
@@ -222,10 +190,10 @@ def _some_folds(
     products = np.zeros((3, N_VARIATES))
     for f, v, (train, test) in zip(face, voice, folds, strict=True):
         moved = Side(v.train[np.searchsorted(train, order[train])], v.test[np.searchsorted(test, order[test])], v.sd)
-        ridge = directions(f, moved, ridge=RIDGE)
-        for i, (name, found) in enumerate(zip(MEASURED, (directions(f, moved), ridge), strict=True)):
-            aucs[i] += _auc(scores_on(name, found, f, moved)) / len(folds)
-        products += variate_products(ridge, f, moved)
+        pair = PairInFold(f, moved)
+        for i, name in enumerate(MEASURED):
+            aucs[i] += _auc(pair.scores(name, ridge=RIDGE)) / len(folds)
+        products += variate_products(pair.directions(RIDGE), f, moved)
     return aucs, float(np.clip(pooled_correlations(products), 0, 1).sum())
 
 

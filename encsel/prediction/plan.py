@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from encsel.errors import UsageError
-from encsel.prediction.card import SURE, CalibratedCard, predicted_eer, spread, tail
-from encsel.prediction.evidence import distance_of_eer, eer_of_distance
+from encsel.core import MODALITIES, SetOptions
+from encsel.data.calibration_set import CalibrationSet
+from encsel.errors import BadCalibration, UsageError
+from encsel.matching.sensitivity import distance_of_eer, eer_of_distance
+from encsel.metrics.centroids import harmonic_mean
+from encsel.prediction.card import SURE, CalibratedCard, load_calibrated, predicted_eer, spread, tail
+from encsel.prediction.predict import MIN_TO_PREDICT
+from encsel.storage.result import Result
 
+PLAN_SCHEMA = "encsel.plan/1"
 PEOPLE = (30, 40, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000)
 SAMPLES = (4, 8, 20, 50)
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What n people with m samples each can tell, typical of simulated sets.
+    """What n people with m samples each can resolve, typical of simulated sets.
 
     Attributes:
         half_width: half the width of the interval of a predicted EER.
-        difference: smallest difference in predicted EER at which one of two pairs is called better: pairs that share
-            no encoder, and pairs that share one.
+        difference, difference_sharing: smallest difference in predicted EER at which one of two pairs is called
+            better, for pairs that share no encoder and for pairs that share one.
     """
 
     n_identities: int
@@ -34,16 +41,27 @@ class Reach:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Reaches over a grid, and the fewest people at each number of samples for what was asked (None: not within 2000).
+class SetSize:
+    """People in both modalities, and samples of each: harmonic mean of the two medians."""
+
+    n_identities: int
+    samples_per_identity: float
+
+
+@dataclass(frozen=True, repr=False)
+class Plan(Result):
+    """What sets of many sizes can resolve. `encsel.plan` makes it.
 
     Attributes:
-        eer: at which all is told; errors grow toward chance.
-        width, difference: asked for, whole width of the interval; None when not.
-        enough: by samples a person, for the width and for the difference asked.
-        own: reach of the set that was given; None without one, or where it is too small.
+        eer: planned for; errors grow toward chance.
+        width, difference: what was asked for; None if it was not.
+        grid: what each number of people and samples can resolve.
+        enough: fewest people for what was asked, by samples per person; None: more than 2000.
+        own: what the given set can resolve; None without a set, or with `reason`.
+        set: size of the given set.
     """
 
+    schema: str
     card: str
     scorer: str
     eer: float
@@ -51,56 +69,70 @@ class Plan:
     width: float | None
     difference: float | None
     grid: tuple[Reach, ...]
-    enough: dict[int, int | None]
+    enough: Mapping[str, int | None]
     own: Reach | None
+    set: SetSize | None
+    reason: str | None
 
 
 def plan(
-    card: CalibratedCard,
+    data: str | Path | CalibrationSet | None = None,
     *,
     eer: float | None = None,
     coverage: float = 0.9,
     width: float | None = None,
     difference: float | None = None,
-    own: tuple[int, float] | None = None,
-    people: Sequence[int] = PEOPLE,
-    samples: Sequence[int] = SAMPLES,
+    card: str | Path | CalibratedCard = "encsel-calibrated",
+    allow_outside: bool = False,
 ) -> Plan:
-    """What sets of these sizes can tell, and the fewest people for a wish.
+    """How many people, and samples of each, an interval or the order of two pairs takes; and what a given set can do.
 
     Args:
-        eer: EER to plan for, in (0, 0.5); None: the card's training mean.
-        width: whole width of the interval wanted. difference: of two pairs' EERs to be told apart.
-        own: people, and samples a person, of a set at hand; under the card's fewest people it reaches nothing.
+        data: a calibration set, which is listed and not embedded; None: none.
+        eer: EER to plan for, from 0.02 to 0.48; None: the card's training mean.
+        coverage: of the intervals, in [0.5, 0.99].
+        width: wanted width of the interval. difference: of two pairs' EERs, wanted to be resolved.
+        card: calibrated card.
+        allow_outside: count files that a manifest names outside its own folder.
     Raises:
-        UsageError: a wish that makes no sense.
+        UsageError: a number out of range, or no such card.
+        BadCalibration: the set cannot be read.
+
+    >>> plan(width=0.08).enough["20"]
+    75
     """
-    at = card.training_mean if eer is None else eer
+    loaded = card if isinstance(card, CalibratedCard) else load_calibrated(card)
+    at = loaded.training_mean if eer is None else eer
     for name, value in (("--eer", at), ("--width", width), ("--difference", difference)):
         if value is not None and not 0 < value < 0.5:
-            raise UsageError(f"{name} is {value}; a number between 0 and 0.5 is needed, such as 0.05.")
+            raise UsageError(f"{name} is {value}; it must be between 0 and 0.5, such as 0.05.")
     if not 0.02 <= at <= 0.48:
         raise UsageError(f"--eer is {at}; plans are made for 0.02 to 0.48, such as 0.3.")
-    grid = tuple(reach(card, n, m, at, coverage) for n in people for m in samples)
+    size = None if data is None else _size(data, allow_outside=allow_outside)
 
     def suffices(one: Reach) -> bool:
         return (width is None or 2 * one.half_width <= width) and (difference is None or one.difference <= difference)
 
-    enough = {}
+    enough: dict[str, int | None] = {}
     if width is not None or difference is not None:
-        low, high = card.people
-        for m in samples:
-            # Errors fall with people but for bends of the fit, so the first number that suffices is the answer.
-            candidates = (n for n in range(low, high + 1, 5) if suffices(reach(card, n, m, at, coverage)))
-            enough[m] = next(candidates, None)
+        low, high = loaded.people
+        for m in SAMPLES:
+            # Errors fall with people apart from bends of the fit: the first number that suffices is the answer.
+            candidates = (n for n in range(low, high + 1, 5) if suffices(reach(loaded, n, m, at, coverage)))
+            enough[str(m)] = next(candidates, None)
+    own = reason = None
+    if size is not None and size.n_identities < loaded.people[0]:
+        reason = f"with fewer than {MIN_TO_PREDICT} people nothing is predicted"
+    elif size is not None:
+        own = reach(loaded, size.n_identities, size.samples_per_identity, at, coverage)
+    grid = tuple(reach(loaded, n, m, at, coverage) for n in PEOPLE for m in SAMPLES)
     return Plan(
-        card.name, card.scorer, at, coverage, width, difference, grid, enough,
-        None if own is None or own[0] < card.people[0] else reach(card, *own, at, coverage),
-    )  # fmt: skip
+        PLAN_SCHEMA, loaded.name, loaded.scorer, at, coverage, width, difference, grid, enough, own, size, reason
+    )
 
 
 def reach(card: CalibratedCard, n: int, m: float, eer: float, coverage: float) -> Reach:
-    """What n people with m samples each can tell of pairs of about this EER."""
+    """What n people with m samples each can resolve of pairs of about this EER."""
     from scipy.special import ndtri
 
     d = float(distance_of_eer(eer))
@@ -108,7 +140,7 @@ def reach(card: CalibratedCard, n: int, m: float, eer: float, coverage: float) -
     half = tail(card, coverage, n) * sd
     low, high = (float(predicted_eer(x)) for x in (d + half, d - half))
     s = card.shares
-    # Variance of a difference of two equal sds, with what the two have in common taken off.
+    # Variance of a difference of two errors of equal sd, without what they share.
     apart, sharing = 2 * (1 - s.everyone), 2 * (1 - s.everyone - (s.face + s.voice) / 2)
 
     def gap(variance: float) -> float:
@@ -116,3 +148,19 @@ def reach(card: CalibratedCard, n: int, m: float, eer: float, coverage: float) -
         return float(np.subtract(*(eer_of_distance(x) for x in (d - needed / 2, d + needed / 2))))
 
     return Reach(n, m, (high - low) / 2, gap(apart), gap(sharing))
+
+
+def _size(data: str | Path | CalibrationSet, *, allow_outside: bool) -> SetSize:
+    opened = data
+    if not isinstance(opened, CalibrationSet):
+        opened = CalibrationSet.from_path(Path(opened), SetOptions(allow_outside=allow_outside))
+    people = set(opened.identities).intersection(*(e.identities for e in opened.embeddings))
+    if not people:
+        raise BadCalibration(f"No identity of {opened.root} has samples for every encoder. Name people alike.")
+    medians = []
+    for modality in MODALITIES:
+        ready = [e.labels for e in opened.embeddings if e.modality == modality]
+        labels = ready or [np.array([s.identity for s in opened.samples if s.modality == modality])]
+        counts = [np.unique(one[np.isin(one, sorted(people))], return_counts=True)[1] for one in labels]
+        medians.append(min(float(np.median(count)) for count in counts))
+    return SetSize(len(people), harmonic_mean(*medians))

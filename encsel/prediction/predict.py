@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +11,16 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.matching.crossval import MEASURED
+from encsel.matching.sensitivity import distance_error, eer_interval
+from encsel.metrics.centroids import harmonic_mean
 from encsel.prediction.card import CalibratedCard, Estimate, distances, estimate, predicted_eer
 from encsel.prediction.evidence import (
     CKA_FORMS,
     FEATURES,
     Evidence,
     Shuffled,
-    distance_error,
-    eer_of_distance,
     encoder_evidence,
-    folds_for,
+    evidence_folds,
     pair_evidence,
     shuffled_cka,
     shuffled_evidence,
@@ -33,6 +32,10 @@ N_SHUFFLES = 199
 WHOLE_SHUFFLES, WHOLE_PEOPLE = 20, 200
 """Shuffles that go through everything a prediction goes through, up to so many people."""
 REPLICATE_COVERAGE = 0.9
+MIN_TO_PREDICT = 30
+"""Fewest people for which an EER is predicted."""
+ALPHA = 0.05
+"""A pair with a larger family-wise p-value is flagged as not above chance."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def predict_pairs(
 
     progress, shuffling = progress or Silent(), shuffling or Shuffling()
     n = len(faces[0])
-    folds = folds_for(n, seed=seed)
+    folds = evidence_folds(n, seed=seed)
     orders = shuffles(folds, n_shuffles, seed=seed, groups=shuffling.groups)
 
     pairs = [(i, j) for i in range(len(faces)) for j in range(len(voices))]
@@ -154,7 +157,7 @@ def predict_pairs(
             wholes.append(one)
             task.advance()
 
-    m = [_harmonic(samples[0][i], samples[1][j]) for i, j in pairs]
+    m = [harmonic_mean(samples[0][i], samples[1][j]) for i, j in pairs]
     nulls = _nulls(cards[0], found, wholes, n, m, shuffling.within)
     replicate = {card.scorer: card.replicate for card in reversed(cards)}
     flat = [
@@ -200,15 +203,6 @@ def _nulls(
 
 
 def _measured(evidence: Evidence, scorer: str, replicate: float) -> Measured:
-    from scipy.special import ndtri
-
     scored = evidence.cross_validated.scored[scorer]
-    # Bounded away from 0 and 1, where a d' would be infinite; not at chance: by luck a measured EER can be worse.
-    d = -2 * float(ndtri(np.clip(scored.eer, 0.005, 0.995)))
-    half = replicate * distance_error(scored, evidence.cross_validated.n_people)
-    low, high = (float(x) for x in eer_of_distance(np.array([d + half, d - half])))
-    return Measured(scorer, scored.eer, scored.auc, (min(low, scored.eer), max(high, scored.eer)))
-
-
-def _harmonic(a: float, b: float) -> float:
-    return 2 / (1 / a + 1 / b) if math.isfinite(a) and math.isfinite(b) and min(a, b) > 0 else 1.0
+    half = replicate * distance_error(scored.auc, scored.auc_se, evidence.cross_validated.n_people)
+    return Measured(scorer, scored.eer, scored.auc, eer_interval(scored.eer, half))

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from encsel.errors import UsageError, nearest
-from encsel.metrics.cka import Cka
+from encsel.matching.sensitivity import eer_of_distance
+from encsel.metrics.linear_cka import Cka
 from encsel.prediction.card import expected_from_cka, feature_quantiles, place, predicted_eer, size_terms
-from encsel.prediction.evidence import FEATURES, eer_of_distance
-from encsel.prediction.predict import Measured, PredictionNull
-from encsel.ranking.result import MIN_IDENTITIES, CardPrediction, RankReport
+from encsel.prediction.evidence import FEATURES
+from encsel.prediction.predict import MIN_TO_PREDICT, Measured, PredictionNull
+from encsel.ranking.result import CardPrediction, Ranking
 
 CURVE_SIZES = (0.8, 2.0, 5.0)
 """People behind the points of the learning curve, as multiples of those in the set; the reference size is added."""
@@ -78,24 +79,24 @@ class Explanation:
     predictions: dict[str, CardPrediction]
 
 
-def explain(report: RankReport, pair: str) -> Explanation:
-    """The explanation of `FACE/VOICE` in a report, by its calibrated card.
+def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
+    """Explain the prediction for one pair of a ranking, by its calibrated card.
 
     Raises:
         UsageError: no such pair, or too few people for cross-validation.
     """
-    known = {f"{p.face}/{p.voice}": p for p in report.pairs}
-    if pair not in known:
-        raise UsageError(f"No pair {pair!r} to explain; FACE/VOICE is needed. {nearest(pair, known)}")
-    found = known[pair]
-    card = report.calibrated
-    if report.n_identities < MIN_IDENTITIES:
-        raise UsageError(
-            f"{report.n_identities} people; under {MIN_IDENTITIES} there is no prediction to explain. Add people."
-        )
-    assert found.prediction is not None  # so many people are cross-validated
-    evidence, n, m = found.prediction.evidence, report.n_identities, found.prediction.samples
-    estimate = found.prediction.estimates[card.name]
+    pair, n = ranking.pair(face, voice), ranking.n_identities
+    if pair is None:
+        names = [f"{p.face}/{p.voice}" for p in ranking.pairs]
+        raise UsageError(f"No pair {f'{face}/{voice}'!r} to explain; FACE/VOICE is needed. "
+                         f"{nearest(f'{face}/{voice}', names)}")  # fmt: skip
+    if n < MIN_TO_PREDICT:
+        raise UsageError(f"{n} people; below {MIN_TO_PREDICT} there is no prediction to explain. Add people.")
+    card = ranking.card
+    if card is None or (face, voice) not in ranking.details:
+        raise UsageError("This ranking was read from a file, which has no details to explain. Run `rank` again.")
+    prediction = ranking.details[face, voice]
+    evidence, m, estimate = prediction.evidence, prediction.samples, prediction.estimates[card.name]
     weights = np.asarray(card.coefficients) @ size_terms(float(n), m, card)
     medians = {name: float(feature_quantiles(card, name, n)[4]) for name in card.features}
     parts = tuple(
@@ -107,28 +108,28 @@ def explain(report: RankReport, pair: str) -> Explanation:
     )  # fmt: skip
     expected, spread = expected_from_cka(card, evidence.values["root_cka"], n, m)
     return Explanation(
-        face=found.face,
-        voice=found.voice,
+        face=face,
+        voice=voice,
         card=card.name,
         scorer=card.scorer,
         n_identities=n,
         samples_per_identity=m,
         predicted_eer=estimate.eer,
         interval=estimate.interval,
-        coverage=report.coverage,
+        coverage=ranking.coverage,
         distance=estimate.distance,
         sd=estimate.sd,
         base=float(weights[0] + sum(w * medians[f] for f, w in zip(card.features, weights[1:], strict=True))),
         canonical_correlations=tuple(float(r) for r in evidence.cross_validated.correlations),
-        measured=tuple(found.prediction.measured.values()),
-        cka=found.cka,
-        cka_interval=found.cka_interval,
-        null=found.prediction.null,
+        measured=tuple(prediction.measured.values()),
+        cka=Cka(pair.cka.biased, pair.cka.debiased, pair.cka.matched),
+        cka_interval=pair.cka.matched_interval,
+        null=prediction.null,
         parts=parts,
         expected_from_cka=float(predicted_eer(expected)),
         disagreement=(estimate.distance - expected) / spread,
-        learning_curve=_curve(found.cka.debiased, evidence.values[f"d_{card.scorer}"], n, card.n_train_identities),
-        predictions=dict(found.predictions),
+        learning_curve=_curve(pair.cka.debiased, evidence.values[f"d_{card.scorer}"], n, card.n_train_identities),
+        predictions=dict(pair.predictions),
     )
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encsel.core import Embeddings, Vectors
+from encsel.core import Embeddings
 from encsel.data.sampling import limit_rows
 from encsel.errors import BadCalibration
-from encsel.metrics.cka import Gram, gram, null_of_matched
+from encsel.metrics.centroids import centroids, median_samples
+from encsel.metrics.distance_ratio import two_nn
+from encsel.metrics.linear_cka import Gram, gram, null_of_matched
 from encsel.metrics.mle import K, mle_harmonic, mle_median
 from encsel.metrics.neighbours import Neighbours, distinct_rows, neighbour_distances
-from encsel.metrics.two_nn import two_nn
 
 MAX_DRAWS = 10
 ROWS_FOR_DRAWS = 20_000
@@ -41,7 +42,7 @@ class EncoderGeometry:
 
     @property
     def median_rows_per_identity(self) -> float:
-        return float(np.median(np.unique(self.embeddings.labels, return_counts=True)[1]))
+        return median_samples(self.embeddings)
 
 
 @dataclass(frozen=True)
@@ -86,17 +87,6 @@ def measure_encoder(
         )
     except BadCalibration as error:
         raise BadCalibration(f"{embeddings.modality} encoder {embeddings.name}: {error}") from error
-
-
-def centroids(embeddings: Embeddings) -> Vectors:
-    """Mean of each identity's rows, L2-normalised; (identities, dim) float64, identities in sorted order."""
-    _, index, counts = np.unique(embeddings.labels, return_inverse=True, return_counts=True)
-    order = np.argsort(index, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    sums = np.add.reduceat(embeddings.vectors[order].astype(np.float64), starts, axis=0)
-    means = sums / counts[:, None]
-    norms = np.linalg.norm(means, axis=1, keepdims=True)
-    return means / np.where(norms > 0, norms, 1)
 
 
 def intrinsic_dimension(

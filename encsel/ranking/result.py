@@ -1,45 +1,54 @@
-"""What `encsel rank` found out, as frozen values."""
+"""The result of `rank`: frozen values that are, field by field, the document `encsel.rank/1`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from encsel.core import Modality, Skipped
 from encsel.embedding.embed import Failure
-from encsel.embedding.health import Health
 from encsel.errors import EncoderFailed
 from encsel.gates.judge import Verdict
-from encsel.metrics.cka import Cka
 from encsel.prediction.card import CalibratedCard
-from encsel.prediction.predict import PairPrediction
-from encsel.ranking.geometry import Null
-from encsel.storage.signature import signature_text
+from encsel.prediction.predict import PairPrediction, PredictionNull
+from encsel.storage.result import HIDDEN, Result
 
-SCHEMA = "encsel.rank/1"
-STUDY_REGRESSION = "upadhyay2026"
-MIN_IDENTITIES = 30
-MAX_IDENTITIES = 6000
-"""5000 take 2.5 GB a pair. The cards know sets of up to 2000."""
-ALPHA = 0.05
-"""A pair whose family-wise permutation p is above this is flagged as not distinguishable from shuffled people."""
+if TYPE_CHECKING:
+    from encsel.ranking.explain import Explanation
+
+RANK_SCHEMA: Final = "encsel.rank/1"
 BY_CKA = "cka_matched"
 
-FEW_PEOPLE = "few people"
-AT_CHANCE = "not above chance"
-DISAGREE = "CKA and cross-validation disagree"
-EXTRAPOLATES = "extrapolates"
-PEOPLE_UNLIKE = "people unlike the card's"
-ROWS_UNLIKE = "samples per person unlike the card's"
-ROWS_UNKNOWN = "the card does not state its samples per person"
-UNSOUND = "unsound encoder"
-TRAINED_ON_THESE = "trained on VoxCeleb, where these people are from"
+
+@dataclass(frozen=True)
+class SkippedSamples:
+    """Samples that were not used. Names are hashes, unless the user asked for names; None without a cache."""
+
+    count: int
+    samples: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True)
+class SetSummary:
+    """What was measured on."""
+
+    n_identities: int
+    n_face_samples: int
+    n_voice_samples: int
+    skipped: SkippedSamples
+
+
+@dataclass(frozen=True)
+class CardUsed:
+    """A regression card behind a result."""
+
+    sha256: str
 
 
 @dataclass(frozen=True)
 class CardPrediction:
-    """What one card says of one pair. `eer` outside the card's range is an extrapolation and is flagged so.
+    """Prediction of one card for one pair. `eer` outside the card's range is an extrapolation and is flagged so.
 
     `scorer` is what the predicted EER would be measured with.
     """
@@ -52,24 +61,86 @@ class CardPrediction:
 
 
 @dataclass(frozen=True)
+class CrossValidatedEer:
+    """EER and AUC of one scorer by cross-validation on these people, in [0, 1].
+
+    `interval` contains that fraction, `coverage`, of the values from as many other people.
+    """
+
+    scorer: str
+    eer: float
+    auc: float
+    interval: tuple[float, float]
+    coverage: float
+
+
+@dataclass(frozen=True)
+class CrossValidation(CrossValidatedEer):
+    """The scorer that the prediction is about, then the other scorers."""
+
+    n_repeats: int
+    others: tuple[CrossValidatedEer, ...]
+
+
+@dataclass(frozen=True)
+class NullPrediction:
+    """What the card predicts with people shuffled; see `encsel.prediction.predict.PredictionNull`."""
+
+    predicted_eer: float | None
+    sd: float | None
+    p: float
+    p_familywise: float
+    n_permutations: int
+    within: str | None
+
+    @classmethod
+    def of(cls, null: PredictionNull, *, few_people: bool) -> NullPrediction:
+        """With fewer than 30 people a predicted EER means nothing, shuffled or not; the p-value still holds."""
+        eer, sd = (None, None) if few_people else (null.predicted_eer, null.sd)
+        return cls(eer, sd, null.p, null.p_familywise, null.n_permutations, null.within)
+
+
+@dataclass(frozen=True)
+class CkaMeasured:
+    """CKA of one pair in three forms, and matched CKA with people shuffled.
+
+    Attributes:
+        matched: what biased CKA would be at `matched_to` people.
+        matched_interval: by the jackknife; None where an encoder's variation depends on one person.
+        null_p: fraction of shuffles at or above the observed value, which is one of them.
+        null_p_familywise: fraction of shuffles in which any pair of the set stands out as much (Westfall and Young).
+    """
+
+    biased: float
+    debiased: float
+    matched: float
+    matched_interval: tuple[float, float] | None
+    matched_to: int
+    null_p: float
+    null_p_familywise: float
+    null_mean: float
+    null_quantile_95: float
+    null_permutations: int
+
+
+@dataclass(frozen=True)
 class JointSpace:
-    """Two encoders of one joint space compared by plain cosine of centroids, no projection fitted: EER in [0, 1]."""
+    """Two encoders of one joint space, compared by plain cosine of centroids without any fit: EER in [0, 1]."""
 
     space: str
     cosine_eer: float
 
 
 @dataclass(frozen=True)
-class PairResult:
-    """One face-voice pair. EERs and CKAs are shares in [0, 1]; a lower EER and a higher CKA are better.
+class PairRanking:
+    """One face-voice pair. EERs and CKAs are fractions in [0, 1]; a lower EER and a higher CKA are better.
 
     Attributes:
         rank_group: a new group begins only where every pair above is better than every pair below with a chance of 0.9
-            or more; neighbours within a group are tied.
+            or more; pairs of one group are tied.
         p_best: chance that the pair is the best of the set. Both are None where no calibrated card ordered.
         reason: why `predicted_eer` is None.
-        cka_interval: of matched CKA, by the jackknife; None where an encoder's variation hangs on one person.
-        prediction: evidence, calibrated estimates, measured EERs and the null; None with under 10 people.
+        cross_validated, null: None with fewer than 10 people.
     """
 
     rank: int
@@ -78,71 +149,132 @@ class PairResult:
     voice: str
     predicted_eer: float | None
     interval: tuple[float, float] | None
+    coverage: float
     p_best: float | None
     reason: str | None
     predictions: Mapping[str, CardPrediction]
-    cka: Cka
-    cka_interval: tuple[float, float] | None
-    cka_null: Null
-    prediction: PairPrediction | None
+    cross_validated: CrossValidation | None
+    null: NullPrediction | None
+    cka: CkaMeasured
     id_mismatch: float | None
     joint_space: JointSpace | None
     flags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class EncoderResult:
-    """One encoder as it was measured."""
+class EncoderRanking:
+    """One encoder, as it was measured.
+
+    Attributes:
+        samples_per_identity: median over people.
+        intrinsic_dimension: reference estimate at the card's samples per person, from which ID mismatch is taken.
+        intra_distance, inter_distance: mean cosine distance within and between people, in [0, 2].
+        skipped_share: fraction of the modality's samples that this encoder could not use.
+        health: what is wrong with it, in words; empty for a sound encoder.
+    """
 
     name: str
     modality: Modality
     dim: int
     n_samples: int
     samples_per_identity: float
-    """Median over people."""
     intrinsic_dimension: float | None
-    """Reference estimate at the card's samples per person, the one behind ID mismatch."""
     intrinsic_dimensions: Mapping[str, float] | None
-    reason: str | None
-    health: Health
+    unimodal_eer: float | None
+    intra_distance: float
+    inter_distance: float
+    skipped_share: float
+    health: tuple[str, ...]
     flags: tuple[str, ...]
+    reason: str | None
 
 
-@dataclass(frozen=True)
-class RankReport:
-    """Everything `encsel rank` found out. `encsel.report` turns it into a table, JSON, CSV or Markdown."""
+@dataclass(frozen=True, eq=False, repr=False)
+class RankDocument(Result):
+    """The document `encsel.rank/1`: all face-voice pairs of a calibration set, best first.
 
+    Attributes:
+        ordered_by: the card that ordered, or "cka_matched" where it could not.
+        scorer: what the predicted EER would be measured with.
+        n_train_identities, n_train_samples: training people behind the predicted EER, and samples of each; None where
+            the card does not state them.
+        judged_by: the calibrated card behind ties, chances and nulls.
+        regressions: each card used, the one that orders first.
+        failures: encoders that could not be loaded or run; the pairs are those of the others.
+    """
+
+    schema: Literal["encsel.rank/1"]
     signature: Mapping[str, Any]
+    signature_text: str
     ordered_by: str
-    coverage: float
-    matched_to: int
-    n_train_identities: int | None
-    """People behind the EER that is predicted; None when the card does not say."""
     scorer: str
-    """What the predicted EER would be measured with."""
-    calibrated: CalibratedCard
-    """The card behind ties, chances and nulls: the one that orders, or the default where a published one does."""
+    coverage: float
+    n_train_identities: int | None
+    n_train_samples: int | None
     layout: str
-    n_identities: int
-    n_face_samples: int
-    n_voice_samples: int
-    regressions: Mapping[str, str]
-    """SHA-256 of each card used, the one that orders first."""
-    encoders: tuple[EncoderResult, ...]
-    pairs: tuple[PairResult, ...]
-    skipped: tuple[Skipped, ...]
+    calibration: SetSummary
+    judged_by: str
+    regressions: Mapping[str, CardUsed]
+    encoders: tuple[EncoderRanking, ...]
+    pairs: tuple[PairRanking, ...]
     failures: tuple[Failure, ...]
-    """Encoders that could not be loaded or run; the pairs are those of the others."""
     notes: tuple[str, ...]
-    strict_health: bool = False
     verdict: Verdict = field(default_factory=Verdict)
 
     @property
-    def exit_code(self) -> int:
-        """Of the command line: 4 when an encoder failed, or is unsound and health is strict; else that of the gates."""
-        unsound = self.strict_health and any(e.health.findings for e in self.encoders)
-        return EncoderFailed.exit_code if self.failures or unsound else self.verdict.exit_code
+    def n_identities(self) -> int:
+        return self.calibration.n_identities
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ranking(RankDocument):
+    """All face-voice pairs of a calibration set, best first, with what is behind the document. `encsel.rank` makes it.
+
+    Attributes:
+        card: the calibrated card behind ties, chances and nulls.
+        details: evidence and estimates behind each pair's prediction, by (face, voice).
+    """
+
+    card: CalibratedCard | None = field(default=None, metadata=HIDDEN)
+    details: Mapping[tuple[str, str], PairPrediction] = field(default_factory=dict, metadata=HIDDEN)
+    strict_health: bool = field(default=False, metadata=HIDDEN)
 
     @property
-    def signature_text(self) -> str:
-        return signature_text(self.signature)
+    def best(self) -> PairRanking:
+        """The first pair. `best.rank_group` and `best.p_best` tell whether it is tied."""
+        return self.pairs[0]
+
+    @property
+    def exit_code(self) -> int:
+        """4 when an encoder failed, or is unsound and `strict_health`; else the exit code of the gates."""
+        return exit_code(self.failures, [e.health for e in self.encoders], self.verdict, strict=self.strict_health)
+
+    def pair(self, face: str, voice: str) -> PairRanking | None:
+        """The pair of two encoders; None where there is no such pair."""
+        return next((p for p in self.pairs if (p.face, p.voice) == (face, voice)), None)
+
+    def explain(self, face: str, voice: str) -> Explanation:
+        """What made the prediction for one pair.
+
+        Raises:
+            UsageError: no such pair, or too few people for a prediction.
+        """
+        from encsel.ranking.explain import explain
+
+        return explain(self, face, voice)
+
+
+def exit_code(failures: Sequence[Failure], findings: Sequence[Sequence[str]], verdict: Verdict, *, strict: bool) -> int:
+    """Exit code of a result: 4 for a failed encoder, or an unsound one where health is strict; else the gates'."""
+    unsound = strict and any(findings)
+    return EncoderFailed.exit_code if failures or unsound else verdict.exit_code
+
+
+def summary_of(n_people: int, n_samples: Sequence[tuple[Modality, int]], skipped: Sequence[Skipped]) -> SetSummary:
+    """The summary of a set.
+
+    Args:
+        n_samples: modality and number of samples of each encoder.
+    """
+    most = {m: max(n for modality, n in n_samples if modality == m) for m in ("face", "voice")}
+    return SetSummary(n_people, most["face"], most["voice"], SkippedSamples(len(skipped), tuple(skipped)))

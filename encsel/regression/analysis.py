@@ -1,36 +1,36 @@
-"""Each number about a pair against its measured EER: correlations, regressions, and how predictions fared."""
+"""Analysis of the numbers of each pair against its measured EER: correlations, regressions, errors of predictions."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from encsel.errors import UsageError
-from encsel.regression.association import Association, Values, associate, spearman
-from encsel.regression.card import FitErrors
-from encsel.regression.fit import baseline_errors, form_errors
+from encsel.regression.association import Association, correlate, spearman
+from encsel.regression.card import LN_PREFIX, FitErrors
+from encsel.regression.fit import associations, baseline_errors, form_errors
 from encsel.regression.pair_tables import PairTable
 
 FORMS = (
     ("cka",), ("ln_cka",), ("cka", "id_mismatch"), ("cka", "id_mismatch", "gw_distance", "spectral_gap"),
     ("unimodal_eer",), ("cka_matched",),
 )  # fmt: skip
+COUNTS = ("n_identities", "n_train_identities", "n_test_identities", "rows_per_identity")
+"""Columns that are sizes and not measurements."""
 MIN_PAIRS = 4
 MIN_TREND = 3
-"""Pairs of one encoder from which their order says anything."""
-OF_THIS_SIZE = 0.1
-"""Measured after training on so nearly the number of people that is predicted for, nothing is extrapolated."""
+"""Fewest pairs of one encoder whose rank order is reported."""
 
 
 @dataclass(frozen=True)
 class AgainstEer:
-    """One column against the EER.
+    """Correlation of one column with the EER.
 
     Attributes:
-        pearson: in [-1, 1], with a two-sided p that takes pairs as independent; None where the column does not vary.
+        pearson: in [-1, 1]; None if the column is constant.
+        pearson_p: two-sided p-value that treats pairs as independent.
     """
 
     rank: Association
@@ -40,7 +40,7 @@ class AgainstEer:
 
 @dataclass(frozen=True)
 class Trend:
-    """Spearman of a column with the EER over the pairs of one encoder; None where the column does not vary."""
+    """Spearman of a column with the EER over the pairs of one encoder; None if the column is constant."""
 
     encoder: str
     modality: str
@@ -50,13 +50,14 @@ class Trend:
 
 
 @dataclass(frozen=True)
-class Fared:
-    """One card's predictions against the measured EERs of its scorer.
+class PredictionErrors:
+    """Errors of one card's predictions against the measured EERs of its scorer.
 
     Attributes:
-        against: what they are compared with, in words.
-        bias: predicted minus measured, mean over pairs; rmse: root mean square of the same.
-        inside: share of pairs whose value lies in the predicted interval; None where the card gives none.
+        against: description of the measured values.
+        bias: predicted minus measured, mean over pairs.
+        rmse: root mean square of predicted minus measured.
+        inside: fraction of pairs with a measured value inside the predicted interval; None if there are no intervals.
     """
 
     card: str
@@ -71,12 +72,13 @@ class Fared:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Over the pairs of one set. Without pairs enough everything is empty and `reason` says why.
+    """Analysis of the pairs of a table. With too few pairs everything is empty and `reason` says why.
 
     Attributes:
-        columns: the numbers themselves, by column, a value per pair.
-        forms: regressions of the EER, by their features.
-        baseline: face effect + voice effect, no geometry at all.
+        columns: correlation with the EER, by column.
+        forms: errors of regressions of the EER, by their features.
+        baseline: errors of face effect + voice effect, without geometry.
+        fared: errors of predictions, by card.
         left_out: columns and forms that could not be used, with the reason.
     """
 
@@ -86,102 +88,87 @@ class Analysis:
     trends: tuple[Trend, ...]
     forms: Mapping[str, FitErrors]
     baseline: FitErrors | None
-    fared: tuple[Fared, ...]
+    fared: tuple[PredictionErrors, ...]
     left_out: Mapping[str, str]
     reason: str | None = None
 
 
-def analyse(table: PairTable, *, scorer: str, fared: Sequence[Fared] = (), seed: int) -> Analysis:
-    """Everything that the pairs of one set, or of several pooled, can tell.
+def analyse(table: PairTable, *, scorer: str, fared: Sequence[PredictionErrors] = (), seed: int) -> Analysis:
+    """Correlations, trends and regressions of the EER over the pairs of a table.
 
     Args:
-        table: pairs with their EERs.
-        scorer: what measured the EERs.
-        fared: how predictions did, from `how_fared`.
+        table: pairs with their EERs, of one data set or several pooled.
+        scorer: name of the scorer that gave the EERs.
+        fared: errors of predictions, kept in the result.
+        seed: random seed of bootstraps and permutations.
     """
+    reason = None
     n_faces, n_voices = (len(np.unique(x)) for x in (table.face_encoder, table.voice_encoder))
     if len(table) < MIN_PAIRS or n_faces < 2 or n_voices < 2:
         reason = (
             f"{len(table)} pairs of {n_faces} face and {n_voices} voice encoders; correlations need at least "
             f"{MIN_PAIRS} pairs of 2 and 2. Add encoders."
         )
-        return Analysis(scorer, len(table), {}, (), {}, None, tuple(fared), dict(table.unusable), reason)
-    if np.ptp(table.eer) == 0:
-        reason = f"every pair has the EER {table.eer[0]:g}; nothing can go with it"
-        return Analysis(scorer, len(table), {}, (), {}, None, tuple(fared), dict(table.unusable), reason)
+    elif np.ptp(table.eer) == 0:
+        reason = f"all pairs have the same EER ({table.eer[0]:g}), so nothing can be correlated with it"
     left_out = dict(table.unusable)
-    columns = {}
-    for name, values in table.columns.items():
-        if name in ("n_identities", "n_train_identities", "n_test_identities", "rows_per_identity"):
-            continue
-        found = associate(values, table.eer, table.face_encoder, table.voice_encoder, table.data_set, seed=seed)
-        columns[name] = AgainstEer(found, *_pearson(values, table.eer))
+    if reason:
+        return Analysis(scorer, len(table), {}, (), {}, None, tuple(fared), left_out, reason)
+    columns = correlations(table, [name for name in table.columns if name not in COUNTS], seed=seed)
     forms = {}
     for features in FORMS:
         label = " + ".join(features)
-        if any(f.removeprefix("ln_") not in table.columns for f in features):
+        if any(f.removeprefix(LN_PREFIX) not in table.columns for f in features):
             continue
         try:
             forms[label] = form_errors(table, features)
         except UsageError as error:
             left_out[label] = str(error)
-    return Analysis(
-        scorer,
-        len(table),
-        columns,
-        _trends(table, list(columns)),
-        forms,
-        baseline_errors(table),
-        tuple(fared),
-        left_out,
-    )
+    trends, baseline = _trends(table, list(columns)), baseline_errors(table)
+    return Analysis(scorer, len(table), columns, trends, forms, baseline, tuple(fared), left_out)
 
 
-def how_fared(
+def correlations(table: PairTable, columns: Iterable[str], *, seed: int) -> dict[str, AgainstEer]:
+    """Rank and linear correlation of each column with the EER, by column name."""
+    result = {}
+    for name, rank in associations(table, columns, seed=seed).items():
+        linear = correlate("pearson", table.columns[name], table.eer)
+        result[name] = AgainstEer(rank, linear.value, linear.p)
+    return result
+
+
+def prediction_errors(
     card: str,
     scorer: str,
     predicted: Sequence[float | None],
     intervals: Sequence[tuple[float, float] | None],
     measured: Sequence[float | None],
     against: str,
-) -> Fared | None:
-    """One card's predictions of the pairs that have both numbers; None when none has."""
-    kept = [
+) -> PredictionErrors | None:
+    """Errors of one card over the pairs with both a prediction and a measurement; None if there are none."""
+    complete = [
         (p, i, m)
         for p, i, m in zip(predicted, intervals, measured, strict=True)
         if p is not None and m is not None
     ]  # fmt: skip
-    if not kept:
+    if not complete:
         return None
-    said, true = np.array([p for p, _, _ in kept]), np.array([m for _, _, m in kept])
-    inside = [i[0] <= m <= i[1] for _, i, m in kept if i is not None]
-    return Fared(
-        card, scorer, against, len(kept), float((said - true).mean()), float(np.sqrt(np.mean((said - true) ** 2))),
-        spearman(said, true) if len(kept) > 2 else None, float(np.mean(inside)) if inside else None,
+    eer, true = np.array([p for p, _, _ in complete]), np.array([m for _, _, m in complete])
+    inside = [i[0] <= m <= i[1] for _, i, m in complete if i is not None]
+    return PredictionErrors(
+        card, scorer, against, len(complete), float((eer - true).mean()), float(np.sqrt(np.mean((eer - true) ** 2))),
+        spearman(eer, true) if len(complete) > 2 else None, float(np.mean(inside)) if inside else None,
     )  # fmt: skip
 
 
-def _pearson(x: Values, y: Values) -> tuple[float | None, float | None]:
-    from scipy.special import stdtr
-
-    a, b = x - x.mean(), y - y.mean()
-    scale = math.sqrt(float(a @ a) * float(b @ b))
-    if scale == 0 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return None, None
-    r = min(1.0, max(-1.0, float(a @ b) / scale))
-    if abs(r) == 1:
-        return r, 0.0
-    return r, float(2 * stdtr(len(x) - 2, -abs(r) * math.sqrt((len(x) - 2) / (1 - r * r))))
-
-
 def _trends(table: PairTable, columns: Sequence[str]) -> tuple[Trend, ...]:
-    found = []
+    trends = []
     for modality, labels in (("face", table.face_encoder), ("voice", table.voice_encoder)):
         for encoder in np.unique(labels).tolist():
-            own = labels == encoder
-            if own.sum() < MIN_TREND or len(np.unique(table.data_set[own])) > 1:
+            pairs = labels == encoder
+            if pairs.sum() < MIN_TREND or len(np.unique(table.data_set[pairs])) > 1:
                 continue
             for column in columns:
-                rho = spearman(table.columns[column][own], table.eer[own])
-                found.append(Trend(encoder, modality, column, rho, int(own.sum())))
-    return tuple(found)
+                rho = spearman(table.columns[column][pairs], table.eer[pairs])
+                trends.append(Trend(encoder, modality, column, rho, int(pairs.sum())))
+    return tuple(trends)

@@ -1,9 +1,10 @@
-"""How strongly one number per face-voice pair goes with the EER: rank correlation and what chance would give."""
+"""Correlation of one number per face-voice pair with the EER, with p-values and an interval."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 N_BOOTSTRAP = 2000
 BOOTSTRAP_COVERAGE = 0.95
 MAX_EXACT = 50_000
-"""Label orders up to which the crossed permutation goes through all of them."""
+"""Largest number of label orders that the crossed permutation enumerates; above, it draws N_DRAWS at random."""
 N_DRAWS = 9999
 
-# Equal rank sums reached in another order of addition differ in the last digits; a tie must count as a tie.
+# Equal rank sums added in another order differ in the last digits; a tie must count as a tie.
 _TIE = 1e-9
 
 Values = NDArray[np.float64]
@@ -25,9 +26,9 @@ Labels = NDArray[Any]
 
 @dataclass(frozen=True)
 class CrossedP:
-    """Share of label orders whose |Spearman| is at least the observed one; the observed order is one of them.
+    """Permutation p-value: fraction of label orders, the observed one included, with at least the observed |Spearman|.
 
-    `n_orders` counts the label orders looked at: all of them when `how` is "exact", else the random draws.
+    `n_orders` counts the label orders compared: all of them if `how` is "exact", else the random draws.
     """
 
     p: float | None
@@ -41,10 +42,10 @@ class Association:
     """Spearman correlation of one column with the EER.
 
     Attributes:
-        spearman: in [-1, 1]; negative when a larger value goes with a lower EER. None when `reason` says why.
-        p: two-sided, Student t; takes the pairs as independent, which pairs that share encoders are not.
-        interval: 95 % percentile bootstrap over pairs; takes them as independent, too.
-        crossed: permutation of the encoders' labels, which respects that pairs share encoders.
+        spearman: in [-1, 1]; negative if larger values go with a lower EER. None if `reason` is set.
+        p: two-sided p-value, Student t. Treats pairs as independent, which pairs that share encoders are not.
+        interval: 95 % percentile bootstrap over pairs; also treats them as independent.
+        crossed: permutation p-value that accounts for pairs sharing encoders.
     """
 
     spearman: float | None
@@ -54,46 +55,56 @@ class Association:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class Correlation:
+    """Correlation coefficient in [-1, 1] and its two-sided p-value (Student t, pairs taken as independent).
+
+    Both are None if a column is constant; `p` is None below 3 pairs.
+    """
+
+    value: float | None
+    p: float | None
+
+
 def associate(x: Values, y: Values, face: Labels, voice: Labels, data_set: Labels, *, seed: int) -> Association:
     """Rank association of `x` with `y` over pairs.
 
     Args:
         x, y: (pairs,) finite.
         face, voice, data_set: (pairs,) labels; no pair twice within a data set.
-        seed: of the bootstrap, and of the permutation where it is not exact.
+        seed: random seed of the bootstrap and of a permutation that is not exact.
     """
-    rho = spearman(x, y)
-    if rho is None:
-        reason = f"no rank correlation over {len(x)} pairs in which one of the two columns does not vary"
+    rank = correlate("spearman", x, y)
+    if rank.value is None:
+        reason = f"no rank correlation over {len(x)} pairs: one of the two columns is constant"
         return Association(None, None, None, CrossedP(None, "none", 0, reason), reason)
     interval = bootstrap_interval(x, y, seed=seed)
     crossed = crossed_p(x, y, face, voice, data_set, seed=seed)
-    no_interval = None if interval else "no interval: over half of the resamples repeat one value"
-    return Association(rho, spearman_p(rho, len(x)), interval, crossed, no_interval)
+    no_interval = None if interval else "no interval: in over half of the resamples a column is constant"
+    return Association(rank.value, rank.p, interval, crossed, no_interval)
+
+
+def correlate(method: Literal["spearman", "pearson"], x: Values, y: Values) -> Correlation:
+    """Correlation of two columns."""
+    from scipy.stats import pearsonr, spearmanr
+
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return Correlation(None, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy warns of two pairs, and of columns that hardly vary
+        result = spearmanr(x, y) if method == "spearman" else pearsonr(x, y)
+    return Correlation(float(result.statistic), float(result.pvalue) if len(x) > 2 else None)
 
 
 def spearman(x: Values, y: Values) -> float | None:
-    """Spearman rank correlation in [-1, 1], ties at their mean rank; None when either is constant."""
-    a, b = _centred_ranks(x), _centred_ranks(y)
-    scale = math.sqrt(float(a @ a) * float(b @ b))
-    return min(1.0, max(-1.0, float(a @ b) / scale)) if scale > 0 else None
-
-
-def spearman_p(rho: float, n: int) -> float | None:
-    """Two-sided p of a Spearman correlation over `n` independent pairs, by Student t; None below 3 pairs."""
-    from scipy.special import stdtr
-
-    if n < 3:
-        return None
-    if abs(rho) == 1:
-        return 0.0
-    return float(2 * stdtr(n - 2, -abs(rho) * math.sqrt((n - 2) / (1 - rho * rho))))
+    """Spearman rank correlation in [-1, 1], ties at their mean rank; None if a column is constant."""
+    return correlate("spearman", x, y).value
 
 
 def bootstrap_interval(x: Values, y: Values, *, seed: int) -> tuple[float, float] | None:
-    """95 % percentile interval of Spearman over resampled pairs; None when under half of the resamples have a value.
+    """95 % percentile interval of Spearman over resampled pairs; None if under half of the resamples have a value.
 
-    A resample in which a column takes one value only has no rank order and is left out.
+    Resamples with a constant column are left out.
     """
     drawn = np.random.default_rng(seed).integers(len(x), size=(N_BOOTSTRAP, len(x)))
     a, b = _centred_ranks(x[drawn]), _centred_ranks(y[drawn])
@@ -107,13 +118,13 @@ def bootstrap_interval(x: Values, y: Values, *, seed: int) -> tuple[float, float
 
 
 def crossed_p(x: Values, y: Values, face: Labels, voice: Labels, data_set: Labels, *, seed: int) -> CrossedP:
-    """Two-sided p of Spearman when face labels and voice labels of `y` are shuffled, separately within each data set.
+    """Two-sided permutation p-value of Spearman: face and voice labels of `y` shuffled within each data set.
 
-    Pairs that share an encoder move together, so the p is not fooled by 12 pairs made of 4 + 3 encoders. Its floor is
-    one over the number of orders that give different tables.
+    Pairs that share an encoder move together, so 12 pairs of 4 + 3 encoders do not count as 12 independent ones. The
+    smallest possible value is one over the number of orders that give different tables.
     """
-    # Shuffling permutes the ranks of y and leaves both norms alone: only the sum of products has to be recomputed,
-    # and that sum is one term per data set.
+    # Shuffling permutes the ranks of y and leaves both norms unchanged: only the sum of products has to be recomputed,
+    # with one term per data set.
     a, b = _centred_ranks(x), _centred_ranks(y)
     grids = []
     for name in np.unique(data_set):
@@ -123,7 +134,7 @@ def crossed_p(x: Values, y: Values, face: Labels, voice: Labels, data_set: Label
         if inside.sum() != len(faces) * len(voices):
             reason = (
                 f"{name} holds {inside.sum()} of the {len(faces) * len(voices)} pairs of its {len(faces)} face and "
-                f"{len(voices)} voice encoders; labels can be shuffled only when every pair is there"
+                f"{len(voices)} voice encoders; labels can be shuffled only if every pair is present"
             )
             return CrossedP(None, "none", 0, reason)
         grid_a, grid_b = np.empty((2, len(faces), len(voices)))
@@ -150,7 +161,7 @@ def _centred_ranks(values: Values) -> Values:
 
 
 def _all_orders(a: Values, b: Values) -> Values:
-    """Sum of a * b for every order of b's rows and columns, the identity among them."""
+    """Sum of a * b for every order of b's rows and columns, the identity included."""
     rows, columns = (np.array(list(itertools.permutations(range(size)))) for size in a.shape)
     return np.concatenate([np.einsum("fv,fpv->p", a, b[order][:, columns]) for order in rows])
 

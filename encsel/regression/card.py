@@ -1,4 +1,4 @@
-"""Regression cards: a fitted regression of EER on geometry, in a file, and what it predicts."""
+"""Geometric cards: a fitted regression of EER on geometry, its predictions and its file."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from typing import Final, Literal
 from encsel.errors import UsageError, nearest
 from encsel.regression.association import Association
 from encsel.regression.pair_tables import PairFile
-from encsel.storage import documents as cardfile
+from encsel.storage import documents
 
 SCHEMA: Final = "encsel.card/1"
 
 CHANCE_EER = 0.5
+"""Equal error rate of a scorer that knows nothing."""
 
 Transform = Literal["identity", "ln"]
 
 LN_PREFIX = "ln_"
 
-LARGEST = 1e9
-"""Of a coefficient: an EER is under 1, and of far larger ones sums are no number."""
+MAX_COEFFICIENT = 1e9
+"""Largest coefficient that a card may hold; sums of far larger ones overflow."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class Feature:
     """One term of a regression: `coefficient` times the column's value, or its natural log.
 
     Attributes:
-        metric, metric_version: the encsel metric behind the column; None when none makes it.
-        n_identities, rows_per_identity: sizes the column was measured at; None when unknown or not all the same.
+        metric, metric_version: the encsel metric that computes the column; None if there is none.
+        n_identities, rows_per_identity: sizes the column was measured at; None if unknown or not all equal.
         range: smallest and largest training value, before the transform.
-        reason: why any of the four above is None.
+        reason: why metric or sizes are None.
     """
 
     name: str
@@ -49,13 +50,13 @@ class Feature:
 
     @property
     def label(self) -> str:
-        """As `encsel fit --features` takes it: `cka`, `ln_cka`."""
+        """Name for `encsel fit --features`, such as `cka` or `ln_cka`."""
         return (LN_PREFIX if self.transform == "ln" else "") + self.name
 
 
 @dataclass(frozen=True)
 class LeftOutErrors:
-    """Errors on pairs that the fit did not see, one group left out at a time.
+    """Errors on held-out pairs, with one group left out at a time. None if `reason` is set.
 
     `r2` is 1 - SSE/SST with SST around the mean of all pairs: 0 is no better than that mean, negative is worse.
     """
@@ -68,7 +69,7 @@ class LeftOutErrors:
 
 @dataclass(frozen=True)
 class FitErrors:
-    """How well one form holds on its own pairs and on pairs left out. None where `reason` says why."""
+    """Errors of one form on the pairs it was fitted on and on held-out pairs. None if `reason` is set."""
 
     n_parameters: int
     r2: float | None
@@ -82,12 +83,12 @@ class FitErrors:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a card says about one face-voice pair.
+    """Prediction of a card for one face-voice pair.
 
     Attributes:
-        eer: predicted EER clipped to [0, 0.5]; None when `reason` says why.
+        eer: predicted EER clipped to [0, 0.5]; None if `reason` is set.
         raw: the same before clipping.
-        interval: about `eer`, clipped to [0, 0.5]; None when the card has no grouped error.
+        interval: around `eer`, clipped to [0, 0.5]; None if the card has no errors for unseen encoders.
         outside: one sentence per feature outside the card's training range.
     """
 
@@ -99,17 +100,18 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
-    """A fitted regression of EER on geometry, with what it was made from and how well it holds.
+class GeometricCard:
+    """A fitted regression of EER on geometry, with its sources and its errors.
 
     Attributes:
-        form: "log" when any feature enters by its logarithm, else "linear".
-        target: what is predicted: name, scorer, n_train_identities, n_test_identities (None when not all the same).
-        residual_sd: spread of the residuals, standard deviation with degrees of freedom taken off.
-        baseline_errors: the same errors for face effect + voice effect, no geometry at all.
-        associations: rank association with the EER of each feature's column.
+        form: "log" if any feature enters by its logarithm, else "linear".
+        target: predicted quantity: name, scorer, n_train_identities, n_test_identities (None if not all equal).
+        residual_sd: standard deviation of the residuals, corrected for degrees of freedom.
+        errors: errors of this regression.
+        baseline_errors: errors of face effect + voice effect, without geometry.
+        associations: rank association of each feature's column with the EER.
         excluded: encoders left out of the tables before fitting.
-        seed: of the bootstrap and of a permutation that is not exact.
+        seed: random seed of the bootstrap and of a permutation that is not exact.
     """
 
     schema: Literal["encsel.card/1"] = SCHEMA
@@ -130,19 +132,20 @@ class Card:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Checksum of the card's canonical JSON without this key."""
-        return cardfile.checksum(self)
+        """Checksum of the card's canonical JSON, without this key."""
+        return documents.checksum(self)
 
     @property
     def sizes_mixed(self) -> bool:
-        """The card pools pairs measured on different numbers of identities.
+        """Whether the card pools pairs measured on different numbers of identities.
 
-        Biased CKA and ID mismatch mean something else at each n, so no single n fits such a card and `rank` refuses it.
+        Biased CKA and ID mismatch depend on that number, so `rank` refuses such a card.
         """
         return any(feature.n_identities is None for feature in self.features)
 
     @property
     def equation(self) -> str:
+        """The regression as text."""
         terms = (
             f" {'-' if f.coefficient < 0 else '+'} {abs(f.coefficient):.4g} "
             + (f"ln({f.name})" if f.transform == "ln" else f.name)
@@ -151,7 +154,7 @@ class Card:
         return f"eer = {self.intercept:.4g}" + "".join(terms)
 
     def apply(self, values: Mapping[str, float], coverage: float = 0.9) -> Prediction:
-        """EER predicted from a pair's values, by feature name and untransformed.
+        """Predict the EER of a pair from its values (by feature name, untransformed).
 
         The interval is provisional. Its half-width is the Student t quantile (degrees of freedom = encoders left out
         in turn - 1) times the RMSE of leaving out face encoders or voice encoders, whichever is wider. It covers the
@@ -161,7 +164,7 @@ class Card:
             UsageError: a feature is missing or not finite, or coverage is not in (0, 1).
         """
         if not 0 < coverage < 1:
-            raise UsageError(f"The coverage is {coverage}; a share between 0 and 1 is needed, such as 0.9.")
+            raise UsageError(f"The coverage is {coverage}; it must be between 0 and 1, such as 0.9.")
         for feature in self.features:
             if feature.name not in values:
                 raise UsageError(
@@ -189,9 +192,17 @@ class Card:
             raw += feature.coefficient * value
         eer = min(max(raw, 0.0), CHANCE_EER)
         half = self._half_width(coverage)
-        # About the clipped value: about a raw value far below 0 the clipped interval would shrink to nothing.
+        # Around the clipped value: around a raw value far below 0 the clipped interval would shrink to nothing.
         interval = None if half is None else (max(eer - half, 0.0), min(eer + half, CHANCE_EER))
         return Prediction(eer, raw, interval, outside)
+
+    def save(self, path: str | Path) -> None:
+        """Write the card as JSON, whole or not at all.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        documents.save(self, path)
 
     def _half_width(self, coverage: float) -> float | None:
         from scipy.special import stdtrit
@@ -204,85 +215,71 @@ class Card:
         return max(widths, default=None)
 
 
-def check_metric_versions(card: Card, versions: Mapping[str, int]) -> None:
-    """Nothing, when encsel's metrics are those the card was fitted on.
+def check_metric_versions(card: GeometricCard, versions: Mapping[str, int]) -> None:
+    """Check that encsel's metrics are those the card was fitted on.
 
     Raises:
-        UsageError: a feature has no metric here, or one of another version; says how to refit.
+        UsageError: a feature has no metric in this encsel, or one of another version.
     """
     for feature in card.features:
         if feature.metric is None:
             raise UsageError(
-                f"The card {card.name} needs {feature.name}, which no metric of encsel makes. "
+                f"The card {card.name} needs {feature.name}, which no metric of encsel computes. "
                 "Choose another card, or refit it on columns that encsel computes."
             )
-        here = versions.get(feature.metric)
-        if here != feature.metric_version:
-            found = f"version {here}" if here is not None else "no such metric"
+        version = versions.get(feature.metric)
+        if version != feature.metric_version:
+            available = f"version {version}" if version is not None else "no such metric"
             raise UsageError(
                 f"The card {card.name} was fitted on {feature.name} by {feature.metric} version "
-                f"{feature.metric_version}; this encsel has {found}, whose values are not comparable. "
+                f"{feature.metric_version}; this encsel has {available}, whose values are not comparable. "
                 "Refit the card with this encsel (`encsel fit`), or use the encsel that made it."
             )
 
 
 def shipped_cards() -> tuple[str, ...]:
-    """Names of the shipped regression cards, sorted; other JSON files in the folder are not theirs."""
-    return cardfile.shipped("encsel.card")
+    """Names of the shipped geometric cards, sorted."""
+    return documents.shipped("encsel.card")
 
 
-def load_card(name_or_path: str) -> Card:
-    """A shipped card by name, or any card by the path of its JSON file.
+def load_geometric_card(name_or_path: str) -> GeometricCard:
+    """Load a shipped card by name, or any card by the path of its JSON file.
 
     Raises:
-        UsageError: no such card (names the nearest), or a file that is damaged, edited or no card.
+        UsageError: no card has that name, or the file is damaged, edited or not a geometric card.
     """
     text = str(name_or_path)
-    if text in (known := shipped_cards()):
-        return _card_from(cardfile.cards_folder() / f"{text}.json")
-    path = Path(text)
-    if path.suffix == ".json" or len(path.parts) > 1 or path.is_file():
-        return _card_from(path)
-    raise UsageError(f"No regression card is named {text!r}. {nearest(text, known)} A path to a .json card works, too.")
-
-
-def card_text(card: Card) -> str:
-    """The card as JSON, full precision, checksum last, newline at the end."""
-    return cardfile.text_of(card)
-
-
-def save_card(card: Card, path: str | Path) -> None:
-    """Write the card; the file is there whole or not at all.
-
-    Raises:
-        UsageError: the file cannot be written.
-    """
-    cardfile.save(card, path)
-
-
-def _card_from(path: Path) -> Card:
-    card = cardfile.read(
-        path, Card, schema=SCHEMA, what="regression card", known=shipped_cards(), check=_check_meaning,
+    names = shipped_cards()
+    if text in names:
+        path = documents.cards_folder() / f"{text}.json"
+    else:
+        path = Path(text)
+        if path.suffix != ".json" and len(path.parts) < 2 and not path.is_file():
+            raise UsageError(
+                f"No geometric card is named {text!r}. {nearest(text, names)} A path to a .json card works, too."
+            )
+    card = documents.read(
+        path, GeometricCard, schema=SCHEMA, what="geometric card", names=names, check=_check_meaning,
         remedy="Restore the file, or make it again with `encsel fit`.",
     )  # fmt: skip
-    assert isinstance(card, Card)
+    assert isinstance(card, GeometricCard)
     return card
 
 
-def _check_meaning(card: Card) -> None:
+def _check_meaning(card: GeometricCard) -> None:
     features = [name for feature in card.features for name in (feature.name, feature.metric)]
-    cardfile.check_names(
+    documents.check_names(
         (card.name, *features, *card.target, *card.target.values(), *card.associations, *card.excluded), "the name"
     )
     if not card.features:
-        raise cardfile.Malformed("it has no features")
-    if max(abs(x) for x in (card.intercept, *(feature.coefficient for feature in card.features))) > LARGEST:
-        raise cardfile.Malformed(f"it holds a coefficient over {LARGEST:g}")
+        raise documents.Malformed("it has no features")
+    if max(abs(x) for x in (card.intercept, *(feature.coefficient for feature in card.features))) > MAX_COEFFICIENT:
+        raise documents.Malformed(f"it holds a coefficient over {MAX_COEFFICIENT:g}")
     if missing := {"name", "scorer", "n_train_identities", "n_test_identities"} - set(card.target):
-        raise cardfile.Malformed(f"its target lacks {', '.join(sorted(missing))}")
+        raise documents.Malformed(f"its target lacks {', '.join(sorted(missing))}")
     for feature in card.features:
         if feature.range[0] > feature.range[1]:
-            raise cardfile.Malformed(f"the range of {feature.name} is upside down")
+            raise documents.Malformed(f"the range of {feature.name} has its ends swapped")
     for left_out in (card.errors.leave_face, card.errors.leave_voice):
         if left_out.rmse is not None and (left_out.rmse < 0 or left_out.n_groups < 2):
-            raise cardfile.Malformed("a left-out error is negative or has fewer than 2 groups")
+            raise documents.Malformed("a left-out error is negative or has fewer than 2 groups")

@@ -1,26 +1,80 @@
-"""Fits EER to geometry: pair table in, card out, with the errors on encoders the fit did not see."""
+"""Regression of EER on geometry: from pair tables to a card with its errors on unseen encoders."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encsel.errors import UsageError
-from encsel.regression import association
-from encsel.regression.association import Association, Values
-from encsel.regression.card import LN_PREFIX, Card, Feature, FitErrors, LeftOutErrors, Transform
+from encsel.regression import pair_tables
+from encsel.regression.association import Association, Values, associate
+from encsel.regression.card import LN_PREFIX, Feature, FitErrors, GeometricCard, LeftOutErrors, Transform
 from encsel.regression.pair_tables import PairTable
 
 METRIC_OF_COLUMN: Mapping[str, str] = {"cka": "cka_biased", "id_mismatch": "mle_median"}
-"""Pair-table column -> the encsel metric that makes it. Other columns go by the metric of their own name, if any."""
+"""Metric that computes a column of a pair table. Other columns belong to the metric of the same name, if any."""
 
 
 def fit(
+    tables: str | Path | Iterable[str | Path] | PairTable,
+    features: str | Sequence[str] = "ln_cka",
+    *,
+    exclude: Iterable[str] = (),
+    name: str | None = None,
+    rows_per_identity: int | None = None,
+    scorer: str = "reference",
+    source: str = "",
+    seed: int = 0,
+) -> GeometricCard:
+    """Fit a regression of EER on geometry to measured face-voice pairs.
+
+    Args:
+        tables: pair tables (CSV) or results of `encsel validate` (JSON), pooled if several; or a table already read.
+        features: columns, in one string separated by commas or in a sequence; the prefix `ln_` takes the natural log.
+        exclude: encoders whose pairs are left out.
+        name: name of the card. Default: the names of the files, without suffix.
+        rows_per_identity: samples per identity, for files without that column.
+        scorer: scorer that measured the EERs; selects the EERs of a result of `encsel validate`.
+        source: where the pairs come from; kept in the card.
+        seed: random seed of the bootstrap and the permutation.
+
+    Raises:
+        UsageError: a file cannot be used, there are too few pairs or encoders, or the features determine one another.
+
+    >>> from encsel.storage.documents import cards_folder
+    >>> card = fit(cards_folder() / "pairs_voxceleb1.csv", "cka,id_mismatch")
+    >>> card.equation
+    'eer = 0.4979 - 0.7842 cka - 0.003861 id_mismatch'
+    >>> round(card.apply({"cka": 0.1, "id_mismatch": 15}).eer, 3)
+    0.362
+    """
+    from encsel.metrics.registry import metrics
+
+    if isinstance(tables, PairTable):
+        if rows_per_identity is not None:
+            raise UsageError("rows_per_identity applies to files only. Give it to read_pairs instead.")
+        table = tables
+    else:
+        paths = [tables] if isinstance(tables, str | Path) else list(tables)
+        table = pair_tables.read_pairs(paths, rows_per_identity=rows_per_identity, scorer=scorer)
+    return fit_table(
+        pair_tables.exclude(table, exclude),
+        [part.strip() for part in features.split(",")] if isinstance(features, str) else features,
+        name=name or "+".join(Path(file.name).stem for file in table.files),
+        metric_versions={metric.name: metric.version for metric in metrics().values()},
+        scorer=scorer,
+        source=source,
+        seed=seed,
+    )
+
+
+def fit_table(
     table: PairTable,
     features: Sequence[str],
     *,
@@ -29,15 +83,15 @@ def fit(
     scorer: str = "reference",
     source: str = "",
     seed: int = 0,
-) -> Card:
-    """Least-squares card of the EER on `features`, with its errors.
+) -> GeometricCard:
+    """Fit the EER of a table on `features` by least squares.
 
     Args:
         features: column names; the prefix `ln_` takes the natural log.
-        metric_versions: encsel's metrics and their versions, to be written into the card.
-        scorer: what measured the EERs of the table.
+        metric_versions: versions of encsel's metrics, by name.
+        scorer: scorer that measured the EERs of the table.
     Raises:
-        UsageError: an unusable column, too few pairs or encoders, or features that carry the same information.
+        UsageError: a column is unusable, there are too few pairs or encoders, or the features determine one another.
     """
     specs, design = _checked_design(table, features)
     coefficients = _solve(design, table.eer)
@@ -49,7 +103,7 @@ def fit(
         column, transform = spec
         metric = METRIC_OF_COLUMN.get(column, column)
         version = metric_versions.get(metric)
-        metric_reason = None if version is not None else f"no metric of this encsel makes {column}"
+        metric_reason = None if version is not None else f"no metric of this encsel computes {column}"
         reasons = [reason for reason in (metric_reason, sizes_reason, rows_reason) if reason]
         values = table.columns[column]
         return Feature(
@@ -67,7 +121,7 @@ def fit(
     }
     if reasons := [reason for reason in (train_reason, test_reason) if reason]:
         target["reason"] = "; ".join(reasons)
-    return Card(
+    return GeometricCard(
         name=name,
         form="log" if any(transform == "ln" for _, transform in specs) else "linear",
         features=tuple(feature(spec, coefficient) for spec, coefficient in zip(specs, coefficients[1:], strict=True)),
@@ -86,17 +140,17 @@ def fit(
 
 
 def form_errors(table: PairTable, features: Sequence[str]) -> FitErrors:
-    """How well EER ~ features holds on the table; the errors that `fit` puts into its card.
+    """Errors of the regression of EER on `features`, as in the card of `fit`.
 
     Raises:
-        UsageError: as `fit`.
+        UsageError: see `fit_table`.
     """
     _, design = _checked_design(table, features)
     return _errors(table, functools.partial(_predict_linear, design, table.eer), design.shape[1])
 
 
 def baseline_errors(table: PairTable) -> FitErrors:
-    """The same errors for face effect + voice effect within each data set: encoder names only, no geometry.
+    """Errors of face effect + voice effect within each data set: encoder names only, no geometry.
 
     Effects sum to zero, so an encoder that was left out gets the mean effect of the others.
     """
@@ -106,19 +160,15 @@ def baseline_errors(table: PairTable) -> FitErrors:
 
 
 def associations(table: PairTable, columns: Iterable[str], *, seed: int) -> dict[str, Association]:
-    """Rank association with the EER of each column, by name."""
-    return {
-        column: association.associate(
-            table.column(column), table.eer, table.face_encoder, table.voice_encoder, table.data_set, seed=seed
-        )
-        for column in dict.fromkeys(columns)
-    }
+    """Rank association of each column with the EER, by column name."""
+    labels = (table.face_encoder, table.voice_encoder, table.data_set)
+    return {column: associate(table.column(column), table.eer, *labels, seed=seed) for column in dict.fromkeys(columns)}
 
 
 def _one_count(table: PairTable, column: str) -> tuple[int | None, str | None]:
-    """The column's value when all pairs agree, else None and why."""
+    """Value of the column if all pairs agree, else None with the reason."""
     if column not in table.columns:
-        return None, f"{column} is not known"
+        return None, f"{column} is unknown"
     counts = np.unique(table.columns[column])
     if len(counts) == 1:
         return int(counts[0]), None
@@ -126,11 +176,11 @@ def _one_count(table: PairTable, column: str) -> tuple[int | None, str | None]:
 
 
 Predict = Callable[[NDArray[np.bool_], NDArray[np.bool_]], Values]
-"""(pairs,) masks of the pairs to fit on and to predict -> the predictions. Raises _CannotFit."""
+"""From (pairs,) masks of the pairs to fit on and of those to predict, to the predictions. Raises _CannotFit."""
 
 
 class _CannotFit(Exception):
-    """The pairs that are left do not determine the coefficients."""
+    """The remaining pairs do not determine the coefficients."""
 
 
 def _parse_feature(text: str) -> tuple[str, Transform]:
@@ -140,7 +190,7 @@ def _parse_feature(text: str) -> tuple[str, Transform]:
 
 
 def _checked_design(table: PairTable, features: Sequence[str]) -> tuple[list[tuple[str, Transform]], Values]:
-    """Features as (column, transform), and the (pairs, 1 + features) matrix with a column of ones first."""
+    """Features as (column, transform), and the (pairs, 1 + features) design matrix with a column of ones first."""
     if not features or not all(features):
         raise UsageError("A feature has no name; give column names separated by commas, such as cka,id_mismatch.")
     if len(set(features)) < len(features):
@@ -163,21 +213,21 @@ def _checked_design(table: PairTable, features: Sequence[str]) -> tuple[list[tup
 
     where = table.file_names + (f" without {', '.join(table.excluded)}" if table.excluded else "")
     for modality, labels in (("face", table.face_encoder), ("voice", table.voice_encoder)):
-        if (n_found := len(np.unique(labels))) < 2:
+        if (n_encoders := len(np.unique(labels))) < 2:
             raise UsageError(
-                f"{n_found} {modality} encoder{'' if n_found == 1 else 's'} in {where}; at least 2 are needed to tell "
-                f"how a card holds for an unseen one. Add pairs with another {modality} encoder."
+                f"{n_encoders} {modality} encoder{'' if n_encoders == 1 else 's'} in {where}; at least 2 are needed to "
+                f"estimate the error on an unseen one. Add pairs with another {modality} encoder."
             )
     if len(table) < design.shape[1] + 1:
         raise UsageError(
             f"{len(table)} pairs in {where}; {len(features)} features need at least {design.shape[1] + 1}. "
-            "Add pairs or take fewer features."
+            "Add pairs or use fewer features."
         )
     if np.ptp(table.eer) == 0:
-        raise UsageError(f"Every eer in {where} is {table.eer[0]:g}; there is nothing to fit. Add pairs that differ.")
+        raise UsageError(f"All EERs in {where} are {table.eer[0]:g}; there is nothing to fit. Add pairs that differ.")
     for text, values in zip(features, design.T[1:], strict=True):
         if np.ptp(values) == 0:
-            raise UsageError(f"{text} is the same for every pair in {where}; it explains nothing. Leave it out.")
+            raise UsageError(f"{text} is constant over the pairs in {where}. Leave it out.")
     if _rank(design) < design.shape[1]:
         raise UsageError(
             f"The features {', '.join(features)} determine one another in {where}, so their coefficients are not "
@@ -187,14 +237,14 @@ def _checked_design(table: PairTable, features: Sequence[str]) -> tuple[list[tup
 
 
 def _rank(design: Values) -> int:
-    """Rank with every column at the same scale, so that units do not decide it."""
+    """Rank with all columns scaled to the same norm, so that it does not depend on units."""
     scale = np.linalg.norm(design, axis=0)
     return int(np.linalg.matrix_rank(design / np.where(scale > 0, scale, 1)))
 
 
 def _solve(design: Values, eer: Values) -> Values:
     if len(eer) == 0 or _rank(design) < design.shape[1]:
-        raise _CannotFit(f"the {len(eer)} pairs left do not determine {design.shape[1]} coefficients")
+        raise _CannotFit(f"the {len(eer)} remaining pairs do not determine {design.shape[1]} coefficients")
     return np.asarray(np.linalg.lstsq(design, eer, rcond=None)[0])
 
 
@@ -205,22 +255,22 @@ def _predict_linear(design: Values, eer: Values, train: NDArray[np.bool_], test:
 def _predict_additive(table: PairTable, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Values:
     for data_set in np.unique(table.data_set[test]):
         if data_set not in table.data_set[train]:
-            raise _CannotFit(f"no pair of {data_set} is left")
+            raise _CannotFit(f"no pair of {data_set} remains")
     coefficients = _solve(_additive_design(table, train, train), table.eer[train])
     return np.asarray(_additive_design(table, train, test) @ coefficients)
 
 
 def _additive_design(table: PairTable, train: NDArray[np.bool_], rows: NDArray[np.bool_]) -> Values:
-    """Rows of the design whose effects are those of the encoders in `train`: mean, faces, voices, per data set."""
+    """Design matrix of `rows`, per data set: mean, then effects of the face and voice encoders in `train`."""
     blocks = []
     for data_set in np.unique(table.data_set[train]):
         inside = table.data_set == data_set
         block = [np.ones((int(rows.sum()), 1))]
         for labels in (table.face_encoder, table.voice_encoder):
-            known = np.unique(labels[train & inside])
-            # Sum-to-zero coding: the last encoder's effect is minus the sum of the others', an unknown one's is zero.
-            coding = np.vstack([np.eye(len(known) - 1), -np.ones(len(known) - 1)])
-            match = (labels[rows][:, None] == known).astype(np.float64)
+            encoders = np.unique(labels[train & inside])
+            # Sum-to-zero coding: the last encoder's effect is minus the sum of the others, an unseen one's is zero.
+            coding = np.vstack([np.eye(len(encoders) - 1), -np.ones(len(encoders) - 1)])
+            match = (labels[rows][:, None] == encoders).astype(np.float64)
             block.append(match @ coding)
         blocks.append(np.hstack(block) * inside[rows][:, None])
     return np.hstack(blocks)
@@ -253,6 +303,6 @@ def _errors(table: PairTable, predict: Predict, n_parameters: int) -> FitErrors:
 
 
 def _r2_rmse(eer: Values, predicted: Values) -> tuple[float, float]:
-    """R2 around the mean of `eer`, and the root mean squared error."""
+    """R2 around the mean of `eer`, and root mean squared error."""
     squared = float(np.sum((eer - predicted) ** 2))
     return 1 - squared / float(np.sum((eer - eer.mean()) ** 2)), math.sqrt(squared / len(eer))

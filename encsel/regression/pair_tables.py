@@ -1,4 +1,4 @@
-"""Tables of measured face-voice pairs: what a regression is fitted on."""
+"""Pair tables: measured face-voice pairs, from CSV tables and results of `encsel validate`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 
 from encsel.errors import UsageError, nearest, printable
 from encsel.regression.association import Values
-from encsel.storage.reading import read_whole
+from encsel.storage.files import read_whole
 
-VALIDATION = "encsel.validate/1"
-"""Schema of the results of `encsel validate`, whose pairs can be read as a table."""
-REPORTED = "validation.json"
+VALIDATION_SCHEMAS = ("encsel.validate/1", "encsel.validate/2")
+"""Schemas of the results of `encsel validate` that can be read as a pair table."""
+REPORT_FILE = "validation.json"
+"""Name of the result in every folder of `encsel validate --report`."""
 REQUIRED_COLUMNS = ("face_encoder", "voice_encoder", "n_identities", "eer")
 
 
 @dataclass(frozen=True)
 class PairFile:
-    """A pair table's file name (no folder) and the SHA-256 of its bytes."""
+    """File name of a pair table, without folder, and the SHA-256 of its bytes."""
 
     name: str
     sha256: str
@@ -35,13 +36,13 @@ class PairFile:
 
 @dataclass(frozen=True)
 class PairTable:
-    """Measured face-voice pairs of one file or several, one row each.
+    """Measured face-voice pairs of one or several files.
 
     Attributes:
         data_set, face_encoder, voice_encoder: (pairs,) text; no combination twice.
-        eer: (pairs,) share in [0, 1].
-        columns: every other column that holds a finite number for each pair, (pairs,) each.
-        unusable: the columns that do not, each with a sentence that says why.
+        eer: (pairs,) fraction in [0, 1].
+        columns: every other column with a finite number for each pair, (pairs,) each.
+        unusable: every other column without, with the reason.
     """
 
     data_set: NDArray[np.str_]
@@ -57,10 +58,10 @@ class PairTable:
         return len(self.eer)
 
     def column(self, name: str) -> Values:
-        """That column's numbers.
+        """Numbers of a column.
 
         Raises:
-            UsageError: no such column, or one that is not numeric throughout.
+            UsageError: the column does not exist or is not numeric throughout.
         """
         if name in self.unusable:
             raise UsageError(self.unusable[name])
@@ -70,48 +71,49 @@ class PairTable:
 
     @property
     def file_names(self) -> str:
+        """Names of the files, joined by "+"."""
         return " + ".join(file.name for file in self.files)
 
 
 def read_pairs(
     paths: Sequence[str | Path], *, rows_per_identity: int | None = None, scorer: str = "reference"
 ) -> PairTable:
-    """Pair tables (CSV with a header) and results of `encsel validate` (JSON), pooled.
+    """Read and pool pair tables (CSV with a header) and results of `encsel validate` (JSON).
 
     Args:
-        paths: tables have REQUIRED_COLUMNS; without a `data_set` column the file's stem names its data set.
-        rows_per_identity: samples per person behind the numbers, for tables that have no such column.
-        scorer: whose EERs of centroids are taken from results; a table has one column of them.
+        paths: files. Tables need REQUIRED_COLUMNS; without a column `data_set` the file's stem names the data set.
+        rows_per_identity: samples per identity, for tables without that column.
+        scorer: scorer whose EERs (of centroids) are taken from results; tables hold those of one scorer.
     Raises:
-        UsageError: a file cannot be read, lacks a column, holds a value that is no number, or repeats a pair.
+        UsageError: a file cannot be read, lacks a column, holds a value that is not a number, or repeats a pair.
     """
     if not paths:
         raise UsageError("No pair table was given; name at least one CSV file.")
     if rows_per_identity is not None and rows_per_identity < 1:
-        raise UsageError(f"rows_per_identity is {rows_per_identity}; 1 or more are needed.")
-    read, rows, headers, is_needed = [], [], [], False
+        raise UsageError(f"rows_per_identity is {rows_per_identity}; it must be at least 1.")
+    files, rows, headers, is_needed = [], [], [], False
     for path in map(Path, paths):
         if path.suffix.lower() == ".json":
-            file, header, of_file = _read_validation(path, scorer)
+            file, header, file_rows = _read_validation(path, scorer)
         else:
-            file, header, of_file = _read_file(path)
+            file, header, file_rows = _read_table(path)
         if rows_per_identity is not None and "rows_per_identity" not in header:
             is_needed = True
             header = [*header, "rows_per_identity"]
-            of_file = [_Row(r.where, {**r.cells, "rows_per_identity": str(rows_per_identity)}) for r in of_file]
-        read.append(file)
+            file_rows = [_Row(r.where, {**r.cells, "rows_per_identity": str(rows_per_identity)}) for r in file_rows]
+        files.append(file)
         headers.append((path.name, header))
-        rows += of_file
+        rows += file_rows
 
     seen: dict[tuple[str, ...], str] = {}
     for row in rows:
         key = tuple(row.cells[column] for column in ("data_set", "face_encoder", "voice_encoder"))
         if not all(key):
-            raise UsageError(f"{row.where} names no face_encoder, voice_encoder or data_set. Fill it in.")
+            raise UsageError(f"{row.where} has an empty face_encoder, voice_encoder or data_set. Fill it in.")
         if key in seen:
             raise UsageError(
                 f"{row.where} repeats the pair {key[1]} x {key[2]} of data set {key[0]}, first seen in {seen[key]}. "
-                "Remove one of them, or tell the data sets apart in a data_set column."
+                "Remove one of them, or separate the data sets by a column data_set."
             )
         seen[key] = row.where
 
@@ -130,24 +132,24 @@ def read_pairs(
         other = columns["rows_per_identity"][columns["rows_per_identity"] != rows_per_identity]
         if len(other):
             raise UsageError(
-                f"A pair table says rows_per_identity {other[0]:g}, the call says {rows_per_identity}. "
-                "Leave it out of the call, or correct the table."
+                f"A pair table states rows_per_identity {other[0]:g}, but {rows_per_identity} was given. "
+                "Give none, or correct the table."
             )
     data_set, face, voice = (np.array([key[position] for key in seen]) for position in range(3))
-    return PairTable(data_set, face, voice, columns.pop("eer"), columns, unusable, tuple(read))
+    return PairTable(data_set, face, voice, columns.pop("eer"), columns, unusable, tuple(files))
 
 
 def exclude(table: PairTable, encoders: Iterable[str]) -> PairTable:
-    """The table without every pair that has one of those encoders on either side.
+    """The table without the pairs of these encoders.
 
     Raises:
-        UsageError: an encoder is in no pair; names the nearest.
+        UsageError: an encoder is in no pair.
     """
     names = tuple(dict.fromkeys(encoders))
-    known = {*table.face_encoder.tolist(), *table.voice_encoder.tolist()}
+    present = {*table.face_encoder.tolist(), *table.voice_encoder.tolist()}
     for name in names:
-        if name not in known:
-            raise UsageError(f"No pair in {table.file_names} has the encoder {name!r}. {nearest(name, known)}")
+        if name not in present:
+            raise UsageError(f"No pair in {table.file_names} has the encoder {name!r}. {nearest(name, present)}")
     keep = ~(np.isin(table.face_encoder, names) | np.isin(table.voice_encoder, names))
     return PairTable(
         table.data_set[keep], table.face_encoder[keep], table.voice_encoder[keep], table.eer[keep],
@@ -162,7 +164,7 @@ class _Row:
     cells: Mapping[str, str]
 
 
-def _read_file(path: Path) -> tuple[PairFile, list[str], list[_Row]]:
+def _read_table(path: Path) -> tuple[PairFile, list[str], list[_Row]]:
     try:
         data = read_whole(path)
     except OSError as error:
@@ -171,15 +173,15 @@ def _read_file(path: Path) -> tuple[PairFile, list[str], list[_Row]]:
         lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         content = [(lines.line_num, [printable(cell.strip()) for cell in line]) for line in lines if line]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} is no CSV text ({error}); a pair table in UTF-8 is needed.") from error
+        raise UsageError(f"{path} is not CSV text in UTF-8 ({error}). Give a pair table.") from error
     header = content[0][1] if content else []
     if missing := [column for column in REQUIRED_COLUMNS if column not in header]:
         raise UsageError(
             f"{path} has no column {', '.join(missing)} (found: {_shortened(header)}). "
             f"A pair table needs {', '.join(REQUIRED_COLUMNS)} and a column per feature, separated by commas."
         )
-    if doubled := sorted(column for column, n in Counter(header).items() if n > 1):
-        raise UsageError(f"{path} has the column {', '.join(doubled)} twice. Rename or remove one.")
+    if repeated := sorted(column for column, n in Counter(header).items() if n > 1):
+        raise UsageError(f"{path} has the column {', '.join(repeated)} twice. Rename or remove one.")
     if len(content) < 2:
         raise UsageError(f"{path} has a header and no pairs. Add a row per face-voice pair.")
     rows = []
@@ -192,44 +194,44 @@ def _read_file(path: Path) -> tuple[PairFile, list[str], list[_Row]]:
 
 
 def _read_validation(path: Path, scorer: str) -> tuple[PairFile, list[str], list[_Row]]:
-    """The pairs of a result of `encsel validate` that have an EER, as a table's rows."""
+    """Rows of a table from the pairs with an EER in a result of `encsel validate`."""
     try:
         data = read_whole(path)
     except OSError as error:
         raise UsageError(f"Cannot read the result {path}: {error.strerror}. Check the path.") from error
     try:
         content = json.loads(data)
-        if content["schema"] != VALIDATION:
+        if content["schema"] not in VALIDATION_SCHEMAS:
             raise UsageError(
-                f"{path} is a {content['schema']!r}; results of `encsel validate`, {VALIDATION}, are needed."
+                f"{path} is a {content['schema']!r}; a result of `encsel validate` "
+                f"({' or '.join(VALIDATION_SCHEMAS)}) is needed."
             )
         rows = []
         for number, pair in enumerate(content["pairs"], start=1):
             if (measured := pair["measured"]) is None:
                 continue
-            of_scorer = measured["levels"]["identity"]
-            if scorer not in of_scorer:
-                raise UsageError(f"{path} has no EERs of the scorer {scorer!r}. {nearest(scorer, of_scorer)}")
+            by_scorer = measured["levels"]["identity"]
+            if scorer not in by_scorer:
+                raise UsageError(f"{path} has no EERs of the scorer {scorer!r}. {nearest(scorer, by_scorer)}")
             cells = {
-                # A report's file has the same name in every folder.
-                "data_set": path.absolute().parent.name if path.name == REPORTED else path.stem,
+                "data_set": path.absolute().parent.name if path.name == REPORT_FILE else path.stem,
                 "face_encoder": str(pair["face"]),
                 "voice_encoder": str(pair["voice"]),
                 "n_identities": content["calibration"]["n_identities"],
                 "n_train_identities": measured["n_train"],
                 "n_test_identities": measured["n_test"],
                 "rows_per_identity": pair["rows_per_identity"],
-                "eer": of_scorer[scorer]["eer"],
+                "eer": by_scorer[scorer]["eer"],
                 **pair["columns"],
             }
             named = {printable(name): "" if value is None else printable(str(value)) for name, value in cells.items()}
             rows.append(_Row(f"{path.name} pair {number}", named))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
-            f"{path} is no result of `encsel validate` ({error!r}). Give its JSON, or a CSV table."
+            f"{path} is not a result of `encsel validate` ({error!r}). Give its JSON, or a CSV table."
         ) from error
     if not rows:
-        raise UsageError(f"{path} has no pair with an EER. Validate without leaving out the stage matching.")
+        raise UsageError(f"{path} has no pair with an EER. Run `encsel validate` without skipping the stage matching.")
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
     return PairFile(path.name, hashlib.sha256(data).hexdigest()), columns, rows
 
@@ -240,10 +242,10 @@ def _shortened(names: Sequence[str], limit: int = 200) -> str:
 
 
 def _numbers(column: str, rows: Sequence[_Row], headers: Sequence[tuple[str, list[str]]]) -> Values | str:
-    """(pairs,) float64, or the sentence that says why not."""
+    """(pairs,) float64, or a sentence with the reason why not."""
     for file, header in headers:
         if column not in header:
-            remedy = "say --rows-per-identity" if column == "rows_per_identity" else "leave the feature out"
+            remedy = "pass --rows-per-identity" if column == "rows_per_identity" else "leave the feature out"
             return f"{file} has no column {column!r}, which another pair table has. Add it, or {remedy}."
     numbers = []
     for row in rows:
@@ -253,10 +255,10 @@ def _numbers(column: str, rows: Sequence[_Row], headers: Sequence[tuple[str, lis
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            return f"{column} in {row.where} is {cell!r}; a finite number is needed. Correct it or remove the pair."
+            return f"{column} in {row.where} is {cell!r}; it must be a finite number. Correct it or remove the pair."
         if column == "eer" and not 0 <= number <= 1:
-            return f"eer in {row.where} is {cell}; a share from 0 to 1 is needed. Divide percentages by 100."
+            return f"eer in {row.where} is {cell}; it must be a fraction from 0 to 1. Divide percentages by 100."
         if column in ("n_identities", "rows_per_identity") and (number < 1 or not number.is_integer()):
-            return f"{column} in {row.where} is {cell}; a whole number of at least 1 is needed. Correct it."
+            return f"{column} in {row.where} is {cell}; it must be a whole number of at least 1. Correct it."
         numbers.append(number)
     return np.array(numbers, dtype=np.float64)

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from encsel.reports.validation import column_name
-from encsel.validation.result import ValidationReport
-from encsel.validation.validate import pair_table
+from encsel.validation.columns import column_label, pair_table
+from encsel.validation.result import Validation
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -47,7 +46,7 @@ class Drawing:
     svg: str
 
 
-def drawings(report: ValidationReport) -> list[Drawing]:
+def drawings(report: Validation) -> list[Drawing]:
     """Every figure that there is something to draw in."""
     found = []
     for name, title, caption, draw in FIGURES:
@@ -64,9 +63,9 @@ Drawn = tuple[Any, str] | None
 """A matplotlib figure and its alternative text."""
 
 
-def _cka(report: ValidationReport) -> Drawn:
+def _cka(report: Validation) -> Drawn:
     faces, voices = _names(report, "face"), _names(report, "voice")
-    value = {(p.face, p.voice): p.alignment.linear for p in report.pairs}
+    value = {(p.face, p.voice): p["cka"] for p in report.pairs}
     form = "biased" if report.protocol == "reference" else "debiased"
     grid = np.array([[getattr(value[f, v], form) for v in voices] for f in faces])
     # Names along the axes take room of their own.
@@ -86,16 +85,16 @@ def _cka(report: ValidationReport) -> Drawn:
     bar = figure.colorbar(image, ax=axes)
     bar.set_label(f"CKA, {form} (0 to 1)", color=INK)
     bar.ax.tick_params(colors=INK)
-    best = max(report.pairs, key=lambda p: getattr(p.alignment.linear, form))
+    best = max(report.pairs, key=lambda p: getattr(p["cka"], form))
     alt = (
         f"Heatmap of {form} CKA, {len(faces)} face encoders by {len(voices)} voice encoders; "
-        f"highest {getattr(best.alignment.linear, form):.3f} for {best.face} with {best.voice}."
+        f"highest {getattr(best['cka'], form):.3f} for {best.face} with {best.voice}."
     )
     return figure, alt
 
 
-def _against_eer(report: ValidationReport) -> Drawn:
-    table = pair_table(report.encoders, report.pairs, n_identities=report.n_identities, scorer=report.scorer)
+def _against_eer(report: Validation) -> Drawn:
+    table = pair_table(report.pairs, report.scorer)
     if len(table) < MIN_POINTS:
         return None
     found = report.analysis.columns
@@ -112,7 +111,7 @@ def _against_eer(report: ValidationReport) -> Drawn:
                 markeredgecolor=INK, markeredgewidth=0.5,
             )  # fmt: skip
         rho = found[column].rank.spearman if column in found else None
-        axes.set_xlabel(textwrap.fill(column_name(column) + _unit(column), 34), fontsize=9)
+        axes.set_xlabel(textwrap.fill(_axis(column), 34), fontsize=9)
         axes.ticklabel_format(useOffset=False)
         axes.locator_params(axis="x", nbins=4)
         axes.set_ylabel("EER (share)", fontsize=9)
@@ -122,25 +121,24 @@ def _against_eer(report: ValidationReport) -> Drawn:
         axes.set_visible(False)
     _encoder_legend(figure, faces, voices)
     alt = f"{len(shown)} panels, each one number about the {len(table)} pairs against their EER. " + " ".join(
-        f"{column_name(c)}: Spearman {found[c].rank.spearman:+.2f}."
+        f"{column_label(c)[0]}: Spearman {found[c].rank.spearman:+.2f}."
         for c in shown
         if c in found and found[c].rank.spearman is not None
     )
     return figure, alt.strip()
 
 
-def _det(report: ValidationReport) -> Drawn:
+def _det(report: Validation) -> Drawn:
     from scipy.special import ndtri
 
-    kept = [p for p in report.pairs if p.measured is not None]
+    kept = [p for p in report.pairs if p["measured"] is not None]
     if not kept:
         return None
     figure, axes = _figure(6.6, 5.0)
     faces, voices = _names(report, "face"), _names(report, "voice")
     low, high = 0.0008, 0.93
     for p in kept:
-        assert p.measured is not None
-        det = np.array(p.measured.levels["identity"][report.scorer].det)
+        det = np.array(p["measured"].levels["identity"][report.scorer].det)
         det = det[((det > low) & (det < high)).all(axis=1)]
         axes.plot(
             ndtri(det[:, 0]), ndtri(det[:, 1]), color=_colour(faces, p.face), linestyle=_line(voices, p.voice),
@@ -156,26 +154,24 @@ def _det(report: ValidationReport) -> Drawn:
     axes.set_xlabel("false match rate (%)")
     axes.set_ylabel("false non-match rate (%)")
     _encoder_legend(figure, faces, voices, lines=True)
-    best = min(kept, key=lambda p: p.measured.levels["identity"][report.scorer].eer if p.measured else 1)
-    assert best.measured is not None
+    best = min(kept, key=lambda p: p["measured"].levels["identity"][report.scorer].eer if p["measured"] else 1)
     alt = (
         f"Detection error trade-off curves of {len(kept)} pairs, scorer {report.scorer}; lowest equal error rate "
-        f"{best.measured.levels['identity'][report.scorer].eer:.3f} for {best.face} with {best.voice}."
+        f"{best['measured'].levels['identity'][report.scorer].eer:.3f} for {best.face} with {best.voice}."
     )
     return figure, alt
 
 
-def _curvature(report: ValidationReport) -> Drawn:
-    kept = [e for e in report.encoders if e.curvature is not None]
+def _curvature(report: Validation) -> Drawn:
+    kept = [e for e in report.encoders if e["curvature"] is not None]
     if not kept:
         return None
     columns = min(4, len(kept))
     rows = math.ceil(len(kept) / columns)
     figure, grid = _panels(rows, columns, 2.7, 2.4)
     for axes, e in zip(grid, kept, strict=False):
-        assert e.curvature is not None
-        own = _spread_out(e.curvature.encoder.absolute_quantiles)
-        flat = None if e.curvature.flat is None else _spread_out(e.curvature.flat.absolute_quantiles)
+        own = _spread_out(e["curvature"].encoder.absolute_quantiles)
+        flat = None if e["curvature"].flat is None else _spread_out(e["curvature"].flat.absolute_quantiles)
         top = max(float(np.quantile(x, 0.98)) for x in (own, flat) if x is not None)
         bins = np.linspace(0, max(top, 1e-12), 31)
         share = np.full(len(own), 100 / len(own))
@@ -192,31 +188,30 @@ def _curvature(report: ValidationReport) -> Drawn:
     for axes in grid[len(kept) :]:
         axes.set_visible(False)
     alt = "Histograms of absolute mean curvature over points. " + " ".join(
-        f"{e.name}: median {e.curvature.encoder.mean_absolute_median:.3g}"
-        + (f", flat control {e.curvature.flat.mean_absolute_median:.3g}." if e.curvature.flat else ".")
+        f"{e.name}: median {e['curvature'].encoder.mean_absolute_median:.3g}"
+        + (f", flat control {e['curvature'].flat.mean_absolute_median:.3g}." if e['curvature'].flat else ".")
         for e in kept
-        if e.curvature
+        if e["curvature"]
     )
     return figure, alt
 
 
-def _dimensions(report: ValidationReport) -> Drawn:
-    kept = [e for e in report.encoders if e.dimensions is not None]
+def _dimensions(report: Validation) -> Drawn:
+    kept = [e for e in report.encoders if e["dimensions"] is not None]
     if not kept:
         return None
     figure, axes = _figure(6.6, 3.6)
     for e in kept:
-        assert e.dimensions is not None
-        ks = sorted(int(k) for k in e.dimensions.mle_median)
+        ks = sorted(int(k) for k in e["dimensions"].mle_median)
         names = _names(report, e.modality)
         axes.plot(
-            ks, [e.dimensions.mle_median[str(k)] for k in ks], color=_colour(names, e.name),
+            ks, [e["dimensions"].mle_median[str(k)] for k in ks], color=_colour(names, e.name),
             marker=_mark(names, e.name), linestyle="-" if e.modality == "face" else "--", linewidth=1.6, markersize=6,
             markerfacecolor=_colour(names, e.name) if e.modality == "face" else "none",
             label=f"{_short(e.name)} ({e.modality})",
         )  # fmt: skip
     axes.set_xscale("log")
-    ticks = sorted({int(k) for e in kept if e.dimensions for k in e.dimensions.mle_median})
+    ticks = sorted({int(k) for e in kept if e["dimensions"] for k in e["dimensions"].mle_median})
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
@@ -224,23 +219,22 @@ def _dimensions(report: ValidationReport) -> Drawn:
     axes.set_ylabel("intrinsic dimension (dimensions)")
     _legend(figure, *axes.get_legend_handles_labels())
     alt = "Intrinsic dimension by number of neighbours. " + " ".join(
-        f"{e.name}: {e.dimensions.mle_median['20']:.1f} at 20."
+        f"{e.name}: {e['dimensions'].mle_median['20']:.1f} at 20."
         for e in kept
-        if e.dimensions and "20" in e.dimensions.mle_median
+        if e["dimensions"] and "20" in e["dimensions"].mle_median
     )
     return figure, alt
 
 
-def _spectra(report: ValidationReport) -> Drawn:
-    kept = [e for e in report.encoders if e.spectrum is not None]
+def _spectra(report: Validation) -> Drawn:
+    kept = [e for e in report.encoders if e["spectrum"] is not None]
     if not kept:
         return None
     figure, axes = _figure(6.6, 3.6)
     for e in kept:
-        assert e.spectrum is not None
         names = _names(report, e.modality)
         axes.plot(
-            range(1, len(e.spectrum.values) + 1), e.spectrum.values, color=_colour(names, e.name),
+            range(1, len(e["spectrum"].values) + 1), e["spectrum"].values, color=_colour(names, e.name),
             linestyle="-" if e.modality == "face" else "--", marker=_mark(names, e.name), markevery=8, markersize=5,
             markerfacecolor=_colour(names, e.name) if e.modality == "face" else "none",
             linewidth=1.4, label=f"{_short(e.name)} ({e.modality})",
@@ -251,8 +245,8 @@ def _spectra(report: ValidationReport) -> Drawn:
     return figure, f"Spectra of the graphs of neighbours of {len(kept)} encoders, eigenvalues ascending from 0 to 1."
 
 
-def _curves(report: ValidationReport) -> Drawn:
-    kept = [p for p in report.pairs if p.curve is not None]
+def _curves(report: Validation) -> Drawn:
+    kept = [p for p in report.pairs if p["curve"] is not None]
     if not kept:
         return None
     faces, voices = _names(report, "face"), _names(report, "voice")
@@ -263,14 +257,15 @@ def _curves(report: ValidationReport) -> Drawn:
     card = {"reference": "encsel-calibrated", "weighted": "encsel-calibrated-weighted"}.get(scorer)
     for axes, face in zip(grid, faces, strict=False):
         for p in (p for p in kept if p.face == face):
-            assert p.curve is not None
             colour, mark = _colour(voices, p.voice), _mark(voices, p.voice)
-            sizes = [point.n_train for point in p.curve.points]
-            axes.plot(sizes, [point.eer[scorer] for point in p.curve.points], color=colour, marker=mark, linewidth=1.6)
-            on = p.curve.extrapolated[scorer]
+            sizes = [point.n_train for point in p["curve"].points]
+            axes.plot(
+                sizes, [point.eer[scorer] for point in p["curve"].points], color=colour, marker=mark, linewidth=1.6
+            )
+            on = p["curve"].extrapolated[scorer]
             if on.eer is not None and on.n_train > sizes[-1]:
                 axes.plot(
-                    [sizes[-1], on.n_train], [p.curve.points[-1].eer[scorer], on.eer], color=colour, linestyle=":"
+                    [sizes[-1], on.n_train], [p["curve"].points[-1].eer[scorer], on.eer], color=colour, linestyle=":"
                 )
             said = None if p.ranked is None or card is None else p.ranked.predictions.get(card)
             if said is not None and said.eer is not None and said.interval is not None:
@@ -292,26 +287,26 @@ def _curves(report: ValidationReport) -> Drawn:
         axes.set_visible(False)
     handles = [_handle(color=_colour(voices, v), marker=_mark(voices, v), linestyle="-") for v in voices]
     labels = [_short(v) for v in voices]
-    if card is not None and report.ranked is not None:
+    if card is not None and report.prediction is not None:
         handles.append(_handle(color=INK, marker="o", markerfacecolor="none", linestyle="none"))
-        labels.append("predicted, 90 %" if report.ranked.coverage == 0.9 else "predicted")
+        labels.append("predicted, 90 %" if report.prediction.coverage == 0.9 else "predicted")
     _legend(figure, handles, labels)
     alt = f"EER of the scorer {scorer} by number of training people, a panel per face encoder. " + " ".join(
-        f"{p.face} with {p.voice}: {p.curve.points[-1].eer[scorer]:.3f} at {p.curve.points[-1].n_train}."
+        f"{p.face} with {p.voice}: {p['curve'].points[-1].eer[scorer]:.3f} at {p['curve'].points[-1].n_train}."
         for p in kept
-        if p.curve
+        if p["curve"]
     )
     return figure, alt
 
 
-def _predicted(report: ValidationReport) -> Drawn:
+def _predicted(report: Validation) -> Drawn:
     kept = []
     for p in report.pairs:
-        if p.ranked is None or p.measured is None:
+        if p.ranked is None or p["measured"] is None:
             continue
         said = p.ranked.predictions.get("encsel-calibrated")
         if said is not None and said.eer is not None and said.interval is not None:
-            kept.append((p, said, p.measured.levels["identity"]["reference"].eer))
+            kept.append((p, said, p["measured"].levels["identity"]["reference"].eer))
     if not kept:
         return None
     figure, axes = _figure(5.6, 4.4)
@@ -328,8 +323,7 @@ def _predicted(report: ValidationReport) -> Drawn:
     axes.plot([low, high], [low, high], color=FAINT, linewidth=0.8)
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
-    trained = kept[0][0].measured
-    assert trained is not None
+    trained = kept[0][0]["measured"]
     axes.set_xlabel(f"measured EER after training on {trained.n_train} people (share)")
     axes.set_ylabel("predicted EER at 999 people (share)")
     _encoder_legend(figure, faces, voices)
@@ -339,7 +333,7 @@ def _predicted(report: ValidationReport) -> Drawn:
     return figure, alt
 
 
-FIGURES: tuple[tuple[str, str, str, Callable[[ValidationReport], Drawn]], ...] = (
+FIGURES: tuple[tuple[str, str, str, Callable[[Validation], Drawn]], ...] = (
     ("cka", "CKA of every pair", "How alike the two encoders of a pair order people.", _cka),
     (
         "det",
@@ -377,7 +371,7 @@ FIGURES: tuple[tuple[str, str, str, Callable[[ValidationReport], Drawn]], ...] =
 )
 
 
-def _names(report: ValidationReport, modality: str) -> list[str]:
+def _names(report: Validation, modality: str) -> list[str]:
     return [e.name for e in report.encoders if e.modality == modality]
 
 
@@ -400,12 +394,9 @@ def _short(name: str, limit: int = 24) -> str:
     return short.replace("$", "\\$")
 
 
-def _unit(column: str) -> str:
-    if column.startswith(("cka", "geodesic", "mutual", "unimodal", "group_probe", "predicted")):
-        return " (share)"
-    if column in ("id_mismatch", "two_nn_mismatch"):
-        return " (dimensions)"
-    return {"mean_curvature": " (1 / unit)"}.get(column, " (no unit)")
+def _axis(column: str) -> str:
+    heading, unit = column_label(column)
+    return f"{heading} ({unit or 'no unit'})"
 
 
 def _spread_out(quantiles: Sequence[float]) -> Any:

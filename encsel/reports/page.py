@@ -1,4 +1,4 @@
-"""The report of a validation as a folder: one page that needs nothing else, the figures as PNG, the JSON."""
+"""The validation of a validation as a folder: one page that needs nothing else, the figures as PNG, the JSON."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 
 from encsel.errors import UsageError
 from encsel.reports.figures import Drawing, drawings
-from encsel.reports.ranking import MISSING
-from encsel.reports.validation import Section, as_json, closing, sections, title_of
+from encsel.reports.html import table_html
+from encsel.reports.validation import closing, sections, title_of
 from encsel.storage.files import write_private, write_public
-from encsel.validation.result import ValidationReport
+from encsel.validation.result import Validation
 
 PAGE, DATA, FIGURES = "index.html", "validation.json", "figures"
-FLAGS = "Flags"
 
 _BEFORE = {
     "det": "Measured error",
@@ -52,7 +51,7 @@ code { overflow-wrap: anywhere; font-size: .8125rem; }
 """
 
 
-def write_report(report: ValidationReport, folder: Path, *, private: bool = False) -> Path:
+def write_report(validation: Validation, folder: Path, *, private: bool = False) -> Path:
     """Write the page, the figures and the JSON into a folder, made when missing, and return the page's path.
 
     Args:
@@ -60,10 +59,10 @@ def write_report(report: ValidationReport, folder: Path, *, private: bool = Fals
     Raises:
         UsageError: the folder cannot be written.
     """
-    figures = drawings(report)
+    figures = drawings(validation)
     files = {
-        PAGE: page(report, figures).encode(),
-        DATA: as_json(report).encode(),
+        PAGE: page(validation, figures).encode(),
+        DATA: validation.to_json().encode(),
         **{f"{FIGURES}/{one.name}.png": one.png for one in figures},
     }
     try:
@@ -75,57 +74,33 @@ def write_report(report: ValidationReport, folder: Path, *, private: bool = Fals
     return folder / PAGE
 
 
-def page(report: ValidationReport, figures: list[Drawing]) -> str:
+def page(validation: Validation, figures: list[Drawing]) -> str:
     """One HTML document that asks for nothing from elsewhere."""
-    parts = sections(report)
+    parts = sections(validation)
     placed = {one.name: _BEFORE.get(one.name, "") for one in figures}
     titles = [part.title for part in parts]
     body = []
     for part in parts:
         body.append(f'<section id="{_anchor(part.title)}"><h2>{escape(part.title)}</h2>')
-        body.append(_table(part))
+        body.append(table_html(part))
         body += [_figure(one) for one in figures if placed[one.name] == part.title]
         body.append("</section>")
     body += [_figure(one) for one in figures if placed[one.name] not in titles]
     links = "".join(f'<li><a href="#{_anchor(t)}">{escape(t)}</a></li>' for t in [*titles, "Notes"])
-    notes = "".join(f"<li>{escape(line)}</li>" for line in closing(report))
-    title = escape(title_of(report))
+    notes = "".join(f"<li>{escape(line)}</li>" for line in closing(validation))
+    title = escape(title_of(validation))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>encsel: {title}</title><style>{_STYLE}</style></head>\n<body>\n<header><h1>{title}</h1>"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n<main>\n' + "\n".join(body) + "\n"
         f'<section id="notes"><h2>Notes</h2><ul class="notes">{notes}</ul>'
-        f"<p><code>{escape(report.signature_text)}</code></p></section>\n</main>\n</body></html>\n"
+        f"<p><code>{escape(validation.signature_text)}</code></p></section>\n</main>\n</body></html>\n"
     )
 
 
 def _anchor(title: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
-
-
-def _table(part: Section) -> str:
-    def kind(i: int) -> str:
-        words = part.header[i] == FLAGS
-        return ' class="words"' if words else ' class="name"' if i < part.n_names else ""
-
-    head = "".join(f'<th scope="col"{kind(i)}>{escape(cell)}</th>' for i, cell in enumerate(part.header))
-    rows = []
-    for row in part.rows:
-        cells = "".join(
-            f'<th scope="row"{kind(i)}>{escape(cell)}</th>' if i == 0 else f"<td{kind(i)}>{_shown(cell)}</td>"
-            for i, cell in enumerate(row)
-        )
-        rows.append(f"<tr>{cells}</tr>")
-    notes = "".join(f"<li>{escape(note)}</li>" for note in part.notes)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(part.title)}"><table>'
-        f'<thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div><ul class="notes">{notes}</ul>'
-    )
-
-
-def _shown(cell: str) -> str:
-    return '<span aria-label="none">-</span>' if cell == MISSING else escape(cell)
 
 
 def _figure(one: Drawing) -> str:

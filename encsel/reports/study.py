@@ -1,22 +1,24 @@
-"""The study's tables and analysis rebuilt from its published figures."""
+"""Tables and analysis of the study behind encsel, rebuilt from its published figures."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from pathlib import Path
 
 from encsel.errors import UsageError
 from encsel.regression.analysis import analyse
 from encsel.regression.pair_tables import PairTable, exclude, read_pairs
-from encsel.reports.validation import Section, correlation_row, form_row
+from encsel.reports.regression import BASELINE, correlations, regressions
 from encsel.storage.documents import cards_folder
-from encsel.storage.reading import read_whole
+from encsel.storage.files import read_whole
+from encsel.storage.sections import Section
 
 DATA_SETS = {"voxceleb1": "VoxCeleb1", "mavceleb": "MAV-Celeb"}
 FORMS = ("cka", "ln_cka", "cka + id_mismatch", "cka + id_mismatch + gw_distance + spectral_gap")
 SUSPECT = "arcface"
-"""Its rows look broken: different people's centroids nearly coincide."""
+"""Encoder whose rows look broken: centroids of different people nearly coincide."""
 _ENCODER_COLUMNS = (
     "encoder",
     "modality",
@@ -32,22 +34,21 @@ def study(folder: Path | None = None) -> list[Section]:
     """Tables 2 and 3 for both data sets, the analysis of each, of both pooled, and without the suspect encoder.
 
     Args:
-        folder: with `encoders_NAME.csv` and `pairs_NAME.csv` for voxceleb1 and mavceleb; None: the copies that encsel
-            ships.
+        folder: folder with `encoders_NAME.csv` and `pairs_NAME.csv` for voxceleb1 and mavceleb; None: the shipped one.
     Raises:
-        UsageError: a file is missing or unlike that.
+        UsageError: a file is missing or malformed.
     """
-    where = folder or cards_folder()
-    tables = {name: read_pairs([where / f"pairs_{name}.csv"]) for name in DATA_SETS}
-    found = []
+    folder = folder or cards_folder()
+    tables = {name: read_pairs([folder / f"pairs_{name}.csv"]) for name in DATA_SETS}
+    sections = []
     for name, title in DATA_SETS.items():
-        found += [_encoders(where / f"encoders_{name}.csv", title), _pairs(tables[name], title)]
-    pooled = read_pairs([where / f"pairs_{name}.csv" for name in DATA_SETS])
+        sections += [_encoders(folder / f"encoders_{name}.csv", title), _pairs(tables[name], title)]
+    pooled = read_pairs([folder / f"pairs_{name}.csv" for name in DATA_SETS])
     sets = {**{DATA_SETS[name]: table for name, table in tables.items()}, "both pooled": pooled}
     sets[f"VoxCeleb1 without {SUSPECT}"] = exclude(tables["voxceleb1"], [SUSPECT])
     for title, table in sets.items():
-        found += _analysis(table, title)
-    return found
+        sections += _analysis(table, title)
+    return sections
 
 
 def _encoders(path: Path, title: str) -> Section:
@@ -57,7 +58,7 @@ def _encoders(path: Path, title: str) -> Section:
         raise UsageError(f"Cannot read the table of encoders {path}: {error}. Check the folder.") from error
     if not rows or (missing := [c for c in _ENCODER_COLUMNS if c not in rows[0]]):
         lacking = ", ".join(missing) if rows else "rows"
-        raise UsageError(f"{path} has no {lacking}; the study's table of encoders is needed.")
+        raise UsageError(f"{path} has no {lacking}. Give the study's table of encoders.")
     try:
         cells = tuple(
             (
@@ -68,9 +69,9 @@ def _encoders(path: Path, title: str) -> Section:
             for row in rows
         )  # fmt: skip
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{path} holds a value that is no number ({error}). Correct it.") from error
+        raise UsageError(f"{path} holds a value that is not a number ({error}). Correct it.") from error
     header = ("Encoder", "Modality", "Ambient dim", "ID (MLE)", "ID (TwoNN)", "Mean curvature", "Compactness gap")
-    note = "Mean curvature keeps the arbitrary sign of a normal, so its median is near 0 whatever the curvature is."
+    note = "Mean curvature has the arbitrary sign of a normal, so its median is near 0 for any curvature."
     return Section(f"Table 2, {title}: geometry of the encoders", header, cells, (note,))
 
 
@@ -89,24 +90,16 @@ def _pairs(table: PairTable, title: str) -> Section:
 
 
 def _analysis(table: PairTable, title: str) -> list[Section]:
-    found = analyse(table, scorer="reference", seed=0)
-    if found.baseline is None:
-        raise UsageError(f"The pairs of {title} cannot be analysed: {found.reason}")
-    rows = tuple(correlation_row(name, one) for name, one in found.columns.items())
-    header = ("Number", "Spearman", "Bootstrap 95 %", "Crossed p", "Pearson", "Naive p")
-    note = (
-        "Crossed p: labels of encoders shuffled, as pairs share encoders. The study's p is the naive one of Spearman."
-    )
-    spearmen = ", ".join(f"{name} {one.rank.p:.4f}" for name, one in found.columns.items() if one.rank.p is not None)
-    correlations = Section(
-        f"Correlations with the EER, {title} ({len(table)} pairs)", header, rows,
-        (note, f"Naive p of Spearman: {spearmen}."),
-    )  # fmt: skip
-    forms = {"no geometry: face effect + voice effect": found.baseline}
-    forms |= {label: found.forms[label] for label in FORMS if label in found.forms}
-    form_header = ("Form", "R2", "Adjusted", "Pair R2", "RMSE", "Face R2", "RMSE", "Voice R2", "RMSE")
-    regressions = Section(
-        f"Regressions, {title}", form_header, tuple(form_row(label, errors) for label, errors in forms.items()),
-        ("Pair, Face, Voice: one pair, one face encoder, one voice encoder left out at a time.",),
-    )  # fmt: skip
-    return [correlations, regressions]
+    analysis = analyse(table, scorer="reference", seed=0)
+    if analysis.baseline is None:
+        raise UsageError(f"The pairs of {title} cannot be analysed: {analysis.reason}")
+    ranks = {name: one.rank.p for name, one in analysis.columns.items() if one.rank.p is not None}
+    published = ", ".join(f"{name} {p:.4f}" for name, p in ranks.items())
+    table_of_columns = correlations(analysis, f"Correlations with the EER, {title} ({len(table)} pairs)")
+    note = f"The study reports the naive p of Spearman: {published}."
+    forms = {BASELINE: analysis.baseline}
+    forms |= {label: analysis.forms[label] for label in FORMS if label in analysis.forms}
+    return [
+        dataclasses.replace(table_of_columns, notes=(*table_of_columns.notes, note)),
+        regressions(forms, f"Regressions, {title}"),
+    ]

@@ -1,13 +1,11 @@
-"""Simulated calibration sets: evidence of every pair beside its true EER, one file a population, resumed."""
+"""Simulated calibration sets: evidence of every pair beside its true EER, one file per population, resumable."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.machinery
-import importlib.util
+import functools
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,40 +14,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import MODALITIES, Modality
-from encsel.errors import UsageError
 from encsel.matching.crossval import MEASURED
-from encsel.prediction.evidence import FEATURES, Evidence, encoder_evidence, folds_for, pair_evidence
+from encsel.prediction.evidence import FEATURES, Evidence, encoder_evidence, evidence_folds, pair_evidence
 from encsel.progress import Progress
-from encsel.simulation.populations import KINDS, TRUE_DRAWS, TRUE_SPLITS, Centroids, Population, truth, unit_mean
+from encsel.simulation.populations import KINDS, Centroids, Population, TruthSizes, truth
 
-VERSION = 1
-"""Of what is simulated and measured; files of another version are not taken up again."""
-YARDSTICK = "yardstick"
-YARDSTICK_SEEDS = tuple(range(100, 108))
-TESTED = (30, 50, 70, 100, 200)
-"""People at which the recipe is tested."""
+TRIALS_VERSION = 2
+"""Version of what is simulated and measured; files of other versions are ignored."""
+TESTED_PEOPLE = (30, 50, 70, 100, 200)
+"""Numbers of people for which errors are reported by kind."""
 TESTED_SAMPLES = (4, 8, 20)
 OTHER_PEOPLE = (30, 35, 40, 45, 50, 60, 70, 85, 100, 120, 140, 170, 200, 280, 350)
-MANY_PEOPLE = (500, 700, 1000, 1400, 2000)
+LARGE_PEOPLE = (500, 700, 1000, 1400, 2000)
 OTHER_SAMPLES = (2, 3, 4, 4, 6, 8, 8, 12, 20, 20, 35, 50)
-PAIRS_OF_ENCODERS = 3
-"""Encoders of each modality in a training population."""
+ENCODERS_PER_MODALITY = 3
 
 Size = tuple[int, int]
-"""People and samples of each."""
+"""People, and samples of each."""
+Job = tuple[str, Callable[[], "Trials"]]
+"""Name of a file without suffix, and what simulates its content."""
 
 
 @dataclass(frozen=True)
 class Trials:
-    """All simulated sets of one population. T sets, F faces, V voices, K features, S = MEASURED scorers.
+    """All simulated sets of one population: T sets, F faces, V voices, K features, S scorers (MEASURED).
 
     Attributes:
-        sizes: (T, 2) people and samples a person.
+        sizes: (T, 2) people, and samples per person.
         values: (T, F, V, K) in the order of FEATURES.
         errors: (T, S, F, V) standard error of the cross-validated d'.
         eers: (T, S, F, V) cross-validated EER.
-        correlations: (T, F, V, 12) of held-out canonical variates.
-        truth: (S, F, V) EER at the reference size.
+        truth: (S, F, V) true EER.
     """
 
     kind: str
@@ -58,7 +53,6 @@ class Trials:
     values: NDArray[np.float64]
     errors: NDArray[np.float64]
     eers: NDArray[np.float64]
-    correlations: NDArray[np.float64]
     truth: NDArray[np.float64]
 
 
@@ -66,41 +60,38 @@ def evidence_of(
     centroids: Mapping[Modality, tuple[NDArray[np.float64], ...]], *, seed: int = 0
 ) -> list[list[Evidence]]:
     """Evidence of every pair (faces, voices) from unit centroids of the same people."""
-    folds = folds_for(len(centroids["face"][0]), seed=seed)
+    folds = evidence_folds(len(centroids["face"][0]), seed=seed)
     faces, voices = ([encoder_evidence(x, folds) for x in centroids[m]] for m in MODALITIES)
     return [[pair_evidence(f, v, folds) for v in voices] for f in faces]
 
 
 def training_sizes(kind: str, seed: int) -> list[Size]:
-    """Sets drawn from one training population: the tested sizes, small ones twice, others, now and then a large one."""
+    """Sizes of the sets drawn from one training population.
+
+    Every tested number of people, the small ones twice; four other sizes; a large one for every second seed.
+    """
     rng = np.random.default_rng([seed, list(KINDS).index(kind), 2])
     sizes = []
-    for n in TESTED:
+    for n in TESTED_PEOPLE:
         m = int(rng.choice(TESTED_SAMPLES))
         sizes += [(n, m)] * (2 if n <= 70 else 1)
     sizes += [(int(n), int(rng.choice(OTHER_SAMPLES))) for n in rng.choice(OTHER_PEOPLE, 4, replace=False)]
     if seed % 2 == 0:
-        sizes.append((int(rng.choice(MANY_PEOPLE)), int(rng.choice(TESTED_SAMPLES))))
+        sizes.append((int(rng.choice(LARGE_PEOPLE)), int(rng.choice(TESTED_SAMPLES))))
     return sizes
 
 
-def yardstick_sizes(n_sets: int) -> list[Size]:
-    return [(n, TESTED_SAMPLES[i % len(TESTED_SAMPLES)]) for n in TESTED for i in range(n_sets)]
-
-
-def run_trials(
-    kind: str, seed: int, centroids: Centroids, sizes: Sequence[Size], *, n_draws: int, n_splits: int
-) -> Trials:
-    """Truth of a population, then evidence on sets of these sizes."""
+def simulate(kind: str, seed: int, centroids: Centroids, sizes: Sequence[Size], truth_sizes: TruthSizes) -> Trials:
+    """True EERs of a population, and evidence from sets of the given sizes."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
-        true = truth(centroids, np.random.default_rng([seed, 1]), n_draws=n_draws, n_splits=n_splits)
+        true_eer = truth(centroids, np.random.default_rng([seed, 1]), truth_sizes)
         rng = np.random.default_rng([seed, 2])
         sets = [evidence_of(centroids(n, m, rng)) for n, m in sizes]
 
-    def stacked(take: Any) -> NDArray[np.float64]:
-        return np.array([[[take(pair) for pair in row] for row in one] for one in sets])
+    def stacked(value: Callable[[Evidence], list[float]]) -> NDArray[np.float64]:
+        return np.array([[[value(pair) for pair in row] for row in pairs] for pairs in sets])
 
     return Trials(
         kind,
@@ -109,126 +100,62 @@ def run_trials(
         stacked(lambda e: [e.values[name] for name in FEATURES]),
         np.moveaxis(stacked(lambda e: [e.standard_error[s] for s in MEASURED]), 3, 1),
         np.moveaxis(stacked(lambda e: [e.cross_validated.scored[s].eer for s in MEASURED]), 3, 1),
-        stacked(lambda e: e.cross_validated.correlations),
-        np.array([true.eer[s] for s in MEASURED]),
+        np.array([true_eer[s] for s in MEASURED]),
     )
 
 
-def train(kind: str, seed: int, *, n_draws: int = TRUE_DRAWS, n_splits: int = TRUE_SPLITS) -> Trials:
-    """Trials of one of the KINDS."""
-    population = Population(kind, seed, n_faces=PAIRS_OF_ENCODERS, n_voices=PAIRS_OF_ENCODERS)
-    sizes = training_sizes(kind, seed)
-    return run_trials(kind, seed, population.centroids, sizes, n_draws=n_draws, n_splits=n_splits)
+def training_trials(kind: str, seed: int, truth_sizes: TruthSizes) -> Trials:
+    """Trials of a population of one of the KINDS."""
+    population = Population(kind, seed, n_faces=ENCODERS_PER_MODALITY, n_voices=ENCODERS_PER_MODALITY)
+    return simulate(kind, seed, population.centroids, training_sizes(kind, seed), truth_sizes)
 
 
-def measure_yardstick(
-    script: str, seed: int, n_sets: int, *, n_draws: int = TRUE_DRAWS, n_splits: int = TRUE_SPLITS
-) -> Trials:
-    """Trials of a frozen population: `World(seed)` of a Python file, which is run."""
-    world = load_world(Path(script))(seed)
-    counts = {"face": (0, world.nf), "voice": (world.nf, world.nf + world.nv)}
-
-    def centroids(n: int, m: int, rng: np.random.Generator) -> dict[Modality, tuple[NDArray[np.float64], ...]]:
-        latents = world.latents(n, rng)
-        return {
-            modality: tuple(unit_mean(world.emb(k, latents, m, rng)) for k in range(*counts[modality]))
-            for modality in MODALITIES
-        }
-
-    return run_trials(YARDSTICK, seed, centroids, yardstick_sizes(n_sets), n_draws=n_draws, n_splits=n_splits)
+def training_job(kind: str, seed: int, truth_sizes: TruthSizes) -> Job:
+    """The file name of a training population, and what simulates it."""
+    name = f"{kind}-{seed}-{truth_sizes.n_draws}x{truth_sizes.n_splits}"
+    return name, functools.partial(training_trials, kind, seed, truth_sizes)
 
 
-def trials(
-    jobs: Sequence[tuple[str, int]],
-    *,
-    work: Path,
-    yardstick: Path | None = None,
-    n_sets: int = 9,
-    n_draws: int = TRUE_DRAWS,
-    n_splits: int = TRUE_SPLITS,
-    n_jobs: int = -1,
-    progress: Progress,
-) -> Iterator[Trials]:
-    """Trials of every (kind, seed), from their files in `work` where they are there, else simulated and written there.
+def resumed(jobs: Sequence[Job], work: Path, *, n_jobs: int = -1, progress: Progress) -> Iterator[Trials]:
+    """Trials of every job, read from its file in `work` where a complete one exists, else simulated and written.
 
     Args:
-        work: folder, made when missing.
-        yardstick: Python file with the frozen World, for jobs of kind YARDSTICK.
-        n_jobs: processes, as joblib counts them.
+        work: folder, created if missing.
+        n_jobs: number of processes, as in joblib.
     """
     from joblib import Parallel, delayed
 
     work.mkdir(parents=True, exist_ok=True)
-    options = {"n_draws": n_draws, "n_splits": n_splits}
-
-    script = "" if yardstick is None else _script_hash(yardstick)
-
-    def path_of(job: tuple[str, int]) -> Path:
-        sets = f"-{script}-{n_sets}" if job[0] == YARDSTICK else ""
-        return work / f"{job[0]}-{job[1]}{sets}-{n_draws}x{n_splits}-v{VERSION}.npz"
-
-    missing = [job for job in jobs if not _is_whole(path_of(job))]
-    tasks = [
-        delayed(_simulate)(path_of((kind, seed)), measure_yardstick, str(yardstick), seed, n_sets, **options)
-        if kind == YARDSTICK
-        else delayed(_simulate)(path_of((kind, seed)), train, kind, seed, **options)
-        for kind, seed in missing
-    ]
+    paths = [work / f"{name}-v{TRIALS_VERSION}.npz" for name, _ in jobs]
+    missing = [(path, make) for path, (_, make) in zip(paths, jobs, strict=True) if not _is_complete(path)]
     with progress.task("populations", len(jobs)) as task:
         task.advance(len(jobs) - len(missing))
+        tasks = (delayed(_write)(path, make) for path, make in missing)
         for _ in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks):
             task.advance()
-    for job in jobs:
-        yield _read(path_of(job))
+    yield from map(_read, paths)
 
 
-def _simulate(path: Path, make: Any, *args: Any, **options: Any) -> None:
-    """Make trials and leave them in their file, whole or not at all."""
-    result: Trials = make(*args, **options)
+def _write(path: Path, make: Callable[[], Trials]) -> None:
+    """Simulate, and write the file atomically."""
+    trials = make()
     part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("wb") as file:
-        arrays: dict[str, Any] = {f.name: np.asarray(getattr(result, f.name)) for f in fields(Trials)}
+        arrays: dict[str, Any] = {f.name: np.asarray(getattr(trials, f.name)) for f in fields(Trials)}
         np.savez(file, **arrays)
     part.replace(path)
 
 
 def _read(path: Path) -> Trials:
     with np.load(path, allow_pickle=False) as archive:
-        found = {f.name: archive[f.name] for f in fields(Trials)}
-    return Trials(**{**found, "kind": str(found["kind"]), "seed": int(found["seed"])})
+        arrays = {f.name: archive[f.name] for f in fields(Trials)}
+    return Trials(**{**arrays, "kind": str(arrays["kind"]), "seed": int(arrays["seed"])})
 
 
-def _is_whole(path: Path) -> bool:
-    """The file is there and can be read; one that cannot is made again."""
+def _is_complete(path: Path) -> bool:
+    """Whether the file exists and can be read."""
     try:
         _read(path)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return False
     return True
-
-
-def _script_hash(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}. The Python file with World is needed.") from error
-
-
-def load_world(path: Path) -> Any:
-    """`World` of a Python file, which is run.
-
-    Raises:
-        UsageError: the file cannot be read or run, or has no World.
-    """
-    _script_hash(path)
-    loader = importlib.machinery.SourceFileLoader("encsel_yardstick", str(path))
-    spec = importlib.util.spec_from_loader("encsel_yardstick", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        loader.exec_module(module)
-    except Exception as error:
-        raise UsageError(f"{path} does not run: {error}. The Python file with the frozen World is needed.") from error
-    if not hasattr(module, "World"):
-        raise UsageError(f"{path} has no World; the Python file with the frozen World is needed.")
-    return module.World

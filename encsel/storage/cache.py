@@ -1,8 +1,8 @@
 """The embedding cache: private files, written whole or not at all, verified before use.
 
-Layout: ROOT/<encoder key>/<hash>.npz, each a batch of vectors keyed by the hash of the sample's content, named by the
-hash of the encoder's key and its own bytes; ROOT/<encoder key>/encoder.json says what the key stands for. A file of
-one name has one content, whichever process writes it, so they need not wait for one another.
+Layout: ROOT/<encoder key>/<hash>.npz holds a batch of vectors by the hash of each sample's content, and is named by the
+hash of the encoder's key and its own bytes; ROOT/<encoder key>/encoder.json describes the encoder. A file name implies
+its content, whichever process writes it, so processes need not wait for one another.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import secrets
 import shutil
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,10 @@ from numpy.typing import NDArray
 from encsel.core import Vectors
 from encsel.errors import UsageError
 from encsel.storage.files import TEMPORARY_PREFIX, sweep, write_private
+from encsel.storage.folders import expanded, user_folder
 from encsel.storage.signature import canonical, digest
+
+NO_PLACE = "There is no place for the cache: name one with --cache or $ENCSEL_CACHE."
 
 SECRET_BYTES = 32
 FLUSH_SAMPLES = 256
@@ -39,14 +42,28 @@ _BATCH = re.compile("[0-9a-f]{64}[.]npz")
 _MARK = "CACHEDIR.TAG"
 _MARK_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by encsel. Holds embeddings of people.\n"
 
+Note = Callable[[str], None]
 
-def default_root() -> Path:
-    """$ENCSEL_CACHE, or encsel/ in the user's cache folder."""
-    own = os.environ.get("ENCSEL_CACHE")
-    if own:
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "encsel"
+
+def cache_root(cache: str | Path | None, note: Note | None = None) -> Path | None:
+    """Folder that the argument `cache` stands for; None if nothing is to be kept, or there is no place to keep it.
+
+    Args:
+        cache: a folder; "default": that of the user; None: keep nothing.
+        note: called with one sentence if there is no place, or the default folder was moved from that of encsel 0.1.
+    """
+    if cache is None:
+        return None
+    root = default_root(note) if cache == "default" else expanded(cache)
+    if root is None and note is not None:
+        note(NO_PLACE)
+    return root
+
+
+def default_root(note: Note | None = None) -> Path | None:
+    """$ENCSEL_CACHE, or encsel's folder in the user's cache folder; None without a home directory."""
+    named = os.environ.get("ENCSEL_CACHE")
+    return expanded(named) if named else user_folder("cache", note)
 
 
 @dataclass(frozen=True)
@@ -59,8 +76,8 @@ class Entry:
     n_bytes: int
 
 
-class Shelf:
-    """The cached vectors of one encoder; `root` None keeps nothing beyond this run."""
+class EmbeddingCache:
+    """The cached vectors of one encoder; with `root` None they are kept for this run only."""
 
     def __init__(self, root: Path | None, description: Mapping[str, Any], dim: int) -> None:
         self._folder = root / digest(description)[:32] if root is not None else None
@@ -77,14 +94,14 @@ class Shelf:
         return self._vectors.get(content_hash)
 
     def put(self, vectors: Mapping[str, Vectors]) -> None:
-        """Keep vectors by content hash; written out now and then, and by `flush`."""
+        """Add vectors by content hash; they are written now and then, and by `flush`."""
         self._vectors.update(vectors)
         self._unsaved.extend(vectors)
         if len(self._unsaved) >= FLUSH_SAMPLES or time.monotonic() - self._saved_at > FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is not on disk yet. A disk that refuses is remembered in `write_error`, not raised."""
+        """Write what is not on disk yet. A failure is stored in `write_error`, not raised."""
         if self._folder is None or not self._unsaved or self.write_error:
             return
         buffer = io.BytesIO()
@@ -103,7 +120,7 @@ class Shelf:
     def _load(self, folder: Path) -> None:
         sweep(folder)
         for path in _files(folder):
-            with contextlib.suppress(OSError):  # purged by another process, or not ours to touch: computed again
+            with contextlib.suppress(OSError):  # purged by another process, or not ours to touch: compute it again
                 if _BATCH.fullmatch(path.name):
                     batch = _verified(path, self._dim)
                     if batch is not None:
@@ -113,21 +130,23 @@ class Shelf:
                         path.unlink()
 
 
-class Results:
-    """Finished pieces of long work by key, small documents each in a file of its own; `root` None keeps nothing.
+class StageCache:
+    """Results of finished stages by key, a small document each; with `root` None nothing is kept.
 
-    They lie in the cache beside the embeddings they were made from, and are purged with them.
+    They lie beside the embeddings they were made from, and are purged with them.
     """
 
     NAME = "results of validate"
+    VERSION = 2
+    """Version of the documents; those of other versions are counted and purged, but not read."""
 
     def __init__(self, root: Path | None) -> None:
-        self._description = {"name": self.NAME}
+        self._description = {"name": self.NAME, "version": self.VERSION}
         self._folder = None if root is None else root / digest(self._description)[:32]
         self.write_error: str | None = None
 
     def get(self, key: Mapping[str, Any]) -> Any:
-        """The document of a key; None when there is none, or one that is damaged."""
+        """The document of a key; None if there is none or it is damaged."""
         if self._folder is None:
             return None
         try:
@@ -137,12 +156,12 @@ class Results:
             return None
 
     def put(self, key: Mapping[str, Any], value: Any) -> None:
-        """Keep a document. A disk that refuses is remembered in `write_error`, not raised."""
+        """Write a document. A failure is stored in `write_error`, not raised."""
         if self._folder is None or self.write_error:
             return
         try:
             _prepare(self._folder, self._description)
-            # The key in the hash: a file moved to another's name is no result of that.
+            # The hash covers the key, so a renamed file does not pass for another result.
             text = canonical({"value": value, "sha256": digest([digest(key), value])})
             write_private(self._folder / f"{digest(key)}.json", text.encode())
         except OSError as error:
@@ -150,7 +169,7 @@ class Results:
 
 
 def entries(root: Path) -> list[Entry]:
-    """What the cache holds, an entry per encoder and setting.
+    """Contents of the cache, one entry per encoder and setting.
 
     Raises:
         UsageError: `root` cannot be read.
@@ -159,7 +178,7 @@ def entries(root: Path) -> list[Entry]:
         folders = sorted(p for p in root.iterdir() if _KEY.fullmatch(p.name)) if root.exists() else []
     except OSError as error:
         raise UsageError(f"The cache {root} cannot be read: {error.strerror}. Choose another.") from error
-    found = []
+    listed = []
     for folder in folders:
         description = _description(folder)
         name = str(description.get("name", "unknown")) if isinstance(description, dict) else "unknown"
@@ -170,69 +189,69 @@ def entries(root: Path) -> list[Entry]:
                 n_bytes += path.stat().st_size
                 if _BATCH.fullmatch(path.name):
                     samples.update(_verified(path, None) or ())
-        found.append(Entry(folder.name, name, len(samples), n_bytes))
-    return found
+        listed.append(Entry(folder.name, name, len(samples), n_bytes))
+    return listed
 
 
 def purge(root: Path, encoder: str | None = None) -> list[Entry]:
-    """Remove everything that encsel wrote, or one encoder's vectors, and return what was removed.
+    """Remove everything that encsel wrote, or the vectors of one encoder, and return what was removed.
 
     Raises:
-        UsageError: `root` was not made by encsel, or cannot be removed.
+        UsageError: encsel did not make `root`, or it cannot be removed.
     """
-    found = entries(root)
+    listed = entries(root)
     if not root.exists():
         return []
     if not _is_ours(root) and any(root.iterdir()):
-        raise UsageError(f"{root} holds files but no {_MARK} of encsel; it is no encsel cache and is left alone.")
-    gone = [entry for entry in found if encoder in (None, entry.encoder)]
+        raise UsageError(f"{root} holds files but no {_MARK} of encsel: it is not an encsel cache and is left alone.")
+    removed = [entry for entry in listed if encoder in (None, entry.encoder)]
     try:
-        for entry in gone:
+        for entry in removed:
             shutil.rmtree(root / entry.key)
         if encoder is None:
             for path in (*root.glob(f"{TEMPORARY_PREFIX}*"), root / _MARK):
                 path.unlink(missing_ok=True)
-            if not any(root.iterdir()):  # what somebody else put there stays
+            if not any(root.iterdir()):  # files of others stay
                 root.rmdir()
     except OSError as error:
         what = error.filename or root
         raise UsageError(f"{what} cannot be removed: {error.strerror}. Remove it yourself.") from error
-    return gone
+    return removed
 
 
 def secret(root: Path) -> bytes:
-    """32 random bytes that are the cache's own: made at the first call, kept like all else, gone when purged.
+    """32 random bytes that belong to the cache: made by the first call, and purged with the rest.
 
     Raises:
-        OSError: they can be neither read nor made.
+        OSError: they can be neither read nor written.
     """
     folder = root / digest(_SECRET)[:32]
     path = folder / "key"
     with contextlib.suppress(FileNotFoundError):
-        found = path.read_bytes()
-        if found == _sealed(found[:SECRET_BYTES]):
-            return found[:SECRET_BYTES]
+        content = path.read_bytes()
+        if content == _sealed(content[:SECRET_BYTES]):
+            return content[:SECRET_BYTES]
         path.unlink()  # damaged
     _prepare(folder, _SECRET)
-    own = folder / f"key-{secrets.token_hex(8)}"
-    write_private(own, _sealed(secrets.token_bytes(SECRET_BYTES)))
+    candidate = folder / f"key-{secrets.token_hex(8)}"
+    write_private(candidate, _sealed(secrets.token_bytes(SECRET_BYTES)))
     try:
-        path.hardlink_to(own)
-    except FileExistsError:  # of several processes the first one's holds
+        path.hardlink_to(candidate)
+    except FileExistsError:  # another process was first: use its key
         pass
     except OSError:  # a file system without links
-        own.replace(path)
-    own.unlink(missing_ok=True)
+        candidate.replace(path)
+    candidate.unlink(missing_ok=True)
     return path.read_bytes()[:SECRET_BYTES]
 
 
 def _sealed(key: bytes) -> bytes:
-    """As it lies on disk: with its hash, so that damage is noticed."""
+    """The key followed by its hash, so that damage is noticed."""
     return key + hashlib.sha256(key).digest()
 
 
 def _prepare(folder: Path, description: Mapping[str, Any]) -> None:
-    """Make the cache and in it the folder of an encoder, and say in both what they are."""
+    """Make the cache and the folder of an encoder in it, each with a file that says what it is."""
     _make_root(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)
     text = canonical(description).encode()
@@ -246,14 +265,14 @@ def _prepare(folder: Path, description: Mapping[str, Any]) -> None:
 
 def _make_root(root: Path) -> None:
     root.mkdir(parents=True, mode=0o700, exist_ok=True)
-    # Another process may be making the same cache at this moment; anything else is somebody's own folder. The names
-    # come first: a mark that is seen among them is whole by the time it is read.
+    # Another process may be making the same cache; any other folder with files belongs to somebody else. List the names
+    # first: a mark that is among them is whole by the time it is read.
     names = _names(root)
     if _is_marked(root):
         return
     if not all(map(_KEY.fullmatch, names)) and not _holds_ours_alone(root):
-        raise OSError(f"{root} holds other files; an empty or new folder is needed for the cache")
-    root.chmod(root.stat().st_mode & 0o700)  # closed to others; one that its owner made read-only stays so
+        raise OSError(f"{root} holds other files; the cache needs an empty or new folder")
+    root.chmod(root.stat().st_mode & 0o700)  # close it to others; keep it read-only if its owner made it so
     write_private(root / _MARK, _MARK_TEXT.encode())
 
 
@@ -262,7 +281,7 @@ def _is_ours(root: Path) -> bool:
 
 
 def _holds_ours_alone(root: Path) -> bool:
-    """Whether all there is, but for a mark that is damaged, are folders of encoders, and one says whose it is."""
+    """Whether the folder holds nothing but folders of encoders, one with a valid description, and a damaged mark."""
     names = _names(root) - {_MARK}
     return all(map(_KEY.fullmatch, names)) and any(_description(root / name) is not None for name in names)
 
@@ -272,7 +291,7 @@ def _names(root: Path) -> set[str]:
 
 
 def _description(folder: Path) -> Any:
-    """What a folder says it was made for; None where that does not fit its name."""
+    """Description of the encoder of a folder; None if it does not match the folder's name."""
     try:
         description = json.loads((folder / "encoder.json").read_bytes())
         return description if digest(description)[:32] == folder.name else None
@@ -281,14 +300,14 @@ def _description(folder: Path) -> Any:
 
 
 def _is_marked(root: Path) -> bool:
-    try:  # other tools' caches have a file of that name, too
+    try:  # caches of other tools have a file of this name, too
         return b"Made by encsel" in (root / _MARK).read_bytes()
     except OSError:
         return False
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files of a folder; none when it is not there or may not be read."""
+    """Files of a folder; empty if it is absent or not readable."""
     try:
         return sorted(path for path in folder.iterdir() if path.is_file())
     except OSError:
@@ -296,12 +315,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _name(folder: Path, content: bytes) -> str:
-    # The encoder's key in the hash: a file moved to another encoder's folder is none of that one's.
+    # The hash covers the encoder's key, so a file moved to the folder of another encoder is not used there.
     return hashlib.sha256(folder.name.encode() + content).hexdigest()
 
 
 def _verified(path: Path, dim: int | None) -> dict[str, Vectors] | None:
-    """The vectors of one file by content hash; None when it is not what was written."""
+    """Vectors of one file by content hash; None if it is damaged."""
     content = path.read_bytes()
     if _name(path.parent, content) != path.stem:
         return None
@@ -309,7 +328,7 @@ def _verified(path: Path, dim: int | None) -> dict[str, Vectors] | None:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             keys: NDArray[np.uint8] = archive["keys"]
             vectors: Vectors = archive["vectors"]
-        found = {bytes(key).hex(): vector for key, vector in zip(keys, vectors, strict=True)}
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):  # a name that fits, and yet not written by encsel
+        batch = {bytes(key).hex(): vector for key, vector in zip(keys, vectors, strict=True)}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):  # the name matches, but encsel did not write it
         return None
-    return found if dim is None or vectors.shape[1:] == (dim,) else None
+    return batch if dim is None or vectors.shape[1:] == (dim,) else None

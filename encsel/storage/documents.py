@@ -1,9 +1,9 @@
-"""Cards as files: one frozen dataclass a file, as JSON with a schema and a checksum, read back strictly."""
+"""Documents: frozen dataclasses as JSON files with a schema and a checksum, read back strictly; their JSON Schema."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import types
@@ -14,25 +14,28 @@ from typing import Any, Literal
 
 from encsel.errors import UsageError, printable
 from encsel.storage import files
-from encsel.storage.reading import read_whole
+from encsel.storage.files import read_whole
+
+LARGEST_INTEGER = 2**53
+"""Beyond it an integer is no longer exact as a float, and nothing here counts that far."""
 
 
 class Malformed(Exception):
-    """A card's JSON that does not have the shape, or the sense, of its kind."""
+    """JSON of another type than expected, or with values that make no sense."""
 
 
 def cards_folder() -> Path:
-    """The folder of shipped cards: inside the installed package, else beside it in a checkout.
+    """Folder of the shipped cards: inside the installed package, or beside it in a checkout.
 
     Raises:
-        UsageError: neither is there.
+        UsageError: there is neither.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "pretrained_regression", package.parent / "pretrained_regression"):
         if folder.is_dir():
             return folder
     raise UsageError(
-        f"No folder pretrained_regression in or beside {package}. Reinstall encsel, or give a card's path."
+        f"No folder pretrained_regression in or beside {package}. Reinstall encsel, or give the path of a card."
     )
 
 
@@ -45,7 +48,7 @@ def shipped(family: str) -> tuple[str, ...]:
 
 
 def family_of(path: Path) -> str | None:
-    """The schema a JSON file states, without its version; "" when it states none, None when it cannot be read."""
+    """The schema that a JSON file states, without its version; "" if it states none, None if it cannot be read."""
     try:
         content = _json(path)
     except (OSError, ValueError, RecursionError):
@@ -55,13 +58,13 @@ def family_of(path: Path) -> str | None:
 
 
 def text_of(card: Any) -> str:
-    """A card, which has `sha256`, as JSON, full precision, checksum last, newline at the end."""
+    """A card (a dataclass with `sha256`) as JSON in full precision, checksum last, newline at the end."""
     content = {**dataclasses.asdict(card), "sha256": card.sha256}
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def save(card: Any, path: str | Path) -> None:
-    """Write the card; the file is there whole or not at all.
+    """Write a card, whole or not at all.
 
     Raises:
         UsageError: the file cannot be written.
@@ -78,30 +81,30 @@ def checksum(card: Any) -> str:
 
 
 def read(
-    path: Path, kind: type, *, schema: str, what: str, known: tuple[str, ...], check: Callable[[Any], None], remedy: str
+    path: Path, kind: type, *, schema: str, what: str, names: tuple[str, ...], check: Callable[[Any], None], remedy: str
 ) -> Any:
-    """The card in a file.
+    """Read a card.
 
     Args:
         kind: dataclass of the card.
-        schema: that the file must state.
-        what: such as "regression card", for messages.
-        known: names to offer instead.
-        check: raises Malformed for a card whose values make no sense.
-        remedy: last sentence of a message.
+        schema: schema that the file must state.
+        what: kind of card for messages, such as "regression card".
+        names: names of the shipped cards, for messages.
+        check: function that raises Malformed for a card whose values make no sense.
+        remedy: last sentence of messages.
     Raises:
-        UsageError: a file that is absent, damaged, edited or no such card.
+        UsageError: the file is absent, damaged, edited or not such a card.
     """
     try:
         content = _json(path)
     except OSError as error:
         raise UsageError(
-            f"Cannot read the card {path}: {error.strerror}. Give a .json file or one of: {', '.join(known)}."
+            f"Cannot read the card {path}: {error.strerror}. Give a .json file or one of: {', '.join(names)}."
         ) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"The card {path} is not valid JSON ({error}). {remedy}") from error
     if not isinstance(content, dict) or "schema" not in content:
-        raise UsageError(f"{path} is no {what}: it states no schema, {schema} is needed. {remedy}")
+        raise UsageError(f"{path} is not a {what}: it states no schema, but {schema} is needed. {remedy}")
     if content["schema"] != schema:
         raise UsageError(
             f"{path} is a {content['schema']!r}; this command needs a {what}, {schema}. "
@@ -109,11 +112,11 @@ def read(
         )
     stated = content.pop("sha256", None)
     try:
-        found = _checksum(content)
+        actual = _checksum(content)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"The card {path} holds a number out of range ({error}). {remedy}") from error
-    if stated != found:
-        raise UsageError(f"The card {path} was damaged or edited: its checksum does not fit its content. {remedy}")
+    if stated != actual:
+        raise UsageError(f"The card {path} was damaged or edited: its checksum does not match its content. {remedy}")
     try:
         card = decoded(kind, content, "card")
         check(card)
@@ -122,54 +125,61 @@ def read(
     return card
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _json(path: Path) -> Any:
-    """What the file holds; ValueError or RecursionError when that is not JSON."""
-
-    def refuse(constant: str) -> Any:
-        raise ValueError(f"{constant} is not JSON")
-
-    return json.loads(read_whole(path).decode("utf-8"), parse_constant=refuse)
-
-
 def decoded(kind: Any, value: Any, where: str) -> Any:
-    """`value`, as JSON has it, as the type `kind`: dataclasses, tuples, mappings, literals, unions and plain values.
+    """A parsed JSON value as a type made of dataclasses, tuples, mappings, literals, unions and plain values.
 
     Raises:
-        Malformed: it is not of that type; `where` names the place.
+        Malformed: the value is not of that type, lacks a key or has one too many; `where` names the value.
     """
+    from pydantic import ValidationError
+
+    adapter = _adapter(kind)
+    try:
+        # As text, because pydantic's strict mode takes tuples and dataclasses from lists and objects only in JSON.
+        text = json.dumps([value])
+        json.loads(text, parse_int=_integer)
+        result = adapter.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"][1:])
+        raise Malformed(f"{where}{place}: {first['msg']}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Malformed(f"{where}: {error}") from error
+    if adapter.dump_python(result, mode="json") != [value]:  # pydantic fills in defaults
+        raise Malformed(f"{where} lacks a key")
+    return result[0]
+
+
+def schema_of(kind: Any) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of what `decoded` takes for a type."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _fields(kind, value, where)
+        hints = typing.get_type_hints(kind)
+        names = [field.name for field in dataclasses.fields(kind)]
+        return {
+            "type": "object",
+            "properties": {name: schema_of(hints[name]) for name in names},
+            "required": names,
+            "additionalProperties": False,
+            "description": (kind.__doc__ or "").strip().split("\n")[0],
+        }
     if origin in (types.UnionType, typing.Union):
-        for option in inner:
-            with contextlib.suppress(Malformed):
-                return decoded(option, value, where)
-    if origin is Literal and isinstance(value, str) and value in inner:
-        return value
-    if origin is tuple and isinstance(value, list):
-        kinds = [inner[0]] * len(value) if inner[1:] == (...,) else list(inner)
-        if len(kinds) == len(value):
-            return tuple(decoded(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict):
-        return {key: decoded(inner[1], item, f"{where}.{key}") for key, item in value.items()}
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError as error:
-            raise Malformed(f"{where} is out of range") from error
-    # 2**53: beyond it a count is no longer exact as a float, and no count of anything here.
-    if kind in (int, str, bool, types.NoneType) and type(value) is kind and not (kind is int and abs(value) > 2**53):
-        return value
-    raise Malformed(f"{where} is {value!r}")
+        return {"anyOf": [schema_of(one) for one in inner]}
+    if origin is Literal:
+        return {"enum": list(inner)}
+    if origin is tuple and inner[1:] == (...,):
+        return {"type": "array", "items": schema_of(inner[0])}
+    if origin is tuple:
+        fixed = [schema_of(one) for one in inner]
+        return {"type": "array", "prefixItems": fixed, "minItems": len(fixed), "maxItems": len(fixed)}
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {"type": "object", "additionalProperties": schema_of(inner[1])}
+    plain = {float: "number", int: "integer", str: "string", bool: "boolean", types.NoneType: "null"}
+    return {"type": plain[kind]} if kind in plain else {}
 
 
 def check_names(names: Iterable[object], what: str) -> None:
-    """Nothing, when all that is text can be printed as it is.
+    """Check that names can be printed.
 
     Raises:
         Malformed: one holds control characters or the like.
@@ -179,12 +189,30 @@ def check_names(names: Iterable[object], what: str) -> None:
             raise Malformed(f"{what} {name!r} holds characters that cannot be printed")
 
 
-def _fields(kind: type, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise Malformed(f"{where} is {value!r}")
-    hints = typing.get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
-    if set(value) != set(names):
-        unlike = sorted(set(value) ^ set(names))
-        raise Malformed(f"{where} lacks or should not have {', '.join(unlike)}")
-    return kind(**{name: decoded(hints[name], value[name], f"{where}.{name}") for name in names})
+@functools.cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    # In a list, because pydantic takes no config for a dataclass itself; those inside inherit it.
+    return TypeAdapter(list[kind], config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _json(path: Path) -> Any:
+    """Content of a JSON file; ValueError or RecursionError if it is not JSON."""
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.loads(read_whole(path).decode("utf-8"), parse_constant=refuse, parse_int=_integer)
+
+
+def _integer(text: str) -> int:
+    number = int(text)
+    if abs(number) > LARGEST_INTEGER:
+        raise ValueError("an integer is out of range")
+    return number

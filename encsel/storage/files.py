@@ -1,19 +1,52 @@
-"""Writes files whole or not at all."""
+"""Files read and written whole: ordinary ones of bounded size, replaced in one step or not at all."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import os
+import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".encsel-writing-"
+MAX_TEXT_BYTES = 64 << 20
+"""Largest card, result, table of pairs or settings file."""
+
+
+class Refused(OSError):
+    """Not an ordinary file, or too large a one; `strerror` says which."""
+
+
+def read_whole(path: Path, at_most: int = MAX_TEXT_BYTES) -> bytes:
+    """Content of an ordinary file of `at_most` bytes, without waiting for another process.
+
+    Raises:
+        Refused: a folder, pipe, socket or device, or a larger file.
+        OSError: the file cannot be read.
+    """
+    try:
+        # Check before opening: opening a device may already have an effect.
+        _check(path, path.stat(), at_most)
+        # Do not wait: a pipe may have taken the file's place, and some files of /proc wait for a writer.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except ValueError as error:  # a NUL in the path
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    content = b""
+    with os.fdopen(handle, "rb") as file:
+        _check(path, facts := os.fstat(handle), at_most)
+        # Files of /proc, and files that grow, state another size than they have.
+        while part := file.read(min(max(facts.st_size, 1 << 16), at_most) + 1):
+            content = content + part if content else part
+            if len(content) > at_most:
+                raise Refused(errno.EFBIG, f"too large: over {at_most >> 20} MiB", str(path))
+    return content
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read; missing folders are made, for their owner alone."""
-    # `mkdir(parents=True)` gives its mode to the innermost folder alone.
+    """Write a file that only its owner can read, in folders (made if missing) that only the owner can enter."""
+    # `mkdir(parents=True)` applies its mode to the innermost folder only.
     for folder in [*reversed(path.parent.parents), path.parent]:
         if not folder.exists():
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -21,7 +54,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def write_public(path: Path, content: bytes) -> None:
-    """Write a file with the permissions the user's umask gives.
+    """Write a file with the permissions of the user's umask.
 
     Raises:
         OSError: the folder does not exist or cannot be written.
@@ -32,42 +65,79 @@ def write_public(path: Path, content: bytes) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes that were killed left half written in a folder; what is being written now stays.
+    """Remove the half-written files of killed processes from a folder, and no file that is being written.
 
-    Who writes holds a lock, which ends with its process: clocks, of this machine or of a file server, do not matter.
+    The writer holds a lock, which ends with its process, so no clock (of this machine or a file server) matters.
     """
     try:
-        left = [path for path in folder.iterdir() if path.name.startswith(TEMPORARY_PREFIX)]
+        leftovers = [path for path in folder.iterdir() if path.name.startswith(TEMPORARY_PREFIX)]
     except OSError:
         return
-    for path in left:
-        with contextlib.suppress(OSError):  # locked, gone, or not ours to touch
-            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    for path in leftovers:
+        with contextlib.suppress(OSError):  # gone, or not ours to touch
+            handle = os.open(path, flags)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
+                is_left = _lock(handle)
             finally:
-                os.close(handle)
+                os.close(handle)  # before removing the file: Windows does not remove an open one
+            if is_left:
+                path.unlink()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait for other processes that hold this lock of a folder; go on where the file system has no locks."""
+    if os.name == "nt":  # cannot open a folder
+        handle = os.open(folder / ".encsel-lock", os.O_RDWR | os.O_CREAT)
+    else:
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle, wait=True)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:
     sweep(path.parent)
     for is_last in (False, False, True):
-        handle, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
-        with os.fdopen(handle, "wb", buffering=0) as file:  # a buffer's rest would be written while it is closed
-            try:
-                with contextlib.suppress(OSError):  # a file system without locks
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.fchmod(handle, mode)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb", buffering=0) as file:  # a buffer would be written out when it is closed
+                _lock(handle)
+                if hasattr(os, "fchmod"):
+                    os.fchmod(handle, mode)
                 rest = memoryview(content)
                 while rest:
                     rest = rest[file.write(rest) :]
                 os.fsync(handle)
-                Path(temporary).replace(path)
+                if os.name == "nt":  # cannot rename an open file
+                    file.close()
+                temporary.replace(path)
                 return
-            except FileNotFoundError:  # another process swept it away before it was locked
-                if is_last:
-                    raise
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
+        except FileNotFoundError:  # another process swept it away before it was locked
+            if is_last:
                 raise
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _lock(handle: int, *, wait: bool = False) -> bool:
+    """Lock an open file until it is closed; False if another process holds it or the file system has no locks."""
+    from filelock import lock_descriptor
+
+    try:
+        return lock_descriptor(handle, blocking=wait)
+    except OSError:
+        return False
+
+
+def _check(path: Path, facts: os.stat_result, at_most: int) -> None:
+    if not stat.S_ISREG(facts.st_mode):
+        raise Refused(errno.EINVAL, "not a file", str(path))
+    if facts.st_size > at_most:
+        size = f"{facts.st_size / 2**20:.0f} MiB, at most {at_most >> 20}"
+        raise Refused(errno.EFBIG, f"too large: {size}", str(path))

@@ -1,7 +1,8 @@
-"""Names of people and samples as results carry them: hashed with a key that stays on this machine."""
+"""Names of people and samples in results: hashed with a key that stays on this machine."""
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import re
 from collections.abc import Sequence
@@ -12,44 +13,45 @@ from encsel.core import Skipped
 from encsel.storage.cache import secret
 
 DIGITS = 16
-"""Of a hash, hexadecimal. Two of a million names coincide with a chance of 3 in 10 million."""
+"""Hexadecimal digits of a hash. Among a million names two coincide with a probability of 3 in 10 million."""
 
 _QUOTED = re.compile(r"""(?P<quote>['"])(?:file://)?~?/[^'"\n]*/(?P<name>[^'"/\n]*)(?P=quote)""")
 _FOLDERS = re.compile(r"""(?:file://|(?<![\w./]))~?/(?!/)(?:[^\s/'":,;()]+/)+""")
 
 
 def without_folders(text: str) -> str:
-    """A message whose absolute paths are cut to their last part: where things lie on a machine tells who owns it."""
-    home = str(Path.home())
-    text = text.replace(f"{home}/", "~/") if len(home) > 1 else text
+    """Cut absolute paths in a message to their last part, because folders often name the user of a machine."""
+    with contextlib.suppress(RuntimeError):  # no home directory
+        home = str(Path.home())
+        text = text.replace(f"{home}/", "~/") if len(home) > 1 else text
     return _FOLDERS.sub("", _QUOTED.sub(r"\g<quote>\g<name>\g<quote>", text))
 
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    """What stands for a name. The same name has the same hash as long as the key lives.
+    """Stand-ins for names. A name has the same hash for as long as the key exists.
 
     Attributes:
-        key: of the hashes (HMAC-SHA256). Without it a name could be found by hashing those that are likely.
-        show: give the names themselves.
+        key: key of the hashes (HMAC-SHA256); without one, likely names could be hashed and compared.
+        show: show the names themselves.
     """
 
     key: bytes | None
     show: bool = False
 
     def person(self, identity: str) -> str | None:
-        """None without a key."""
-        return self._of("person", identity)
+        """Hash of a person's name; None without a key."""
+        return self._hash("person", identity)
 
     def people(self, identities: Sequence[str]) -> list[str]:
-        """One for each; numbers in the order given where there is no key."""
+        """Hashes of names; numbers in the order given without a key."""
         return [self.person(name) or f"p{i:05d}" for i, name in enumerate(identities, start=1)]
 
     def skipped(self, samples: Sequence[Skipped]) -> tuple[Skipped, ...]:
-        """The same samples, their names replaced; "" without a key."""
-        return tuple(replace(s, sample=self._of(f"{s.modality} sample", s.sample) or "") for s in samples)
+        """The samples with their names hashed, None without a key."""
+        return tuple(replace(s, sample=self._hash(f"{s.modality} sample", s.sample or "")) for s in samples)
 
-    def _of(self, what: str, name: str) -> str | None:
+    def _hash(self, what: str, name: str) -> str | None:
         if self.show:
             return name
         if self.key is None:
@@ -59,9 +61,9 @@ class Pseudonyms:
 
 
 def pseudonyms(cache: Path | None, *, show: bool) -> Pseudonyms:
-    """Those of a cache, whose key is made at first need; without a cache there is none.
+    """Stand-ins with the key of a cache, which is made at first use; without a cache there is no key.
 
     Raises:
-        OSError: the key can be neither read nor made.
+        OSError: the key can be neither read nor written.
     """
     return Pseudonyms(None if show or cache is None else secret(cache), show)

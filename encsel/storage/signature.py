@@ -1,4 +1,4 @@
-"""The signature of a result: everything that could change it, hashed."""
+"""The signature of a result: hashes of everything that could change it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 from encsel.version import __version__
 
-LIBRARIES = ("numpy", "scipy", "scikit-learn", "scikit-image", "Pillow", "soundfile", "soxr", "librosa")
-"""Those whose version can move a value of `encsel rank`."""
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "scikit-image", "Pillow", "soundfile", "soxr")
+"""Libraries whose version can move a value of `encsel rank`."""
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON, hexadecimal."""
+    """SHA-256 of the canonical JSON of a value, hexadecimal."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def canonical(value: Any) -> str:
-    """One JSON text for equal values: sorted keys, no blanks, never NaN."""
+    """JSON that is the same for equal values: sorted keys, no blanks, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 
@@ -37,7 +37,7 @@ def sign(
     options: Mapping[str, Any],
     libraries: Iterable[str] = LIBRARIES,
 ) -> dict[str, Any]:
-    """The signature as a dict; its `id` is the hash of all the rest."""
+    """The signature as a dict; `id` is the hash of the rest."""
     parts = {
         "encsel": __version__,
         "data": dict(data),

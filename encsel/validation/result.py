@@ -1,94 +1,33 @@
-"""What `encsel validate` found out, as frozen values."""
+"""The result of `validate`: frozen values, and the document `encsel.validate/2` that they make."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from encsel.core import Modality, Skipped
+from encsel.core import Modality
 from encsel.embedding.embed import Failure
-from encsel.embedding.health import Health
-from encsel.errors import EncoderFailed
 from encsel.gates.judge import Verdict
 from encsel.matching.error_rates import Matching
-from encsel.matching.evaluate import LearningCurve, PairMeasured, RecordingsCompared
-from encsel.metrics.cka import Cka
-from encsel.metrics.gromov_wasserstein import GromovWasserstein
-from encsel.metrics.topology import Topology
-from encsel.ranking.result import CardPrediction, EncoderResult
+from encsel.metrics.centroids import harmonic_mean
+from encsel.ranking.result import PairRanking, Ranking, SetSummary, exit_code
 from encsel.regression.analysis import Analysis
-from encsel.storage.signature import signature_text
-from encsel.validation.geometry import Alignment, Curved, Dimensions, Reliability, Spectrum
+from encsel.storage.result import HIDDEN, Result, plain
 
-SCHEMA = "encsel.validate/1"
+if TYPE_CHECKING:
+    from encsel.ranking.explain import Explanation
 
-SAME_RECORDINGS = "same recordings"
-FEW_ERRORS = "fewer than 30 errors"
-ONLY_ITS_GROUP = "tells only"
-"""Followed by the column."""
-
-STAGES: Mapping[str, str] = {
-    "matching": "EER, AUC, FNMR, DET, two-choice, retrieval of every pair and scorer",
-    "prediction": "what `rank` predicts",
-    "intrinsic": "intrinsic dimensions",
-    "curvature": "curvature and its flat control",
-    "topology": "distances within and between people",
-    "spectral": "spectra of neighbour graphs",
-    "reliability": "split halves: the ceiling of CKA",
-    "gw": "Gromov-Wasserstein",
-    "geodesic": "geodesic CKA",
-    "mutual": "mutual neighbours",
-    "axes": "EER by number of principal axes",
-    "curve": "learning curve",
-    "recordings": "same recordings against others",
-    "groups": "within groups of people and samples",
-}
-"""What `--skip` and `--only` take. Linear CKA is always measured."""
+VALIDATE_SCHEMA: Final = "encsel.validate/2"
 
 
 @dataclass(frozen=True)
-class RankedPair:
-    """What `rank` says of a pair; see `encsel.ranking.result.PairResult`."""
-
-    rank: int
-    rank_group: int | None
-    face: str
-    voice: str
-    predicted_eer: float | None
-    interval: tuple[float, float] | None
-    p_best: float | None
-    reason: str | None
-    predictions: Mapping[str, CardPrediction]
-    cka_interval: tuple[float, float] | None
-    cka_null_p: float
-    null_p: float | None
-    null_p_familywise: float | None
-    id_mismatch: float | None
-    joint_space: str | None
-    flags: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """What `rank` says of the set. `n_permutations`: shuffles behind each pair's `null_p`."""
-
-    ordered_by: str
-    scorer: str
-    coverage: float
-    n_train_identities: int | None
-    n_permutations: int
-    encoders: tuple[EncoderResult, ...]
-    pairs: tuple[RankedPair, ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class EncoderValidated:
-    """One encoder. What is None has its reason in `reasons`, by stage.
+class EncoderValidation:
+    """One encoder. In the document, `results` are keys of the encoder itself.
 
     Attributes:
-        group_probe: by column, balanced accuracy of a linear classifier of people's groups on held-out people.
+        results: by field of the stages about encoders; None where `reasons` says why, by stage.
+        metrics: registered metrics of this encoder, by name.
         recordings_known: samples tell which recording they are from.
     """
 
@@ -97,106 +36,146 @@ class EncoderValidated:
     dim: int
     n_samples: int
     samples_per_identity: float
-    health: Health
-    dimensions: Dimensions | None
-    curvature: Curved | None
-    topology: Topology | None
-    spectrum: Spectrum | None
-    reliability: Reliability | None
-    group_probe: Mapping[str, float]
+    results: Mapping[str, Any]
+    metrics: Mapping[str, float | None]
     recordings_known: bool
     reasons: Mapping[str, str]
     flags: tuple[str, ...]
 
+    def __getitem__(self, name: str) -> Any:
+        return self.results.get(name)
+
 
 @dataclass(frozen=True)
-class CentredOnGroups:
-    """One pair with the mean of each person's group taken off: what is left beyond telling the groups apart.
+class PairValidation:
+    """One pair. In the document, `results` are keys of the pair itself.
 
     Attributes:
-        predicted_eer, interval: of the default card. The means are of all people; everything else fitted sees training
-            people only. None with `reason`.
-        null_p: share of shuffles of people within groups with a prediction as good.
+        results: by field of the stages about pairs; None where `reasons` says why, by stage.
+        columns: the numbers of the pair, by the names that pair tables and `encsel fit` use.
+        rows_per_identity: samples per person behind them, harmonic mean of both sides' medians.
     """
-
-    column: str
-    n_people: int
-    cka: Cka
-    predicted_eer: float | None
-    interval: tuple[float, float] | None
-    null_p: float
-    null_p_familywise: float
-    n_permutations: int
-    reason: str | None
-
-
-@dataclass(frozen=True)
-class WithinValue:
-    """One pair on the samples of one value of a column, such as one language: by scorer, centroids."""
-
-    column: str
-    value: str
-    n_people: int
-    matching: Mapping[str, Matching]
-
-
-@dataclass(frozen=True)
-class PairValidated:
-    """One pair. What is None has its reason in `reasons`, by stage."""
 
     face: str
     voice: str
-    measured: PairMeasured | None
-    joint_cosine: Mapping[str, Matching] | None
-    """By level, for two encoders of one joint space."""
-    axes: Mapping[str, Mapping[str, float | None]] | None
-    """By number of principal axes, then scorer: EER."""
-    curve: LearningCurve | None
-    recordings: RecordingsCompared | None
-    centred: tuple[CentredOnGroups, ...]
-    values: tuple[WithinValue, ...]
-    alignment: Alignment
-    ceiling: float | None
-    """What debiased CKA can reach, from both encoders' split halves."""
-    gromov_wasserstein: GromovWasserstein | None
-    spectral_gap: float | None
-    id_mismatch: float | None
-    """Absolute difference of `mle_median` at 20 neighbours, all distinct rows."""
-    ranked: RankedPair | None
+    results: Mapping[str, Any]
     flags: tuple[str, ...]
     reasons: Mapping[str, str]
+    rows_per_identity: int
+    columns: Mapping[str, float | None]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.results.get(name)
+
+    def matching(self, scorer: str, level: str = "identity") -> Matching | None:
+        """Error rates of a scorer; None where the stage `matching` has no result."""
+        measured = self["measured"]
+        return None if measured is None else measured.levels[level][scorer]
+
+    @property
+    def ranked(self) -> PairRanking | None:
+        """What `rank` predicts for the pair."""
+        ranked: PairRanking | None = self["ranked"]
+        return ranked
 
 
 @dataclass(frozen=True)
-class ValidationReport:
-    """Everything `encsel validate` found out. `encsel.validation_report` turns it into table, JSON and page."""
+class PredictionSummary:
+    """The ranking behind each pair's `ranked`. `n_permutations`: shuffles behind its p-values."""
 
+    ordered_by: str
+    scorer: str
+    coverage: float
+    n_train_identities: int | None
+    n_permutations: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Validation(Result):
+    """Everything measured about every pair. `encsel.validate` makes it.
+
+    Attributes:
+        scorer: of the EERs that the analysis and the tables are about.
+        group_columns: people of each group, by column with one value per person.
+        ranking: what `rank` predicts; None where the stage was skipped.
+    """
+
+    schema: Literal["encsel.validate/2"]
     signature: Mapping[str, Any]
+    signature_text: str
     protocol: str
     scorer: str
-    """Of the EERs that the analysis and the table are about."""
     layout: str
-    n_identities: int
-    n_face_samples: int
-    n_voice_samples: int
-    ranked: Ranked | None
-    encoders: tuple[EncoderValidated, ...]
-    pairs: tuple[PairValidated, ...]
+    calibration: SetSummary
     group_columns: Mapping[str, Mapping[str, int]]
-    """People of each group, by column with one value a person."""
+    prediction: PredictionSummary | None
+    encoders: tuple[EncoderValidation, ...]
+    pairs: tuple[PairValidation, ...]
     analysis: Analysis
-    skipped: tuple[Skipped, ...]
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
-    strict_health: bool = False
     verdict: Verdict = field(default_factory=Verdict)
+    ranking: Ranking | None = field(default=None, metadata=HIDDEN)
+    strict_health: bool = field(default=False, metadata=HIDDEN)
+
+    @property
+    def best(self) -> PairValidation:
+        """The pair with the lowest measured EER; the first pair where nothing was measured."""
+
+        def eer(pair: PairValidation) -> float:
+            matching = pair.matching(self.scorer)
+            return 2.0 if matching is None else matching.eer
+
+        return min(self.pairs, key=eer)
+
+    @property
+    def n_identities(self) -> int:
+        return self.calibration.n_identities
 
     @property
     def exit_code(self) -> int:
-        """4 when an encoder failed, or is unsound and health is strict; else the gates'."""
-        unsound = self.strict_health and any(e.health.findings for e in self.encoders)
-        return EncoderFailed.exit_code if self.failures or unsound else self.verdict.exit_code
+        """4 when an encoder failed, or is unsound and `strict_health`; else the exit code of the gates."""
+        findings = [e["health"].findings for e in self.encoders]
+        return exit_code(self.failures, findings, self.verdict, strict=self.strict_health)
 
-    @property
-    def signature_text(self) -> str:
-        return signature_text(self.signature)
+    def encoder(self, modality: Modality, name: str) -> EncoderValidation:
+        return next(e for e in self.encoders if (e.modality, e.name) == (modality, name))
+
+    def sides(self, pair: PairValidation) -> tuple[EncoderValidation, EncoderValidation]:
+        """Both encoders of a pair."""
+        return self.encoder("face", pair.face), self.encoder("voice", pair.voice)
+
+    def explain(self, face: str, voice: str) -> Explanation:
+        """What made the prediction of `rank` for one pair.
+
+        Raises:
+            UsageError: no such pair, or the prediction was skipped or kept from an earlier run.
+        """
+        from encsel.errors import UsageError
+
+        if self.ranking is None:
+            raise UsageError("The stage prediction was skipped, so there is no prediction to explain.")
+        return self.ranking.explain(face, voice)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            f.name: [_flat(one) for one in getattr(self, f.name)]
+            if f.name in ("encoders", "pairs")
+            else plain(getattr(self, f.name))
+            for f in fields(self)
+            if f.metadata.get("document", True)
+        }
+
+
+def rows_per_identity(face_samples: float, voice_samples: float) -> int:
+    """Samples per person behind the numbers of a pair."""
+    return max(1, round(harmonic_mean(face_samples, voice_samples)))
+
+
+def _flat(one: EncoderValidation | PairValidation) -> dict[str, Any]:
+    """The document of an encoder or a pair: its results beside its other fields."""
+    document: dict[str, Any] = {}
+    for f in fields(one):
+        value = plain(getattr(one, f.name))
+        document |= value if f.name == "results" else {f.name: value}
+    return document

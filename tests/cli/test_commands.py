@@ -319,7 +319,7 @@ def test_table_says_how_many_people_the_card_s_eer_is_trained_on(call, ready, tm
 
 
 def test_a_card_that_states_no_samples_per_person_is_flagged_and_its_own_mismatch_shown(call, ready, tmp_path):
-    from encsel.regression.card import load_card
+    from encsel.regression.card import load_geometric_card
     from encsel.storage.documents import cards_folder
 
     table = cards_folder() / "pairs_voxceleb1.csv"
@@ -327,7 +327,7 @@ def test_a_card_that_states_no_samples_per_person_is_flagged_and_its_own_mismatc
     pair = json.loads(call("rank", ready, "--regression", tmp_path / "two.json", "--format", "json")[1])["pairs"][0]
     assert "the card does not state its samples per person" in pair["flags"]
     values = {"cka": pair["cka"]["matched"], "id_mismatch": pair["id_mismatch"]}
-    assert pair["predictions"]["two"]["eer"] == load_card(str(tmp_path / "two.json")).apply(values).eer
+    assert pair["predictions"]["two"]["eer"] == load_geometric_card(str(tmp_path / "two.json")).apply(values).eer
 
 
 def test_a_plugin_that_exits_is_a_failure_and_no_success(tmp_path):

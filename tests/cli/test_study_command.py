@@ -26,7 +26,7 @@ def test_study_prints_the_published_tables_and_nothing_else(call):
     rows = [line.split() for line in out.splitlines()]
     assert ["clip", "wavlm", "0.007", "0.416", "0.211", "23.015", "0.244"] in rows
     assert "CORRELATIONS WITH THE EER, VOXCELEB1 (12 PAIRS)" in out
-    assert "Naive p of Spearman: cka 0.0017, id_mismatch 0.0252" in out
+    assert "naive p of Spearman: cka 0.0017, id_mismatch 0.0252" in out
 
 
 def test_study_prints_markdown(call):

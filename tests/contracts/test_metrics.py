@@ -7,7 +7,7 @@ import pytest
 
 from encsel.core import Metric
 from encsel.errors import BadCalibration
-from encsel.loading.registry import metrics
+from encsel.metrics.registry import metrics
 
 METRICS = list(metrics().values())
 N = 60

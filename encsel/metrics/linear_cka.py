@@ -18,7 +18,7 @@ from encsel.errors import BadCalibration
 
 REFERENCE_SIZE = 1249
 """Identities of the study that the published regressions were fitted on."""
-MIN_IDENTITIES = 4
+MIN_FOR_CKA = 4
 
 Gram = NDArray[np.float64]
 
@@ -44,8 +44,8 @@ def gram(x: Vectors, *, device: str = "cpu") -> Gram:
     Raises:
         BadCalibration: fewer than 4 rows, or all rows equal.
     """
-    if len(x) < MIN_IDENTITIES:
-        raise BadCalibration(f"{len(x)} identities; CKA needs at least {MIN_IDENTITIES}. Add people.")
+    if len(x) < MIN_FOR_CKA:
+        raise BadCalibration(f"{len(x)} identities; CKA needs at least {MIN_FOR_CKA}. Add people.")
     rows = np.asarray(x, dtype=np.float64)
     centred = rows - rows.mean(axis=0)
     # Rounding alone leaves about 1e-16 of the largest value; equal rows must not pass for variation.
@@ -62,7 +62,7 @@ def gram(x: Vectors, *, device: str = "cpu") -> Gram:
     return k / (np.trace(k) / len(k))
 
 
-def cka(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> Cka:
+def cka_of_grams(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> Cka:
     """The three forms of CKA from two Gram matrices of the same people in the same order.
 
     Args:
@@ -95,8 +95,8 @@ def matched_standard_error(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE
         k, q: (n, n) from `gram`, n of at least 5.
     """
     n = len(k)
-    if n <= MIN_IDENTITIES:
-        raise BadCalibration(f"{n} identities; the error of CKA needs at least {MIN_IDENTITIES + 1}. Add people.")
+    if n <= MIN_FOR_CKA:
+        raise BadCalibration(f"{n} identities; the error of CKA needs at least {MIN_FOR_CKA + 1}. Add people.")
     kq, kk, qq = (_terms_without_one(a, b, matched_to) for a, b in ((k, q), (k, k), (q, q)))
     own = kk * qq
     if (kk <= 0).any() or (own <= 0).any():
@@ -214,9 +214,12 @@ _RANGE = (0.0, 1.0)
 _LARGER = "larger: the two encoders order people more alike"
 METRICS = (
     Metric("cka_biased", 1, "pair", _LARGER, _RANGE, "Kornblith et al. 2019, arXiv:1905.00414",
-           lambda x, y: cka(gram(x), gram(y)).biased),
+           lambda x, y: cka_of_grams(gram(x), gram(y)).biased,
+           label="CKA, biased", unit="fraction", column="cka"),
     Metric("cka_debiased", 1, "pair", _LARGER, _RANGE, "unbiased HSIC of Song et al. 2012, JMLR 13",
-           lambda x, y: cka(gram(x), gram(y)).debiased),
+           lambda x, y: cka_of_grams(gram(x), gram(y)).debiased,
+           label="CKA, debiased", unit="fraction"),
     Metric("cka_matched", 1, "pair", _LARGER, _RANGE, "unbiased HSIC plus the bias term tr(Sx)tr(Sy)/N at N = 1249",
-           lambda x, y: cka(gram(x), gram(y)).matched),
+           lambda x, y: cka_of_grams(gram(x), gram(y)).matched,
+           label="CKA, matched to 1249 people", unit="fraction"),
 )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
-from encsel.metrics.cka import Gram, cka
+from encsel.metrics.linear_cka import Gram, cka_of_grams
 
 K = 10
 
@@ -18,7 +18,7 @@ def geodesic_gram(x: Vectors) -> Gram:
         x: (n, dim) centroids, one row per person. Parts of the graph that do not hang together are joined by their
             shortest links.
     Returns:
-        (n, n) float64, scaled to unit mean diagonal, as `encsel.metrics.cka.gram`.
+        (n, n) float64, scaled to unit mean diagonal, as `encsel.metrics.linear_cka.gram`.
     Raises:
         BadCalibration: fewer than 12 people, or rows that are all the same.
     Source: Tenenbaum et al. 2000, doi:10.1126/science.290.5500.2319.
@@ -45,5 +45,6 @@ def geodesic_gram(x: Vectors) -> Gram:
 METRICS = (
     Metric("geodesic_cka", 1, "pair", "larger: the two encoders order people more alike along their surfaces",
            (0.0, 1.0), "debiased CKA of Isomap kernels, k = 10",
-           lambda x, y: cka(geodesic_gram(x), geodesic_gram(y)).debiased),
+           lambda x, y: cka_of_grams(geodesic_gram(x), geodesic_gram(y)).debiased,
+           label="geodesic CKA, debiased", unit="fraction"),
 )  # fmt: skip

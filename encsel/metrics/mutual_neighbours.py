@@ -44,5 +44,6 @@ def mutual_knn(face: NDArray[np.intp], voice: NDArray[np.intp]) -> float:
 METRICS = (
     Metric("mutual_knn", 1, "pair", "larger: the two encoders put the same people next to each other", (0.0, 1.0),
            "Huh et al. 2024, arXiv:2405.07987; k = 10",
-           lambda x, y: mutual_knn(nearest_people(x), nearest_people(y))),
+           lambda x, y: mutual_knn(nearest_people(x), nearest_people(y)),
+           label="mutual 10-NN", unit="fraction"),
 )  # fmt: skip

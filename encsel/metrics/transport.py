@@ -19,7 +19,7 @@ from encsel.errors import BadCalibration
 
 N_PEOPLE = 500
 REFERENCE_SEED = 42
-MIN_PEOPLE = 4
+MIN_FOR_TRANSPORT = 4
 TWO_STARTS = 250
 """People up to whom a second start is tried; with more the two came within 2 % of each other and take twice as long."""
 Distances = NDArray[np.float64]
@@ -51,8 +51,8 @@ def people_distances(x: Vectors) -> Distances:
     Raises:
         BadCalibration: fewer than 4 rows, or rows that are all alike.
     """
-    if len(x) < MIN_PEOPLE:
-        raise BadCalibration(f"{len(x)} people; Gromov-Wasserstein needs at least {MIN_PEOPLE}. Add people.")
+    if len(x) < MIN_FOR_TRANSPORT:
+        raise BadCalibration(f"{len(x)} people; Gromov-Wasserstein needs at least {MIN_FOR_TRANSPORT}. Add people.")
     rows = np.asarray(x, dtype=np.float64)
     rows = rows / max(np.abs(rows).max(), np.finfo(np.float64).tiny)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -128,9 +128,9 @@ METRICS = (
     Metric("gromov_wasserstein", 1, "pair", "larger: distances between people less alike", (0.0, 1.0),
            "Memoli 2011, by conditional gradient (POT); same people, root value",
            lambda x, y: gromov_wasserstein(people_distances(x), people_distances(y)).value,
-           invariant_to=("rotation", "scale")),
+           invariant_to=("rotation", "scale"), label="Gromov-Wasserstein", column="gw_distance"),
     Metric("gromov_wasserstein_bound", 1, "pair", "larger: distances between people less alike", (0.0, 1.0),
            "Memoli 2011, second lower bound, root",
            lambda x, y: float(np.sqrt(sorted_distance_bound(people_distances(x), people_distances(y)))),
-           invariant_to=("rotation", "scale")),
+           invariant_to=("rotation", "scale"), label="Gromov-Wasserstein, lower bound", column="gw_bound"),
 )  # fmt: skip

@@ -36,7 +36,8 @@ _DIRECTION = "larger: more degrees of freedom"
 _SOURCE = "Facco et al. 2017, doi:10.1038/s41598-017-11873-y"
 METRICS = (
     Metric("two_nn", 1, "rows", _DIRECTION, (0.0, np.inf), f"{_SOURCE}; largest 10 % of ratios left out",
-           lambda x: two_nn(neighbour_distances(x, 2))),
+           lambda x: two_nn(neighbour_distances(x, 2)), label="ID mismatch (TwoNN)", unit="dimensions",
+           column="two_nn_mismatch", combine="difference"),
     Metric("two_nn_reference", 1, "rows", _DIRECTION, (0.0, np.inf), f"{_SOURCE}; all ratios, as the study's code",
-           lambda x: two_nn(neighbour_distances(x, 2), discard=0.0)),
+           lambda x: two_nn(neighbour_distances(x, 2), discard=0.0), unit="dimensions", combine=None),
 )  # fmt: skip

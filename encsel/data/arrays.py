@@ -1,0 +1,164 @@
+"""Checked embeddings from arrays, whether in memory or read from a file."""
+
+from __future__ import annotations
+
+import hashlib
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encsel.core import Embeddings, Modality, Skipped, Vectors
+from encsel.errors import BadCalibration, UsageError, first_line, printable
+from encsel.storage.signature import canonical
+
+MAX_NAME = 1024
+"""Characters of an identity, a sample name or an attribute: numpy pads every row of a column to the longest."""
+TEXT_KINDS = "UiubS"
+"""Kinds of numpy types that are read as text: names and whole numbers."""
+
+
+def checked_embeddings(
+    name: str, modality: Modality, vectors: Any, identities: Any, columns: Mapping[str, Any]
+) -> tuple[Embeddings, tuple[Skipped, ...]]:
+    """The usable rows of arrays in memory, and the rows skipped.
+
+    Args:
+        vectors: (rows, dim) array-like of numbers.
+        identities: (rows,) array-like of text or whole numbers.
+        columns: (rows,) array-likes by name: attributes, and perhaps "samples", the names of the samples.
+    Raises:
+        BadCalibration: wrong shape or type, or a missing identity or sample name.
+        UsageError: an empty name, or one with a slash.
+    """
+    where = f"{modality}s[{name!r}]"
+    if not isinstance(name, str) or not name or "/" in name:
+        raise UsageError(f"{where}: the name of an encoder must be text without slashes. Rename it.")
+    array = checked_vectors(_as_array(vectors, where), where)
+    n = len(array)
+    labels = _text_column(identities, n, f"{where}: the identities")
+    samples = _text_column(columns.get("samples", range(n)), n, f"{where}: 'samples'")
+    attributes = {
+        printable(str(key)): shown(_text_column(column, n, f"{where}: {key!r}", optional=True))
+        for key, column in dict(columns).items() if key != "samples"
+    }  # fmt: skip
+    names = [labels.tolist(), samples.tolist(), {key: column.tolist() for key, column in attributes.items()}]
+    content = hashlib.sha256(np.ascontiguousarray(array).data)
+    content.update(canonical([array.dtype.str, array.shape, names]).encode())
+    provenance = {"sha256": content.hexdigest()}
+    return keep_usable(Embeddings(printable(name), modality, array, labels, samples, attributes, provenance))
+
+
+def checked_vectors(vectors: NDArray[Any], where: str) -> Vectors:
+    """(rows, dim) float32 or float64 vectors; not all need be finite.
+
+    Raises:
+        BadCalibration: another shape, empty, or not numbers.
+    """
+    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not vectors.size:
+        raise BadCalibration(
+            f"{where}: the embeddings have shape {vectors.shape} and type {vectors.dtype}; "
+            "numbers of shape (rows, dim) are needed."
+        )
+    if vectors.dtype in (np.float32, np.float64):
+        return vectors
+    with np.errstate(all="ignore"):  # overflow gives inf, which `keep_usable` reports
+        return vectors.astype(np.float32)
+
+
+def keep_usable(embeddings: Embeddings) -> tuple[Embeddings, tuple[Skipped, ...]]:
+    """Drop rows that are not finite, all zero, without identity, or repeated within an identity.
+
+    Returns:
+        The rows left, and the rows dropped except repetitions.
+    """
+    reasons = np.select(
+        [~np.isfinite(embeddings.vectors).all(axis=1), (embeddings.vectors == 0).all(axis=1), embeddings.labels == ""],
+        ["non-finite values", "all zeros", "no identity"], default="",
+    )  # fmt: skip
+    skipped = tuple(
+        Skipped(
+            embeddings.modality, f"{embeddings.labels[i]}/{embeddings.samples[i]}", str(reasons[i]), embeddings.name
+        )
+        for i in np.flatnonzero(reasons != "")
+    )
+    rows = np.ascontiguousarray(embeddings.vectors)
+    usable = np.flatnonzero(reasons == "")
+    # In order of sample names, so that which repetition stays does not depend on the order of rows.
+    first: dict[tuple[str, bytes], int] = {}
+    for i in usable[np.argsort(embeddings.samples[usable], kind="stable")].tolist():
+        content = hashlib.blake2b(rows[i].data, digest_size=16).digest()
+        first.setdefault((embeddings.labels[i], content), i)
+    return embeddings.rows(np.array(sorted(first.values()), dtype=np.intp)), skipped
+
+
+def as_text(column: NDArray[Any], where: str) -> NDArray[np.str_]:
+    """An array of text, bytes or whole numbers as text.
+
+    Raises:
+        BadCalibration: another type, not UTF-8, or a cell over MAX_NAME characters.
+    """
+    if column.dtype.kind not in TEXT_KINDS:
+        raise BadCalibration(f"{where}: the type is {column.dtype}; text or whole numbers are needed.")
+    if column.dtype.kind in "US" and column.size:
+        check_length(int(np.char.str_len(column).max()), where)
+    try:
+        return np.char.decode(column, "utf-8") if column.dtype.kind == "S" else np.array(column.tolist(), np.str_)
+    except (ValueError, SystemError) as error:  # SystemError: a code point that does not exist
+        raise BadCalibration(f"{where}: some bytes are not text. Save it as UTF-8 text.") from error
+
+
+def check_length(longest: int, where: str) -> None:
+    """Raise BadCalibration if the longest cell of a column has over MAX_NAME characters."""
+    if longest > MAX_NAME:
+        raise BadCalibration(f"{where} has a cell of {longest} characters; at most {MAX_NAME} are read. Shorten it.")
+
+
+def shown(column: NDArray[np.str_]) -> NDArray[np.str_]:
+    """The column with unprintable characters escaped, for reports."""
+    return np.array([printable(text) for text in column.tolist()], dtype=np.str_)
+
+
+def _text_column(values: Any, n_rows: int, where: str, *, optional: bool = False) -> NDArray[np.str_]:
+    """(n_rows,) text of a list, array, pandas Series or categorical; `optional` reads missing values as empty."""
+    cells = _as_array(values, where, dtype=object)
+    if cells.shape != (n_rows,):
+        raise BadCalibration(f"{where}: shape {cells.shape} for {n_rows} rows of embeddings; ({n_rows},) is needed.")
+    texts = []
+    for row, cell in enumerate(cells.tolist()):
+        text = "" if optional and _is_missing(cell) else _text(cell)
+        if text is None:
+            problem = (
+                f"row {row} is missing ({cell}). Drop rows without a value"
+                if _is_missing(cell)
+                else f"row {row} is of type {type(cell).__name__} ({str(cell)[:80]}); text or whole numbers are needed"
+            )
+            raise BadCalibration(f"{where}: {problem}.")
+        texts.append(text)
+    check_length(max(map(len, texts), default=0), where)
+    return np.array(texts, dtype=np.str_)
+
+
+def _as_array(values: Any, where: str, dtype: Any = None) -> NDArray[Any]:
+    try:
+        return np.asarray(values, dtype=dtype)
+    except (RuntimeError, TypeError, ValueError) as error:  # ragged lists, tensors on a GPU
+        raise BadCalibration(f"{where} cannot be read as an array: {first_line(error)}. Pass a numpy array.") from error
+
+
+def _text(cell: Any) -> str | None:
+    """The text of a name or a whole number; None for anything else."""
+    if isinstance(cell, str | bool | np.bool_):
+        return str(cell)
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", "surrogateescape")
+    # Whole floats too: a column of numbers is often read as floats.
+    whole = isinstance(cell, numbers.Integral) or (isinstance(cell, numbers.Real) and float(cell).is_integer())
+    return str(int(cell)) if whole else None
+
+
+def _is_missing(cell: Any) -> bool:
+    is_nan = isinstance(cell, numbers.Real) and cell != cell
+    return cell is None or is_nan or type(cell).__name__ in ("NAType", "NaTType")

@@ -1,0 +1,147 @@
+"""EER by number of training people, extrapolated to the reference size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from encsel.core import Vectors
+from encsel.matching.crossval import pooled_rates
+from encsel.matching.error_rates import COVERAGE, SPREAD
+from encsel.matching.folds import Folds
+from encsel.matching.projections import in_span_of
+from encsel.matching.scorers import (
+    REFERENCE_TRAIN,
+    SCORERS,
+    Side,
+    project,
+)
+from encsel.matching.sensitivity import MEASURED, distance_of_auc, eer_of_distance, normal_quantile
+
+CURVE_POINTS = 6
+SMALLEST_CURVE = 15
+"""Training people at the left end of a learning curve."""
+CURVE_PRIOR: Mapping[str, tuple[float, float, float, float]] = {
+    "reference": (10.0, 0.0, 1.0, 0.07),
+    "cca": (25.0, 0.0, 1.0, 0.07),
+    "weighted": (3.0, 0.9, 0.6, 0.12),
+}
+"""By scorer, (a, b, sd, error): in simulated populations of six kinds k was about a n^b at n training people, with a
+standard deviation of ln k of about sd, and a relative departure of d' from the form of about `error`."""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """EER and AUC by scorer at one number of training people."""
+
+    n_train: int
+    eer: Mapping[str, float]
+    auc: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """A learning curve extrapolated to the reference size, at the same number of samples per person.
+
+    d'(N) = d sqrt(N / (N + k)) fitted to the d' of the AUCs: what a matcher of Gaussian variates with N noisy estimates
+    of their covariance approaches. A few dozen people say little about k, so the fit has a prior from simulated
+    populations (CURVE_PRIOR).
+
+    Attributes:
+        eer: at `n_train` people; None, with the reason, where nothing can be extrapolated.
+        plateau: EER with unlimited training people.
+        residual: root mean square of d' about the curve.
+    """
+
+    n_train: int
+    eer: float | None
+    interval: tuple[float, float] | None
+    plateau: float | None
+    residual: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Measured points, and their extrapolation by scorer."""
+
+    points: tuple[CurvePoint, ...]
+    extrapolated: Mapping[str, Extrapolation]
+
+
+def curve_sizes(folds: Folds) -> list[int]:
+    """Numbers of training people on a learning curve, the whole training part last."""
+    most = min(len(train) for repeat in folds for train, _ in repeat)
+    least = min(SMALLEST_CURVE, most)
+    return sorted({round(s) for s in np.geomspace(least, most, CURVE_POINTS)})
+
+
+def curve_projections(x: Vectors, folds: Folds, *, seed: int) -> dict[int, list[list[Side]]]:
+    """By number of training people, one encoder (centroids) in every fold; smaller sets are parts of larger ones."""
+    x = in_span_of(x, np.zeros((0, x.shape[1])))
+    rng = np.random.default_rng([seed, 11])
+    orders = [[rng.permutation(train) for train, _ in repeat] for repeat in folds]
+    return {
+        size: [
+            [project(x, order[:size], test) for order, (_, test) in zip(row, repeat, strict=True)]
+            for row, repeat in zip(orders, folds, strict=True)
+        ]
+        for size in curve_sizes(folds)
+    }
+
+
+def learning_curve(
+    face: Mapping[int, list[list[Side]]], voice: Mapping[int, list[list[Side]]], folds: Folds
+) -> LearningCurve:
+    """Learning curve of one pair, from both encoders' `curve_projections`."""
+    points, errors = [], {name: 0.0 for name in SCORERS}
+    for size in face:
+        rates = pooled_rates(face[size], voice[size], folds)
+        points.append(CurvePoint(size, {n: r.eer for n, r in rates.items()}, {n: r.auc for n, r in rates.items()}))
+        errors = {name: r.distance_error for name, r in rates.items()}
+    return LearningCurve(
+        tuple(points),
+        {
+            name: extrapolate([p.n_train for p in points], [p.auc[name] for p in points], errors[name], scorer=name)
+            for name in SCORERS
+        },
+    )
+
+
+def extrapolate(
+    sizes: Sequence[int], aucs: Sequence[float], error: float, *, scorer: str = "reference", to: int = REFERENCE_TRAIN
+) -> Extrapolation:
+    """The EER at `to` training people.
+
+    Args:
+        sizes, aucs: points of the curve.
+        error: standard error over people of the d' of the last point.
+        scorer: whose prior is taken.
+    """
+    n = np.array(sizes, dtype=np.float64)
+    d = distance_of_auc(np.array(aucs), MEASURED)
+    if len(n) < 3:
+        return Extrapolation(to, None, None, None, None, f"{len(n)} points; a curve needs at least 3")
+    if d[-1] <= 2 * error or d[-1] <= 0:
+        return Extrapolation(to, None, None, None, None, "trained on all people it is not above chance")
+    scale, power, prior_sd, model_error = CURVE_PRIOR[scorer]
+    k = np.geomspace(0.5, 5000, 200)
+    shape = np.sqrt(n[:, None] / (n[:, None] + k))
+    top = (shape * d[:, None]).sum(axis=0) / np.square(shape).sum(axis=0)
+    squares = np.square(d[:, None] - top * shape).sum(axis=0)
+    log = -0.5 * (squares / max(error, 0.02) ** 2 + np.square(np.log(k / (scale * n[-1] ** power)) / prior_sd))
+    weight = np.exp(log - log.max())
+    weight /= weight.sum()
+    # The curve passes through the last point, which uses all people; its shape only says how much is to come.
+    factors = np.sqrt((1 + k / n[-1]) / (1 + k / to))
+    factor = float(weight @ factors)
+    spread = math.sqrt(float(weight @ np.square(factors - factor)))
+    at = factor * d[-1]
+    half = normal_quantile(COVERAGE) * math.hypot(SPREAD * factor * error, spread * d[-1], model_error * d[-1])
+    low, high = (float(eer_of_distance(x)) for x in (at + half, max(at - half, 0)))
+    plateau = float(eer_of_distance(d[-1] * float(weight @ np.sqrt(1 + k / n[-1]))))
+    residual = math.sqrt(float(weight @ squares) / len(n))
+    return Extrapolation(to, float(eer_of_distance(at)), (low, high), plateau, residual)

@@ -1,0 +1,47 @@
+"""How well an encoder's centroids reveal a group of people such as sex."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encsel.core import Vectors
+from encsel.data.groups import PersonGroups
+from encsel.matching.scorers import (
+    N_AXES,
+)
+
+
+def group_probe(x: Vectors, groups: PersonGroups, *, seed: int) -> float:
+    """Balanced accuracy with which a linear classifier tells the group of people it was not fitted on, in [0, 1].
+
+    Args:
+        x: (n, dim) centroids.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    known = groups.index >= 0
+    rows, labels = np.asarray(x, dtype=np.float64)[known], groups.index[known]
+    least = int(np.bincount(labels).min())
+    n_axes = min(N_AXES, int(0.7 * len(rows)), rows.shape[1])
+    probe = make_pipeline(
+        PCA(n_axes, random_state=seed),
+        StandardScaler(),
+        LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000),
+    )
+    splits = StratifiedKFold(min(5, least), shuffle=True, random_state=seed)
+    return float(cross_val_score(probe, rows, labels, cv=splits, scoring="balanced_accuracy").mean())
+
+
+def centred_within(x: Vectors, groups: PersonGroups) -> tuple[Vectors, NDArray[np.intp]]:
+    """Centroids of the people who have a group, less the mean of their group; and the row numbers of those people."""
+    known = np.flatnonzero(groups.index >= 0)
+    rows = np.asarray(x, dtype=np.float64)[known]
+    for value in range(len(groups.values)):
+        own = groups.index[known] == value
+        rows[own] -= rows[own].mean(axis=0)
+    return rows, known

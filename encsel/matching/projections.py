@@ -1,0 +1,100 @@
+"""Encoders projected on their principal axes in every fold, once per encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encsel.core import Embeddings, Vectors
+from encsel.data.sampling import limit_rows
+from encsel.errors import BadCalibration
+from encsel.matching.folds import MAX_FOR_ALL_FOLDS, Folds
+from encsel.matching.scorers import N_AXES, Side, project
+from encsel.metrics.centroids import centroids, unit_rows
+
+SAMPLE_ROWS = 3000
+"""Single samples scored in all; each person gives 2 to 20 of them."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One encoder in one fold: people on its principal axes, and single samples of the test people.
+
+    Attributes:
+        rows: (r, k) samples, each L2-normalised before projection.
+        owners: (r,) person of each.
+    """
+
+    side: Side
+    rows: Vectors
+    owners: NDArray[np.intp]
+
+
+Projections = list[list[Fold]]
+"""By repeat and fold."""
+
+
+def project_encoder(embeddings: Embeddings, folds: Folds, *, seed: int, n_axes: int = N_AXES) -> Projections:
+    """Project one encoder in every fold; row numbers of the folds are people in sorted order."""
+    x = centroids(embeddings)
+    n = len(x)
+    kept = limit_rows(embeddings, rows_per_person(n), seed=seed)
+    owners = np.searchsorted(np.unique(embeddings.labels), kept.labels)
+    everything = in_span_of(x, unit_rows(kept.vectors.astype(np.float64)))
+    projections: Projections = []
+    for number, repeat in enumerate(folds):
+        of_repeat = []
+        for train, test in repeat:
+            with_samples = number == 0 or n <= MAX_FOR_ALL_FOLDS
+            used = np.flatnonzero(np.isin(owners, test)) if with_samples else np.zeros(0, np.intp)
+            both = project(everything, train, np.concatenate([test, n + used]), n_axes=n_axes)
+            people, samples = both.test[: len(test)], both.test[len(test) :]
+            of_repeat.append(Fold(Side(both.train, people, both.sd), samples.astype(np.float32), owners[used]))
+        projections.append(of_repeat)
+    return projections
+
+
+def project_centroids(x: Vectors, folds: Folds) -> list[list[Side]]:
+    """As `project_encoder`, from (n, dim) centroids alone."""
+    x = in_span_of(x, np.zeros((0, x.shape[1])))
+    return [[project(x, train, test) for train, test in repeat] for repeat in folds]
+
+
+def rows_per_person(n_people: int) -> int:
+    """Single samples of each person that are scored."""
+    return int(np.clip(SAMPLE_ROWS // n_people, 2, 20))
+
+
+def sides_of(projections: Projections) -> list[list[Side]]:
+    """The people of every fold, without their single samples."""
+    return [[fold.side for fold in repeat] for repeat in projections]
+
+
+def first_axes(projections: Projections, k: int = N_AXES) -> Projections:
+    """The same encoder on its first k principal axes: axes are nested."""
+    return [
+        [Fold(first_axes_of(fold.side, k), fold.rows[:, :k], fold.owners) for fold in repeat] for repeat in projections
+    ]
+
+
+def first_axes_of(side: Side, k: int) -> Side:
+    return Side(side.train[:, :k], side.test[:, :k], side.sd[:k])
+
+
+def in_span_of(x: Vectors, rows: Vectors) -> Vectors:
+    """Centroids `x`, then `rows`, about the mean of `x`, in the span of `x` where that has fewer dimensions.
+
+    Axes fitted on centroids lie in their span, so what rows have beyond it is never seen.
+    """
+    centre = x.mean(axis=0)
+    x, rows = x - centre, rows - centre
+    if len(x) > x.shape[1]:
+        return np.vstack([x, rows])
+    values, vectors = np.linalg.eigh(x @ x.T)
+    kept = values > len(x) * np.finfo(np.float64).eps * max(values[-1], float(np.square(centre).sum()) * 1e-8)
+    if not kept.any():
+        raise BadCalibration("All people have the same embedding; matching needs variation. Check the encoder.")
+    axes = x.T @ (vectors[:, kept] / np.sqrt(values[kept]))
+    return np.vstack([x @ axes, rows @ axes])

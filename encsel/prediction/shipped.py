@@ -1,0 +1,80 @@
+"""The cards that encsel ships, and loading a card of either kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from encsel.errors import UsageError, nearest
+from encsel.metrics.registry import metrics
+from encsel.prediction.card import CalibratedCard, load_calibrated, shipped_calibrated
+from encsel.regression.card import GeometricCard, check_metric_versions, load_geometric_card, shipped_cards
+from encsel.storage.documents import family_of
+
+DEFAULT_REGRESSION = "encsel-calibrated"
+STUDY_REGRESSION = "upadhyay2026"
+COMPANIONS = (DEFAULT_REGRESSION, "encsel-calibrated-weighted", "upadhyay2026-ln", STUDY_REGRESSION)
+"""Cards whose predictions are in every result, beside those of the card that orders the pairs."""
+FEATURES_OF_RANK = ("cka", "id_mismatch")
+
+AnyCard = GeometricCard | CalibratedCard
+
+
+def card_names() -> tuple[str, ...]:
+    """Names of all shipped cards, sorted."""
+    return tuple(sorted({*shipped_cards(), *shipped_calibrated()}))
+
+
+def load_card(name_or_path: str | Path) -> AnyCard:
+    """A regression card of either kind, by its shipped name or its path.
+
+    Raises:
+        UsageError: no such card (names the nearest one), or a damaged file.
+
+    >>> load_card("encsel-calibrated").scorer
+    'reference'
+    >>> load_card("upadhyay2026").equation
+    'eer = 0.4979 - 0.7842 cka - 0.003861 id_mismatch'
+    """
+    text = str(name_or_path)
+    if text in shipped_calibrated() or family_of(Path(text)) == "encsel.calibrated":
+        return load_calibrated(text)
+    if text not in shipped_cards() and Path(text).suffix != ".json" and not Path(text).is_file():
+        hint = nearest(text, card_names())
+        raise UsageError(f"No regression card is named {text!r}. {hint} The path of a .json card works as well.")
+    return load_geometric_card(text)
+
+
+def cards_for(regression: str) -> tuple[AnyCard, ...]:
+    """The card that orders, then its companions.
+
+    Raises:
+        UsageError: no such card, one that this encsel cannot apply, or one with the name of a shipped card.
+    """
+    chosen = load_card(regression)
+    if chosen.name in card_names() and chosen.sha256 != load_card(chosen.name).sha256:
+        raise UsageError(
+            f"The card {regression} is named {chosen.name!r}, like a card that encsel ships. "
+            "Fit it again with another --name."
+        )
+    cards = (chosen, *(load_card(name) for name in COMPANIONS if name != chosen.name))
+    versions = {name: metric.version for name, metric in metrics().items()}
+    for card in cards:
+        if isinstance(card, CalibratedCard):
+            continue
+        check_metric_versions(card, versions)
+        if unknown := [f.name for f in card.features if f.name not in FEATURES_OF_RANK]:
+            raise UsageError(
+                f"The card {card.name} needs {', '.join(unknown)}; rank measures {' and '.join(FEATURES_OF_RANK)}. "
+                "Fit a card on these, or choose another."
+            )
+        if card.sizes_mixed:
+            raise UsageError(
+                f"The card {card.name} pools pairs measured on different numbers of people, and biased CKA means "
+                "something else at each. Fit a card on pairs of one size."
+            )
+    return cards
+
+
+def scorer_of(card: AnyCard) -> str:
+    """The scorer whose EER the card predicts."""
+    return card.scorer if isinstance(card, CalibratedCard) else str(card.target["scorer"])

@@ -1,0 +1,30 @@
+"""Flags: short remarks that results carry about a pair, each explained in the report's legend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from encsel.prediction.predict import MIN_TO_PREDICT
+
+FEW_PEOPLE = "few people"
+AT_CHANCE = "not above chance"
+DISAGREE = "CKA and cross-validation disagree"
+EXTRAPOLATES = "extrapolates"
+PEOPLE_UNLIKE = "people unlike the card's"
+ROWS_UNLIKE = "samples per person unlike the card's"
+ROWS_UNKNOWN = "the card does not state its samples per person"
+UNSOUND = "unsound encoder"
+TRAINED_ON_THESE = "trained on VoxCeleb, where these people are from"
+
+MEANINGS: Mapping[str, str] = {
+    FEW_PEOPLE: f" (under {MIN_TO_PREDICT}): a coarse order only, no claim that any pair is better than chance",
+    AT_CHANCE: ": with people shuffled, some pair of the table stands out as much in more than 1 of 20 cases",
+    DISAGREE: ": about 1 in 100 simulated pairs are so far apart; look at it with --explain",
+    EXTRAPOLATES: ": outside the range that the regression was fitted on",
+    PEOPLE_UNLIKE: ": ID mismatch changes with the number of people and cannot be converted",
+    ROWS_UNLIKE: ": CKA and ID mismatch change with it",
+    ROWS_UNKNOWN: ": ID mismatch is measured on all samples, which may differ from what the card was fitted on",
+    UNSOUND: ": named below; do not rely on this line",
+    TRAINED_ON_THESE: ": it knows them better than it will know yours",
+}
+"""What follows a flag in the legend."""

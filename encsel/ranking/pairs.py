@@ -1,0 +1,258 @@
+"""One face-voice pair of a ranking: what each card predicts for it, and its flags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from encsel.embedding.health import Health
+from encsel.errors import BadCalibration
+from encsel.matching.crossval import MEASURED
+from encsel.matching.eer import eer
+from encsel.matching.folds import MIN_FOR_FOLDS
+from encsel.matching.scorers import split_scores
+from encsel.matching.sensitivity import normal_quantile
+from encsel.metrics.centroids import centroids
+from encsel.metrics.linear_cka import REFERENCE_SIZE, Cka, cka_of_grams, matched_standard_error
+from encsel.prediction.card import CalibratedCard, expected_from_cka
+from encsel.prediction.predict import ALPHA, MIN_TO_PREDICT, REPLICATE_COVERAGE, Measured, PairPrediction
+from encsel.prediction.shipped import DEFAULT_REGRESSION, AnyCard, scorer_of
+from encsel.ranking.flags import (
+    AT_CHANCE,
+    DISAGREE,
+    EXTRAPOLATES,
+    FEW_PEOPLE,
+    PEOPLE_UNLIKE,
+    ROWS_UNKNOWN,
+    ROWS_UNLIKE,
+    TRAINED_ON_THESE,
+    UNSOUND,
+)
+from encsel.ranking.geometry import EncoderGeometry, Null, intrinsic_dimension
+from encsel.ranking.result import (
+    CardPrediction,
+    CkaMeasured,
+    CrossValidatedEer,
+    CrossValidation,
+    EncoderRanking,
+    JointSpace,
+    NullPrediction,
+    PairRanking,
+)
+from encsel.regression.card import GeometricCard
+
+STRONGLY = 2.576
+"""Standard deviations by which cross-validation and CKA disagree strongly: 1 in 100 simulated pairs."""
+_VOXCELEB_IDS = range(10_001, 11_252)
+
+
+@dataclass(frozen=True)
+class MeasuredPair:
+    """What was measured of one pair, before cards speak.
+
+    Attributes:
+        cka: in the three forms, matched to `matched_to` people.
+        mismatches: ID mismatch by rows per identity.
+        shown_rows: rows per identity of the ID mismatch that is shown.
+        prediction: None with too few people for cross-validation.
+    """
+
+    face: EncoderGeometry
+    voice: EncoderGeometry
+    n: int
+    cka: Cka
+    matched_to: int
+    null: Null
+    mismatches: Mapping[int | None, float | None]
+    shown_rows: int | None
+    prediction: PairPrediction | None
+
+
+def pair_ranking(
+    pair: MeasuredPair, cards: Sequence[AnyCard], of_encoders: tuple[EncoderRanking, EncoderRanking], coverage: float
+) -> PairRanking:
+    """The pair as the first card sees it, not ranked yet."""
+    predictions = {card.name: _prediction_of(card, pair, coverage) for card in cards}
+    first, predicted = cards[0], predictions[cards[0].name]
+    few_people = pair.n < MIN_TO_PREDICT
+    reason = predicted.reason
+    flags = [flag for flag in predicted.flags if flag != EXTRAPOLATES or isinstance(first, CalibratedCard)]
+    if few_people:
+        flags = [FEW_PEOPLE, *(flag for flag in flags if flag != EXTRAPOLATES)]
+        reason = f"{pair.n} people; a predicted EER needs at least {MIN_TO_PREDICT}"
+    if DISAGREE in predictions[DEFAULT_REGRESSION].flags and DISAGREE not in flags:
+        flags.append(DISAGREE)
+    p = pair.null.p_familywise if pair.prediction is None else pair.prediction.null.p_familywise
+    if p > ALPHA:
+        flags.append(AT_CHANCE)
+    if any(e.health for e in of_encoders):
+        flags.append(UNSOUND)
+    if any(TRAINED_ON_THESE in e.flags for e in of_encoders):
+        flags.append(TRAINED_ON_THESE)
+    usable, prediction = reason is None, pair.prediction
+    return PairRanking(
+        rank=0,
+        rank_group=None,
+        face=pair.face.embeddings.name,
+        voice=pair.voice.embeddings.name,
+        predicted_eer=predicted.eer if usable else None,
+        interval=predicted.interval if usable else None,
+        coverage=coverage,
+        p_best=None,
+        reason=reason,
+        predictions=predictions,
+        cross_validated=None if prediction is None else _cross_validation(prediction, scorer_of(first)),
+        null=None if prediction is None else NullPrediction.of(prediction.null, few_people=few_people),
+        cka=_cka_measured(pair, coverage),
+        id_mismatch=pair.mismatches[pair.shown_rows],
+        joint_space=_joint_space(pair.face, pair.voice),
+        flags=tuple(flags),
+    )
+
+
+def encoder_ranking(g: EncoderGeometry, health: Health, layout: str) -> EncoderRanking:
+    """One encoder of a ranking."""
+    values, embeddings = g.intrinsic_dimension.values, g.embeddings
+    flags = embeddings.traits.flags
+    if "VoxCeleb" in embeddings.traits.trained_on and _are_voxceleb(embeddings.identities, layout):
+        flags = (*flags, TRAINED_ON_THESE)
+    return EncoderRanking(
+        name=embeddings.name,
+        modality=embeddings.modality,
+        dim=embeddings.dim,
+        n_samples=len(embeddings.vectors),
+        samples_per_identity=g.median_rows_per_identity,
+        intrinsic_dimension=None if values is None else values["mle_median"],
+        intrinsic_dimensions=values,
+        unimodal_eer=health.unimodal_eer,
+        intra_distance=health.intra,
+        inter_distance=health.inter,
+        skipped_share=health.skipped,
+        health=health.findings,
+        flags=flags,
+        reason="; ".join(filter(None, (g.intrinsic_dimension.reason, health.reason))) or None,
+    )
+
+
+def people_of(card: GeometricCard) -> int:
+    """People that the card's CKA was measured on."""
+    return next((f.n_identities for f in card.features if f.n_identities is not None), REFERENCE_SIZE)
+
+
+def rows_of(card: GeometricCard) -> int | None:
+    """Rows per identity that the card was fitted on; None: not stated."""
+    return next((f.rows_per_identity for f in card.features if f.rows_per_identity is not None), None)
+
+
+def needs_mismatch(card: GeometricCard) -> bool:
+    return any(f.name == "id_mismatch" for f in card.features)
+
+
+def mismatches_at(
+    faces: Sequence[EncoderGeometry],
+    voices: Sequence[EncoderGeometry],
+    rows: int | None,
+    measured_at: int | None,
+    seed: int,
+) -> list[list[float | None]]:
+    """Absolute difference of reference intrinsic dimensions at `rows` rows per identity, faces x voices."""
+
+    def estimate(g: EncoderGeometry) -> float | None:
+        values = g.intrinsic_dimension.values
+        if rows != measured_at:
+            values = intrinsic_dimension(g.embeddings, rows_per_identity=rows, seed=seed).values
+        return None if values is None else values["mle_median"]
+
+    sides = [[estimate(g) for g in side] for side in (faces, voices)]
+    return [[None if f is None or v is None else abs(f - v) for v in sides[1]] for f in sides[0]]
+
+
+def _prediction_of(card: AnyCard, pair: MeasuredPair, coverage: float) -> CardPrediction:
+    if isinstance(card, CalibratedCard):
+        return _calibrated(card, pair.prediction, pair.n)
+    return _geometric(card, pair, coverage)
+
+
+def _calibrated(card: CalibratedCard, prediction: PairPrediction | None, n: int) -> CardPrediction:
+    if prediction is None:
+        return CardPrediction(None, None, (), f"{n} people; cross-validation needs {MIN_FOR_FOLDS}", card.scorer)
+    if n < MIN_TO_PREDICT:
+        reason = f"{n} people; a predicted EER needs at least {MIN_TO_PREDICT}"
+        return CardPrediction(None, None, (), reason, card.scorer)
+    estimate = prediction.estimates[card.name]
+    flags = [EXTRAPOLATES] if estimate.outside or n > 2 * card.people[1] else []
+    if prediction.samples < card.samples[0]:
+        flags.append(ROWS_UNLIKE)
+    expected, sd = expected_from_cka(card, prediction.evidence.values["root_cka"], n, prediction.samples)
+    if abs(estimate.distance - expected) > STRONGLY * sd:
+        flags.append(DISAGREE)
+    return CardPrediction(estimate.eer, estimate.interval, tuple(flags), None, card.scorer)
+
+
+def _geometric(card: GeometricCard, pair: MeasuredPair, coverage: float) -> CardPrediction:
+    mismatch, rows, scorer = pair.mismatches[rows_of(card)], rows_of(card), scorer_of(card)
+    if needs_mismatch(card) and mismatch is None:
+        return CardPrediction(None, None, (), "intrinsic dimension could not be measured", scorer)
+    values = {"cka": cka_of_grams(pair.face.gram, pair.voice.gram, matched_to=people_of(card)).matched}
+    prediction = card.apply(values if mismatch is None else {**values, "id_mismatch": mismatch}, coverage)
+    flags = [EXTRAPOLATES] if prediction.outside else []
+    if needs_mismatch(card) and pair.n != people_of(card):
+        # CKA is converted to the card's number of people; no such correction exists for ID mismatch.
+        flags.append(PEOPLE_UNLIKE)
+    if rows is None and needs_mismatch(card):
+        flags.append(ROWS_UNKNOWN)
+    elif rows is not None and any(not 0.5 <= g.median_rows_per_identity / rows <= 2 for g in (pair.face, pair.voice)):
+        flags.append(ROWS_UNLIKE)
+    reason = prediction.reason or "; ".join(prediction.outside) or None
+    interval = None if prediction.outside else prediction.interval
+    return CardPrediction(prediction.eer, interval, tuple(flags), reason, scorer)
+
+
+def _cross_validation(prediction: PairPrediction, scorer: str) -> CrossValidation:
+    """The scorer that the prediction is about first, where cross-validation measures it."""
+
+    def values(measured: Measured) -> dict[str, Any]:
+        return {
+            "scorer": measured.scorer, "eer": measured.eer, "auc": measured.auc, "interval": measured.interval,
+            "coverage": REPLICATE_COVERAGE,
+        }  # fmt: skip
+
+    by_scorer = prediction.measured
+    first = by_scorer[cross_validated_scorer(scorer)]
+    others = tuple(CrossValidatedEer(**values(m)) for m in by_scorer.values() if m is not first)
+    return CrossValidation(**values(first), n_repeats=prediction.evidence.cross_validated.n_repeats, others=others)
+
+
+def cross_validated_scorer(scorer: str) -> str:
+    """The scorer behind a cross-validated EER: that of the prediction if it is measured, else the reference."""
+    return scorer if scorer in MEASURED else "reference"
+
+
+def _cka_measured(pair: MeasuredPair, coverage: float) -> CkaMeasured:
+    try:
+        error = matched_standard_error(pair.face.gram, pair.voice.gram, matched_to=pair.matched_to)
+        half = normal_quantile(coverage) * error
+        interval = (pair.cka.matched - half, pair.cka.matched + half)
+    except BadCalibration:
+        interval = None
+    null = pair.null
+    return CkaMeasured(
+        pair.cka.biased, pair.cka.debiased, pair.cka.matched, interval, pair.matched_to,
+        null.p, null.p_familywise, null.mean, null.quantile_95, null.n_permutations,
+    )  # fmt: skip
+
+
+def _joint_space(face: EncoderGeometry, voice: EncoderGeometry) -> JointSpace | None:
+    space = face.embeddings.traits.space
+    if space is None or space != voice.embeddings.traits.space or face.embeddings.dim != voice.embeddings.dim:
+        return None
+    scores = centroids(face.embeddings) @ centroids(voice.embeddings).T
+    return JointSpace(space, eer(*split_scores(np.asarray(scores))))
+
+
+def _are_voxceleb(people: Iterable[str], layout: str) -> bool:
+    numbers = [name[2:] for name in people if name.startswith("id")]
+    return layout.startswith("VoxCeleb") or any(i.isdigit() and int(i) in _VOXCELEB_IDS for i in numbers)

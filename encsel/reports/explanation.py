@@ -1,0 +1,54 @@
+"""The explanation of one prediction as text."""
+
+from __future__ import annotations
+
+from encsel.ranking.explain import Explanation
+from encsel.storage.sections import MISSING
+
+
+def explanation_text(e: Explanation) -> str:
+    """The explanation as text, ending in a newline."""
+    low, high = e.interval
+    measured = [
+        f"  scorer '{m.scorer}': EER {m.eer:.3f}, AUC {m.auc:.3f}; in 9 of 10 sets of as many other people the EER "
+        f"would lie in {m.interval[0]:.2f} to {m.interval[1]:.2f}"
+        for m in e.measured
+    ]
+    cka_interval = "" if e.cka_interval is None else f" ({e.cka_interval[0]:.3f} to {e.cka_interval[1]:.3f})"
+    side = "better" if e.disagreement > 0 else "worse"
+    lines = [
+        f"Why {e.face} x {e.voice}: {e.predicted_eer:.3f} ({low:.2f} to {high:.2f}), card {e.card}, "
+        f"scorer '{e.scorer}'",
+        f"  {e.n_identities} people, {e.samples_per_identity:.0f} samples each; d' {e.distance:.2f}, sd {e.sd:.2f} "
+        "(EER = Phi(-d'/2))",
+        "",
+        "Measured on people held out",
+        *measured,
+        "  canonical correlations " + " ".join(f"{r:.2f}" for r in e.canonical_correlations),
+        f"CKA: biased {e.cka.biased:.3f}, debiased {e.cka.debiased:.3f}, matched {e.cka.matched:.3f}{cka_interval}",
+        f"  CKA alone would lead one to expect {e.expected_from_cka:.3f}; the prediction is {side} than that by "
+        f"{abs(e.disagreement):.1f} sd of simulated pairs",
+        f"Shuffled people: {e.null.predicted_eer:.3f} (sd {e.null.sd:.3f}), p {e.null.p:.3f}",
+        "",
+        f"Where the prediction comes from: a pair with the median of everything has d' {e.base:.2f}",
+        *(
+            f"  {part.name:<16} {part.value:6.3f}  more than {part.percentile * 100:3.0f} % of simulated pairs  "
+            f"adds {part.adds:+.2f}   {part.meaning}"
+            for part in e.parts
+        ),
+    ]
+    if e.learning_curve:
+        curve = ", ".join(f"{p.eer:.3f} after {p.n_train_identities}" for p in e.learning_curve)
+        lines += [
+            f"Learning curve with the slope that CKA alone sets (a sketch, not the prediction): EER {curve} people"
+        ]
+    lines += ["Other cards"]
+    lines += [
+        f"  {name:<28} {MISSING if said.eer is None else f'{said.eer:.3f}'}"
+        + (f" ({said.interval[0]:.2f} to {said.interval[1]:.2f})" if said.interval else "")
+        + f"  scorer '{said.scorer}'"
+        + (f"; {', '.join(said.flags)}" if said.flags else "")
+        for name, said in e.predictions.items()
+        if name != e.card
+    ]
+    return "\n".join(lines) + "\n"

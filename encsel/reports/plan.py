@@ -1,0 +1,63 @@
+"""A plan as text."""
+
+from __future__ import annotations
+
+from encsel.prediction.plan import SAMPLES, Plan
+from encsel.prediction.predict import MIN_TO_PREDICT
+from encsel.storage.result import render
+
+
+@render.register
+def _(plan: Plan, form: str, *, width: int | None = None, colour: bool = False) -> str:
+    lines = [*_grid(plan), *_wish(plan), *_set(plan)]
+    return f"<pre>{chr(10).join(lines)}</pre>\n" if form == "html" else "\n".join(lines) + "\n"
+
+
+def _grid(plan: Plan) -> list[str]:
+    by_size = {(r.n_identities, r.samples_per_identity): r for r in plan.grid}
+    lines = [
+        f"Card {plan.card}, scorer '{plan.scorer}', pairs of EER about {plan.eer:.2f}. Half-width of the "
+        f"{plan.coverage * 100:g} % interval,",
+        "and in brackets the smallest difference of two pairs without a common encoder that is called an order:",
+        "",
+        "people  " + "".join(f"{f'{m} samples':>18}" for m in SAMPLES),
+    ]
+    for n in sorted({n for n, _ in by_size}):
+        cells = (by_size[n, m] for m in SAMPLES)
+        lines.append(f"{n:>6}  " + "".join(f"{f'{c.half_width:.3f} ({c.difference:.3f})':>18}" for c in cells))
+    return [*lines, "", "Above 300 people few sets were simulated: those rows are rough."]
+
+
+def _wish(plan: Plan) -> list[str]:
+    if not plan.enough:
+        return []
+    asked = (
+        (f"an interval no wider than {plan.width}", plan.width),
+        (f"resolving a difference of {plan.difference}", plan.difference),
+    )
+    lines = ["", f"Fewest people for {' and '.join(words for words, value in asked if value is not None)}:"]
+    return lines + [
+        f"  {m:>2} samples each: {'more than 2000 people' if n is None else n}" for m, n in plan.enough.items()
+    ]
+
+
+def _set(plan: Plan) -> list[str]:
+    if plan.set is None:
+        return []
+    lines = ["", f"This set: {plan.set.n_identities} people, {plan.set.samples_per_identity:.0f} samples each."]
+    if plan.own is None:
+        return [*lines, f"It decides no EER: with fewer than {MIN_TO_PREDICT} people the order is coarse."]
+    own = plan.own
+    lines += [
+        f"It gives an EER within {own.half_width:.3f} either way, and calls one pair better than another from a "
+        f"difference of {own.difference:.3f}",
+        f"({own.difference_sharing:.3f} where the two share an encoder). Smaller differences will be ties.",
+    ]
+    more = [r for r in plan.grid if r.n_identities >= 2 * own.n_identities]
+    if more:
+        best = min(more, key=lambda r: (r.n_identities, abs(r.samples_per_identity - own.samples_per_identity)))
+        lines.append(
+            f"{best.n_identities} people with {best.samples_per_identity} samples each would give "
+            f"{best.half_width:.3f} and {best.difference:.3f}."
+        )
+    return lines

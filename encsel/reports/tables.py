@@ -1,0 +1,122 @@
+"""Render cells as tables: for a terminal, as Markdown, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from encsel.storage.sections import Section
+
+DEFAULT_WIDTH = 160
+MAX_WIDTH = 240
+
+
+class Dim(str):
+    """A cell not to be relied on: in brackets, and dim on a terminal."""
+
+    __slots__ = ()
+
+
+def render_sections(parts: Iterable[Section], form: str, *, width: int | None = None, colour: bool = False) -> str:
+    """Sections as "table" (for a terminal) or "markdown", ending in an empty line."""
+    lines: list[str] = []
+    for part in parts:
+        if form == "markdown":
+            table = markdown_table(part.header, part.rows)
+            lines += [f"## {part.title}", "", table, *(f"- {note}" for note in part.notes), ""]
+        else:
+            table = plain_table(part.header, part.rows, n_names=part.n_names, width=width, colour=colour)
+            lines += [part.title.upper(), table.rstrip(), *part.notes, ""]
+    return "\n".join(lines) + "\n"
+
+
+def plain_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    n_names: int = 1,
+    width: int | None = None,
+    colour: bool = False,
+    dispensable: Sequence[str] = (),
+) -> str:
+    """Table for a terminal, ending in a newline.
+
+    Args:
+        n_names: number of leading columns with names, aligned to the left ("#" excepted) and folded if too wide.
+        width: columns of the terminal; None: DEFAULT_WIDTH. A table of numbers that does not fit is printed wider.
+        dispensable: headings of columns to hide, in this order, until the table fits; a last line names them.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    width = width or DEFAULT_WIDTH
+    measuring = Console(file=io.StringIO(), width=width)
+    for n_hidden in range(len(dispensable) + 1):
+        table = _rich_table(header, rows, n_names, dispensable[:n_hidden])
+        needed = table.__rich_measure__(measuring, measuring.options.update(width=10_000)).maximum
+        if needed <= width:
+            break
+    if not dispensable:
+        # Lines that a narrow terminal breaks are better than numbers cut short.
+        width = max(width, min(needed, MAX_WIDTH))
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=colour, no_color=not colour, width=width, highlight=False)
+    console.print(table)
+    if n_hidden:
+        hidden = ", ".join(dispensable[:n_hidden])
+        console.print(Text(f"Columns hidden (terminal too narrow): {hidden}."), soft_wrap=True)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_names: int, hidden: Sequence[str]) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    shown = [i for i, heading in enumerate(header) if heading not in hidden]
+    for i in shown:
+        is_words = header[i] == "Flags" or (i < n_names and header[i] != "#")
+        table.add_column(
+            header[i].replace(" ", "\n", 1),
+            justify="left" if is_words else "right",
+            no_wrap=not is_words,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(cell_text(row[i]), style="dim" if isinstance(row[i], Dim) else "") for i in shown))
+    return table
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown table, ending in a newline."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(cell_text(cell).replace("|", "\\|") for cell in cells) + " |\n" for cells in lines)
+
+
+def csv_text(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """CSV text; None is an empty cell, and no cell is a formula."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([inert(cell) for cell in row] for row in (header, *rows))
+    return out.getvalue()
+
+
+def inert(cell: object) -> object:
+    """The cell, with an apostrophe before text that a spreadsheet would run as a formula.
+
+    Some spreadsheets also run formulas after blanks, or with full-width signs.
+    Source: OWASP, CSV Injection.
+    """
+    return _FORMULA.sub("'", cell) if isinstance(cell, str) else cell
+
+
+# After a semicolon, too: it separates cells where the comma is the decimal sign.
+_FORMULA = re.compile(r"(?:^|(?<=;))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
+
+
+def cell_text(cell: str) -> str:
+    """The cell as it is printed."""
+    return f"({cell})" if isinstance(cell, Dim) else cell

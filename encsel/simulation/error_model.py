@@ -1,0 +1,111 @@
+"""Error model of a card: spread, tails and shared components of the errors of predicted d', from held-out kinds."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+
+from encsel.matching.sensitivity import distance_of_eer
+from encsel.prediction.card import COVERAGES, SPREAD_TERMS, CalibratedCard, Shares, spread_terms, tail
+from encsel.simulation.table import Table, Values, quantiles_by_people
+
+Rows = tuple[tuple[float, ...], ...]
+
+
+def error_model(table: Table, d: Values) -> dict[str, Any]:
+    """Fields of a card that describe its errors; the factors on differences between pairs are left at 1.
+
+    Args:
+        d: (rows,) d' predicted by regressions fitted without the row's kind.
+    """
+    spread, factor = _fit_spread(table, d)
+    z = (d - distance_of_eer(table.truth)) / _standard_deviation(spread, factor, table, d)
+    return {
+        "spread": tuple(spread.tolist()),
+        "own_error": factor,
+        "tails": quantiles_by_people(table, np.abs(z), COVERAGES),
+        "shares": _shares(table, z),
+        "order_scale": 1.0,
+        "best_scale": 1.0,
+    }
+
+
+def standard_deviation(card: CalibratedCard, table: Table, d: Values) -> Values:
+    """(rows,) standard deviation of predicted d'."""
+    return _standard_deviation(np.asarray(card.spread), card.own_error, table, d)
+
+
+def tails_of(card: CalibratedCard, n: Values) -> Values:
+    """(rows,) half-width of the 90 % interval, in standard deviations, at these numbers of people."""
+    sizes, index = np.unique(n, return_inverse=True)
+    return np.array([tail(card, 0.9, int(size)) for size in sizes])[index]
+
+
+def widened(tails: Rows, table: Table, excess: Values) -> Rows:
+    """The tails, widened where more than 10 % of held-out errors lie outside the 90 % interval.
+
+    Args:
+        excess: (rows,) size of each error, in half-widths of its interval.
+    """
+    factors = np.array(quantiles_by_people(table, excess, (0.9,)))
+    rows = []
+    for n, *values in tails:
+        factor = max(1.0, float(np.interp(math.log(n), np.log(factors[:, 0]), factors[:, 1])))
+        rows.append((n, *(factor * x for x in values)))
+    return tuple(rows)
+
+
+def replicate_error(table: Table) -> float:
+    """Standard errors within which 90 % of the cross-validated d' of another set of the same sizes lie.
+
+    The largest over kinds and numbers of people, so that it holds for each: which of them real people resemble is
+    unknown.
+    """
+    cells: dict[tuple[str, float], list[Values]] = {}
+    for one, two in itertools.pairwise(table.sets):
+        same_size = all(column[one.start] == column[two.start] for column in (table.population, table.n, table.m))
+        if same_size:
+            gap = np.abs(distance_of_eer(table.measured[one]) - distance_of_eer(table.measured[two]))
+            cell = cells.setdefault((str(table.kind[one.start]), float(table.n[one.start])), [])
+            cell += [gap / np.maximum(table.d_error[rows], 1e-6) for rows in (one, two)]
+    return max(float(np.quantile(np.concatenate(parts), 0.9)) for parts in cells.values())
+
+
+def _standard_deviation(spread: Values, factor: float, table: Table, d: Values) -> Values:
+    return np.asarray(np.sqrt(np.exp(spread_terms(table.n, table.m, d) @ spread) + (factor * table.d_error) ** 2))
+
+
+def _fit_spread(table: Table, d: Values) -> tuple[Values, float]:
+    """Maximum-likelihood log-variance coefficients, and factor on the set's own standard error."""
+    from scipy.optimize import minimize
+
+    squared = (d - distance_of_eer(table.truth)) ** 2
+    terms, own_variance = spread_terms(table.n, table.m, d), table.d_error**2
+
+    def loss(p: Values) -> tuple[float, Values]:
+        rest = np.exp(np.clip(terms @ p[:-1], -20, 5))
+        variance = rest + p[-1] ** 2 * own_variance
+        slope = 1 / variance - squared / variance**2
+        gradient = np.append(terms.T @ (slope * rest), (slope * own_variance).sum() * 2 * p[-1])
+        return float((np.log(variance) + squared / variance).mean()), gradient / len(squared)
+
+    start = np.append(np.r_[np.log(squared.mean() / 2), np.zeros(len(SPREAD_TERMS) - 1)], 1.0)
+    solution = minimize(loss, start, jac=True, method="L-BFGS-B").x
+    return solution[:-1], float(abs(solution[-1]))
+
+
+def _shares(table: Table, z: Values) -> Shares:
+    """Variance components of the standardised errors within sets, by the method of moments."""
+    products: dict[tuple[bool, bool], list[float]] = {(f, v): [] for f in (True, False) for v in (True, False)}
+    for rows in table.sets:
+        outer = np.outer(z[rows], z[rows])
+        face, voice = (x[rows][:, None] == x[rows] for x in (table.face, table.voice))
+        for (same_face, same_voice), means in products.items():
+            means.append(outer[(face == same_face) & (voice == same_voice)].mean())
+    total, face_only, voice_only, neither = (float(np.mean(means)) for means in products.values())
+    parts = np.array([neither, face_only - neither, voice_only - neither, total - face_only - voice_only + neither])
+    parts = np.maximum(parts / total, 0.02)
+    return Shares(*(float(x) for x in parts / parts.sum()))

@@ -1,0 +1,188 @@
+"""Fit calibrated cards on simulated sets.
+
+Every error a card states comes from kinds of population it was not fitted on: for each kind, first the regression and
+then the error model are fitted on the other kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from encsel.matching.scorers import SCORERS
+from encsel.matching.sensitivity import distance_of_eer
+from encsel.prediction.card import FEATURE_QUANTILES, SIZE_TERMS, CalibratedCard, predicted_eer, size_terms
+from encsel.prediction.evidence import EVIDENCE_VERSION, FEATURES
+from encsel.simulation.error_model import error_model, replicate_error, standard_deviation, tails_of, widened
+from encsel.simulation.held_out import held_out, rmse
+from encsel.simulation.order import (
+    BEST_SCALES,
+    BestChances,
+    Comparisons,
+    best_chances,
+    best_scale,
+    comparisons,
+    gap_bins,
+    order_scale,
+    reliability,
+    rescaled,
+)
+from encsel.simulation.populations import KINDS, TruthSizes
+from encsel.simulation.table import Table, Values, design, quantiles_by_people
+from encsel.simulation.trials import LARGE_PEOPLE, OTHER_SAMPLES, TESTED_PEOPLE, TRIALS_VERSION
+
+PEOPLE_RANGE = (30, max(LARGE_PEOPLE))
+SAMPLES_RANGE = (min(OTHER_SAMPLES), max(OTHER_SAMPLES))
+SHRINKAGES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+
+
+def fit_card(table: Table, *, name: str, scorer: str, features: Sequence[str] = tuple(FEATURES)) -> CalibratedCard:
+    """The card of one scorer, with its errors on held-out kinds.
+
+    Args:
+        table: populations of at least 3 of the KINDS, and of no others.
+    """
+    kinds = [kind for kind in KINDS if (table.kind == kind).any()]
+    matrix, target = design(table, features), distance_of_eer(table.truth)
+    shrinkage, d = _cross_fitted(table, matrix, target, kinds)
+    coefficients = _ridge(matrix, target, shrinkage)
+    sizes = TruthSizes()
+    card = CalibratedCard(
+        name=name,
+        scorer=scorer,
+        target={
+            "n_train_identities": sizes.n_train,
+            "n_test_identities": sizes.n_test,
+            "samples_per_identity": sizes.n_samples,
+        },
+        features=tuple(features),
+        evidence_version=EVIDENCE_VERSION,
+        people=PEOPLE_RANGE,
+        samples=SAMPLES_RANGE,
+        coefficients=_rows(coefficients, len(SIZE_TERMS)),
+        shrinkage=shrinkage,
+        typical_error=_floats(_log_line(size_terms(table.n, table.m), table.d_error)),
+        ranges={f: quantiles_by_people(table, table.feature(f), FEATURE_QUANTILES) for f in features},
+        training_mean=float(table.truth.mean()),
+        replicate=replicate_error(table),
+        **error_model(table, d),
+        **_cka_line(table, matrix @ coefficients),
+        held_out=(),
+        gaps=(),
+        p_best=(),
+        recipe={
+            "trials_version": TRIALS_VERSION,
+            "n_populations": len(np.unique(table.population)),
+            "n_sets": len(table.sets),
+            "n_pairs": len(table),
+            "kinds": ", ".join(kinds),
+            "scorer": SCORERS[scorer],
+        },
+    )
+    return _tested(card, table, d, kinds)
+
+
+def _cross_fitted(table: Table, matrix: Values, target: Values, kinds: Sequence[str]) -> tuple[float, Values]:
+    """The shrinkage, and (rows,) d' predicted by regressions fitted without the row's kind."""
+    tried: dict[float, Values] = {}
+    for shrinkage in SHRINKAGES:
+        d = tried[shrinkage] = np.empty(len(table))
+        for kind in kinds:
+            inside = table.kind == kind
+            d[inside] = matrix[inside] @ _ridge(matrix[~inside], target[~inside], shrinkage)
+    errors = {shrinkage: rmse(predicted_eer(d), table.truth) for shrinkage, d in tried.items()}
+    # The smallest shrinkage that is as good as the best: more would only pull good evidence toward the mean.
+    chosen = min(s for s in SHRINKAGES if errors[s] <= 1.01 * min(errors.values()))
+    return chosen, tried[chosen]
+
+
+def _tested(card: CalibratedCard, table: Table, d: Values, kinds: Sequence[str]) -> CalibratedCard:
+    """The card with tails and factors that hold on held-out kinds, and its held-out errors.
+
+    The error model that tests a kind is fitted on the errors of the other kinds. How much wider the tails must be for
+    a new kind, and the factors on differences between pairs, come from these tests.
+
+    Args:
+        d: (rows,) d' predicted by regressions fitted without the row's kind.
+    """
+    inside = {kind: table.kind == kind for kind in kinds}
+    models = {k: replace(card, **error_model(table.rows(~rows), d[~rows])) for k, rows in inside.items()}
+    sd, reach, half_width = np.empty((3, len(table)))
+    made: dict[str, Comparisons] = {}
+    best: dict[float, dict[str, BestChances]] = {scale: {} for scale in BEST_SCALES}
+    for kind, model in models.items():
+        rows, subset = inside[kind], table.rows(inside[kind])
+        sd[rows] = standard_deviation(model, subset, d[rows])
+        reach[rows] = tails_of(model, subset.n) * sd[rows]
+        made[kind] = comparisons(model, subset, d[rows], sd[rows])
+        for scale, by_kind in best.items():
+            by_kind[kind] = best_chances(replace(model, best_scale=scale), subset, d[rows], sd[rows])
+    excess = np.abs(d - distance_of_eer(table.truth)) / reach
+    tested_order, tested_best = [], []
+    for kind, model in models.items():
+        rows, others = inside[kind], [k for k in kinds if k != kind]
+        model = replace(model, tails=widened(model.tails, table.rows(~rows), excess[~rows]))
+        half_width[rows] = tails_of(model, table.n[rows]) * sd[rows]
+        tested_order.append(rescaled(made[kind], order_scale([made[k] for k in others])))
+        tested_best.append(best[best_scale(best, others)][kind])
+    cells = [(kind, inside[kind] & (table.n == n)) for kind in kinds for n in TESTED_PEOPLE]
+    cells += [("all", table.n == n) for n in (*TESTED_PEOPLE, *LARGE_PEOPLE)]
+    return replace(
+        card,
+        tails=widened(card.tails, table, excess),
+        order_scale=order_scale(list(made.values())),
+        best_scale=best_scale(best, kinds),
+        held_out=tuple(
+            # The training mean of the regression behind these rows; for "all", of all kinds.
+            held_out(
+                label, table.rows(rows), d[rows], half_width[rows],
+                training_mean=float(table.truth[table.kind != label].mean()),
+            )
+            for label, rows in cells
+            if rows.any()
+        ),
+        gaps=gap_bins(Comparisons.joined(tested_order)),
+        p_best=reliability(BestChances.joined(tested_best)),
+    )  # fmt: skip
+
+
+def _cka_line(table: Table, d: Values) -> dict[str, Any]:
+    """Predicted d' as a line in root CKA, and the log of the spread about it."""
+    terms = size_terms(table.n, table.m)
+    matrix = np.hstack([terms, terms * table.feature("root_cka")[:, None]])
+    line = _least_squares(matrix, d)
+    # The mean log of the absolute value of a standard normal variable is -0.635.
+    log_sd = _log_line(terms, np.abs(d - matrix @ line)) + 0.635 * np.eye(len(SIZE_TERMS))[0]
+    return {"from_cka": _rows(line, len(SIZE_TERMS)), "from_cka_sd": _floats(log_sd)}
+
+
+def _ridge(matrix: Values, target: Values, shrinkage: float) -> Values:
+    """Coefficients of a ridge regression on standardised columns, the first of them constant; it is not shrunk."""
+    mean, sd = matrix.mean(axis=0), matrix.std(axis=0)
+    varies = sd > 1e-12
+    z = (matrix[:, varies] - mean[varies]) / sd[varies]
+    inner = np.linalg.solve(z.T @ z + shrinkage * len(z) * np.eye(z.shape[1]), z.T @ (target - target.mean()))
+    coefficients = np.zeros(matrix.shape[1])
+    coefficients[varies] = inner / sd[varies]
+    coefficients[0] = target.mean() - mean[1:] @ coefficients[1:]
+    return coefficients
+
+
+def _log_line(matrix: Values, target: Values) -> Values:
+    """Least-squares coefficients of the log of a positive target."""
+    return _least_squares(matrix, np.log(np.maximum(target, 1e-4)))
+
+
+def _least_squares(matrix: Values, target: Values) -> Values:
+    return np.asarray(np.linalg.lstsq(matrix, target, rcond=None)[0])
+
+
+def _floats(x: Values) -> tuple[float, ...]:
+    return tuple(x.tolist())
+
+
+def _rows(x: Values, width: int) -> tuple[tuple[float, ...], ...]:
+    return tuple(_floats(row) for row in x.reshape(-1, width))

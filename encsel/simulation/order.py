@@ -1,0 +1,150 @@
+"""Reliability of comparisons between pairs, and the factors on their standard deviation that make them reliable."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encsel.prediction.card import SURE, CalibratedCard, GapBin, chance_of_best, chance_of_order, predicted_eer
+from encsel.simulation.table import Table, Values
+
+ORDER_SCALES = tuple(np.arange(1.0, 2.01, 0.05).round(2).tolist())
+BEST_SCALES = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+GAP_EDGES = (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.09, 0.5)
+MIN_CASES = 200
+"""Comparisons needed for a bin of gaps to decide on the factor."""
+MARGIN = 0.02
+"""Required above SURE, because a new kind is predicted slightly worse than the simulated ones."""
+MIN_RELIABLE = 30
+"""Pairs needed for a decile of p_best to decide on the factor."""
+N_DRAWS = 1000
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Joinable:
+    """Columns of equal length."""
+
+    @classmethod
+    def joined(cls, parts: Iterable[Self]) -> Self:
+        """All rows of the parts."""
+        columns = zip(*(tuple(getattr(p, f.name) for f in dataclasses.fields(cls)) for p in parts), strict=True)
+        return cls(*(np.concatenate(column) for column in columns))
+
+
+@dataclass(frozen=True)
+class Comparisons(_Joinable):
+    """Comparisons of two pairs of one set, the one predicted better first.
+
+    Attributes:
+        gap: predicted gap in EER.
+        z: normal quantile of the chance that the order is right.
+        right: whether it is right.
+    """
+
+    gap: Values
+    z: Values
+    right: Mask
+
+
+@dataclass(frozen=True)
+class BestChances(_Joinable):
+    """p_best of every pair, and whether the pair is the best of its set."""
+
+    chance: Values
+    is_best: Mask
+
+
+def comparisons(card: CalibratedCard, table: Table, d: Values, sd: Values) -> Comparisons:
+    """All comparisons within sets.
+
+    Args:
+        d, sd: (rows,) predicted d' and its standard deviation.
+    """
+    from scipy.special import ndtri
+
+    eer, parts = predicted_eer(d), []
+    for rows in table.sets:
+        chance = chance_of_order(card, d[rows], sd[rows], table.face[rows], table.voice[rows])
+        better, worse = np.nonzero(chance > 0.5)
+        gap, truth = eer[rows], table.truth[rows]
+        z = ndtri(np.minimum(chance[better, worse], 1 - 1e-15))
+        parts.append(Comparisons(np.abs(gap[worse] - gap[better]), z, truth[better] < truth[worse]))
+    return Comparisons.joined(parts)
+
+
+def best_chances(card: CalibratedCard, table: Table, d: Values, sd: Values) -> BestChances:
+    """p_best of all pairs.
+
+    Args:
+        d, sd: (rows,) predicted d' and its standard deviation.
+    """
+    parts = []
+    for rows in table.sets:
+        labels, truth = (table.face[rows], table.voice[rows]), table.truth[rows]
+        chance = chance_of_best(card, d[rows], sd[rows], *labels, seed=0, n_draws=N_DRAWS)
+        parts.append(BestChances(chance, truth == truth.min()))
+    return BestChances.joined(parts)
+
+
+def rescaled(made: Comparisons, scale: float) -> Comparisons:
+    """The same comparisons with the standard deviation of differences multiplied by `scale`."""
+    return dataclasses.replace(made, z=made.z / scale)
+
+
+def gap_bins(made: Comparisons) -> tuple[GapBin, ...]:
+    """Fraction of declared orders (chance at least SURE) that are right, by predicted gap."""
+    from scipy.special import ndtri
+
+    declared = made.z >= ndtri(SURE)
+    bins = []
+    for low, high in itertools.pairwise(GAP_EDGES):
+        rows = declared & (made.gap >= low) & (made.gap < high)
+        if rows.any():
+            bins.append(GapBin(low, high, int(rows.sum()), float(made.right[rows].mean())))
+    return tuple(bins)
+
+
+def reliability(best: BestChances) -> tuple[tuple[float, float, int], ...]:
+    """By decile of p_best: its mean, the fraction of pairs that are best, and the number of pairs."""
+    decile = np.minimum((best.chance * 10).astype(int), 9)
+    return tuple(
+        (float(best.chance[rows].mean()), float(best.is_best[rows].mean()), int(rows.sum()))
+        for rows in (decile == i for i in range(10))
+        if rows.any()
+    )
+
+
+def order_scale(made: Sequence[Comparisons]) -> float:
+    """Smallest factor on the sd of differences with which declared orders are right often enough in every bin.
+
+    Raises:
+        ValueError: no factor suffices; such a card must not be written.
+    """
+    every = Comparisons.joined(made)
+    for scale in ORDER_SCALES:
+        if all(b.right >= SURE + MARGIN for b in gap_bins(rescaled(every, scale)) if b.n >= MIN_CASES):
+            return float(scale)
+    raise ValueError("declared orders are wrong too often with every factor on the sd of differences")
+
+
+def best_scale(best: Mapping[float, Mapping[str, BestChances]], kinds: Sequence[str]) -> float:
+    """The factor on the sd with which p_best is most reliable over these kinds.
+
+    Args:
+        best: by factor and kind.
+    """
+
+    def unreliability(scale: float) -> float:
+        """Mean squared distance of p_best from the fraction of pairs that are best, over all but rare deciles."""
+        deciles = reliability(BestChances.joined(best[scale][kind] for kind in kinds))
+        return float(np.mean([(p - fraction) ** 2 for p, fraction, n in deciles if n >= MIN_RELIABLE]))
+
+    return min(best, key=unreliability)

@@ -1,0 +1,106 @@
+"""What a workflow returns: a frozen value that is a document, a table and a row per pair.
+
+How a result looks is not decided here: `encsel.reports` registers a form for each class with `render`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from encsel.errors import UsageError
+from encsel.storage.files import write_private, write_public
+
+FORMATS = ("table", "json", "csv", "markdown", "github")
+FORMAT_OF_SUFFIX = {".json": "json", ".csv": "csv", ".md": "markdown", ".txt": "table"}
+HIDDEN: Mapping[str, bool] = {"document": False}
+"""Metadata of a dataclass field that is not part of the document."""
+FILE_WIDTH = 160
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: dataclasses and mappings as dicts, tuples as lists; fields marked HIDDEN are left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [f.name for f in dataclasses.fields(value) if f.metadata.get("document", True)]
+        return {name: plain(getattr(value, name)) for name in fields}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+@functools.singledispatch
+def render(result: Result, form: str, *, width: int | None = None, colour: bool = False) -> str:
+    """The result as text in one of FORMATS, or as "html"; ends in a newline."""
+    raise UsageError(f"A {type(result).__name__} has no form {form!r}. Import encsel, which has the reports.")
+
+
+@functools.singledispatch
+def rows(result: Result) -> list[dict[str, Any]]:
+    """One flat row per pair: the columns of the CSV form."""
+    raise UsageError(f"A {type(result).__name__} has no rows. Import encsel, which has the reports.")
+
+
+class Result:
+    """Base of results. Two results are equal when their signatures are: everything that could change them is alike."""
+
+    @property
+    def signature_id(self) -> str:
+        """Hash of everything that could change the result."""
+        return str(getattr(self, "signature", {}).get("id", ""))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document: plain values, full precision, None where a value is missing."""
+        document: dict[str, Any] = plain(self)
+        return document
+
+    def to_json(self) -> str:
+        """The document as JSON text, never with NaN."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with one row per pair.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise UsageError("to_frame() needs pandas, which is not installed: pip install pandas.") from error
+        return pandas.DataFrame(rows(self))
+
+    def save(self, path: str | Path, *, private: bool = False) -> None:
+        """Write the result, whole or not at all, in the format of the suffix: .json, .csv, .md or .txt.
+
+        Args:
+            private: make the file readable by its owner only.
+        Raises:
+            UsageError: another suffix, or the file cannot be written.
+        """
+        path = Path(path)
+        form = FORMAT_OF_SUFFIX.get(path.suffix.lower())
+        if form is None:
+            raise UsageError(f"{path}: the suffix {path.suffix!r} is none of {', '.join(FORMAT_OF_SUFFIX)}. Rename it.")
+        text = self.to_json() if form == "json" else render(self, form, width=FILE_WIDTH)
+        try:
+            (write_private if private else write_public)(path, text.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and isinstance(other, Result) and other.signature_id == self.signature_id
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.signature_id))
+
+    def __repr__(self) -> str:
+        return render(self, "table", width=120)
+
+    def _repr_html_(self) -> str:
+        return render(self, "html")

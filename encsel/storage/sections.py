@@ -1,0 +1,44 @@
+"""Sections: the tables that results are shown as, and how numbers are written in them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+MISSING = "-"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table with notes below it. Cells are text; the first `n_names` columns hold names."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    n_names: int = 1
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number with so many decimals, None as missing."""
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def span(interval: tuple[float, float] | None) -> str:
+    """An interval of rates."""
+    return MISSING if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+
+
+def significant(value: float | None) -> str:
+    """A number of any size, to three digits."""
+    if value is None:
+        return MISSING
+    return f"{value:.3g}" if value == 0 or abs(math.log10(abs(value))) < 4 else f"{value:.1e}"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value: three decimals, four below 0.001."""
+    if p is None:
+        return MISSING
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.001 else f"{p:.3f}"

@@ -1,0 +1,1 @@
+"""The stages of `validate`, one file each; each defines STAGE."""

@@ -1,0 +1,75 @@
+"""curvature: local curvature of every encoder, with a flat control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from encsel.core import Vectors
+from encsel.metrics.curvature import Curvature, curvature, curvature_points, flat_control
+from encsel.metrics.neighbours import Neighbours
+from encsel.storage.sections import significant
+from encsel.validation.neighbours import neighbours_of
+from encsel.validation.result import EncoderValidation, Validation
+from encsel.validation.stage import Outcomes, Stage
+from encsel.validation.work import Work
+
+FLAT_POINTS = 300
+"""Points of the flat control, of whose curvature only the median is used."""
+
+
+@dataclass(frozen=True)
+class Curved:
+    """Curvature, and that of a flat cloud of the same spread; the reference form has no such control."""
+
+    encoder: Curvature
+    flat: Curvature | None
+
+
+def curved(rows: Vectors, neighbours: Neighbours, *, reference: bool, seed: int) -> Curved:
+    """Curvature at the points that the released code draws, and of the flat control in the corrected form."""
+    points = curvature_points(len(rows))
+    index = neighbours.index[points]
+    measured = curvature(rows, points, index, reference=reference)
+    n_flat = min(FLAT_POINTS, len(points))
+    flat = None if reference else flat_control(rows, n_points=n_flat, k=index.shape[1], seed=seed)
+    return Curved(measured, flat)
+
+
+def compute(work: Work) -> Outcomes:
+    return work.of_encoders(
+        STAGE, "curvature",
+        lambda key, neighbours: curved(*neighbours[key], reference=work.reference, seed=work.seed),
+        shared=lambda keys: neighbours_of(work, keys), more={"protocol": work.protocol},
+    )  # fmt: skip
+
+
+def encoder_cells(e: EncoderValidation, _: Validation) -> Mapping[str, str]:
+    c: Curved | None = e["curvature"]
+    return {
+        "|H|": significant(c.encoder.mean_absolute_median if c else None),
+        "flat": significant(c.flat.mean_absolute_median if c and c.flat else None),
+        "K": significant(c.encoder.gaussian_median if c else None),
+    }
+
+
+def notes(validation: Validation) -> Sequence[str]:
+    form = "released code's" if validation.protocol == "reference" else "corrected"
+    return (
+        f"|H|, K: median absolute mean curvature and Gaussian curvature ({form} form), in one over the unit of the "
+        "embeddings and its square; flat: the same of a Gaussian cloud of the same covariance, which has no curvature.",
+    )
+
+
+STAGE = Stage(
+    name="curvature",
+    meaning="curvature and its flat control",
+    about="encoder",
+    version=1,
+    order=21,
+    fields={"curvature": Curved},
+    compute=compute,
+    metrics={"mean_curvature": lambda e: e["curvature"].encoder.mean_absolute_median if e["curvature"] else None},
+    encoder_cells=encoder_cells,
+    notes=notes,
+)

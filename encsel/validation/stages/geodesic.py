@@ -1,0 +1,30 @@
+"""geodesic: CKA of every pair along the graphs of nearest people."""
+
+from __future__ import annotations
+
+from encsel.metrics.geodesic import geodesic_gram
+from encsel.metrics.linear_cka import REFERENCE_SIZE, Cka, cka_of_grams
+from encsel.storage.sections import number
+from encsel.validation.stage import Outcomes, Stage
+from encsel.validation.work import Work
+
+
+def compute(work: Work) -> Outcomes:
+    return work.of_pairs(
+        STAGE, "geodesic",
+        lambda pair, grams: cka_of_grams(*(grams[k] for k in pair), matched_to=REFERENCE_SIZE),
+        shared=work.for_pairs("geodesic kernels", lambda key: geodesic_gram(work.centroids(key))),
+    )  # fmt: skip
+
+
+STAGE = Stage(
+    name="geodesic",
+    meaning="geodesic CKA",
+    about="pair",
+    version=1,
+    order=41,
+    fields={"geodesic": Cka},
+    compute=compute,
+    metrics={"geodesic_cka": lambda p: p["geodesic"] and p["geodesic"].debiased},
+    pair_cells=lambda p: {"Geodesic CKA": number(p["geodesic"] and p["geodesic"].debiased)},
+)

@@ -1,0 +1,106 @@
+"""intrinsic: intrinsic dimensions of every encoder, at several numbers of neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from encsel.metrics.distance_ratio import two_nn
+from encsel.metrics.mle import K, mle_harmonic, mle_median
+from encsel.metrics.neighbours import Neighbours
+from encsel.storage.sections import number
+from encsel.validation.neighbours import KS, neighbours_of
+from encsel.validation.result import EncoderValidation, Validation
+from encsel.validation.stage import Outcome, Outcomes, Pair, Stage
+from encsel.validation.work import Work
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """Intrinsic dimensions of all distinct rows pooled.
+
+    Attributes:
+        mle_median, mle_harmonic: Levina and Bickel, by number of neighbours; the study's is the median at 20.
+        two_nn: Facco et al. without the largest tenth of ratios; two_nn_reference: all ratios, as the study.
+    """
+
+    mle_median: Mapping[str, float]
+    mle_harmonic: Mapping[str, float]
+    two_nn: float
+    two_nn_reference: float
+    n_rows: int
+
+
+def dimensions(neighbours: Neighbours) -> Dimensions:
+    """Intrinsic dimensions at every number of neighbours that was searched.
+
+    Raises:
+        BadCalibration: rows that do not differ enough.
+    """
+    distances = neighbours.distances
+    ks = [k for k in KS if k <= distances.shape[1]]
+    return Dimensions(
+        {str(k): mle_median(distances, k=k) for k in ks},
+        {str(k): mle_harmonic(distances, k=k) for k in ks},
+        two_nn(distances),
+        two_nn(distances, discard=0.0),
+        len(distances),
+    )
+
+
+def compute(work: Work) -> Outcomes:
+    outcomes = work.of_encoders(
+        STAGE, "dimensions", lambda key, neighbours: dimensions(neighbours[key][1]),
+        shared=lambda keys: neighbours_of(work, keys), more={"protocol": work.protocol},
+    )  # fmt: skip
+
+    def mismatch(pair: Pair) -> float | None:
+        values = [outcomes[key]["dimensions"].value for key in pair]
+        at_k = [None if d is None else d.mle_median.get(str(K)) for d in values]
+        return None if at_k[0] is None or at_k[1] is None else abs(at_k[0] - at_k[1])
+
+    for pair in work.pairs:
+        outcomes[pair] = {"id_mismatch": Outcome(mismatch(pair))}
+    return outcomes
+
+
+def _at(e: EncoderValidation, name: str) -> float | None:
+    d: Dimensions | None = e["dimensions"]
+    if d is None:
+        return None
+    value = getattr(d, name)
+    return value.get(str(K)) if isinstance(value, Mapping) else value
+
+
+def encoder_cells(e: EncoderValidation, validation: Validation) -> Mapping[str, str]:
+    d: Dimensions | None = e["dimensions"]
+    cells = {"ID k=5" if k == "5" else f"k={k}": number(d.mle_median.get(k) if d else None, 1) for k in map(str, KS)}
+    ratio = "two_nn_reference" if validation.protocol == "reference" else "two_nn"
+    return {**cells, "ID harm.": number(_at(e, "mle_harmonic"), 1), "TwoNN": number(_at(e, ratio), 1)}
+
+
+def notes(_: Validation) -> Sequence[str]:
+    return (
+        "ID: intrinsic dimension (maximum likelihood, median over points, by number of neighbours; harm.: harmonic "
+        "mean at 20). It grows with people and samples: compare at equal numbers.",
+        "A larger ID mismatch goes with a lower error in the study.",
+    )
+
+
+STAGE = Stage(
+    name="intrinsic",
+    meaning="intrinsic dimensions",
+    about="encoder",
+    version=1,
+    order=20,
+    fields={"dimensions": Dimensions},
+    pair_fields={"id_mismatch": float},
+    compute=compute,
+    metrics={
+        name: lambda e, name=name: _at(e, name)  # type: ignore[misc]
+        for name in ("mle_median", "mle_harmonic", "two_nn", "two_nn_reference")
+    },
+    encoder_cells=encoder_cells,
+    pair_cells=lambda p: {"ID mismatch": number(p["id_mismatch"], 1)},
+    notes=notes,
+)

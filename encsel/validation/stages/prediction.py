@@ -1,0 +1,60 @@
+"""prediction: what `rank` predicts for every pair of the same set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from encsel.ranking.rank import measure
+from encsel.ranking.result import PairRanking, RankDocument, Ranking
+from encsel.validation.neighbours import LABEL
+from encsel.validation.result import EncoderValidation, PairValidation
+from encsel.validation.stage import Outcome, Outcomes, Stage
+from encsel.validation.work import Work
+
+
+def compute(work: Work) -> Outcomes:
+    # The reference search moves predictions in the fifth digit: `rank` searches by itself then.
+    searched = {} if work.reference else {key: n for key, (_, n) in work.remembered(LABEL).items()}
+    healths = {key: work.value("health", "health", key) for key in work.encoders}
+    # A ranking that is made now has the details that a kept one lacks.
+    made: list[Ranking] = []
+
+    def now() -> Ranking:
+        made.append(measure(work.prepared, work.settings, searched=searched, healths=healths, progress=work.progress))
+        return made[0]
+
+    signed = work.signature
+    unused = ("stages", "scorer", "protocol")
+    options = {name: value for name, value in signed["options"].items() if name not in unused}
+    more = {"options": options, "regressions": signed["regressions"], "metrics": signed["metrics"]}
+    outcome = work.of_set(STAGE, RankDocument, now, more=more)
+    work.forget(LABEL)
+    ranking = made[0] if made else Ranking(**vars(outcome.value)) if outcome.value else None
+    outcomes: Outcomes = {"set": {"ranking": Outcome(ranking, outcome.reason)}}
+    for f, v in work.pairs:
+        pair = None if ranking is None else ranking.pair(f[1], v[1])
+        outcomes[f, v] = {"ranked": Outcome(pair, outcome.reason)}
+    return outcomes
+
+
+def columns(pair: PairValidation, _: EncoderValidation, __: EncoderValidation) -> dict[str, float | None]:
+    return {} if pair.ranked is None else {f"predicted_{c}": p.eer for c, p in pair.ranked.predictions.items()}
+
+
+def flags(pair: PairValidation, _: str, __: Sequence[str]) -> Sequence[str]:
+    return () if pair.ranked is None else pair.ranked.flags
+
+
+STAGE = Stage(
+    name="prediction",
+    meaning="what `rank` predicts",
+    about="set",
+    version=1,
+    order=30,
+    fields={"ranking": RankDocument},
+    pair_fields={"ranked": PairRanking},
+    compute=compute,
+    columns=columns,
+    labels={"predicted_*": ("EER predicted by {}", "fraction")},
+    flags=flags,
+)
