@@ -6,8 +6,14 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from toy import write_population
+
+import encsel
+from encsel.ranking.result import Ranking
+from encsel.validation.result import Validation
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +65,41 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def _few_shuffles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shuffle people less often than users do, which moves p-values alone. Tests of these are marked `whole`."""
+    if "whole" not in request.keywords:
+        few_shuffles(monkeypatch)
+
+
+def few_shuffles(monkeypatch: pytest.MonkeyPatch) -> None:
+    from encsel.prediction import predict
+    from encsel.ranking import rank
+
+    monkeypatch.setattr(rank, "N_SHUFFLES", 19)
+    monkeypatch.setattr(rank, "MANY_PERMUTATIONS", 19)
+    monkeypatch.setattr(predict, "WHOLE_SHUFFLES", 2)
+
+
+@pytest.fixture(scope="session")
+def population(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Embeddings of 60 people by two face and two voice encoders, for tests that only read them."""
+    return write_population(tmp_path_factory.mktemp("population"), 60, shared=1.0)
+
+
+@pytest.fixture(scope="session")
+def ranking(population: Path) -> Ranking:
+    """One ranking for all tests that look at how a ranking is shown."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        few_shuffles(monkeypatch)
+        return encsel.rank(population, cache=None)
+
+
+@pytest.fixture(scope="session")
+def validation(population: Path) -> Validation:
+    """One validation, every stage, for all tests that look at how a validation is shown."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        few_shuffles(monkeypatch)
+        return encsel.validate(population, cache=None)

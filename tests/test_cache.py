@@ -25,7 +25,7 @@ from toy_encoders import toy as toy_encoder
 
 from encsel.cli import cli
 from encsel.data.calibration_set import CalibrationSet
-from encsel.embedding.embed import BATCH_ON_CPU as BATCH
+from encsel.embedding.model_run import BATCH_ON_CPU as BATCH
 from encsel.embedding.embed import embed
 from encsel.errors import UsageError
 from encsel.loading.signoff import record_path

@@ -18,7 +18,8 @@ from encsel.core import SAMPLING_RATE, SetOptions
 from encsel.data.calibration_set import CalibrationSet
 from encsel.data.media import decode
 from encsel.embedding import embed as embedding
-from encsel.embedding.embed import BATCH_ON_CPU, LENGTH_STEP, Failure, describe, embed
+from encsel.embedding.model_run import BATCH_ON_CPU, LENGTH_STEP, describe
+from encsel.embedding.embed import Failure, embed
 from encsel.errors import BadCalibration, EncoderFailed, UnusableSample
 from encsel.progress import Silent
 from encsel.storage.signature import digest, library_versions

@@ -14,7 +14,8 @@ from plugins import ENCODER, ENCODER_WITH_WEIGHTS, environment, write_plugin
 from encsel import cli
 from encsel.core import Runtime
 from encsel.data.calibration_set import CalibrationSet
-from encsel.embedding.embed import describe, embed
+from encsel.embedding.model_run import describe
+from encsel.embedding.embed import embed
 from encsel.errors import EncoderFailed, UsageError
 from encsel.loading.registry import checked_spec, encoder_families, open_encoders
 

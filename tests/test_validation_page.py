@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from test_validation import write_set
 
-from encsel.reports.figures import COLOURS, drawings
+from encsel.reports.drawing import COLOURS
+from encsel.reports.figures import drawings
 from encsel.reports.page import page, write_report
 from encsel.validation.validate import validate
 

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from encsel.core import Encoder, Runtime
-from encsel.embedding.embed import describe
+from encsel.embedding.model_run import describe
 from encsel.errors import EncoderFailed, UnusableSample, UsageError
 from encsel.loading.registry import checked_spec, encoder_families, open_encoders
 from encsel.loading.vision import MAX_ELONGATION

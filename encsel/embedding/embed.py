@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
-import os
 import sys
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from encsel.core import MODALITIES, Embeddings, Encoder, Modality, Model, Sample, SetOptions, Skipped, Traits, Vectors
+from encsel.core import MODALITIES, Embeddings, Encoder, Modality, Sample, SetOptions, Skipped, Traits
 from encsel.data.arrays import keep_usable
 from encsel.data.calibration_set import CalibrationSet, check_skipped
-from encsel.data.media import DECODING, decode, read_bytes
-from encsel.errors import EncoderFailed, UnusableSample
-from encsel.loading.deadline import Deadline, OutOfTime, Workers
+from encsel.data.media import decode, read_bytes
+from encsel.embedding.model_run import N_THREADS, ModelRun, describe, in_order
+from encsel.errors import UnusableSample
+from encsel.loading.deadline import Workers
 from encsel.progress import Progress, Silent, Task
 from encsel.storage.cache import EmbeddingCache
-from encsel.storage.signature import digest, library_versions
+from encsel.storage.signature import digest
 
-BATCH_ON_CPU, BATCH_ON_GPU = 16, 64
 CHUNK_BYTES = 1 << 30
 """Decoded samples held for the encoders that follow the first."""
-N_THREADS = min(8, os.cpu_count() or 1)
-AHEAD = 4
-"""Samples read, decoded or prepared ahead of the model, per thread; a batch if that is more."""
-LENGTH_STEP = 4000
-"""Values of a clip: padded batches hold clips that differ by less than a quarter of a second."""
-REFUSED = "the encoder could not use it"
-DECODING_LIBRARIES = {"face": ("Pillow",), "voice": ("soundfile", "soxr")}
-
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
@@ -94,7 +81,7 @@ def embed(
         if not groups:  # this modality comes from files of embeddings
             continue
         samples = [s for s in calibration.samples if s.modality == modality]
-        runs = [_Run(group, cache, batch_size, timeout) for group in groups.values()]
+        runs = [ModelRun(group, cache, batch_size, timeout) for group in groups.values()]
         # Some models print, and stdout is for results. Once, not per call: calls in threads would undo each other's.
         with contextlib.redirect_stdout(sys.stderr), Workers(N_THREADS) as pool:
             try:
@@ -127,178 +114,8 @@ def embed(
     return Embedded(tuple(made), tuple(skipped), digest(sorted(contents)), tuple(failures))
 
 
-def describe(encoder: Encoder) -> dict[str, Any]:
-    """Everything about an encoder that can change its vectors: the cache key, and its entry in the signature."""
-    return {
-        # The family: what users call a candidate does not change its vectors.
-        "name": encoder.family,
-        "modality": encoder.modality,
-        "version": encoder.version,
-        "dim": encoder.dim,
-        "revision": encoder.revision,
-        "weights": dict(encoder.weights),
-        "preprocessing": dict(encoder.preprocessing),
-        "decoding": DECODING[encoder.modality],
-        "libraries": library_versions((*DECODING_LIBRARIES[encoder.modality], *encoder.libraries)),
-    }
-
-
-class _Run:
-    """One model during one run: the shelf of each encoder it serves, and the model once a sample needs it."""
-
-    def __init__(
-        self, encoders: Sequence[Encoder], cache: Path | None, batch_size: int | None, timeout: float | None
-    ) -> None:
-        self.encoders = encoders
-        self.shelves = [EmbeddingCache(cache, describe(e), e.dim) for e in encoders]
-        self.refused: dict[str, str] = {}
-        self.failure: str | None = None
-        self.batch_size = batch_size
-        self._deadline = Deadline(timeout)
-        self._model: Model | None = None
-
-    @property
-    def label(self) -> str:
-        return self.encoders[0].name if len(self.encoders) == 1 else f"{self.encoders[0].family} x{len(self.encoders)}"
-
-    def wants(self, content_hash: str) -> bool:
-        if self.failure is not None or content_hash in self.refused:
-            return False
-        return any(shelf.get(content_hash) is None for shelf in self.shelves)
-
-    def consume(self, decoded: Iterable[tuple[str, Any]], pool: Workers, task: Task) -> None:
-        """Embed decoded samples by content hash as they come; a failure is kept and what follows is passed over."""
-        try:
-            self._consume(decoded, pool, task)
-        except OutOfTime as error:  # while samples were prepared, in threads of the pool
-            self.failure = str(error)
-            pool.reinforce()
-            for _ in decoded:
-                pass
-
-    def _consume(self, decoded: Iterable[tuple[str, Any]], pool: Workers, task: Task) -> None:
-        waiting: dict[Any, list[tuple[str, Vectors]]] = {}
-        ahead = _ahead(pool, self._prepare, self._wanted(decoded), self, self._deadline.result)
-        for content_hash, kind, prepared in ahead:
-            if isinstance(prepared, UnusableSample):
-                self.refused[content_hash] = str(prepared)
-                task.advance()
-                continue
-            bucket = waiting.setdefault(kind, [])
-            bucket.append((content_hash, prepared))
-            if len(bucket) >= self._size():
-                self._embed(bucket, task)
-                bucket.clear()
-        for bucket in waiting.values():
-            if bucket:
-                self._embed(bucket, task)
-
-    def _wanted(self, decoded: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """The samples this run lacks; the model is loaded when the first one comes."""
-        for content_hash, sample in decoded:
-            if self.wants(content_hash):
-                self._load()
-                yield content_hash, sample
-
-    def close(self) -> None:
-        """Free the model; the next one may need its memory."""
-        self.flush()
-        self._deadline.close()
-        if self._model is None:
-            return
-        self._model = None
-        gc.collect()  # some layers of torch hold each other in circles
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-    def flush(self) -> None:
-        for shelf in self.shelves:
-            shelf.flush()
-
-    def tell(self, progress: Progress) -> None:
-        n_damaged = sum(shelf.n_damaged for shelf in self.shelves)
-        if n_damaged:
-            progress.note(f"{n_damaged} damaged cache files of {self.label} were dropped and made again.")
-        errors = {shelf.write_error for shelf in self.shelves if shelf.write_error}
-        if errors:
-            progress.note(
-                f"Embeddings of {self.label} were not cached: {', '.join(sorted(errors))}. Choose another --cache."
-            )
-        if self.failure is not None:
-            progress.note(f"{self.label} failed: {self.failure}")
-
-    def _prepare(self, item: tuple[str, Any]) -> tuple[str, Any, Vectors | UnusableSample]:
-        """Content hash, what its batch has in common, and the prepared sample or why it cannot be used."""
-        content_hash, sample = item
-        if self._model is None or self.failure is not None:
-            return content_hash, None, UnusableSample("not tried")
-        try:
-            prepared = self._model.prepare(sample)
-            return content_hash, self._bucket(prepared), prepared
-        except UnusableSample as reason:
-            return content_hash, None, reason
-        except (Exception, SystemExit) as error:
-            self.failure = _named(error)
-            return content_hash, None, UnusableSample("not tried")
-
-    def _load(self) -> None:
-        if self._model is not None:
-            return
-        try:
-            self._model = self._deadline.call(self.encoders[0].load)
-        except (Exception, SystemExit) as error:
-            self.failure = _named(error)
-
-    def _size(self) -> int:
-        if self.batch_size is None:
-            torch = sys.modules.get("torch")
-            self.batch_size = BATCH_ON_GPU if torch is not None and torch.cuda.is_available() else BATCH_ON_CPU
-        return self.batch_size
-
-    def _bucket(self, prepared: Vectors) -> Any:
-        if self.encoders[0].modality == "face" or self.encoders[0].equal_lengths:
-            return np.shape(prepared) if self.encoders[0].equal_lengths else None
-        # Clips of about one length go together: little padding, and the order of files does not decide the batches.
-        return -(-len(prepared) // LENGTH_STEP)
-
-    def _embed(self, batch: Sequence[tuple[str, Vectors]], task: Task) -> None:
-        """Embed one batch; out of memory, go on with halves of it, here and in the batches that follow."""
-        while batch and self.failure is None:
-            part, rest = batch[: self._size()], batch[self._size() :]
-            try:
-                vectors = self._call([prepared for _, prepared in part])
-            except (Exception, SystemExit) as error:
-                if _is_out_of_memory(error) and len(part) > 1:
-                    self.batch_size = len(part) // 2
-                else:
-                    self.failure = _named(error)
-                continue
-            usable = [bool(np.isfinite(vector).all()) for vector in vectors]
-            for encoder, shelf in zip(self.encoders, self.shelves, strict=True):
-                made = {h: vectors[i, encoder.tap].copy() for i, (h, _) in enumerate(part) if usable[i]}
-                shelf.put({h: vector for h, vector in made.items() if shelf.get(h) is None})
-            self.refused.update({h: REFUSED for i, (h, _) in enumerate(part) if not usable[i]})
-            task.advance(len(part))
-            batch = rest
-
-    def _call(self, batch: list[Vectors]) -> Vectors:
-        assert self._model is not None
-        vectors = np.asarray(self._deadline.call(self._model.embed, batch))
-        needed = (len(batch), 1 + max(e.tap for e in self.encoders), self.encoders[0].dim)
-        fits = vectors.ndim == 3 and vectors.shape[::2] == needed[::2] and vectors.shape[1] >= needed[1]
-        if not fits or vectors.dtype.kind != "f":
-            shape = (*vectors.shape[:1], *vectors.shape[2:])
-            raise EncoderFailed(
-                f"it returned {vectors.dtype} of shape {shape} for {len(batch)} samples; "
-                f"floats of shape ({len(batch)}, {needed[2]}) were declared. Repair the encoder."
-            )
-        with np.errstate(over="ignore"):  # too large for float32: infinite, and so refused
-            return vectors.astype(np.float32)
-
-
 def _embed_modality(
-    samples: Sequence[Sample], runs: Sequence[_Run], pool: Workers, progress: Progress
+    samples: Sequence[Sample], runs: Sequence[ModelRun], pool: Workers, progress: Progress
 ) -> tuple[list[str], list[Skipped]]:
     """Content hash of each sample ("" where unusable), and the samples no encoder could use.
 
@@ -320,7 +137,7 @@ def _embed_modality(
             return i, "", reason
 
     def decoded() -> Iterator[tuple[str, Any]]:
-        for i, content_hash, found in _ahead(pool, read, enumerate(samples), runs[0]):
+        for i, content_hash, found in in_order(pool, read, enumerate(samples), runs[0]):
             hashes[i] = content_hash
             if isinstance(found, UnusableSample):
                 one = samples[i]
@@ -374,7 +191,7 @@ class _LateTask:
 
 
 def _held(
-    source: Iterator[tuple[str, Any]], chunk: list[tuple[str, Any]], runs: Sequence[_Run]
+    source: Iterator[tuple[str, Any]], chunk: list[tuple[str, Any]], runs: Sequence[ModelRun]
 ) -> Iterator[tuple[str, Any]]:
     """Pass on what comes and keep in `chunk` what one of `runs` wants, until CHUNK_BYTES are kept."""
     n_bytes = 0
@@ -385,33 +202,6 @@ def _held(
         yield content_hash, sample
         if n_bytes >= CHUNK_BYTES:
             return
-
-
-def _ahead(
-    pool: Workers,
-    function: Callable[[_In], _Out],
-    items: Iterable[_In],
-    run: _Run,
-    wait: Callable[[Future[_Out]], _Out] = Future.result,
-) -> Iterator[_Out]:
-    """`map` over `items` in order, worked on ahead of time by the pool: at least as many as the next batch of `run`."""
-    waiting: deque[Future[_Out]] = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > max(AHEAD * N_THREADS, run.batch_size or 0):
-            yield wait(waiting.popleft())
-    while waiting:
-        yield wait(waiting.popleft())
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # torch on CUDA; torch on the CPU and onnxruntime; cuBLAS. They share no class.
-    words = ("out of memory", "allocate memory", "alloc_failed")
-    return isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in words)
-
-
-def _named(error: BaseException) -> str:
-    return str(error) if isinstance(error, EncoderFailed) else f"{type(error).__name__}: {error}"
 
 
 def _assemble(

@@ -21,7 +21,8 @@ from encsel.gates.compare import (
     result_of,
 )
 from encsel.matching.sensitivity import eer_of_distance
-from encsel.prediction.card import SURE, CalibratedCard
+from encsel.prediction.card import CalibratedCard
+from encsel.prediction.order import SURE
 from encsel.storage.result import Result
 
 Status = Literal["pass", "fail", "inconclusive", "none"]

@@ -157,7 +157,7 @@ def _load(checkpoint: Checkpoint, architecture: Architecture) -> VisionModel:
     torch_device(checkpoint.runtime.device)  # raises EncoderFailed with a remedy when torch does not load
     import transformers
 
-    # Not from the top: there, versions such as 5.17 replace it with one that needs torchvision.
+    # transformers 5.17 exports a placeholder at its top level unless torchvision is installed.
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     folder = checkpoint.snapshot.folder

@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,18 +29,12 @@ SCHEMA: Final = "encsel.calibrated/1"
 SIZE_TERMS = ("1", "u", "u^2", "v", "u v", "u^2 v")
 """u = ln(n / 100), v = 1 / m - 1 / 20: what each coefficient is a sum over."""
 SPREAD_TERMS = ("1", "u", "u^2", "v", "d")
-N_DRAWS = 20_000
-"""Of the joint distribution of all pairs behind `p_best`."""
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 0.99)
 """Of intervals whose reach a card tells; between them it is interpolated."""
 LARGEST = 1e6
 """Of any number in a card: those of cards that were made are under 2000, and of far larger ones sums overflow."""
-SURE = 0.9
-"""Chance from which one pair is called better than another."""
 
 Values = NDArray[np.float64]
-Labels = Sequence[Any] | NDArray[Any]
-"""(pairs,) encoder of each pair."""
 
 
 @dataclass(frozen=True)
@@ -246,68 +240,6 @@ def tail(card: CalibratedCard, coverage: float, n: int) -> float:
     rows = np.array(card.tails)
     at = [np.interp(math.log(n), np.log(rows[:, 0]), column) for column in rows[:, 1:].T]
     return float(np.interp(coverage, COVERAGES, at))
-
-
-def covariance(card: CalibratedCard, sd: Values, faces: Labels, voices: Labels) -> Values:
-    """(pairs, pairs) covariance of the errors of predicted d' within one set.
-
-    Args:
-        sd: (pairs,) from `estimate`.
-        faces, voices: encoder of each pair.
-    """
-    face, voice = (np.asarray(x)[:, None] == np.asarray(x) for x in (faces, voices))
-    s = card.shares
-    together = s.everyone + s.face * face + s.voice * voice + s.pair * (face & voice)
-    return np.asarray(together * np.outer(sd, sd)) * card.order_scale**2
-
-
-def chance_of_order(card: CalibratedCard, distance: Values, sd: Values, faces: Labels, voices: Labels) -> Values:
-    """(pairs, pairs): chance that the row's pair truly has the lower EER; 0.5 on the diagonal."""
-    from scipy.special import ndtr
-
-    c = covariance(card, sd, faces, voices)
-    variance = np.diag(c)[:, None] + np.diag(c) - 2 * c
-    gap = distance[:, None] - distance
-    chance = ndtr(gap / np.sqrt(np.maximum(variance, 1e-12)))
-    np.fill_diagonal(chance, 0.5)
-    return np.asarray(chance)
-
-
-def chance_of_best(
-    card: CalibratedCard,
-    distance: Values,
-    sd: Values,
-    faces: Labels,
-    voices: Labels,
-    *,
-    seed: int,
-    n_draws: int = N_DRAWS,
-) -> Values:
-    """(pairs,) chance that each is the best of its set; they sum to 1."""
-    rng = np.random.default_rng([seed, 3])
-    labels = [np.unique(np.asarray(x), return_inverse=True)[1] for x in (faces, voices)]
-    s, scale = card.shares, card.best_scale
-    error = np.sqrt(s.pair) * rng.standard_normal((n_draws, len(distance)))
-    for share, index in zip((s.face, s.voice), labels, strict=True):
-        error += np.sqrt(share) * rng.standard_normal((n_draws, index.max() + 1))[:, index]
-    # What all pairs have in common matters only where their sds differ.
-    error += np.sqrt(s.everyone) * rng.standard_normal((n_draws, 1))
-    best = np.argmax(distance + scale * sd * error, axis=1)
-    return np.bincount(best, minlength=len(distance)) / n_draws
-
-
-def rank_groups(chance: Values) -> list[int]:
-    """Group of each pair, best first: a new one begins where every pair above is surely better than every pair below.
-
-    Args:
-        chance: (pairs, pairs) from `chance_of_order`, pairs in order of predicted EER.
-    """
-    groups, current = [], 1
-    for i in range(len(chance)):
-        if i and (chance[:i, i:] >= SURE).all():
-            current += 1
-        groups.append(current)
-    return groups
 
 
 def expected_from_cka(card: CalibratedCard, root_cka: float, n: int, m: float) -> tuple[float, float]:

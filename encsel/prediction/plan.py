@@ -14,7 +14,8 @@ from encsel.data.calibration_set import CalibrationSet
 from encsel.errors import BadCalibration, UsageError
 from encsel.matching.sensitivity import distance_of_eer, eer_of_distance
 from encsel.metrics.centroids import harmonic_mean
-from encsel.prediction.card import SURE, CalibratedCard, load_calibrated, predicted_eer, spread, tail
+from encsel.prediction.card import CalibratedCard, load_calibrated, predicted_eer, spread, tail
+from encsel.prediction.order import SURE
 from encsel.prediction.predict import MIN_TO_PREDICT
 from encsel.storage.result import Result
 

@@ -20,8 +20,9 @@ from encsel.metrics.centroids import centroids
 from encsel.metrics.linear_cka import REFERENCE_SIZE, cka_of_grams
 from encsel.metrics.neighbours import Neighbours
 from encsel.metrics.registry import metrics
-from encsel.prediction.card import CalibratedCard, chance_of_best, chance_of_order, covariance, rank_groups, tail
+from encsel.prediction.card import CalibratedCard, tail
 from encsel.prediction.evidence import EVIDENCE_VERSION
+from encsel.prediction.order import chance_of_best, chance_of_order, covariance, rank_groups
 from encsel.prediction.predict import MIN_TO_PREDICT, N_SHUFFLES, PairPrediction, predict_pairs
 from encsel.prediction.shipped import DEFAULT_REGRESSION, AnyCard, cards_for, scorer_of
 from encsel.progress import Progress, Silent

@@ -5,26 +5,35 @@ Colours are those of Okabe and Ito, which colour-blind readers tell apart; marks
 
 from __future__ import annotations
 
-import io
 import math
-import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from encsel.reports.drawing import (
+    FAINT,
+    INK,
+    add_encoder_legend,
+    add_legend,
+    as_png,
+    as_svg,
+    axis_label,
+    colour_of,
+    handle,
+    line_of,
+    mark_of,
+    names_of,
+    new_figure,
+    new_panels,
+    shortened,
+    spread_out,
+)
 from encsel.validation.columns import column_label, pair_table
 from encsel.validation.result import Validation
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)), (0, (3, 1)))
-INK = "#010203"
-"""Of text and axes: in SVG it becomes the colour of the page's text, light or dark."""
-FAINT = "#8a8a8a"
-DPI = 150
 MAX_PANELS, MIN_POINTS = 9, 3
 DET_TICKS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9)
 
@@ -54,7 +63,7 @@ def drawings(report: Validation) -> list[Drawing]:
         if made is not None:
             figure, alt = made
             found.append(
-                Drawing(name, title, caption.format(scorer=report.scorer), alt, _png(figure), _svg(figure, name))
+                Drawing(name, title, caption.format(scorer=report.scorer), alt, as_png(figure), as_svg(figure, name))
             )
     return found
 
@@ -64,17 +73,17 @@ Drawn = tuple[Any, str] | None
 
 
 def _cka(report: Validation) -> Drawn:
-    faces, voices = _names(report, "face"), _names(report, "voice")
+    faces, voices = names_of(report, "face"), names_of(report, "voice")
     value = {(p.face, p.voice): p["cka"] for p in report.pairs}
     form = "biased" if report.protocol == "reference" else "debiased"
     grid = np.array([[getattr(value[f, v], form) for v in voices] for f in faces])
     # Names along the axes take room of their own.
-    figure, axes = _figure(3.4 + 0.9 * len(voices), 2.6 + 0.55 * len(faces))
+    figure, axes = new_figure(3.4 + 0.9 * len(voices), 2.6 + 0.55 * len(faces))
     axes.grid(False)
     image = axes.imshow(grid, cmap="cividis", aspect="auto", vmin=min(0.0, float(grid.min())), vmax=float(grid.max()))
-    upright = max(len(_short(v)) for v in voices) > 9
-    axes.set_xticks(range(len(voices)), [_short(v) for v in voices], rotation=90 if upright else 0)
-    axes.set_yticks(range(len(faces)), [_short(f) for f in faces])
+    upright = max(len(shortened(v)) for v in voices) > 9
+    axes.set_xticks(range(len(voices)), [shortened(v) for v in voices], rotation=90 if upright else 0)
+    axes.set_yticks(range(len(faces)), [shortened(f) for f in faces])
     axes.set_xlabel("voice encoder")
     axes.set_ylabel("face encoder")
     middle = (image.norm.vmin + image.norm.vmax) / 2
@@ -102,16 +111,16 @@ def _against_eer(report: Validation) -> Drawn:
     shown = [c for c in ordered if not c.startswith("predicted_")][:MAX_PANELS]
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
-    figure, grid = _panels(rows, columns, 3.4, 2.9)
-    faces, voices = _names(report, "face"), _names(report, "voice")
+    figure, grid = new_panels(rows, columns, 3.4, 2.9)
+    faces, voices = names_of(report, "face"), names_of(report, "voice")
     for axes, column in zip(grid, shown, strict=False):
         for x, y, f, v in zip(table.columns[column], table.eer, table.face_encoder, table.voice_encoder, strict=True):
             axes.plot(
-                x, y, linestyle="none", marker=_mark(voices, v), color=_colour(faces, f), markersize=7,
+                x, y, linestyle="none", marker=mark_of(voices, v), color=colour_of(faces, f), markersize=7,
                 markeredgecolor=INK, markeredgewidth=0.5,
             )  # fmt: skip
         rho = found[column].rank.spearman if column in found else None
-        axes.set_xlabel(textwrap.fill(_axis(column), 34), fontsize=9)
+        axes.set_xlabel(textwrap.fill(axis_label(column), 34), fontsize=9)
         axes.ticklabel_format(useOffset=False)
         axes.locator_params(axis="x", nbins=4)
         axes.set_ylabel("EER (share)", fontsize=9)
@@ -119,7 +128,7 @@ def _against_eer(report: Validation) -> Drawn:
             axes.set_title(f"Spearman {rho:+.2f}", fontsize=9)
     for axes in grid[len(shown) :]:
         axes.set_visible(False)
-    _encoder_legend(figure, faces, voices)
+    add_encoder_legend(figure, faces, voices)
     alt = f"{len(shown)} panels, each one number about the {len(table)} pairs against their EER. " + " ".join(
         f"{column_label(c)[0]}: Spearman {found[c].rank.spearman:+.2f}."
         for c in shown
@@ -134,14 +143,14 @@ def _det(report: Validation) -> Drawn:
     kept = [p for p in report.pairs if p["measured"] is not None]
     if not kept:
         return None
-    figure, axes = _figure(6.6, 5.0)
-    faces, voices = _names(report, "face"), _names(report, "voice")
+    figure, axes = new_figure(6.6, 5.0)
+    faces, voices = names_of(report, "face"), names_of(report, "voice")
     low, high = 0.0008, 0.93
     for p in kept:
         det = np.array(p["measured"].levels["identity"][report.scorer].det)
         det = det[((det > low) & (det < high)).all(axis=1)]
         axes.plot(
-            ndtri(det[:, 0]), ndtri(det[:, 1]), color=_colour(faces, p.face), linestyle=_line(voices, p.voice),
+            ndtri(det[:, 0]), ndtri(det[:, 1]), color=colour_of(faces, p.face), linestyle=line_of(voices, p.voice),
             linewidth=1.8, drawstyle="default",
         )  # fmt: skip
     ticks = [float(ndtri(t)) for t in DET_TICKS]
@@ -153,7 +162,7 @@ def _det(report: Validation) -> Drawn:
     axes.plot(axes.get_xlim(), axes.get_xlim(), color=FAINT, linewidth=0.8)
     axes.set_xlabel("false match rate (%)")
     axes.set_ylabel("false non-match rate (%)")
-    _encoder_legend(figure, faces, voices, lines=True)
+    add_encoder_legend(figure, faces, voices, lines=True)
     best = min(kept, key=lambda p: p["measured"].levels["identity"][report.scorer].eer if p["measured"] else 1)
     alt = (
         f"Detection error trade-off curves of {len(kept)} pairs, scorer {report.scorer}; lowest equal error rate "
@@ -168,19 +177,19 @@ def _curvature(report: Validation) -> Drawn:
         return None
     columns = min(4, len(kept))
     rows = math.ceil(len(kept) / columns)
-    figure, grid = _panels(rows, columns, 2.7, 2.4)
+    figure, grid = new_panels(rows, columns, 2.7, 2.4)
     for axes, e in zip(grid, kept, strict=False):
-        own = _spread_out(e["curvature"].encoder.absolute_quantiles)
-        flat = None if e["curvature"].flat is None else _spread_out(e["curvature"].flat.absolute_quantiles)
+        own = spread_out(e["curvature"].encoder.absolute_quantiles)
+        flat = None if e["curvature"].flat is None else spread_out(e["curvature"].flat.absolute_quantiles)
         top = max(float(np.quantile(x, 0.98)) for x in (own, flat) if x is not None)
         bins = np.linspace(0, max(top, 1e-12), 31)
         share = np.full(len(own), 100 / len(own))
-        axes.hist(own, bins=bins, weights=share, color=_colour(_names(report, e.modality), e.name), alpha=0.75)
+        axes.hist(own, bins=bins, weights=share, color=colour_of(names_of(report, e.modality), e.name), alpha=0.75)
         if flat is not None:
             axes.hist(
                 flat, bins=bins, weights=np.full(len(flat), 100 / len(flat)), histtype="step", color=INK, linewidth=1.2
             )
-        axes.set_title(_short(e.name), fontsize=9)
+        axes.set_title(shortened(e.name), fontsize=9)
         axes.set_xlabel("|mean curvature| (1 / unit)", fontsize=8)
         axes.set_ylabel("points (%)", fontsize=8)
         axes.locator_params(axis="x", nbins=4)
@@ -189,7 +198,7 @@ def _curvature(report: Validation) -> Drawn:
         axes.set_visible(False)
     alt = "Histograms of absolute mean curvature over points. " + " ".join(
         f"{e.name}: median {e['curvature'].encoder.mean_absolute_median:.3g}"
-        + (f", flat control {e['curvature'].flat.mean_absolute_median:.3g}." if e['curvature'].flat else ".")
+        + (f", flat control {e['curvature'].flat.mean_absolute_median:.3g}." if e["curvature"].flat else ".")
         for e in kept
         if e["curvature"]
     )
@@ -200,15 +209,15 @@ def _dimensions(report: Validation) -> Drawn:
     kept = [e for e in report.encoders if e["dimensions"] is not None]
     if not kept:
         return None
-    figure, axes = _figure(6.6, 3.6)
+    figure, axes = new_figure(6.6, 3.6)
     for e in kept:
         ks = sorted(int(k) for k in e["dimensions"].mle_median)
-        names = _names(report, e.modality)
+        names = names_of(report, e.modality)
         axes.plot(
-            ks, [e["dimensions"].mle_median[str(k)] for k in ks], color=_colour(names, e.name),
-            marker=_mark(names, e.name), linestyle="-" if e.modality == "face" else "--", linewidth=1.6, markersize=6,
-            markerfacecolor=_colour(names, e.name) if e.modality == "face" else "none",
-            label=f"{_short(e.name)} ({e.modality})",
+            ks, [e["dimensions"].mle_median[str(k)] for k in ks], color=colour_of(names, e.name),
+            marker=mark_of(names, e.name), linestyle="-" if e.modality == "face" else "--", linewidth=1.6, markersize=6,
+            markerfacecolor=colour_of(names, e.name) if e.modality == "face" else "none",
+            label=f"{shortened(e.name)} ({e.modality})",
         )  # fmt: skip
     axes.set_xscale("log")
     ticks = sorted({int(k) for e in kept if e["dimensions"] for k in e["dimensions"].mle_median})
@@ -217,7 +226,7 @@ def _dimensions(report: Validation) -> Drawn:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("neighbours k (count)")
     axes.set_ylabel("intrinsic dimension (dimensions)")
-    _legend(figure, *axes.get_legend_handles_labels())
+    add_legend(figure, *axes.get_legend_handles_labels())
     alt = "Intrinsic dimension by number of neighbours. " + " ".join(
         f"{e.name}: {e['dimensions'].mle_median['20']:.1f} at 20."
         for e in kept
@@ -230,18 +239,18 @@ def _spectra(report: Validation) -> Drawn:
     kept = [e for e in report.encoders if e["spectrum"] is not None]
     if not kept:
         return None
-    figure, axes = _figure(6.6, 3.6)
+    figure, axes = new_figure(6.6, 3.6)
     for e in kept:
-        names = _names(report, e.modality)
+        names = names_of(report, e.modality)
         axes.plot(
-            range(1, len(e["spectrum"].values) + 1), e["spectrum"].values, color=_colour(names, e.name),
-            linestyle="-" if e.modality == "face" else "--", marker=_mark(names, e.name), markevery=8, markersize=5,
-            markerfacecolor=_colour(names, e.name) if e.modality == "face" else "none",
-            linewidth=1.4, label=f"{_short(e.name)} ({e.modality})",
+            range(1, len(e["spectrum"].values) + 1), e["spectrum"].values, color=colour_of(names, e.name),
+            linestyle="-" if e.modality == "face" else "--", marker=mark_of(names, e.name), markevery=8, markersize=5,
+            markerfacecolor=colour_of(names, e.name) if e.modality == "face" else "none",
+            linewidth=1.4, label=f"{shortened(e.name)} ({e.modality})",
         )  # fmt: skip
     axes.set_xlabel("eigenvalue (rank)")
     axes.set_ylabel("value over the largest (share)")
-    _legend(figure, *axes.get_legend_handles_labels())
+    add_legend(figure, *axes.get_legend_handles_labels())
     return figure, f"Spectra of the graphs of neighbours of {len(kept)} encoders, eigenvalues ascending from 0 to 1."
 
 
@@ -249,15 +258,15 @@ def _curves(report: Validation) -> Drawn:
     kept = [p for p in report.pairs if p["curve"] is not None]
     if not kept:
         return None
-    faces, voices = _names(report, "face"), _names(report, "voice")
+    faces, voices = names_of(report, "face"), names_of(report, "voice")
     columns = min(2, len(faces))
     rows = math.ceil(len(faces) / columns)
-    figure, grid = _panels(rows, columns, 4.6, 3.3)
+    figure, grid = new_panels(rows, columns, 4.6, 3.3)
     scorer = report.scorer
     card = {"reference": "encsel-calibrated", "weighted": "encsel-calibrated-weighted"}.get(scorer)
     for axes, face in zip(grid, faces, strict=False):
         for p in (p for p in kept if p.face == face):
-            colour, mark = _colour(voices, p.voice), _mark(voices, p.voice)
+            colour, mark = colour_of(voices, p.voice), mark_of(voices, p.voice)
             sizes = [point.n_train for point in p["curve"].points]
             axes.plot(
                 sizes, [point.eer[scorer] for point in p["curve"].points], color=colour, marker=mark, linewidth=1.6
@@ -277,7 +286,7 @@ def _curves(report: Validation) -> Drawn:
                 )  # fmt: skip
         axes.axhline(0.5, color=FAINT, linewidth=0.8)
         axes.set_xscale("log")
-        axes.set_title(_short(face), fontsize=10)
+        axes.set_title(shortened(face), fontsize=10)
         axes.set_xlabel("people to train on (count)")
         axes.set_ylabel("EER (share)")
         axes.set_ylim(0, 0.58)
@@ -285,12 +294,12 @@ def _curves(report: Validation) -> Drawn:
         axes.minorticks_off()
     for axes in grid[len(faces) :]:
         axes.set_visible(False)
-    handles = [_handle(color=_colour(voices, v), marker=_mark(voices, v), linestyle="-") for v in voices]
-    labels = [_short(v) for v in voices]
+    handles = [handle(color=colour_of(voices, v), marker=mark_of(voices, v), linestyle="-") for v in voices]
+    labels = [shortened(v) for v in voices]
     if card is not None and report.prediction is not None:
-        handles.append(_handle(color=INK, marker="o", markerfacecolor="none", linestyle="none"))
+        handles.append(handle(color=INK, marker="o", markerfacecolor="none", linestyle="none"))
         labels.append("predicted, 90 %" if report.prediction.coverage == 0.9 else "predicted")
-    _legend(figure, handles, labels)
+    add_legend(figure, handles, labels)
     alt = f"EER of the scorer {scorer} by number of training people, a panel per face encoder. " + " ".join(
         f"{p.face} with {p.voice}: {p['curve'].points[-1].eer[scorer]:.3f} at {p['curve'].points[-1].n_train}."
         for p in kept
@@ -309,14 +318,14 @@ def _predicted(report: Validation) -> Drawn:
             kept.append((p, said, p["measured"].levels["identity"]["reference"].eer))
     if not kept:
         return None
-    figure, axes = _figure(5.6, 4.4)
-    faces, voices = _names(report, "face"), _names(report, "voice")
+    figure, axes = new_figure(5.6, 4.4)
+    faces, voices = names_of(report, "face"), names_of(report, "voice")
     for p, said, measured in kept:
         assert said.eer is not None
         assert said.interval is not None
         axes.errorbar(
             measured, said.eer, yerr=[[said.eer - said.interval[0]], [said.interval[1] - said.eer]], capsize=3,
-            color=_colour(faces, p.face), marker=_mark(voices, p.voice), markersize=7, linewidth=1.2,
+            color=colour_of(faces, p.face), marker=mark_of(voices, p.voice), markersize=7, linewidth=1.2,
         )  # fmt: skip
     ends = [min(m for _, _, m in kept), max(m for _, _, m in kept)]
     low, high = max(0, ends[0] - 0.08), min(0.6, ends[1] + 0.08)
@@ -326,7 +335,7 @@ def _predicted(report: Validation) -> Drawn:
     trained = kept[0][0]["measured"]
     axes.set_xlabel(f"measured EER after training on {trained.n_train} people (share)")
     axes.set_ylabel("predicted EER at 999 people (share)")
-    _encoder_legend(figure, faces, voices)
+    add_encoder_legend(figure, faces, voices)
     alt = "Predicted against measured EER. " + " ".join(
         f"{p.face} with {p.voice}: predicted {said.eer:.3f}, measured {measured:.3f}." for p, said, measured in kept
     )
@@ -369,121 +378,3 @@ FIGURES: tuple[tuple[str, str, str, Callable[[Validation], Drawn]], ...] = (
     ),
     ("spectra", "Spectra", "Normalised Laplacian of the graph of the 20 nearest people.", _spectra),
 )
-
-
-def _names(report: Validation, modality: str) -> list[str]:
-    return [e.name for e in report.encoders if e.modality == modality]
-
-
-def _colour(names: Sequence[str], name: str) -> str:
-    return COLOURS[list(names).index(name) % len(COLOURS)]
-
-
-def _mark(names: Sequence[str], name: str) -> str:
-    return MARKS[list(names).index(name) % len(MARKS)]
-
-
-def _line(names: Sequence[str], name: str) -> Any:
-    return LINES[list(names).index(name) % len(LINES)]
-
-
-def _short(name: str, limit: int = 24) -> str:
-    """Both ends of a long name: encoders often differ in the last part alone."""
-    short = name if len(name) <= limit else f"{name[: limit // 2 - 1]}…{name[-limit // 2 :]}"
-    # "$" would begin a formula.
-    return short.replace("$", "\\$")
-
-
-def _axis(column: str) -> str:
-    heading, unit = column_label(column)
-    return f"{heading} ({unit or 'no unit'})"
-
-
-def _spread_out(quantiles: Sequence[float]) -> Any:
-    """1000 values with these quantiles."""
-    return np.interp(np.linspace(0, 1, 1000), np.linspace(0, 1, len(quantiles)), quantiles)
-
-
-_STYLE: Any = {
-    "font.family": "sans-serif", "font.size": 10, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
-    "axes.titlecolor": INK, "xtick.color": INK, "ytick.color": INK, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-    "axes.grid": True, "grid.color": FAINT, "grid.alpha": 0.25, "grid.linewidth": 0.6, "axes.facecolor": "none",
-    "figure.facecolor": "none", "legend.frameon": False, "svg.fonttype": "none", "axes.spines.top": False,
-    "axes.spines.right": False,
-}  # fmt: skip
-
-
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.add_subplot()
-    return figure, axes
-
-
-def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout: Any = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.08)
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(columns * width, rows * height), layout=layout)
-        grid = figure.subplots(rows, columns, squeeze=False)
-    return figure, list(grid.ravel())
-
-
-def _handle(**style: Any) -> Any:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], **style)
-
-
-def _legend(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    longest = max(map(len, labels), default=1)
-    # A letter of 9 points is about 5.4 wide; a handle with its gaps about 50.
-    fitting = int(72 * figure.get_figwidth() / (5.4 * longest + 50))
-    n_rows = math.ceil(len(labels) / max(1, min(4, fitting, len(labels))))
-    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, n_rows - 2))
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=max(1, min(4, fitting, len(labels))), labelcolor=INK,
-        fontsize=9, frameon=False,
-    )  # fmt: skip
-
-
-def _encoder_legend(figure: Any, faces: Sequence[str], voices: Sequence[str], *, lines: bool = False) -> None:
-    """Face encoders by colour, voice encoders by mark, or by line style."""
-    handles = [_handle(color=_colour(faces, f), linestyle="-", linewidth=5) for f in faces]
-    for v in voices:
-        style = (
-            {"linestyle": _line(voices, v)}
-            if lines
-            else {"linestyle": "none", "marker": _mark(voices, v), "markerfacecolor": "none"}
-        )
-        handles.append(_handle(color=INK, **style))
-    _legend(figure, handles, [*(_short(f) for f in faces), *(_short(v) for v in voices)])
-
-
-def _png(figure: Any) -> bytes:
-    import matplotlib
-
-    out = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(out, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
-    return out.getvalue()
-
-
-def _svg(figure: Any, name: str) -> str:
-    """To stand inside a page: no header, ids of its own, ink in the colour of the page's text."""
-    import matplotlib
-
-    out = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    return text.replace(INK, "currentColor")

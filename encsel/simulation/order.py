@@ -11,7 +11,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from encsel.prediction.card import SURE, CalibratedCard, GapBin, chance_of_best, chance_of_order, predicted_eer
+from encsel.prediction.card import CalibratedCard, GapBin, predicted_eer
+from encsel.prediction.order import SURE, chance_of_best, chance_of_order
 from encsel.simulation.table import Table, Values
 
 ORDER_SCALES = tuple(np.arange(1.0, 2.01, 0.05).round(2).tolist())

@@ -17,7 +17,7 @@ from media_samples import write_face, write_voice
 
 from encsel.core import MODALITIES, SAMPLING_RATE, Encoder, EncoderFamily, Model, Runtime, Spec, Vectors
 from encsel.data.media import MAX_SECONDS, MIN_SECONDS, MIN_SIDE, decode
-from encsel.embedding.embed import describe
+from encsel.embedding.model_run import describe
 from encsel.errors import EncoderFailed, UnusableSample
 from encsel.loading.registry import checked_spec, encoder_families, encoder_family, open_encoders
 from encsel.loading.spec import parse

@@ -1,0 +1,231 @@
+"""One model during one run: what it still has to embed, in batches that fit the memory."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from encsel.core import Encoder, Model, Vectors
+from encsel.data.media import DECODING
+from encsel.errors import EncoderFailed, UnusableSample
+from encsel.loading.deadline import Deadline, OutOfTime, Workers
+from encsel.progress import Progress, Task
+from encsel.storage.cache import EmbeddingCache
+from encsel.storage.signature import library_versions
+
+BATCH_ON_CPU, BATCH_ON_GPU = 16, 64
+N_THREADS = min(8, os.cpu_count() or 1)
+AHEAD = 4
+"""Samples read, decoded or prepared ahead of the model, per thread; a batch if that is more."""
+LENGTH_STEP = 4000
+"""Values of a clip: padded batches hold clips that differ by less than a quarter of a second."""
+REFUSED = "the encoder could not use it"
+DECODING_LIBRARIES = {"face": ("Pillow",), "voice": ("soundfile", "soxr")}
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+def describe(encoder: Encoder) -> dict[str, Any]:
+    """Everything about an encoder that can change its vectors: the cache key, and its entry in the signature."""
+    return {
+        # The family: what users call a candidate does not change its vectors.
+        "name": encoder.family,
+        "modality": encoder.modality,
+        "version": encoder.version,
+        "dim": encoder.dim,
+        "revision": encoder.revision,
+        "weights": dict(encoder.weights),
+        "preprocessing": dict(encoder.preprocessing),
+        "decoding": DECODING[encoder.modality],
+        "libraries": library_versions((*DECODING_LIBRARIES[encoder.modality], *encoder.libraries)),
+    }
+
+
+class ModelRun:
+    """One model during one run: the shelf of each encoder it serves, and the model once a sample needs it."""
+
+    def __init__(
+        self, encoders: Sequence[Encoder], cache: Path | None, batch_size: int | None, timeout: float | None
+    ) -> None:
+        self.encoders = encoders
+        self.shelves = [EmbeddingCache(cache, describe(e), e.dim) for e in encoders]
+        self.refused: dict[str, str] = {}
+        self.failure: str | None = None
+        self.batch_size = batch_size
+        self._deadline = Deadline(timeout)
+        self._model: Model | None = None
+
+    @property
+    def label(self) -> str:
+        return self.encoders[0].name if len(self.encoders) == 1 else f"{self.encoders[0].family} x{len(self.encoders)}"
+
+    def wants(self, content_hash: str) -> bool:
+        if self.failure is not None or content_hash in self.refused:
+            return False
+        return any(shelf.get(content_hash) is None for shelf in self.shelves)
+
+    def consume(self, decoded: Iterable[tuple[str, Any]], pool: Workers, task: Task) -> None:
+        """Embed decoded samples by content hash as they come; a failure is kept and what follows is passed over."""
+        try:
+            self._consume(decoded, pool, task)
+        except OutOfTime as error:  # while samples were prepared, in threads of the pool
+            self.failure = str(error)
+            pool.reinforce()
+            for _ in decoded:
+                pass
+
+    def _consume(self, decoded: Iterable[tuple[str, Any]], pool: Workers, task: Task) -> None:
+        waiting: dict[Any, list[tuple[str, Vectors]]] = {}
+        ahead = in_order(pool, self._prepare, self._wanted(decoded), self, self._deadline.result)
+        for content_hash, kind, prepared in ahead:
+            if isinstance(prepared, UnusableSample):
+                self.refused[content_hash] = str(prepared)
+                task.advance()
+                continue
+            bucket = waiting.setdefault(kind, [])
+            bucket.append((content_hash, prepared))
+            if len(bucket) >= self._size():
+                self._embed(bucket, task)
+                bucket.clear()
+        for bucket in waiting.values():
+            if bucket:
+                self._embed(bucket, task)
+
+    def _wanted(self, decoded: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+        """The samples this run lacks; the model is loaded when the first one comes."""
+        for content_hash, sample in decoded:
+            if self.wants(content_hash):
+                self._load()
+                yield content_hash, sample
+
+    def close(self) -> None:
+        """Free the model; the next one may need its memory."""
+        self.flush()
+        self._deadline.close()
+        if self._model is None:
+            return
+        self._model = None
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            gc.collect()  # some layers of torch hold each other in circles
+            torch.cuda.empty_cache()
+
+    def flush(self) -> None:
+        for shelf in self.shelves:
+            shelf.flush()
+
+    def tell(self, progress: Progress) -> None:
+        n_damaged = sum(shelf.n_damaged for shelf in self.shelves)
+        if n_damaged:
+            progress.note(f"{n_damaged} damaged cache files of {self.label} were dropped and made again.")
+        errors = {shelf.write_error for shelf in self.shelves if shelf.write_error}
+        if errors:
+            progress.note(
+                f"Embeddings of {self.label} were not cached: {', '.join(sorted(errors))}. Choose another --cache."
+            )
+        if self.failure is not None:
+            progress.note(f"{self.label} failed: {self.failure}")
+
+    def _prepare(self, item: tuple[str, Any]) -> tuple[str, Any, Vectors | UnusableSample]:
+        """Content hash, what its batch has in common, and the prepared sample or why it cannot be used."""
+        content_hash, sample = item
+        if self._model is None or self.failure is not None:
+            return content_hash, None, UnusableSample("not tried")
+        try:
+            prepared = self._model.prepare(sample)
+            return content_hash, self._bucket(prepared), prepared
+        except UnusableSample as reason:
+            return content_hash, None, reason
+        except (Exception, SystemExit) as error:
+            self.failure = named(error)
+            return content_hash, None, UnusableSample("not tried")
+
+    def _load(self) -> None:
+        if self._model is not None:
+            return
+        try:
+            self._model = self._deadline.call(self.encoders[0].load)
+        except (Exception, SystemExit) as error:
+            self.failure = named(error)
+
+    def _size(self) -> int:
+        if self.batch_size is None:
+            torch = sys.modules.get("torch")
+            self.batch_size = BATCH_ON_GPU if torch is not None and torch.cuda.is_available() else BATCH_ON_CPU
+        return self.batch_size
+
+    def _bucket(self, prepared: Vectors) -> Any:
+        if self.encoders[0].modality == "face" or self.encoders[0].equal_lengths:
+            return np.shape(prepared) if self.encoders[0].equal_lengths else None
+        # Clips of about one length go together: little padding, and the order of files does not decide the batches.
+        return -(-len(prepared) // LENGTH_STEP)
+
+    def _embed(self, batch: Sequence[tuple[str, Vectors]], task: Task) -> None:
+        """Embed one batch; out of memory, go on with halves of it, here and in the batches that follow."""
+        while batch and self.failure is None:
+            part, rest = batch[: self._size()], batch[self._size() :]
+            try:
+                vectors = self._call([prepared for _, prepared in part])
+            except (Exception, SystemExit) as error:
+                if _is_out_of_memory(error) and len(part) > 1:
+                    self.batch_size = len(part) // 2
+                else:
+                    self.failure = named(error)
+                continue
+            usable = [bool(np.isfinite(vector).all()) for vector in vectors]
+            for encoder, shelf in zip(self.encoders, self.shelves, strict=True):
+                made = {h: vectors[i, encoder.tap].copy() for i, (h, _) in enumerate(part) if usable[i]}
+                shelf.put({h: vector for h, vector in made.items() if shelf.get(h) is None})
+            self.refused.update({h: REFUSED for i, (h, _) in enumerate(part) if not usable[i]})
+            task.advance(len(part))
+            batch = rest
+
+    def _call(self, batch: list[Vectors]) -> Vectors:
+        assert self._model is not None
+        vectors = np.asarray(self._deadline.call(self._model.embed, batch))
+        needed = (len(batch), 1 + max(e.tap for e in self.encoders), self.encoders[0].dim)
+        fits = vectors.ndim == 3 and vectors.shape[::2] == needed[::2] and vectors.shape[1] >= needed[1]
+        if not fits or vectors.dtype.kind != "f":
+            shape = (*vectors.shape[:1], *vectors.shape[2:])
+            raise EncoderFailed(
+                f"it returned {vectors.dtype} of shape {shape} for {len(batch)} samples; "
+                f"floats of shape ({len(batch)}, {needed[2]}) were declared. Repair the encoder."
+            )
+        with np.errstate(over="ignore"):  # too large for float32: infinite, and so refused
+            return vectors.astype(np.float32)
+
+
+def in_order(
+    pool: Workers,
+    function: Callable[[_In], _Out],
+    items: Iterable[_In],
+    run: ModelRun,
+    wait: Callable[[Future[_Out]], _Out] = Future.result,
+) -> Iterator[_Out]:
+    """`map` over `items` in order, worked on ahead of time by the pool: at least as many as the next batch of `run`."""
+    waiting: deque[Future[_Out]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > max(AHEAD * N_THREADS, run.batch_size or 0):
+            yield wait(waiting.popleft())
+    while waiting:
+        yield wait(waiting.popleft())
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # torch on CUDA; torch on the CPU and onnxruntime; cuBLAS. They share no class.
+    words = ("out of memory", "allocate memory", "alloc_failed")
+    return isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in words)
+
+
+def named(error: BaseException) -> str:
+    return str(error) if isinstance(error, EncoderFailed) else f"{type(error).__name__}: {error}"

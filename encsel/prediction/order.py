@@ -1,0 +1,80 @@
+"""Which pair is better, how surely, and which pairs tie: the joint error of all predictions of one set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encsel.prediction.card import CalibratedCard, Values
+
+N_DRAWS = 20_000
+"""Of the joint distribution of all pairs behind `p_best`."""
+SURE = 0.9
+"""Chance from which one pair is called better than another."""
+Labels = Sequence[Any] | NDArray[Any]
+"""(pairs,) encoder of each pair."""
+
+
+def covariance(card: CalibratedCard, sd: Values, faces: Labels, voices: Labels) -> Values:
+    """(pairs, pairs) covariance of the errors of predicted d' within one set.
+
+    Args:
+        sd: (pairs,) from `estimate`.
+        faces, voices: encoder of each pair.
+    """
+    face, voice = (np.asarray(x)[:, None] == np.asarray(x) for x in (faces, voices))
+    s = card.shares
+    together = s.everyone + s.face * face + s.voice * voice + s.pair * (face & voice)
+    return np.asarray(together * np.outer(sd, sd)) * card.order_scale**2
+
+
+def chance_of_order(card: CalibratedCard, distance: Values, sd: Values, faces: Labels, voices: Labels) -> Values:
+    """(pairs, pairs): chance that the row's pair truly has the lower EER; 0.5 on the diagonal."""
+    from scipy.special import ndtr
+
+    c = covariance(card, sd, faces, voices)
+    variance = np.diag(c)[:, None] + np.diag(c) - 2 * c
+    gap = distance[:, None] - distance
+    chance = ndtr(gap / np.sqrt(np.maximum(variance, 1e-12)))
+    np.fill_diagonal(chance, 0.5)
+    return np.asarray(chance)
+
+
+def chance_of_best(
+    card: CalibratedCard,
+    distance: Values,
+    sd: Values,
+    faces: Labels,
+    voices: Labels,
+    *,
+    seed: int,
+    n_draws: int = N_DRAWS,
+) -> Values:
+    """(pairs,) chance that each is the best of its set; they sum to 1."""
+    rng = np.random.default_rng([seed, 3])
+    labels = [np.unique(np.asarray(x), return_inverse=True)[1] for x in (faces, voices)]
+    s, scale = card.shares, card.best_scale
+    error = np.sqrt(s.pair) * rng.standard_normal((n_draws, len(distance)))
+    for share, index in zip((s.face, s.voice), labels, strict=True):
+        error += np.sqrt(share) * rng.standard_normal((n_draws, index.max() + 1))[:, index]
+    # What all pairs have in common matters only where their sds differ.
+    error += np.sqrt(s.everyone) * rng.standard_normal((n_draws, 1))
+    best = np.argmax(distance + scale * sd * error, axis=1)
+    return np.bincount(best, minlength=len(distance)) / n_draws
+
+
+def rank_groups(chance: Values) -> list[int]:
+    """Group of each pair, best first: a new one begins where every pair above is surely better than every pair below.
+
+    Args:
+        chance: (pairs, pairs) from `chance_of_order`, pairs in order of predicted EER.
+    """
+    groups, current = [], 1
+    for i in range(len(chance)):
+        if i and (chance[:i, i:] >= SURE).all():
+            current += 1
+        groups.append(current)
+    return groups
