@@ -42,11 +42,11 @@ class EncoderFailed(EncselError):
 
 
 class NotHere(EncoderFailed):
-    """Weights are not on this machine, and nothing may be downloaded. Where nobody named the encoder it is left out."""
+    """Weights are not on this machine, and downloads are disabled. An encoder that was not named is left out."""
 
 
 class UnusableSample(Exception):
-    """One sample cannot be used; the message is the reason, in a few words. Counted and reported by who catches it."""
+    """A sample cannot be used; the message is the reason, in a few words. The catcher counts and reports it."""
 
 
 INTERRUPTED = 5
@@ -54,36 +54,31 @@ GATE_FAILED = 1
 GATE_INCONCLUSIVE = 6
 
 
-# Control characters, line ends, marks that turn the direction of text, and bytes that are not UTF-8.
+# Control characters, line ends, marks that change the direction of text, and bytes that are not UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """`text` with escapes for what would move a terminal's cursor, begin a line, or be no text in UTF-8."""
-    return _UNPRINTABLE.sub(lambda found: _escape(ord(found[0])), text)
+    """`text` with escapes for characters that move a terminal's cursor, begin a line, or are not valid in UTF-8."""
 
+    def escape(match: re.Match[str]) -> str:
+        code = ord(match[0])
+        if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name
+            return f"\\x{code - 0xDC00:02x}"
+        return match[0].encode("unicode_escape", "backslashreplace").decode()
 
-def _escape(code: int) -> str:
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name
-        return f"\\x{code - 0xDC00:02x}"
-    return chr(code).encode("unicode_escape", "backslashreplace").decode()
+    return _UNPRINTABLE.sub(escape, text)
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:
-    """The first line of an exception's message, at most `limit` characters; its class name when there is none."""
+    """First line of an exception's message, at most `limit` characters; its class name if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0].strip()[:limit] if lines else type(error).__name__
 
 
-_MANY = 200
-"""Names in a list that a person still reads; a damaged file can have a hundred thousand columns."""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A phrase naming the known name most like `name`, or all of them when none is close."""
+def nearest(name: str, known: Iterable[str], limit: int = 200) -> str:
+    """A phrase naming the known name most like `name`, and all of them up to `limit`: a file can have 100,000."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names[:_MANY], n=1, cutoff=0.5)
-    listed = ", ".join(names[:_MANY]) + (f", ... ({len(names)} in all)" if len(names) > _MANY else "")
-    if close:
-        return f"Did you mean {close[0]!r}? Known: {listed}."
-    return f"Known: {listed or 'none'}."
+    close = difflib.get_close_matches(name, names[:limit], n=1, cutoff=0.5)
+    listed = ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
+    return f"Did you mean {close[0]!r}? Known: {listed}." if close else f"Known: {listed or 'none'}."

@@ -1,4 +1,4 @@
-"""How long work tells of itself: a bar with an estimate on a terminal, plain lines elsewhere, always on stderr."""
+"""Progress: a bar with an estimate on a terminal, log lines elsewhere, always on stderr."""
 
 from __future__ import annotations
 
@@ -11,62 +11,56 @@ from typing import Any, Protocol
 from encsel.errors import printable
 
 
-class Task(Protocol):
-    def advance(self, n: int = 1) -> None: ...
+class Task:
+    """A piece of work in steps; this one shows nothing."""
+
+    def advance(self, n: int = 1) -> None:
+        pass
 
 
 class Progress(Protocol):
     """What long work calls; encsel's functions print nothing themselves."""
 
     def note(self, text: str) -> None:
-        """Say one thing the user should know."""
+        """Tell the user something."""
 
     def task(self, label: str, total: int) -> AbstractContextManager[Task]:
-        """Context of one piece of work of `total` steps."""
-
-
-class _NoTask:
-    def advance(self, n: int = 1) -> None:
-        pass
+        """Context of a piece of work of `total` steps."""
 
 
 class Silent:
-    """Says nothing: the default from Python."""
+    """Shows nothing: the default in Python."""
 
     def note(self, text: str) -> None:
         pass
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Task]:
-        yield _NoTask()
+        yield Task()
 
 
-class _LineTask:
-    """Prints a line now and then, for logs."""
+class _LineTask(Task):
+    """Prints a line at most every 10 seconds, for logs."""
 
     INTERVAL = 10.0
 
     def __init__(self, label: str, total: int) -> None:
-        self.label, self.total, self.done = label, total, 0
-        self.started = self.said = self.ended = time.monotonic()
+        self._label, self._total, self._done = label, total, 0
+        self._started = self._printed = self._ended = time.monotonic()
 
     def advance(self, n: int = 1) -> None:
-        self.done += n
-        self.ended = now = time.monotonic()
-        if now - self.said >= self.INTERVAL:
-            self.said = now
-            rate = self.done / (now - self.started)
-            left = (self.total - self.done) / rate
-            print(
-                f"{self.label}: {self.done} of {self.total}, {rate:.1f} a second, about {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+        self._done += n
+        self._ended = now = time.monotonic()
+        if now - self._printed >= self.INTERVAL:
+            self._printed = now
+            rate = self._done / (now - self._started)
+            estimate = f"{rate:.1f} a second, about {(self._total - self._done) / rate:.0f} s left"
+            print(f"{self._label}: {self._done} of {self._total}, {estimate}", file=sys.stderr, flush=True)
 
     def finish(self) -> None:
-        if self.done:  # timed to the last step: overlapping tasks may be closed long after
-            seconds = self.ended - self.started
-            print(f"{self.label}: {self.done} done in {seconds:.1f} s", file=sys.stderr, flush=True)
+        if self._done:  # timed to the last step: overlapping tasks may be closed long after
+            seconds = self._ended - self._started
+            print(f"{self._label}: {self._done} done in {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
 class OnStderr:
@@ -94,16 +88,15 @@ class OnStderr:
         if self._bars is None:
             self._bars = _bars()
             self._bars.start()
-        bars = self._bars
+        bars, started = self._bars, time.monotonic()
         key = bars.add_task(label, total=total, rate="")
 
-        class Bar:
-            def __init__(self) -> None:
-                self.done, self.started = 0, time.monotonic()
+        class Bar(Task):
+            done = 0
 
             def advance(self, n: int = 1) -> None:
                 self.done += n
-                rate = self.done / max(time.monotonic() - self.started, 1e-3)
+                rate = self.done / max(time.monotonic() - started, 1e-3)
                 bars.update(key, advance=n, rate=f"{rate:.1f}/s")
 
         try:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from toy import write_population
+from toy import few_shuffles, write_population
 
 import encsel
 from encsel.ranking.result import Ranking
@@ -72,15 +72,6 @@ def _few_shuffles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     """Shuffle people less often than users do, which moves p-values alone. Tests of these are marked `whole`."""
     if "whole" not in request.keywords:
         few_shuffles(monkeypatch)
-
-
-def few_shuffles(monkeypatch: pytest.MonkeyPatch) -> None:
-    from encsel.prediction import predict
-    from encsel.ranking import rank
-
-    monkeypatch.setattr(rank, "N_SHUFFLES", 19)
-    monkeypatch.setattr(rank, "MANY_PERMUTATIONS", 19)
-    monkeypatch.setattr(predict, "WHOLE_SHUFFLES", 2)
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def run_here(name: str, n_inputs: int, seconds: float, folder: Path) -> None:
 
     with atheris.instrument_imports(include=["encsel"], enable_loader_override=False):
         import test_fuzz
-    one_input = test_fuzz.TARGETS[name].hypothesis.fuzz_one_input  # type: ignore[attr-defined]
+    one_input = test_fuzz.property_of(name).hypothesis.fuzz_one_input  # type: ignore[attr-defined]
 
     def tell(failure: str | None) -> None:
         (folder / "report.json").write_text(json.dumps({"inputs": test_fuzz.tried, "failure": failure}))

@@ -25,8 +25,8 @@ from toy_encoders import toy as toy_encoder
 
 from encsel.cli import cli
 from encsel.data.calibration_set import CalibrationSet
-from encsel.embedding.model_run import BATCH_ON_CPU as BATCH
 from encsel.embedding.embed import embed
+from encsel.embedding.model_run import BATCH_ON_CPU as BATCH
 from encsel.errors import UsageError
 from encsel.loading.signoff import record_path
 from encsel.progress import Silent
@@ -367,6 +367,7 @@ def fill(root, first, barrier):
         one.flush()
 
 
+@pytest.mark.robust
 def test_two_processes_fill_one_cache_at_once(root):
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
@@ -418,6 +419,7 @@ def wait_until(claim, process, seconds=30):
         time.sleep(0.01)
 
 
+@pytest.mark.robust
 def test_killed_embedding_goes_on_where_it_was(hanging, media, tmp_path):
     run = "import encsel.storage.cache; encsel.storage.cache.FLUSH_SECONDS = 0; from encsel.cli import main; main()"
     command = ("-c", run, "embed", media, "--output", tmp_path / "out", "--face", "hanging", "--voice", "ltas")
@@ -435,7 +437,7 @@ def test_killed_embedding_goes_on_where_it_was(hanging, media, tmp_path):
 
 
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("options", [(), ("--quiet",)], ids=["", "quiet"])
+@pytest.mark.parametrize("options", [(), pytest.param(("--quiet",), marks=pytest.mark.robust)], ids=["", "quiet"])
 def test_interrupt_is_one_message_and_keeps_what_was_done(hanging, media, options):
     command = ("-m", "encsel", "rank", media, "--face", "hanging", "--voice", "ltas", *options)
     process = hanging.start(*command, at=BATCH + 5)
@@ -449,7 +451,7 @@ def test_interrupt_is_one_message_and_keeps_what_was_done(hanging, media, option
     if options:
         assert len(lines) == 1
     else:
-        assert lines[-2] == "What was embedded so far is in the cache; the same command goes on from there."
+        assert lines[-2] == "What was finished is in the cache; run the same command again to continue."
     assert hanging.n_cached == BATCH
 
 

@@ -8,9 +8,25 @@ import pytest
 
 from encsel.errors import UsageError
 from encsel.matching.crossval import CrossValidated
-from encsel.prediction.card import COVERAGES, SIZE_TERMS, SPREAD_TERMS, CalibratedCard, Shares, distances, estimate, expected_from_cka, load_calibrated, place, predicted_eer, shipped_calibrated, size_terms, spread, tail
-from encsel.prediction.order import SURE, chance_of_best, chance_of_order, covariance, rank_groups
+from encsel.prediction.card import (
+    COVERAGES,
+    SIZE_TERMS,
+    SPREAD_TERMS,
+    CalibratedCard,
+    Shares,
+    distances,
+    estimate,
+    expected_from_cka,
+    load_calibrated,
+    place,
+    predicted_eer,
+    shipped_calibrated,
+    size_terms,
+    spread,
+    tail,
+)
 from encsel.prediction.evidence import FEATURES, Evidence
+from encsel.prediction.order import SURE, chance_of_best, chance_of_order, covariance, rank_groups
 from encsel.storage import documents as cardfile
 
 SCORERS = {"encsel-calibrated": "reference", "encsel-calibrated-weighted": "weighted"}

@@ -18,8 +18,9 @@ from encsel.core import SAMPLING_RATE, SetOptions
 from encsel.data.calibration_set import CalibrationSet
 from encsel.data.media import decode
 from encsel.embedding import embed as embedding
-from encsel.embedding.model_run import BATCH_ON_CPU, LENGTH_STEP, describe
+from encsel.embedding import model_run
 from encsel.embedding.embed import Failure, embed
+from encsel.embedding.model_run import BATCH_ON_CPU, LENGTH_STEP, describe
 from encsel.errors import BadCalibration, EncoderFailed, UnusableSample
 from encsel.progress import Silent
 from encsel.storage.signature import digest, library_versions
@@ -248,7 +249,7 @@ def test_key_of_the_cache_does_not_change_with(change):
 
 def test_key_of_the_cache_changes_with_the_version_of_a_library(monkeypatch):
     before = digest(describe(toy(libraries=("scipy",))))
-    monkeypatch.setattr(embedding, "library_versions", lambda names: dict.fromkeys(names, "0.0"))
+    monkeypatch.setattr(model_run, "library_versions", lambda names: dict.fromkeys(names, "0.0"))
     assert digest(describe(toy(libraries=("scipy",)))) != before
 
 
@@ -260,7 +261,7 @@ def test_embeddings_say_what_made_them(root):
     (found,) = embed(CalibrationSet.from_path(root), [encoder]).embeddings
     assert found.provenance == {
         "name": "toy", "modality": "face", "version": 1, "dim": DIM, "revision": "0123abc",
-        "weights": {"model.safetensors": "f00d"}, "preprocessing": {"side": 64}, "decoding": embedding.DECODING["face"],
+        "weights": {"model.safetensors": "f00d"}, "preprocessing": {"side": 64}, "decoding": model_run.DECODING["face"],
         "libraries": library_versions(["Pillow", "scipy"]),
     }  # fmt: skip
     assert None not in found.provenance["libraries"].values()
@@ -269,7 +270,7 @@ def test_embeddings_say_what_made_them(root):
 
 def test_key_of_the_cache_changes_with_the_decoding(monkeypatch):
     before = digest(describe(toy()))
-    monkeypatch.setitem(embedding.DECODING, "face", {"version": 2})
+    monkeypatch.setitem(model_run.DECODING, "face", {"version": 2})
     assert digest(describe(toy())) != before
 
 
@@ -516,7 +517,8 @@ def test_files_are_decoded_by_several_threads(root, monkeypatch):
 
 def test_next_batch_is_prepared_while_the_model_runs(root, monkeypatch):
     monkeypatch.setattr(embedding, "N_THREADS", 1)
-    monkeypatch.setattr(embedding, "AHEAD", 1)
+    monkeypatch.setattr(model_run, "AHEAD", 1)
+    monkeypatch.setattr(model_run, "N_THREADS", 1)
     size = 4
     prepared = threading.Semaphore(0)
     batches = []
@@ -563,7 +565,8 @@ def alive(monkeypatch) -> set:
 
     monkeypatch.setattr(embedding, "decode", decoding)
     monkeypatch.setattr(embedding, "N_THREADS", 1)
-    monkeypatch.setattr(embedding, "AHEAD", 1)
+    monkeypatch.setattr(model_run, "AHEAD", 1)
+    monkeypatch.setattr(model_run, "N_THREADS", 1)
     return found
 
 
@@ -675,7 +678,7 @@ def test_torch_says_out_of_memory_in_words_that_are_known():
     torch = pytest.importorskip("torch")
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 55)
-    assert embedding._is_out_of_memory(caught.value)
+    assert model_run._is_out_of_memory(caught.value)
 
 
 # --- several encoders from one pass

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.special import ndtr
-from toy import embeddings, people, population
+from toy import embeddings, population
 
 from encsel.core import Embeddings
 from encsel.data.groups import PersonGroups
 from encsel.errors import BadCalibration
-from encsel.matching.folds import protocol_folds
+from encsel.matching.folds import folds_of, protocol_folds
 from encsel.matching.projections import Fold, first_axes, project_encoder
 from encsel.matching.probe import centred_within, group_probe
 from encsel.matching.recordings import compare_recordings, halves
@@ -46,7 +46,7 @@ def test_cross_validation_tests_everybody_once_a_repeat_and_never_a_training_per
 
 def test_too_few_people_to_test_are_an_error_in_either_protocol():
     for protocol in ("crossval", "reference"):
-        with pytest.raises(BadCalibration, match="needs 10"):
+        with pytest.raises(BadCalibration, match="at least 10"):
             protocol_folds(9, protocol, seed=0)
 
 
@@ -254,10 +254,9 @@ def test_the_ridge_of_the_weighted_scorer_falls_with_people_to_that_of_the_cards
     assert values[-1] > 0
 
 
-def test_folds_hold_no_samples_when_none_are_wanted():
-    face, _ = pair()
-    folds = protocol_folds(N, "crossval", seed=0)
-    fold = projected(face, folds, with_samples=False)[0][0]
-    assert isinstance(fold, Fold)
-    assert fold.rows.shape[0] == len(fold.owners) == 0
-    assert len(people(N)) == N
+@pytest.mark.parametrize(("n", "in_second"), [(40, True), (251, False)])
+def test_single_samples_are_scored_in_every_repeat_of_a_small_set_alone(n, in_second):
+    face, _ = pair(n, rows=2, dims=(6, 6))
+    first, second = projected(face, folds_of(n, n_repeats=2, seed=0))
+    assert all(isinstance(fold, Fold) and len(fold.rows) == len(fold.owners) > 0 for fold in first)
+    assert {len(fold.rows) > 0 for fold in second} == {in_second}

@@ -5,8 +5,17 @@ import pytest
 from toy import population
 
 from encsel.errors import BadCalibration
-from encsel.prediction.evidence import CKA_FORMS, FEATURES, encoder_evidence, evidence_folds, pair_evidence, shuffled_cka, shuffled_evidence, shuffles
 from encsel.matching.sensitivity import distance_of_auc, distance_of_eer, eer_of_distance
+from encsel.prediction.evidence import (
+    CKA_FORMS,
+    FEATURES,
+    encoder_evidence,
+    evidence_folds,
+    pair_evidence,
+    shuffled_cka,
+    shuffled_evidence,
+    shuffles,
+)
 from encsel.simulation.populations import unit_mean
 
 

@@ -1,7 +1,7 @@
 """Whatever a file holds, encsel reads it or refuses it with a defined error, soon and in little memory.
 
-One property a target, over damaged and invented inputs. Here each sees a few inputs, always the same; `tests/fuzz.py`
-runs the very same properties with inputs chosen by what code they reach.
+One property per target, over damaged and invented inputs. The default run tries 20 inputs per target, `-m robust` 100,
+always the same ones; `tests/fuzz.py` runs the same properties on inputs chosen by code coverage.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from encsel.cli import settings as config
-from encsel.cli.program import known_settings
 from encsel.cli.rank import rank as rank_command
 from encsel.core import SetOptions
 from encsel.data.calibration_set import CalibrationSet
@@ -45,22 +44,29 @@ from encsel.prediction.card import Estimate, estimate, load_calibrated
 from encsel.prediction.evidence import FEATURES, Evidence
 from encsel.regression import pair_tables as pairs
 from encsel.regression.card import Prediction, load_geometric_card
-from encsel.reports.ranking import comparison_section
-from encsel.reports.tables import Section, render_sections
+from encsel.reports.comparison import section
+from encsel.reports.tables import render_sections
 from encsel.storage import documents as cardfile
 from encsel.storage.documents import cards_folder
 
 MAX_SECONDS, MAX_MIB = 5.0, 512
 """For one input: generous, for machines that do other work, and far under what any hazard of test_hostile.py takes."""
 
-N_EXAMPLES = 60
-FEW = settings(
-    max_examples=N_EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
 FOLDER = Path(tempfile.mkdtemp(prefix="encsel-fuzz-"))
 """Inputs that are read by path lie here, one at a time."""
 tried = 0
 """Inputs that reached an examination, in this process."""
+TARGETS: dict[str, tuple[Callable[..., None], tuple[st.SearchStrategy[Any], ...]]] = {}
+
+
+def target(name: str, *inputs: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register an examination and the strategies of its arguments."""
+
+    def register(examine: Callable[..., None]) -> Callable[..., None]:
+        TARGETS[name] = examine, inputs
+        return examine
+
+    return register
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,7 +85,7 @@ def _peak_forgotten() -> None:
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Fails when the block warns, prints a traceback, or takes long or much memory."""
+    """Fail if the block warns, prints to stderr, or takes long or much memory."""
     global tried
     tried += 1
     shown, before, start = io.StringIO(), _peak_mib(), time.monotonic()
@@ -273,8 +279,7 @@ MANIFEST = (
 )
 
 
-@FEW
-@given(
+@target("manifest",
     st.one_of(
         damaged((MANIFEST,)), st.binary(max_size=100),
         tables(("identity", "modality", "path", "sample"), st.lists(CELLS, min_size=3, max_size=5)),
@@ -282,7 +287,7 @@ MANIFEST = (
     ),
     st.booleans(),
 )  # fmt: skip
-def test_manifests(content: bytes, allow_outside: bool) -> None:
+def examine_manifests(content: bytes, allow_outside: bool) -> None:
     path = put("manifest.csv", content)
     with bounded(), suppress(BadCalibration):
         found = CalibrationSet.from_path(path, SetOptions(allow_outside=allow_outside))
@@ -358,9 +363,11 @@ def examine_embeddings(path: Path) -> None:
         assert "" not in found.labels
 
 
-@FEW
-@given(st.one_of(damaged(NPZ), archives(), archives(), st.binary(max_size=64).map(lambda tail: b"PK\x03\x04" + tail)))
-def test_npz(content: bytes) -> None:
+@target(
+    "npz",
+    st.one_of(damaged(NPZ), archives(), archives(), st.binary(max_size=64).map(lambda tail: b"PK\x03\x04" + tail)),
+)
+def examine_npz(content: bytes) -> None:
     examine_embeddings(put("a.npz", content))
 
 
@@ -368,14 +375,14 @@ NPY = (npy_bytes(VECTORS), npy_bytes(VECTORS.astype(">f8")), npy_bytes(np.asfort
 TABLE = b"identity,sample,sex\nann,1,f\nbob,1,m\nann,2,f\n\xc3\xa9,1,\ncy,1,\nbob,2,m\n"
 
 
-@FEW
-@given(
+@target(
+    "npy",
     st.one_of(damaged(NPY), headers()),
     st.one_of(
         st.just(TABLE), damaged((TABLE,)), tables(("identity", "sample"), st.lists(CELLS, min_size=2, max_size=2))
     ),
 )
-def test_npy(content: bytes, table: bytes) -> None:
+def examine_npy(content: bytes, table: bytes) -> None:
     put("a.csv", table)
     examine_embeddings(put("a.npy", content))
 
@@ -394,9 +401,8 @@ def tensors(draw: Any) -> bytes:
     return struct.pack("<Q", len(text)) + text + VECTORS.tobytes() + np.arange(6).tobytes()
 
 
-@FEW
-@given(st.one_of(damaged(SAFETENSORS), tensors()))
-def test_safetensors(content: bytes) -> None:
+@target("safetensors", st.one_of(damaged(SAFETENSORS), tensors()))
+def examine_safetensors(content: bytes) -> None:
     (FOLDER / "b.csv").unlink(missing_ok=True)
     examine_embeddings(put("b.safetensors", content))
 
@@ -422,9 +428,8 @@ for _many in ("held_out", "gaps", "p_best"):
 CALIBRATED["ranges"] = {name: CALIBRATED["ranges"][name][:2] for name in CALIBRATED["ranges"]}
 
 
-@FEW
-@given(st.one_of(altered(CARD).map(sealed), altered(CARD).map(sealed), json_files(CARD)))
-def test_regression_cards(content: bytes) -> None:
+@target("card", st.one_of(altered(CARD).map(sealed), altered(CARD).map(sealed), json_files(CARD)))
+def examine_regression_cards(content: bytes) -> None:
     path = put("card.json", content)
     with shipped_cards_listed_once(), bounded(), suppress(UsageError):
         card = load_geometric_card(str(path))
@@ -434,9 +439,11 @@ def test_regression_cards(content: bytes) -> None:
         json.dumps((found.eer, found.raw, found.interval), allow_nan=False)
 
 
-@FEW
-@given(st.one_of(altered(CALIBRATED).map(sealed), altered(CALIBRATED).map(sealed), json_files(CALIBRATED)))
-def test_calibrated_cards(content: bytes) -> None:
+@target(
+    "calibrated-card",
+    st.one_of(altered(CALIBRATED).map(sealed), altered(CALIBRATED).map(sealed), json_files(CALIBRATED)),
+)
+def examine_calibrated_cards(content: bytes) -> None:
     path = put("card.json", content)
     errors = dict.fromkeys(("reference", "cca", "weighted"), 0.1)
     evidence = Evidence(dict.fromkeys(FEATURES, 0.5), errors, cross_validated=None)  # type: ignore[arg-type]
@@ -450,7 +457,7 @@ def test_calibrated_cards(content: bytes) -> None:
 # Settings
 
 
-OPTIONS = known_settings(rank_command)
+OPTIONS = config.options_of(rank_command)
 TOML_VALUES = st.one_of(
     st.sampled_from(["true", "0.35", "nan", "inf", "1e999", "9" * 30, "9" * 5000, "1979-05-27", '"a"', '"\\u0000"',
                      "[]", '["a", "b"]', '["a", 1]', "{a = 1}", "'../x'", '"\\u001b[31m"', "[" * 3000, "[[[[1]]]]"]),
@@ -469,20 +476,20 @@ SETTINGS = (
 )
 
 
-@FEW
-@given(
+@target(
+    "settings",
     st.one_of(st.lists(TOML_LINES, max_size=6).map(lambda lines: "\n".join(lines).encode()), damaged(SETTINGS)),
     st.sampled_from((config.OWN, config.SHARED)),
 )
-def test_settings(content: bytes, name: str) -> None:
+def examine_settings(content: bytes, name: str) -> None:
     for other in (config.OWN, config.SHARED):
         (FOLDER / other).unlink(missing_ok=True)
     put(name, content)
     with bounded(), suppress(UsageError):
         found = config.settings(FOLDER)
         if found is not None:
-            values = config.defaults(*found, "rank", OPTIONS)
-            assert set(values) <= {option.parameter for option in OPTIONS.values()}
+            values = config.defaults(*found, rank_command)
+            assert set(values) <= {option.name for option in OPTIONS.values()}
 
 
 # Results and tables of pairs
@@ -510,19 +517,15 @@ VALIDATED = {
 }  # fmt: skip
 
 
-@FEW
-@given(json_files(RANKED, VALIDATED), st.sampled_from((RANKED, VALIDATED)))
-def test_results(content: bytes, other: Any) -> None:
+@target("result", json_files(RANKED, VALIDATED), st.sampled_from((RANKED, VALIDATED)))
+def examine_results(content: bytes, other: Any) -> None:
     old, new = put("old.json", content), put("new.json", as_json(other))
     with shipped_cards_listed_once(), bounded(), suppress(UsageError):
         before, after = compare.read_result(old), compare.read_result(new)
         for one, two in ((before, after), (after, before)):
-            found = compare.compare(one, two, compare.card_of(two))
+            found = compare.compare_results(one, two, compare.card_of(two))
             json.dumps([(c.old, c.new, c.change, c.interval) for c in found.changes], allow_nan=False)
-            header, rows, notes = comparison_section(found)
-            text = render_sections(
-                [Section(f"Changes of the {found.what}", header, rows, notes, n_names=2)], "markdown"
-            )
+            text = render_sections([section(found)], "markdown")
             assert "\x1b" not in text, text
 
 
@@ -533,15 +536,14 @@ PAIRS = (
 PAIR_CELLS = st.one_of(st.sampled_from(["a", "b", "50", "0.3", "nan", "1e999", "-1", "1_0"]), TEXTS)
 
 
-@FEW
-@given(
+@target("pairs",
     st.one_of(
         st.tuples(st.just("pairs.csv"), st.one_of(
             damaged(PAIRS), tables(pairs.REQUIRED_COLUMNS, st.lists(PAIR_CELLS, min_size=4, max_size=5)))),
         st.tuples(st.just("pairs.json"), json_files(VALIDATED)),
     )
 )  # fmt: skip
-def test_tables_of_pairs(file: tuple[str, bytes]) -> None:
+def examine_tables_of_pairs(file: tuple[str, bytes]) -> None:
     path = put(*file)
     with bounded(), suppress(UsageError):
         table = pairs.read_pairs([path])
@@ -568,9 +570,8 @@ IMAGES = (
 )  # fmt: skip
 
 
-@FEW
-@given(st.one_of(damaged(IMAGES, head=64), st.binary(max_size=64)))
-def test_images(content: bytes) -> None:
+@target("image", st.one_of(damaged(IMAGES, head=64), st.binary(max_size=64)))
+def examine_images(content: bytes) -> None:
     with bounded(), suppress(UnusableSample):
         found = decode_face(content)
         assert (found.dtype, found.shape[2:]) == (np.uint8, (3,))
@@ -590,10 +591,9 @@ def sounds() -> tuple[bytes, ...]:
     return *(sound(*kind) for kind in kinds if soundfile.check_format(*kind)), stereo, three
 
 
-@FEW
-@given(st.one_of(damaged(sounds(), head=64), st.binary(max_size=64)))
+@target("audio", st.one_of(damaged(sounds(), head=64), st.binary(max_size=64)))
 @example(file_of(lambda file: soundfile.write(file, [[np.inf, -np.inf]] * 4000, 16_000, "FLOAT", format="WAV")))
-def test_sounds(content: bytes) -> None:
+def examine_sounds(content: bytes) -> None:
     with bounded(), suppress(UnusableSample):
         found = decode_voice(content)
         assert (found.dtype, found.ndim) == (np.float32, 1)
@@ -610,11 +610,10 @@ SPEC_PARTS = st.sampled_from(
 )  # fmt: skip
 
 
-@FEW
-@given(st.one_of(st.lists(SPEC_PARTS, max_size=10).map("".join), st.text(max_size=30)))
+@target("encoder-name", st.one_of(st.lists(SPEC_PARTS, max_size=10).map("".join), st.text(max_size=30)))
 @example("clip@layer=" + "9" * 5000)
 @example("clip@name=" + "é" * 150)
-def test_names_of_encoders(text: str) -> None:
+def examine_names_of_encoders(text: str) -> None:
     with bounded(), suppress(UsageError):
         found = parse(text)
         assert parse(str(found)) == found
@@ -622,9 +621,19 @@ def test_names_of_encoders(text: str) -> None:
         assert printable(found.name) == found.name
 
 
-TARGETS: dict[str, Callable[..., None]] = {
-    "manifest": test_manifests, "npz": test_npz, "npy": test_npy, "safetensors": test_safetensors,
-    "card": test_regression_cards, "calibrated-card": test_calibrated_cards, "settings": test_settings,
-    "result": test_results, "pairs": test_tables_of_pairs, "image": test_images, "audio": test_sounds,
-    "encoder-name": test_names_of_encoders,
-}  # fmt: skip
+# Run
+
+
+def property_of(name: str, n_inputs: int = 1) -> Callable[[], None]:
+    """The examination of a target as a test of Hypothesis over so many inputs, always the same."""
+    examine, inputs = TARGETS[name]
+    few = settings(
+        max_examples=n_inputs, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
+    return few(given(*inputs)(examine))
+
+
+@pytest.mark.parametrize("n_inputs", [20, pytest.param(100, marks=pytest.mark.robust)])
+@pytest.mark.parametrize("name", TARGETS)
+def test_damaged_and_invented_inputs_give_a_result_or_a_defined_error(name: str, n_inputs: int) -> None:
+    property_of(name, n_inputs)()

@@ -8,8 +8,19 @@ import numpy as np
 import pytest
 
 from encsel.errors import UsageError
-from encsel.gates.compare import MOVED_DOWN, MOVED_UP, SAME, UNKNOWN, PairValue, Result, compare, read_result, value_of
-from encsel.gates.judge import Gates, Verdict, checked_gates, field_of, judge, lines
+from encsel.gates.compare import (
+    MOVED_DOWN,
+    MOVED_UP,
+    SAME,
+    UNKNOWN,
+    PairValue,
+    ResultToCompare,
+    compare_results,
+    read_result,
+    value_of,
+)
+from encsel.gates.judge import Gates, Verdict, checked_gates, field_of, judge
+from encsel.reports.verdict import verdict_lines
 
 SIGNATURE = {
     "encsel": "0.1.0", "data": {"sha256": "d"}, "encoders": {"face:f": {"sha256": "1"}, "voice:v": {"sha256": "2"}},
@@ -18,13 +29,13 @@ SIGNATURE = {
 }  # fmt: skip
 
 
-def result(pairs: dict[str, tuple[float, float, float] | None], **changed) -> Result:
+def result(pairs: dict[str, tuple[float, float, float] | None], **changed) -> ResultToCompare:
     """Of FACE/VOICE to EER with its interval."""
     values = {
         tuple(name.split("/")): value_of(None, None, 0.9) if v is None else value_of(v[0], v[1:], 0.9)
         for name, v in pairs.items()
     }
-    return Result("encsel.rank/1", "predicted EER, scorer reference", {**SIGNATURE, **changed}, values)
+    return ResultToCompare("encsel.rank/1", "predicted EER, scorer reference", {**SIGNATURE, **changed}, values)
 
 
 def verdict(gates: Gates, pairs: dict[str, tuple[float, float, float] | None]) -> Verdict:
@@ -82,7 +93,7 @@ def test_one_failure_fails_all_and_one_open_gate_leaves_all_open():
 
 
 def test_the_printed_verdict_is_that_of_the_exit_code():
-    said = lines(verdict(checked_gates(max_eer=0.25, min_margin=0.2), CLEAR))
+    said = verdict_lines(verdict(checked_gates(max_eer=0.25, min_margin=0.2), CLEAR))
     assert said[0].startswith("Gate max-eer 0.25: PASS")
     assert said[-1] == "Verdict: FAIL."
 
@@ -139,7 +150,7 @@ def test_changes_are_told_against_their_uncertainty():
     old = result({"a/x": (0.20, 0.18, 0.22), "a/y": (0.30, 0.28, 0.32), "a/z": (0.3, 0.2, 0.4), "a/u": None})
     new = result({"a/x": (0.30, 0.28, 0.32), "a/y": (0.20, 0.18, 0.22), "a/z": (0.31, 0.21, 0.41), "a/u": None,
                   "b/x": (0.2, 0.1, 0.3)})  # fmt: skip
-    found = {f"{c.face}/{c.voice}": c for c in compare(old, new).changes}
+    found = {f"{c.face}/{c.voice}": c for c in compare_results(old, new).changes}
     assert [found[k].verdict for k in ("a/x", "a/y", "a/z", "a/u")] == [MOVED_UP, MOVED_DOWN, SAME, UNKNOWN]
     assert found["b/x"].verdict == "only in the new result"
     change = found["a/x"]
@@ -165,21 +176,21 @@ def test_an_interval_cut_off_at_chance_keeps_its_reach():
     ],
 )
 def test_why_two_results_may_not_be_compared_is_said(changed, says):
-    (reason,) = compare(result(CLEAR), result(CLEAR, **changed)).unlike
+    (reason,) = compare_results(result(CLEAR), result(CLEAR, **changed)).unlike
     assert says in reason
 
 
 def test_other_encoders_may_be_compared_and_are_named():
     other = {"face:f": {"sha256": "9"}, "voice:v": {"sha256": "2"}}
-    found = compare(result(CLEAR), result(CLEAR, encoders=other))
+    found = compare_results(result(CLEAR), result(CLEAR, encoders=other))
     assert found.unlike == ()
     assert found.changed_encoders == ("face:f",)
 
 
 def test_a_predicted_and_a_measured_eer_are_not_compared():
-    measured = Result("encsel.validate/1", "measured EER, scorer reference", SIGNATURE, {})
+    measured = ResultToCompare("encsel.validate/1", "measured EER, scorer reference", SIGNATURE, {})
     with pytest.raises(UsageError, match="one kind"):
-        compare(result(CLEAR), measured)
+        compare_results(result(CLEAR), measured)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "encsel.card/1"}', '{"schema": "encsel.rank/1"}', "\x00"])
@@ -205,5 +216,5 @@ def test_a_result_reads_as_its_document_says(tmp_path):
     ("old", "new", "named"), [({"card": "aa"}, {}, "card"), ({}, {"card": "aa"}, "card"), ({}, {}, None)]
 )
 def test_results_without_a_card_are_unlike_those_with_one(old, new, named):
-    found = compare(result(CLEAR, regressions=old), result(CLEAR, regressions=new))
+    found = compare_results(result(CLEAR, regressions=old), result(CLEAR, regressions=new))
     assert [named is not None and named in text for text in found.unlike] == ([True] if named else [])

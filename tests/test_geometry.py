@@ -5,9 +5,15 @@ import pytest
 from toy import embeddings, people, population
 
 from encsel.errors import BadCalibration
-from encsel.metrics.linear_cka import cka_of_grams, gram
-from encsel.ranking.geometry import EncoderGeometry, IntrinsicDimension, intrinsic_dimension, measure_encoder, permutation_null
 from encsel.metrics.centroids import centroids
+from encsel.metrics.linear_cka import cka_of_grams, gram
+from encsel.ranking.geometry import (
+    EncoderGeometry,
+    IntrinsicDimension,
+    intrinsic_dimension,
+    measure_encoder,
+    permutation_null,
+)
 
 
 def test_centroids_are_normalised_means_in_sorted_order():

@@ -71,6 +71,7 @@ def refused(path: Path, match: str, *, mib: float = 100) -> None:
 # Archives
 
 
+@pytest.mark.robust
 def test_zeros_that_unpack_to_gigabytes_are_refused(tmp_path: Path) -> None:
     whole = zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=9)
     with whole, whole.open("embeddings.npy", "w", force_zip64=True) as file:
@@ -78,7 +79,7 @@ def test_zeros_that_unpack_to_gigabytes_are_refused(tmp_path: Path) -> None:
         for _ in range(512):
             file.write(bytes(1 << 20))
     assert (tmp_path / "a.npz").stat().st_size < 1 << 20
-    refused(tmp_path / "a.npz", r"holds arrays of 512 MiB in a file of 0.5 MiB, over 200 times as much")
+    refused(tmp_path / "a.npz", r"is too large: arrays of 512 MiB in a file of 0.5 MiB, over 200 times as much")
 
 
 @pytest.mark.slow
@@ -86,7 +87,7 @@ def test_zeros_that_numpy_compressed_to_a_thousandth_are_refused(tmp_path: Path)
     x = np.zeros((2_200_000, 1024), np.float32)
     np.savez_compressed(tmp_path / "a.npz", embeddings=x, labels=np.arange(len(x)))
     del x
-    refused(tmp_path / "a.npz", r"holds arrays of 8\.\d+ GiB; at most 8 GiB are read", mib=200)
+    refused(tmp_path / "a.npz", r"is too large: arrays of 8\.\d+ GiB; at most 8 GiB are read", mib=200)
 
 
 def test_arrays_that_compress_like_embeddings_are_read(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_shapes_that_the_bytes_do_not_fill_are_refused_before_room_is_made(
         archive(path, ("embeddings.npy", header(shape) + bytes(400)))
     else:
         path.write_bytes(header(shape) + bytes(400))
-    refused(path, "an array states the shape")
+    refused(path, "a header states shape")
 
 
 @pytest.mark.parametrize("kind", ["|V0", "<U0", "<f4"])
@@ -140,7 +141,7 @@ def test_arrays_of_no_bytes_have_no_rows(tmp_path: Path, kind: str) -> None:
     archive(
         tmp_path / "a.npz", ("embeddings.npy", header((2, 2)) + bytes(16)), ("labels.npy", header((2**60, 0)[:1], kind))
     )
-    refused(tmp_path / "a.npz", "an array states the shape")
+    refused(tmp_path / "a.npz", "a header states shape")
 
 
 def test_an_archive_of_a_hundred_thousand_members_is_refused(tmp_path: Path) -> None:
@@ -154,8 +155,8 @@ def test_members_that_are_no_arrays_are_not_unpacked(tmp_path: Path) -> None:
     x = np.eye(3, dtype=np.float32)
     np.savez(tmp_path / "a.npz", embeddings=x, labels=np.array(["a", "b", "c"]))
     with zipfile.ZipFile(tmp_path / "a.npz", "a", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("README.txt", bytes(100 << 20))
-    with within(5, 60):
+        file.writestr("README.txt", bytes(50 << 20))
+    with within(5, 30):
         assert len(read_embeddings(tmp_path / "a.npz", "face")[0].vectors) == 3
 
 
@@ -177,7 +178,7 @@ def test_one_long_text_among_many_short_ones_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("identity\n" + "x" * 120_000 + "\n" + "a\n" * (n - 1))
     with (
         within(5, 400),
-        pytest.raises(BadCalibration, match="holds a text of 120000 characters; at most 1024 are read"),
+        pytest.raises(BadCalibration, match="has a cell of 120000 characters; at most 1024 are read"),
     ):
         read_embeddings(tmp_path / "a.npy", "face")
 
@@ -228,7 +229,12 @@ ENORMOUS = {
 }
 
 
-@pytest.mark.parametrize("kind", ENORMOUS)
+SLOWLY_MADE = ("WEBP", "TIFF")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.robust) if kind in SLOWLY_MADE else kind for kind in ENORMOUS]
+)
 def test_a_small_file_of_many_megapixels_is_not_decoded(kind: str) -> None:
     content = ENORMOUS[kind]()
     assert len(content) < 1 << 20
@@ -309,7 +315,7 @@ def test_the_largest_picture_takes_under_1200_mib(mode: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "subtype"),
     [
-        ("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("AIFF", "PCM_16"),
+        ("WAV", "PCM_16"), pytest.param("FLAC", "PCM_16", marks=pytest.mark.robust), ("AIFF", "PCM_16"),
         *(pytest.param(*kind, marks=pytest.mark.slow)
           for kind in (("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"))),
     ],
@@ -337,7 +343,7 @@ def wav(rate: int, n_channels: int, n_bytes: int, bits: int = 16) -> bytes:
 
 @pytest.mark.parametrize("rate", [1, 999, 768_001, 10**9, 2**31 - 1])
 def test_rates_that_no_recorder_has_are_refused(rate: int) -> None:
-    unusable(wav(rate, 1, 1 << 20), f"a rate of {rate} Hz; 1000 to 768000 are decoded", decode_voice)
+    unusable(wav(rate, 1, 1 << 20), f"unsupported rate: {rate} Hz, must be 1000 to 768000", decode_voice)
 
 
 @pytest.mark.parametrize("n_channels", [1025, 5000, 65_535])
@@ -346,9 +352,9 @@ def test_thousands_of_channels_are_refused(n_channels: int) -> None:
 
 
 def test_many_channels_are_decoded_in_little_memory() -> None:
-    content = wav(16_000, 1024, 50 << 20, bits=8)  # as float32 200 MiB
-    with within(5, 100):
-        assert len(decode_voice(content)) == 51_200
+    content = wav(16_000, 1024, 25 << 20, bits=8)  # as float32 100 MiB
+    with within(5, 50):
+        assert len(decode_voice(content)) == 25_600
 
 
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -623,7 +629,7 @@ ENVIRONMENTS = {"C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "
 def test_a_set_of_odd_names_is_ranked_and_its_names_reach_nobody_raw(
     odd: Path, tmp_path: Path, environment: str, data: str, form: str
 ) -> None:
-    encoders = ("--face", "hog", "--voice", "mfcc") if data == "set" else ()
+    encoders = ("--face", "pixels", "--voice", "ltas") if data == "set" else ()
     outputs = [tmp_path / f"o{EVIL}.{suffix}" for suffix in ("json", "csv", "md")]
     done = subprocess.run(
         [sys.executable, "-m", "encsel", "--no-config", "rank", os.fsencode(odd / f"{data}{EVIL}"), *encoders,
@@ -676,20 +682,22 @@ def test_channels_of_opposite_infinity_are_not_finite() -> None:
         decode_voice(file.getvalue())
 
 
-def set_to(value: Any, *place: Any) -> Callable[[dict[str, Any]], None]:
+def set_to(value: Any, *place: Any) -> Any:
+    """A parameter: a function that puts the value in its place in a JSON value."""
+
     def change(content: Any) -> None:
         for key in place[:-1]:
             content = content[key]
         content[place[-1]] = value
 
-    return change
+    return pytest.param(change, id=f"{'.'.join(map(str, place))}={value!r:.20}")
 
 
 @pytest.mark.parametrize("change", [
     set_to([[30.0, 1.0], [40.0]], "ranges", "root_cka"), set_to([], "ranges", "root_cka"), set_to(-1, "people", 0),
     set_to(-0.1, "shares", "pair"), set_to(1e300, "coefficients", 0, 0), set_to(1e300, "spread", 0),
     set_to(0.0, "tails", 0, 0), set_to([1.0], "from_cka", 1), set_to("a\x1b[2J", "name"),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_calibrated_cards_that_make_no_sense_are_refused(
     tmp_path: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
@@ -716,7 +724,7 @@ RESULT = {
     set_to(True, "pairs", 0, "predicted_eer"), set_to([0.1], "pairs", 0, "interval"), set_to(0, "pairs", 0, "coverage"),
     set_to(1, "pairs", 0, "coverage"), set_to([], "signature", "encoders"), set_to(None, "signature", "data"),
     set_to({}, "pairs"), set_to([3], "pairs"), set_to(["a"], "scorer"), set_to(3, "signature"),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_results_that_make_no_sense_are_refused(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     content = json.loads(json.dumps(RESULT))
     change(content)
@@ -734,7 +742,7 @@ def test_names_in_the_signature_of_a_result_are_shown_with_escapes(tmp_path: Pat
         (tmp_path / "a.json").write_text(json.dumps(other if i else {**RESULT, "signature": {
             **RESULT["signature"], "encoders": {f"face:{EVIL}": 0}}}))  # type: ignore[dict-item]  # fmt: skip
         found.append(compare.read_result(tmp_path / "a.json"))
-    said = compare.compare(*found)
+    said = compare.compare_results(*found)
     assert said.changed_encoders == (f"face:{SHOWN}",)
     assert any(SHOWN in reason for reason in said.unlike)
     assert EVIL not in "".join(said.unlike)
@@ -755,26 +763,31 @@ def test_settings_of_another_shape_are_no_bug(tmp_path: Path, text: str) -> None
 
 
 N_PEOPLE = 100_000
+numbers_of_people = pytest.mark.parametrize(
+    ("n_people", "seconds", "mib"),
+    [(N_PEOPLE // 10, 10, 100), pytest.param(N_PEOPLE, 30, 600, marks=pytest.mark.robust)],
+)
 
 
-@pytest.fixture(scope="module")
-def many_people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("many") / "manifest.csv"
-    lines = (f"id{i:06d},{m},{i}.{s}\n" for i in range(N_PEOPLE) for m, s in (("face", "png"), ("voice", "wav")))
+def manifest(path: Path, n_people: int) -> Path:
+    lines = (f"id{i:06d},{m},{i}.{s}\n" for i in range(n_people) for m, s in (("face", "png"), ("voice", "wav")))
     path.write_text("identity,modality,path\n" + "".join(lines))
     return path
 
 
-def test_a_manifest_of_100_000_people_is_listed(many_people: Path) -> None:
-    with within(20, 600):
-        found = CalibrationSet.from_path(many_people)
-    assert (len(found.identities), len(found.samples)) == (N_PEOPLE, 2 * N_PEOPLE)
+@numbers_of_people
+def test_a_manifest_of_many_people_is_listed(tmp_path: Path, n_people: int, seconds: float, mib: float) -> None:
+    path = manifest(tmp_path / "manifest.csv", n_people)
+    with within(seconds, mib):
+        found = CalibrationSet.from_path(path)
+    assert (len(found.identities), len(found.samples)) == (n_people, 2 * n_people)
 
 
 @pytest.mark.slow
-def test_fifty_of_100_000_people_are_picked(many_people: Path) -> None:
+def test_fifty_of_100_000_people_are_picked(tmp_path: Path) -> None:
+    path = manifest(tmp_path / "manifest.csv", N_PEOPLE)
     with within(30, 600):
-        few = CalibrationSet.from_path(many_people, SetOptions(identities=50, samples_per_identity=1))
+        few = CalibrationSet.from_path(path, SetOptions(identities=50, samples_per_identity=1))
     assert len(few.samples) == 100
 
 
@@ -790,13 +803,14 @@ def test_folders_of_100_000_people_are_listed(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path)  # else a later run of the tests does, and takes minutes at its end
 
 
-def test_embeddings_of_100_000_people_are_read(tmp_path: Path) -> None:
-    x = np.random.default_rng(0).standard_normal((N_PEOPLE, 4)).astype(np.float32)
+@numbers_of_people
+def test_embeddings_of_many_people_are_read(tmp_path: Path, n_people: int, seconds: float, mib: float) -> None:
+    x = np.random.default_rng(0).standard_normal((n_people, 4)).astype(np.float32)
     for side in ("face", "voice"):
         (tmp_path / f"{side}s").mkdir()
-        np.savez(tmp_path / f"{side}s" / "a.npz", embeddings=x, labels=np.arange(N_PEOPLE))
-    with within(20, 600):
-        assert len(CalibrationSet.from_path(tmp_path).identities) == N_PEOPLE
-    with within(20, 600):
+        np.savez(tmp_path / f"{side}s" / "a.npz", embeddings=x, labels=np.arange(n_people))
+    with within(seconds, mib):
+        assert len(CalibrationSet.from_path(tmp_path).identities) == n_people
+    with within(seconds, mib):
         few = CalibrationSet.from_path(tmp_path, SetOptions(identities=50, samples_per_identity=1))
     assert len(few.identities) == 50

@@ -1,4 +1,7 @@
-"""Runs that are killed at random moments: nothing wrong, lost or half written, and the next run finishes."""
+"""Runs that are killed at random moments: nothing wrong, lost or half written, and the next run finishes.
+
+The default run has one short case of embedding and one of a single write, `-m robust` more, `-m slow` the long ones.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults import IMPORTED, OFTEN, Bench, contents, half_written
-from test_validation import write_set
+from toy import write_population
 
 from encsel.storage.cache import EmbeddingCache, StageCache
+
+
+def robust(*values):
+    return pytest.param(*values, marks=pytest.mark.robust)
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
 
 # --- embedding and writing the cache
 
@@ -36,7 +48,7 @@ def killed(bench: Bench, cache: Path, output: Path, n_batches: int, seconds: flo
     assert process.returncode in (-signal.SIGKILL, 0)
 
 
-@pytest.mark.parametrize("n_rounds", [5, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_rounds", [1, robust(5), slow(200)])
 def test_kills_while_embedding_cost_what_was_being_written_and_nothing_else(tmp_path, n_rounds):
     bench = Bench(tmp_path, n_people=12, n_samples=8)
     assert bench.run(bench.arguments(tmp_path / "whole", tmp_path / "out"), IMPORTED + OFTEN).returncode == 0
@@ -195,14 +207,14 @@ def ended_again_and_again(
 @pytest.mark.parametrize(
     ("n_rounds", "numbers"),
     [
-        (3, [signal.SIGKILL]),
-        (1, [signal.SIGINT, signal.SIGTERM]),
-        pytest.param(100, [signal.SIGKILL], marks=pytest.mark.slow),
-        pytest.param(50, [signal.SIGINT, signal.SIGTERM], marks=pytest.mark.slow),
+        robust(3, [signal.SIGKILL]),
+        robust(2, [signal.SIGINT, signal.SIGTERM]),
+        slow(100, [signal.SIGKILL]),
+        slow(50, [signal.SIGINT, signal.SIGTERM]),
     ],
 )
 def test_ends_at_random_moments_change_nothing(tmp_path, n_rounds, numbers):
-    data = write_set(tmp_path / "set")
+    data = write_population(tmp_path / "set", 40)
     started = time.monotonic()
     whole = subprocess.run(command(data, tmp_path / "whole"), capture_output=True, text=True, check=True)
     seconds = time.monotonic() - started

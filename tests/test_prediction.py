@@ -15,8 +15,8 @@ def cards():
     return [load_calibrated("encsel-calibrated"), load_calibrated("encsel-calibrated-weighted")]
 
 
-def predict(cards, x, y, **options):
-    return predict_pairs([x], [y], ([4.0], [4.0]), cards, seed=0, **options)[0][0]
+def predict(cards, x, y, *, n_shuffles=5, **options):
+    return predict_pairs([x], [y], ([4.0], [4.0]), cards, seed=0, n_shuffles=n_shuffles, **options)[0][0]
 
 
 def centroids(n: int, *, shared: float, seed: int = 0):
@@ -25,10 +25,10 @@ def centroids(n: int, *, shared: float, seed: int = 0):
 
 
 def test_shared_structure_is_better_than_its_null_and_none_is_not(cards):
-    good = predict(cards, *centroids(60, shared=2.0))
+    good = predict(cards, *centroids(60, shared=2.0), n_shuffles=199)
     assert good.null.p == 1 / 200
     assert good.estimates["encsel-calibrated"].eer < good.null.predicted_eer - 0.05
-    none = predict(cards, *centroids(60, shared=0.0, seed=2))
+    none = predict(cards, *centroids(60, shared=0.0, seed=2), n_shuffles=39)
     assert none.null.p > 0.05
 
 
@@ -67,7 +67,7 @@ def test_order_of_people_does_not_matter_beyond_the_folds(cards):
     drawn = world.centroids(150, 8, np.random.default_rng(0))
     x, y = drawn["face"][0], drawn["voice"][0]
     order = np.random.default_rng(1).permutation(150)
-    one, other = predict(cards, x, y), predict(cards, x[order], y[order])
+    one, other = (predict(cards[:1], x[i], y[i], n_shuffles=1) for i in (np.arange(150), order))
     assert one.estimates["encsel-calibrated"].eer == pytest.approx(other.estimates["encsel-calibrated"].eer, abs=0.015)
 
 
@@ -77,8 +77,8 @@ def test_shuffling_within_a_group_hides_what_the_group_alone_gives(cards):
     people = world.people(120, 8, rng)
     x, y = (unit_mean(world.embed(world.encoders[m][0], people, 8, rng)) for m in ("face", "voice"))
     group = (people.traits["face"][:, 0] + people.traits["voice"][:, 0] > 0).astype(int)
-    free = predict(cards, x, y)
-    within = predict(cards, x, y, shuffling=Shuffling("sex", group))
+    free = predict(cards[:1], x, y, n_shuffles=99)
+    within = predict(cards[:1], x, y, n_shuffles=99, shuffling=Shuffling("sex", group))
     assert free.null.p <= 0.01
     assert within.null.p > 0.05
     assert within.null.within == "sex"
@@ -91,17 +91,17 @@ def test_shuffled_sets_are_called_better_than_chance_in_at_most_6_4_percent(card
     for seed in range(1000):
         rng = np.random.default_rng([seed, 7])
         x, y = rng.normal(size=(30, 8)), rng.normal(size=(30, 6))
-        claims += predict(cards[:1], x, y).null.p_familywise <= 0.05
+        claims += predict(cards[:1], x, y, n_shuffles=199).null.p_familywise <= 0.05
     # 5 % nominal; 6.4 % is two standard errors of 1000 sets above.
     assert claims <= 64
 
 
-# Of 20 sets 1 is expected, and of 60 sets 3: 99.9 % of the time at most 5, and 9.
-@pytest.mark.parametrize(("n_sets", "most"), [(20, 5), pytest.param(60, 9, marks=pytest.mark.slow)])
+# Of 12 sets 0.6 are expected, and of 60 sets 3: 99.9 % of the time at most 4, and 9.
+@pytest.mark.parametrize(("n_sets", "most"), [(12, 4), pytest.param(60, 9, marks=pytest.mark.slow)])
 def test_shuffled_sets_are_seldom_called_better_than_chance(cards, n_sets, most):
     claims = 0
     for seed in range(n_sets):
         rng = np.random.default_rng([seed, 8])
         x, y = rng.normal(size=(30, 8)), rng.normal(size=(30, 6))
-        claims += predict(cards[:1], x, y, n_shuffles=39).null.p_familywise <= 0.05
+        claims += predict(cards[:1], x, y, n_shuffles=19).null.p_familywise <= 0.05
     assert claims <= most

@@ -3,72 +3,70 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
-from test_validation import write_set
+from toy import write_population
 
+import encsel
+from encsel.gates.judge import checked_gates
+from encsel.ranking.rank import verdict_on
 from encsel.reports.schemas import schemas
+from encsel.storage.result import plain
+
+FEW = 20
 
 
-def validator(name: str) -> Draft202012Validator:
-    schema = schemas()[name]
+def faults(document: dict[str, Any]) -> list[str]:
+    document = json.loads(json.dumps(document, allow_nan=False))
+    schema = schemas()[document["schema"]]
     Draft202012Validator.check_schema(schema)
-    return Draft202012Validator(schema)
-
-
-def faults(document: dict) -> list[str]:
-    found = validator(document["schema"]).iter_errors(document)
+    found = Draft202012Validator(schema).iter_errors(document)
     return [f"{'/'.join(map(str, e.absolute_path))}: {e.message[:200]}" for e in found]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_set(tmp_path_factory.mktemp("set"))
+def few(tmp_path_factory) -> Path:
+    """A few people with a sex and two recordings each."""
+    root = write_population(tmp_path_factory.mktemp("few"), FEW, faces=1, voices=1)
+    for path in root.rglob("*.npz"):
+        with np.load(path) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        sex = np.repeat(np.tile(["f", "m"], FEW // 2), 4)
+        np.savez(path, **arrays, sex=sex, samples=np.tile(["a/1", "a/2", "b/1", "b/2"], FEW))
+    return root
 
 
-def test_documents_of_every_command_keep_to_their_schema(data, tmp_path, monkeypatch):
-    import encsel
-    from encsel.gates.judge import checked_gates
-    from encsel.reports.ranking import to_dict
-    from encsel.reports.validation import to_dict as validation_dict
+def test_rankings_keep_to_their_schema(ranking, few):
+    assert faults(ranking.to_dict()) == []
+    gates = checked_gates(max_eer=0.3, min_margin=0.1, baseline=ranking, max_regression=0.1)
+    judged = replace(ranking, verdict=verdict_on(ranking, gates))
+    assert len(judged.to_dict()["verdict"]["gates"]) == 3
+    assert faults(judged.to_dict()) == []
+    explained = ranking.to_dict() | {"explanation": plain(ranking.explain("face0", "voice0"))}
+    assert faults(explained) == []
+    without_predictions = encsel.rank(few, cache=None, min_identities=FEW)
+    assert without_predictions.best.predicted_eer is None
+    assert faults(without_predictions.to_dict()) == []
 
-    ranked = encsel.rank(data, cache=None, gates=checked_gates(max_eer=0.3, min_margin=0.1))
-    assert faults(json.loads(json.dumps(to_dict(ranked)))) == []
-    few = encsel.rank(data, cache=None, identities=12, min_identities=12)
-    assert faults(json.loads(json.dumps(to_dict(few)))) == []
+
+def test_validations_keep_to_their_schema(validation, few):
+    assert faults(validation.to_dict()) == []
     for options in ({}, {"only": ["gw"]}, {"protocol": "reference", "skip": ["prediction"]}):
-        found = encsel.validate(data, cache=tmp_path / "c", **options)
-        assert faults(json.loads(json.dumps(validation_dict(found)))) == []
+        assert faults(encsel.validate(few, cache=None, min_identities=FEW, **options).to_dict()) == []
 
 
-def test_explanations_and_comparisons_keep_to_their_schema(data, tmp_path):
-    from dataclasses import asdict
-
-    import encsel
-    from encsel.gates.compare import compare, result_of
-    from encsel.ranking.explain import explain
-    from encsel.reports.ranking import to_dict
-
-    ranked = encsel.rank(data, cache=None)
-    document = json.loads(json.dumps(to_dict(ranked, explain(ranked, "face0/voice0"))))
-    assert faults(document) == []
-    found = {"schema": "encsel.compare/1", **asdict(compare(result_of(document), result_of(document)))}
-    assert faults(json.loads(json.dumps(found))) == []
+def test_comparisons_keep_to_their_schema(ranking):
+    assert faults(encsel.compare(ranking, ranking).to_dict()) == []
 
 
-def test_plans_keep_to_their_schema():
-    from dataclasses import asdict
-
-    from encsel.prediction.card import load_calibrated
-    from encsel.prediction.plan import plan
-
-    card = load_calibrated("encsel-calibrated")
-    for own in (None, (50, 8.0)):
-        made = plan(card, eer=None, coverage=0.9, width=0.1, difference=0.03, own=own)
-        size = None if own is None else {"n_identities": own[0], "samples_per_identity": own[1]}
-        document = {"schema": "encsel.plan/1", **asdict(made), "set": size, "reason": None}
-        assert faults(json.loads(json.dumps(document))) == []
+def test_plans_keep_to_their_schema(population, few):
+    for data in (None, population, few):
+        assert faults(encsel.plan(data, width=0.1, difference=0.03).to_dict()) == []
 
 
 def test_a_key_too_many_or_too_few_is_a_fault():

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 from toy_encoders import toy
 
 from encsel.core import Runtime, Spec
 from encsel.errors import EncoderFailed, UsageError
-from encsel.loading.registry import checked_spec, encoder_families, open_encoders
+from encsel.loading.registry import checked_spec, open_encoders
 from encsel.loading.signoff import NOT_RECORDED, Changed, record_path, signed_off
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -132,7 +133,7 @@ def record_one(name, barrier):
 
 def test_processes_that_record_at_once_lose_nothing():
     context = multiprocessing.get_context("fork")
-    for round_ in range(3):
+    for round_ in range(2):
         barrier = context.Barrier(6)
         names = [f"acme/{round_}-{i}" for i in range(6)]
         workers = [context.Process(target=record_one, args=(name, barrier)) for name in names]
@@ -148,16 +149,19 @@ def test_processes_that_record_at_once_lose_nothing():
 
 @pytest.fixture
 def snapshot(monkeypatch, tmp_path) -> Path:
-    """Folder of acme/tiny, a DINOv2 of random weights, in a hub cache made by hand."""
+    """Folder of acme/tiny, a DINOv2 that is found but never loaded, in a hub cache made by hand."""
     from huggingface_hub import constants
 
-    (tmp_path / "model").mkdir()
-    encoder_families()["dinov2"].write_tiny(tmp_path / "model")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     home = tmp_path / "hub" / "models--acme--tiny"
     (home / "refs").mkdir(parents=True)
     (home / "refs" / "main").write_text(SHA)
-    return shutil.copytree(tmp_path / "model", home / "snapshots" / SHA)
+    folder = home / "snapshots" / SHA
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "dinov2", "hidden_size": 32}')
+    (folder / "preprocessor_config.json").write_text('{"image_processor_type": "BitImageProcessor"}')
+    safetensors.numpy.save_file({"weight": np.zeros(9, np.float32)}, folder / "model.safetensors")
+    return folder
 
 
 def test_one_changed_bit_of_a_fetched_checkpoint_is_refused_at_the_next_use(snapshot):

@@ -374,7 +374,7 @@ def test_other_feature_extractor_is_refused(copy, settings, message):
 def test_missing_feature_extractor_is_named(copy):
     folder = copy("wavlm")
     (folder / "preprocessor_config.json").unlink()
-    with pytest.raises(EncoderFailed, match=r"preprocessor_config\.json cannot be read"):
+    with pytest.raises(EncoderFailed, match=r"no preprocessor_config\.json"):
         opened("wavlm", folder)
 
 
@@ -587,7 +587,7 @@ def test_vector_that_only_training_reads_may_be_missing(copy, folders, name):
 
 
 def test_model_of_another_family_is_refused(folders):
-    with pytest.raises(EncoderFailed, match=r"architecture 'hubert'; wavlm reads 'wavlm'\. Choose a checkpoint"):
+    with pytest.raises(EncoderFailed, match=r"architecture 'hubert'; wavlm reads wavlm\. Choose a checkpoint"):
         opened("wavlm", folders["hubert"])
 
 

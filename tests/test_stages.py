@@ -10,19 +10,22 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from toy import embeddings, people, population
 
+from encsel.core import Embeddings
 from encsel.errors import BadCalibration
 from encsel.progress import Silent
 from encsel.storage import cache as caching
 from encsel.storage.cache import StageCache, entries, purge
-from encsel.validation.runner import Key, Outcome, Stages, outcome_of
+from encsel.validation.stage import Key, Outcome, Stage
+from encsel.validation.work import Work, outcome_of
 
+N = 12
 A, B, C = KEYS = (("face", "a"), ("face", "b"), ("voice", "c"))
-CONTENT = {key: f"content of {key[1]}" for key in KEYS}
-MADE_WITH = {"protocol": "crossval", "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -70,17 +73,54 @@ class Counted:
         return found
 
 
-def stages(root: Path | None, *, jobs: int = 1, progress: Any = None, content: Any = None, **made_with: Any) -> Stages:
-    return Stages(
-        StageCache(root), {**MADE_WITH, **made_with}, content or CONTENT, jobs=jobs, progress=progress or Silent()
-    )
+def encoders(*, seed: int = 0) -> tuple[Embeddings, ...]:
+    """A, B and C; the seed draws A anew."""
+    face, voice = population(N, rows=1)
+    drawn = population(N, rows=1, seed=seed)[0]
+    return embeddings("a", "face", drawn), embeddings("b", "face", face), embeddings("c", "voice", voice)
 
 
-def run(root: Path | None, compute: Any, subjects: Any = None, *, kind: Any = Found, **options: Any) -> dict:
-    """One stage over encoders, by a `Stages` that knows nothing of an earlier one."""
-    more, need, label = (options.pop(name, None) for name in ("more", "need", "label"))
-    chosen = subjects or {key: [key] for key in KEYS}
-    return stages(root, **options).run("stage", kind, chosen, compute, more=more, need=need, label=label)
+ENCODERS = encoders()
+ONLY_A = ENCODERS[:1]
+
+
+def work_of(
+    root: Path | None,
+    of: tuple[Embeddings, ...] = ENCODERS,
+    *,
+    jobs: int = 1,
+    progress: Any = None,
+    seed: int = 0,
+    protocol: Any = "crossval",
+    libraries: dict[str, str] | None = None,
+) -> Work:
+    """Work that knows of no earlier one, on these encoders' people."""
+    prepared: Any = SimpleNamespace(people=of[0].identities, seed=seed, embeddings=of, device="cpu")
+    settings: Any = None
+    return Work(
+        prepared, settings, protocol, frozenset(), {"encsel": "1", "libraries": libraries or {}}, StageCache(root),
+        jobs=jobs, progress=progress or Silent(),
+    )  # fmt: skip
+
+
+def stage_of(kind: Any = Found, *, name: str = "stage", version: int = 1, about: Any = "encoder", **options: Any) -> Stage:
+    return Stage(name, "a test", about, version, 0, {"field": kind}, compute=lambda _: {}, **options)
+
+
+def run(
+    root: Path | None,
+    compute: Any,
+    of: tuple[Embeddings, ...] = ENCODERS,
+    *,
+    stage: Stage | None = None,
+    more: Any = None,
+    shared: Any = None,
+    **options: Any,
+) -> dict[Key, Outcome]:
+    """One stage over encoders."""
+    work = work_of(root, of, **options)
+    outcomes = work.of_encoders(stage or stage_of(), "field", compute, more=more, shared=shared)
+    return {key: of_key["field"] for key, of_key in outcomes.items()}
 
 
 def documents(root: Path) -> list[Path]:
@@ -112,84 +152,148 @@ def test_result_that_was_kept_is_not_computed_again(root):
 
 
 def test_only_what_is_missing_is_computed(root):
-    run(root, Counted(), {A: [A]})
+    run(root, Counted(), ONLY_A)
     notes, compute = Notes(), Counted()
-    found = run(root, compute, progress=notes, label="Things")
+    found = run(root, compute, progress=notes)
     assert compute.calls == [B, C]
     assert list(found) == list(KEYS)
-    assert notes.texts == ["Things: 1 of 3 kept from an earlier run."]
-    assert notes.labels == [("Things", 2)]
+    assert notes.texts == ["stage: 1 of 3 kept from an earlier run."]
+    assert notes.labels == [("stage", 2)]
 
 
 def test_nothing_is_said_or_prepared_when_all_is_kept(root):
     run(root, Counted())
     notes, prepared = Notes(), []
-    run(root, Counted(), progress=notes, need=prepared.append)
+    run(root, Counted(), progress=notes, shared=prepared.append)
     assert (notes.texts, notes.labels, prepared) == ([], [], [])
 
 
 def test_what_computing_needs_is_made_once_for_the_missing_ones(root):
-    run(root, Counted(), {B: [B]})
+    run(root, Counted(), ENCODERS[1:2])
     asked = []
 
-    def need(missing: list[Key]) -> str:
+    def shared(missing: list[Key]) -> str:
         asked.append(list(missing))
         return "context"
 
     seen = []
-    run(root, lambda subject, context: seen.append(context) or VALUE, need=need)
+    run(root, lambda subject, context: seen.append(context) or VALUE, shared=shared)
     assert asked == [[A, C]]
     assert seen == ["context", "context"]
 
 
 @pytest.mark.parametrize(
     "changed",
-    [{"seed": 1}, {"library": "2"}, {"more": {"k": 5}}, {"content": {**CONTENT, A: "others"}}],
-    ids=["seed", "new part", "option", "embeddings"],
+    [
+        {"seed": 1},
+        {"libraries": {"numpy": "2"}},
+        {"more": {"k": 5}},
+        {"of": encoders(seed=1)[:1]},
+        {"of": (replace(ONLY_A[0], name="renamed"),)},
+        {"of": (ONLY_A[0].rows(ONLY_A[0].labels != people(N)[0]),)},
+        {"stage": stage_of(version=2)},
+        {"stage": stage_of(metrics={"two_nn": lambda _: None})},
+        {"stage": stage_of(name="another")},
+    ],
+    ids=["seed", "library", "option", "embeddings", "name", "people", "version", "metric", "stage"],
 )
 def test_changed_key_is_computed_again(root, changed):
-    run(root, Counted(), {A: [A]})
+    run(root, Counted(), ONLY_A)
     compute = Counted()
-    run(root, compute, {A: [A]}, **changed)
-    assert compute.calls == [A]
+    run(root, compute, **{"of": ONLY_A, **changed})
+    assert len(compute.calls) == 1
     again = Counted()
-    run(root, again, {A: [A]})
+    run(root, again, ONLY_A)
     assert again.calls == []
 
 
-def test_stages_do_not_share_results(root):
-    one = stages(root)
-    one.run("first", Found, {A: [A]}, Counted())
+def test_another_version_of_a_metric_in_a_stage_is_computed_again(root, monkeypatch):
+    from encsel.metrics.registry import metrics
+    from encsel.validation import work
+
+    stage = stage_of(metrics={"two_nn": lambda _: None})
+    run(root, Counted(), ONLY_A, stage=stage)
+    newer = {**metrics(), "two_nn": replace(metrics()["two_nn"], version=99)}
+    monkeypatch.setattr(work, "metrics", lambda: newer)
     compute = Counted()
-    one.run("second", Found, {A: [A]}, compute)
+    run(root, compute, ONLY_A, stage=stage)
     assert compute.calls == [A]
 
 
 def test_embeddings_of_another_encoder_do_not_matter(root):
-    run(root, Counted(), {A: [A]})
+    run(root, Counted(), encoders(seed=1))
     compute = Counted()
-    run(root, compute, {A: [A]}, content={**CONTENT, B: "others"})
-    assert compute.calls == []
+    run(root, compute)
+    assert compute.calls == [A]
 
 
-def test_pair_depends_on_both_encoders_in_their_order(root):
-    run(root, Counted(), {(A, C): [A, C]})
-    for encoders, n in (((A, C), 0), ((C, A), 1), ((B, C), 1)):
+def test_pair_depends_on_both_its_encoders_and_on_no_other(root):
+    stage = stage_of(about="pair")
+    for of, calls in ((ENCODERS, [(A, C), (B, C)]), (encoders(seed=1), [(A, C)]), (ENCODERS, [])):
         compute = Counted()
-        run(root, compute, {encoders: encoders})
-        assert len(compute.calls) == n
+        assert list(work_of(root, of).of_pairs(stage, "field", compute)) == [(A, C), (B, C)]
+        assert compute.calls == calls
 
 
-def test_renamed_encoder_keeps_its_results(root):
-    run(root, Counted(), {A: [A]})
-    compute, new = Counted(), ("face", "new name")
-    run(root, compute, {new: [new]}, content={new: CONTENT[A]})
-    assert compute.calls == []
+def test_some_pairs_alone_are_computed_when_others_cannot(root):
+    compute = Counted()
+    outcomes = work_of(root).of_pairs(stage_of(about="pair"), "field", compute, pairs=[(B, C)])
+    assert (list(outcomes), compute.calls) == ([(B, C)], [(B, C)])
+    assert work_of(root).of_pairs(stage_of(about="pair"), "field", compute, pairs=[]) == {}
 
 
-def test_work_of_nothing_is_nothing(root):
-    assert stages(root).run("stage", Found, {}, Counted()) == {}
-    assert not root.exists()
+def test_value_of_the_set_is_kept_and_depends_on_every_encoder(root):
+    stage = stage_of(about="set")
+    calls: list[int] = []
+    for of, n_calls in ((ENCODERS, 1), (ENCODERS, 1), (encoders(seed=1), 2), (ENCODERS[1:], 3)):
+        outcome = work_of(root, of).of_set(stage, float, lambda: calls.append(1) or 0.5, more={"k": 1})
+        assert (outcome, len(calls)) == (Outcome(0.5), n_calls)
+
+
+def test_stage_that_is_not_wanted_has_no_values_and_says_so():
+    work = work_of(None)
+    work.run()
+    assert work.outcomes["topology"] == {key: {"topology": Outcome(None, "skipped")} for key in KEYS}
+    assert work.outcomes["gw"][A, C] == {"gromov_wasserstein": Outcome(None, "skipped")}
+    assert work.outcomes["groups"][A] == {"group_probe": Outcome(None, "skipped")}
+    assert work.outcomes["groups"][A, C] == {field: Outcome(None, "skipped") for field in ("centred", "values")}
+    assert work.value("prediction", "ranking", "set") is None
+
+
+# --- what stages share
+
+
+def test_what_encoders_share_is_made_once_until_it_is_forgotten():
+    work, made = work_of(None), []
+
+    def make(key: Key) -> str:
+        made.append(key)
+        return key[1]
+
+    share = work.for_pairs("label", make)
+    assert dict(share([(A, C)]).items()).keys() == {A, C}
+    assert work.each("label", KEYS, make)[B] == "b"
+    assert sorted(made) == [A, B, C]
+    assert work.remembered("label") == {A: "a", B: "b", C: "c"}
+    work.forget("label")
+    assert work.remembered("label") == {}
+    assert work.each("label", [A], make)[A] == "a"
+    assert len(made) == 4
+
+
+def test_what_cannot_be_made_fails_those_that_use_it_with_its_reason(root):
+    work = work_of(root)
+
+    def make(key: Key) -> str:
+        if key == A:
+            raise BadCalibration("too few")
+        return key[1]
+
+    stage = stage_of(str, about="pair")
+    outcomes = work.of_pairs(stage, "field", lambda pair, made: made[pair[0]], shared=work.for_pairs("label", make))
+    assert outcomes[A, C]["field"] == Outcome(None, "too few")
+    assert outcomes[B, C]["field"] == Outcome("b")
+    assert work.remembered("label") == {B: "b", C: "c"}
 
 
 # --- the same from an earlier run
@@ -227,7 +331,7 @@ def test_numbers_come_back_to_the_last_digit_and_in_their_types(root):
 def test_plain_values_tuples_and_mappings_are_kept(root, kind, value):
     for n in (1, 0):
         compute = Counted([value])
-        found = run(root, lambda s, c, compute=compute: compute(s, c)[0], {A: [A]}, kind=kind)
+        found = run(root, lambda s, c, compute=compute: compute(s, c)[0], ONLY_A, stage=stage_of(kind))
         assert (found[A], len(compute.calls)) == (Outcome(value), n)
 
 
@@ -250,7 +354,7 @@ def test_bad_calibration_is_kept_as_its_reason(root):
     error = BadCalibration("3 people; 10 are needed. Add people.")
     for n in (1, 0):
         compute = Counted(error)
-        found = run(root, compute, {A: [A]})
+        found = run(root, compute, ONLY_A)
         assert (found[A], len(compute.calls)) == (Outcome(None, str(error)), n)
 
 
@@ -300,27 +404,28 @@ def test_exception_among_several_at_a_time_leaves_finished_results_kept(root):
 # --- damage
 
 
-def test_every_flipped_byte_is_computed_again_or_means_the_same(root):
-    run(root, Counted(), {A: [A]})
+def test_every_flipped_byte_is_noticed_or_means_the_same(root):
+    cache, key, value = StageCache(root), {"stage": "stage"}, {"value": {"n": 0.1 + 0.2, "name": "a"}, "reason": None}
+    cache.put(key, value)
     (path,) = documents(root)
     content = path.read_bytes()
-    n_again = 0
+    n_noticed = 0
     for position in range(len(content)):
         damaged = bytearray(content)
         damaged[position] ^= 1 << position % 8
         path.write_bytes(damaged)
-        compute = Counted()
-        assert run(root, compute, {A: [A]})[A] == Outcome(VALUE), position
-        n_again += len(compute.calls)
-    assert n_again > 0.95 * len(content)
+        found = cache.get(key)
+        assert found in (None, value), position
+        n_noticed += found is None
+    assert n_noticed > 0.95 * len(content)
 
 
 def test_damaged_file_is_made_whole_by_the_next_run(root):
-    run(root, Counted(), {A: [A]})
+    run(root, Counted(), ONLY_A)
     (path,) = documents(root)
     content = path.read_bytes()
     path.write_bytes(content[:20] + b"!" + content[21:])
-    run(root, Counted(), {A: [A]})
+    run(root, Counted(), ONLY_A)
     assert path.read_bytes() == content
 
 
@@ -328,20 +433,19 @@ def test_damaged_file_is_made_whole_by_the_next_run(root):
     "content", [b"", b"{", b"null", b"[]", b"{}", b'"text"', b'{"value":1}', b"\xff", b"[" * 100_000]
 )
 def test_file_that_holds_something_else_is_computed_again(root, content):
-    run(root, Counted(), {A: [A]})
+    run(root, Counted(), ONLY_A)
     (path,) = documents(root)
     path.write_bytes(content)
     compute = Counted()
-    assert run(root, compute, {A: [A]})[A] == Outcome(VALUE)
+    assert run(root, compute, ONLY_A)[A] == Outcome(VALUE)
     assert compute.calls == [A]
 
 
 def test_result_of_another_shape_is_computed_again(root):
     # As an earlier version of the dataclass would have left it: whole, and of no use.
-    one = stages(root)
-    one.keep("stage", Mapping[str, float], one.key([A]), Outcome({"n": 3.0}))
+    run(root, lambda *_: {"n": 3.0}, ONLY_A, stage=stage_of(Mapping[str, float]))
     compute = Counted()
-    assert run(root, compute, {A: [A]})[A] == Outcome(VALUE)
+    assert run(root, compute, ONLY_A)[A] == Outcome(VALUE)
     assert compute.calls == [A]
 
 
@@ -406,7 +510,7 @@ def test_purge_removes_results_with_everything_else(root):
     assert [entry.encoder for entry in purge(root)] == [StageCache.NAME]
     assert not root.exists()
     compute = Counted()
-    run(root, compute, {A: [A]})
+    run(root, compute, ONLY_A)
     assert compute.calls == [A]
 
 
@@ -420,12 +524,11 @@ def test_purge_of_one_encoder_leaves_results(root):
 
 def test_disk_that_refuses_sets_write_error_and_the_run_goes_on(root, monkeypatch):
     monkeypatch.setattr(caching, "write_private", refuse)
+    assert run(root, Counted()) == dict.fromkeys(KEYS, Outcome(VALUE))
     results = StageCache(root)
-    one = Stages(results, MADE_WITH, CONTENT, jobs=1, progress=Silent())
-    found = one.run("stage", Found, {key: [key] for key in KEYS}, Counted())
-    assert found == dict.fromkeys(KEYS, Outcome(VALUE))
+    results.put({"a": 1}, 2)
     assert results.write_error == f"Read-only file system ({root})"
-    assert results.get({"stage": "stage", **one.key([A])}) is None
+    assert results.get({"a": 1}) is None
 
 
 def test_disk_that_refused_once_is_not_tried_again(root, monkeypatch):
@@ -454,4 +557,6 @@ def test_file_or_somebodys_folder_in_place_of_the_cache_sets_write_error(tmp_pat
 def test_cache_that_refuses_reading_is_computed_anew(root, monkeypatch):
     run(root, Counted())
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    assert StageCache(root).get({"stage": "stage", **stages(root).key([A])}) is None
+    compute = Counted()
+    run(root, compute)
+    assert compute.calls == list(KEYS)

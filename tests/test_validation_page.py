@@ -9,12 +9,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_validation import write_set
 
 from encsel.reports.drawing import COLOURS
-from encsel.reports.figures import drawings
+from encsel.reports.figures import Drawing, drawings
 from encsel.reports.page import page, write_report
-from encsel.validation.validate import validate
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next((found for name in BROWSERS if (found := shutil.which(name))), None)
@@ -29,14 +27,14 @@ FIGURES = {
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    return validate(write_set(tmp_path_factory.mktemp("set")), cache=None)
+def figures(validation) -> list[Drawing]:
+    return drawings(validation)
 
 
 @pytest.fixture(scope="module")
-def folder(report, tmp_path_factory) -> Path:
+def folder(validation, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    write_report(report, folder)
+    write_report(validation, folder)
     return folder
 
 
@@ -62,14 +60,14 @@ def browser(folder):
     driver.quit()
 
 
-def test_the_folder_holds_page_figures_and_document(report, folder):
+def test_the_folder_holds_page_figures_and_document(validation, folder):
     assert {p.stem for p in (folder / "figures").iterdir()} == FIGURES
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in (folder / "figures").iterdir())
-    assert json.loads((folder / "validation.json").read_text())["schema"] == "encsel.validate/1"
+    assert (folder / "validation.json").read_text() == validation.to_json()
 
 
-def test_the_page_is_the_same_every_time(report, folder):
-    assert page(report, drawings(report)) == (folder / "index.html").read_text()
+def test_the_page_is_the_same_every_time(validation, figures, folder):
+    assert page(validation, figures) == (folder / "index.html").read_text()
 
 
 def test_the_page_names_no_address_elsewhere(folder):
@@ -79,8 +77,8 @@ def test_the_page_names_no_address_elsewhere(folder):
     assert "<script" not in text
 
 
-def test_figures_tell_what_they_show_to_those_who_cannot_see_them(report):
-    for one in drawings(report):
+def test_figures_tell_what_they_show_to_those_who_cannot_see_them(figures):
+    for one in figures:
         assert len(one.alt) > 40
         assert one.title
         assert one.caption
@@ -127,12 +125,12 @@ def test_every_axis_has_a_name_and_a_unit(browser):
     wanted = {
         "det": ("false match rate (%)", "false non-match rate (%)"),
         "cka": ("face encoder", "voice encoder", "CKA, debiased (0 to 1)"),
-        "learning-curves": ("people to train on (count)", "EER (share)"),
+        "learning-curves": ("people to train on (count)", "EER (fraction)"),
         "curvature": ("|mean curvature| (1 / unit)", "points (%)"),
         "intrinsic-dimension": ("neighbours k (count)", "intrinsic dimension (dimensions)"),
-        "spectra": ("eigenvalue (rank)", "value over the largest (share)"),
-        "against-eer": ("EER (share)", "CKA, debiased (share)"),
-        "predicted": ("predicted EER at 999 people (share)",),
+        "spectra": ("eigenvalue (rank)", "value over the largest (fraction)"),
+        "against-eer": ("EER (fraction)", "CKA, debiased (fraction)"),
+        "predicted": ("predicted EER at 999 people (fraction)",),
     }
     for name, texts in wanted.items():
         assert set(texts) <= set(labels[f"figure-{name}"]), name

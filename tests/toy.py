@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from encsel.core import Embeddings, Modality
 
@@ -52,3 +53,13 @@ def write_population(
             labels = np.repeat(people(n), x.shape[1])
             np.savez(root / f"{side}s" / f"{side}{i}.npz", embeddings=flat, labels=labels)
     return root
+
+
+def few_shuffles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shuffle people less often than users do, which moves p-values alone."""
+    from encsel.prediction import predict
+    from encsel.ranking import rank
+
+    monkeypatch.setattr(rank, "N_SHUFFLES", 19)
+    monkeypatch.setattr(rank, "MANY_PERMUTATIONS", 19)
+    monkeypatch.setattr(predict, "WHOLE_SHUFFLES", 2)

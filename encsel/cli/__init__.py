@@ -1,4 +1,4 @@
-"""The command line. Imports nothing at first, so that an interrupt is heard from the first moment on."""
+"""The command line. Imports nothing at first, so that interrupts are handled from the first moment on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _PARTS = ("cli", "COMMANDS", "run")
 
 
 def main() -> None:
-    """Run the command line as a process, and end that with the command's exit code."""
+    """Run the command line, and end the process with its exit code."""
     interruption = None
     try:
         import signal
 
-        # What comes while there is nobody yet to hear it waits until there is.
+        # Signals that arrive before the handlers are set are held back until then.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         from encsel.cli.interruption import Interruption
         from encsel.errors import INTERRUPTED
@@ -27,7 +27,7 @@ def main() -> None:
 
         interruption.settle(run(interruption))
     except KeyboardInterrupt:
-        if interruption is None or not interruption.happened:  # in the first moment, before that
+        if interruption is None or not interruption.happened:  # before the handlers were set
             os.write(2, b"encsel: Interrupted.\n")
             os._exit(5)
         interruption.settle(INTERRUPTED)

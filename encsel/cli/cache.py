@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from encsel.cli.options import FOLDER
+
+if TYPE_CHECKING:
+    from encsel.storage.cache import Entry
+
 
 @click.group(invoke_without_command=True)
-@click.option(
-    "--cache",
-    "root",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Cache folder to use instead of the default.",
-)
+@click.option("--cache", "root", type=FOLDER, metavar="DIR", help="Cache folder to use instead of the default.")
 @click.pass_context
-def cache(ctx: click.Context, root: Path | None) -> None:  # fmt: skip
+def cache(ctx: click.Context, root: Path | None) -> None:
     """Show where the embedding cache is and how much it holds, or purge it."""
     from encsel.errors import UsageError
     from encsel.storage.cache import NO_PLACE, cache_root, entries
@@ -27,12 +28,11 @@ def cache(ctx: click.Context, root: Path | None) -> None:  # fmt: skip
         raise UsageError(NO_PLACE)
     for note in notes:
         click.echo(note, err=True)
-    if ctx.invoked_subcommand is not None:
-        return
-    listed = entries(ctx.obj)
-    click.echo(f"{ctx.obj}: {_amount(sum(e.n_samples for e in listed), sum(e.n_bytes for e in listed))}")
-    for entry in listed:
-        click.echo(f"  {entry.encoder} {entry.key[:8]}: {_amount(entry.n_samples, entry.n_bytes)}")
+    if ctx.invoked_subcommand is None:
+        listed = entries(ctx.obj)
+        click.echo(f"{ctx.obj}: {_amount(listed)}")
+        for entry in listed:
+            click.echo(f"  {entry.encoder} {entry.key[:8]}: {_amount([entry])}")
 
 
 @cache.command()
@@ -51,13 +51,12 @@ def purge(root: Path, encoder: str | None, yes: bool) -> None:
     listed = entries(root)
     names = {e.encoder for e in listed}
     if encoder is not None and listed and encoder not in names:
-        raise UsageError(f"The cache holds nothing of {encoder!r}. {nearest(encoder, names)}")
+        raise UsageError(f"The cache has no vectors of {encoder!r}. {nearest(encoder, names)}")
     if listed and not yes and not click.confirm(f"Remove the embeddings, results and key in {root}?", err=True):
         click.echo("Nothing removed.")
         return
-    removed = remove(root, encoder)
-    click.echo(f"Removed {_amount(sum(e.n_samples for e in removed), sum(e.n_bytes for e in removed))} from {root}.")
+    click.echo(f"Removed {_amount(remove(root, encoder))} from {root}.")
 
 
-def _amount(n_samples: int, n_bytes: int) -> str:
-    return f"{n_samples} vectors, {n_bytes / 1e6:.1f} MB"
+def _amount(entries: Sequence[Entry]) -> str:
+    return f"{sum(e.n_samples for e in entries)} vectors, {sum(e.n_bytes for e in entries) / 1e6:.1f} MB"

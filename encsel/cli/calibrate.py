@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from encsel.cli.options import FOLDER
+
 if typing.TYPE_CHECKING:
     from encsel.prediction.card import CalibratedCard, HeldOut
 
@@ -16,25 +18,13 @@ SUFFIXES = {"reference": "", "weighted": "-weighted"}
 
 
 @click.command()
-@click.option(
-    "--output",
-    "-o",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Folder for the cards; simulated sets go to work/ below it and are reused if present.",
-)
-@click.option(
-    "--populations", type=click.IntRange(2), default=30, show_default=True, help="Simulated populations of each kind."
-)
+@click.option("--output", "-o", required=True, type=FOLDER, metavar="DIR",
+              help="Folder for the cards; simulated sets go to work/ below it and are reused if present.")  # fmt: skip
+@click.option("--populations", type=click.IntRange(2), default=30, help="Simulated populations of each kind.")
 @click.option("--quick", is_flag=True, help="Two populations of each kind and short truths: a trial run, in minutes.")
-@click.option(
-    "--name",
-    default="encsel-calibrated",
-    show_default=True,
-    help="Name of the cards; use another than the shipped one to pass them to `encsel rank`.",
-)
-@click.option("--jobs", type=int, default=-1, show_default=True, help="Number of processes; -1 for one per core.")
+@click.option("--name", default="encsel-calibrated",
+              help="Name of the cards; use another than the shipped one to pass them to `encsel rank`.")  # fmt: skip
+@click.option("--jobs", type=int, default=-1, help="Number of processes; -1 for one per core.")
 def calibrate(output: Path, populations: int, quick: bool, name: str, jobs: int) -> int:
     """Fit the calibrated cards: simulate populations, fit, and test on held-out kinds of population.
 

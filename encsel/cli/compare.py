@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
+from encsel.cli.options import FILE, format_option
+
 
 @click.command()
-@click.argument("old", type=click.Path(path_type=Path, dir_okay=False))
-@click.argument("new", type=click.Path(path_type=Path, dir_okay=False))
-@click.option(
-    "--allow-unlike", is_flag=True, help="Compare although data, cards, metrics, options or libraries differ."
-)
-@click.option("--format", "form", type=click.Choice(("table", "json", "markdown")), default="table", show_default=True)
+@click.argument("old", type=FILE)
+@click.argument("new", type=FILE)
+@click.option("--allow-unlike", is_flag=True,
+              help="Compare although data, cards, metrics, options or libraries differ.")  # fmt: skip
+@format_option(("table", "json", "markdown"))
 def compare(old: Path, new: Path, allow_unlike: bool, form: str) -> None:
     """Tell which pairs moved between two results of `encsel rank` or `encsel validate` by more than their uncertainty.
 
@@ -26,8 +27,7 @@ def compare(old: Path, new: Path, allow_unlike: bool, form: str) -> None:
     """
     from encsel.cli.output import emit, terminal_width
     from encsel.gates.compare import compare as compare_results
-    from encsel.reports import comparison as _  # noqa: F401 - registers how a comparison is rendered
+    from encsel.reports import comparison as _  # noqa: F401 - registers how a comparison is shown
     from encsel.storage.result import render
 
-    comparison = compare_results(old, new, allow_unlike=allow_unlike)
-    emit(comparison.to_json() if form == "json" else render(comparison, form, width=max(terminal_width(), 120)))
+    emit(render(compare_results(old, new, allow_unlike=allow_unlike), form, width=terminal_width(120)))

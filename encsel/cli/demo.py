@@ -7,24 +7,20 @@ from typing import Any
 
 import click
 
-from encsel.cli.options import format_option, prediction_options, quiet_option
+from encsel.cli.options import FOLDER, NO_CACHE, format_option, prediction_options, quiet_option
+from encsel.cli.output import progress_of
 from encsel.cli.rank import run
 from encsel.storage.result import FORMATS
 
 
 @click.command()
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Write the set to this new folder and keep it. Default: a temporary folder.",
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
+@click.option("--output", "-o", type=FOLDER, metavar="DIR",
+              help="Write the set to this new folder and keep it. Default: a temporary folder.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, help="Random seed.")
 @prediction_options
 @format_option(FORMATS)
 @quiet_option
-def demo(output: Path | None, seed: int, quiet: bool, **options: Any) -> int:  # fmt: skip
+def demo(output: Path | None, seed: int, quiet: bool, **options: Any) -> int:
     """Write a small procedural calibration set and rank the classical encoders on it.
 
     Draw faces and synthesise voices of 64 invented people whose sex, build and age show in both, write them as PNG
@@ -33,14 +29,12 @@ def demo(output: Path | None, seed: int, quiet: bool, **options: Any) -> int:  #
     """
     import tempfile
 
-    from encsel.cli.options import NO_CACHE
     from encsel.data.demo_set import write_demo_set
     from encsel.errors import UsageError
-    from encsel.progress import OnStderr, Silent
 
     if output is not None and output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty. Choose a new folder for --output.")
-    progress = Silent() if quiet else OnStderr()
+    progress = progress_of(quiet)
     place = None if output is None else output.absolute().parent
     try:
         if place is not None:
@@ -52,15 +46,8 @@ def demo(output: Path | None, seed: int, quiet: bool, **options: Any) -> int:  #
                 write_demo_set(root, seed=seed, on_progress=lambda done, total: task.advance())
             if output is not None:
                 root = root.replace(output)
-            code = run(
-                root,
-                quiet=quiet,
-                seed=seed,
-                cache=NO_CACHE,
-                faces=("pixels", "hog"),
-                voices=("mfcc", "ltas"),
-                **options,
-            )
+            encoders = {"faces": ("pixels", "hog"), "voices": ("mfcc", "ltas")}
+            code = run(root, quiet=quiet, seed=seed, cache=NO_CACHE, **encoders, **options)
     except OSError as error:
         raise UsageError(f"The set cannot be written: {error}. Choose another --output.") from error
     if output is not None:

@@ -8,25 +8,15 @@ from typing import Any, TextIO
 
 import click
 
-from encsel.cli.options import (
-    cache_of,
-    cache_options,
-    data_options,
-    encoder_options,
-    quiet_option,
-    runtime_options,
-)
-from encsel.cli.output import results_apart
+from encsel.cli.options import FOLDER, PATH, cache_of, quiet_option, set_options
+from encsel.cli.output import progress_of, results_apart
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--output", "-o", required=True, type=click.Path(path_type=Path, file_okay=False),
+@click.argument("data", type=PATH)
+@click.option("--output", "-o", required=True, type=FOLDER,
               help="Folder for faces/NAME.npz and voices/NAME.npz; `encsel rank` reads it.")  # fmt: skip
-@encoder_options
-@runtime_options
-@data_options
-@cache_options
+@set_options
 @quiet_option
 @results_apart
 def embed(
@@ -41,7 +31,7 @@ def embed(
 ) -> int:
     """Embed a calibration set once, to be ranked many times.
 
-    Writes one .npz per encoder (arrays embeddings, labels, samples, and a column per extra fact), readable by you
+    Writes one .npz per encoder (arrays embeddings, labels, samples, and a column per attribute), readable by you
     alone. Embeddings of people are biometric data: keep them as carefully as the images and recordings.
     """
     from encsel.core import Runtime, SetOptions
@@ -49,9 +39,8 @@ def embed(
     from encsel.data.embedding_files import write_embeddings
     from encsel.embedding.candidates import embeddings_of
     from encsel.errors import EncoderFailed, UsageError
-    from encsel.progress import OnStderr, Silent
 
-    progress = Silent() if quiet else OnStderr()
+    progress = progress_of(quiet)
     in_runtime = ("device", "dtype", "offline", "allow_pickle", "timeout", "batch_size")
     runtime = Runtime(cache=cache_of(cache), **{name: options.pop(name) for name in in_runtime})
     calibration = CalibrationSet.from_path(data, SetOptions(**options))
@@ -59,23 +48,18 @@ def embed(
     for note in (*calibration.notes, *calibration.details):
         progress.note(note)
     embedded = embeddings_of(calibration, faces, voices, runtime=runtime, progress=progress)
-    for one in embedded.skipped:
-        progress.note(f"skipped {one.modality} {one.sample}: {one.reason}")
+    for skipped in embedded.skipped:
+        progress.note(f"skipped {skipped.modality} {skipped.sample}: {skipped.reason}")
     written = set()
-    for embeddings in embedded.embeddings:
-        # A spec's colon and slash are no part of a file's name everywhere.
-        path = output / f"{embeddings.modality}s" / f"{re.sub('[:/]', '-', embeddings.name)}.npz"
+    for e in embedded.embeddings:
+        # Colons and slashes of a spec are not allowed in file names everywhere.
+        path = output / f"{e.modality}s" / f"{re.sub('[:/]', '-', e.name)}.npz"
         try:
-            write_embeddings(embeddings, path)
+            write_embeddings(e, path)
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}. Choose another --output.") from error
         written.add(path)
-        click.echo(
-            f"{path}: {len(embeddings.vectors)} x {embeddings.dim}, {len(embeddings.identities)} people", file=out
-        )
-    others = sorted(p.name for p in output.glob("*s/*.npz") if p not in written)
-    if others:
-        progress.note(
-            f"{output} also holds files from before, which `encsel rank {output}` takes in: {', '.join(others)}."
-        )
+        click.echo(f"{path}: {len(e.vectors)} x {e.dim}, {len(e.identities)} people", file=out)
+    if others := sorted(p.name for p in output.glob("*s/*.npz") if p not in written):
+        progress.note(f"{output} also holds earlier files, which `encsel rank {output}` reads: {', '.join(others)}.")
     return EncoderFailed.exit_code if embedded.failures else 0

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from encsel.cli.options import format_option
+
 if TYPE_CHECKING:
     from encsel.core import Encoder, EncoderFamily
 
@@ -28,20 +30,20 @@ def encoders() -> None:
 
 
 @encoders.command("list")
-@click.option("--format", "form", type=click.Choice(("table", "json")), default="table", show_default=True)
+@format_option(("table", "json"))
 def list_(form: str) -> None:
     """List the encoder families for --face and --voice, including plug-ins."""
     from encsel.loading.registry import encoder_families
 
     families = sorted(encoder_families().values(), key=lambda f: (f.modality, f.name))
-    facts = [_facts(family, _on_this_machine(family)) for family in families]
+    facts = [_facts(family) | {"on this machine": _on_this_machine(family)} for family in families]
     if form == "json":
         click.echo(json.dumps(facts, indent=2))
         return
-    rows = [COLUMNS, *(tuple(_shown(f[column]) for column in COLUMNS) for f in facts)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    rows = [COLUMNS, *([_shown(f[column]) for column in COLUMNS] for f in facts)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        click.echo("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 @encoders.command()
@@ -53,10 +55,7 @@ def show(spec: str) -> None:
     from encsel.loading.registry import open_encoders
 
     parsed, family = _parsed(spec)
-    facts = _facts(family, None)
-    del facts["on this machine"]
-    facts["checkpoint"] = parsed.checkpoint or family.checkpoint
-    for key, value in facts.items():
+    for key, value in (_facts(family) | {"checkpoint": parsed.checkpoint or family.checkpoint}).items():
         click.echo(f"{key}: {_shown(value)}")
     if family.open is None:
         return
@@ -65,10 +64,7 @@ def show(spec: str) -> None:
     except EncoderFailed as error:
         click.echo(f"weights: not on this machine ({error})")
         return
-    click.echo(f"weights: {opened[0].folder}")
-    click.echo(f"revision: {_shown(opened[0].revision)}")
-    for name, sha256 in opened[0].weights.items():
-        click.echo(f"  {name} sha256 {sha256}")
+    _echo_weights("weights", opened[0])
     if len(opened) > 1:
         click.echo(f"stands for: {', '.join(encoder.name for encoder in opened)}")
 
@@ -86,14 +82,13 @@ def fetch(specs: tuple[str, ...], allow_pickle: bool, sign_off: bool) -> None:
     from encsel.core import Runtime
     from encsel.loading.registry import open_encoders
 
+    # Every spec is checked before anything is downloaded.
     for parsed, family in [_parsed(spec) for spec in specs]:
         if family.open is None:
             click.echo(f"{parsed}: has no weights")
             continue
         opened = open_encoders(parsed, Runtime(allow_pickle=allow_pickle), signing="renew" if sign_off else "check")
-        click.echo(f"{parsed}: {opened[0].folder}, revision {_shown(opened[0].revision)}")
-        for name, sha256 in opened[0].weights.items():
-            click.echo(f"  {name} sha256 {sha256}")
+        _echo_weights(str(parsed), opened[0])
 
 
 def _parsed(text: str) -> Any:
@@ -109,19 +104,25 @@ def _parsed(text: str) -> Any:
     return checked_spec(text, families[name].modality), families[name]
 
 
-def _on_this_machine(family: EncoderFamily) -> Encoder | None:
-    """The family's default encoder, if it can run without a download."""
+def _echo_weights(label: str, encoder: Encoder) -> None:
+    click.echo(f"{label}: {encoder.folder}, revision {_shown(encoder.revision)}")
+    for name, sha256 in encoder.weights.items():
+        click.echo(f"  {name} sha256 {sha256}")
+
+
+def _on_this_machine(family: EncoderFamily) -> str:
+    """Where the family's default encoder is, or whether it can run without a download."""
     from encsel.core import Runtime, Spec
     from encsel.errors import EncoderFailed
     from encsel.loading.registry import open_encoders
 
     try:
-        return open_encoders(Spec(family.name), Runtime(offline=True, hash_weights=False))[0]
+        return str(open_encoders(Spec(family.name), Runtime(offline=True, hash_weights=False))[0].folder or "yes")
     except EncoderFailed:
-        return None
+        return "no"
 
 
-def _facts(family: EncoderFamily, local: Encoder | None) -> dict[str, Any]:
+def _facts(family: EncoderFamily) -> dict[str, Any]:
     return {
         "name": family.name,
         "modality": family.modality,
@@ -135,7 +136,6 @@ def _facts(family: EncoderFamily, local: Encoder | None) -> dict[str, Any]:
         "source": family.source,
         "options": list(family.options),
         "preprocessing": dict(family.preprocessing),
-        "on this machine": "no" if local is None else str(local.folder) if local.folder else "yes",
     }
 
 

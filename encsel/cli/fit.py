@@ -6,25 +6,27 @@ from pathlib import Path
 
 import click
 
+from encsel.cli.options import PATH, format_option
+
 
 @click.command(short_help="Fit a regression card to measured face-voice pairs.")
-@click.argument("tables", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RESULTS...")
-@click.option("--features", default="ln_cka", show_default=True, help="Columns, comma-separated; ln_ takes the log.")
+@click.argument("tables", nargs=-1, required=True, type=PATH, metavar="RESULTS...")
+@click.option("--features", default="ln_cka", help="Columns, comma-separated; ln_ takes the log.")
 @click.option("--exclude", "excluded", multiple=True, metavar="ENCODER", help="Leave out its pairs. Repeatable.")
 @click.option("--name", help="Name of the card. Default: the name of the output file, or of the tables.")
 @click.option("--rows-per-identity", type=click.IntRange(min=1), help="Samples per identity, for tables without it.")
-@click.option("--source", default="", metavar="TEXT", help="Where the pairs come from; kept in the card.")
-@click.option("--scorer", default="reference", show_default=True, help="Scorer that measured the EERs.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
-@click.option("--output", "-o", type=click.Path(path_type=Path), metavar="CARD.json", help="Where to write the card.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--source", metavar="TEXT", help="Where the pairs come from; kept in the card.")
+@click.option("--scorer", default="reference", help="Scorer that measured the EERs.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed.")
+@click.option("--output", "-o", type=PATH, metavar="CARD.json", help="Where to write the card.")
+@format_option(("text", "json"))
 def fit(
     tables: tuple[Path, ...],
     features: str,
     excluded: tuple[str, ...],
     name: str | None,
     rows_per_identity: int | None,
-    source: str,
+    source: str | None,
     scorer: str,
     seed: int,
     output: Path | None,
@@ -46,14 +48,14 @@ def fit(
 
     table = exclude(read_pairs(tables, rows_per_identity=rows_per_identity, scorer=scorer), excluded)
     name = name or (output.stem if output else None)
-    card = regression.fit(table, features, name=name, scorer=scorer, source=source, seed=seed)
+    card = regression.fit(table, features, name=name, scorer=scorer, source=source or "", seed=seed)
     # Written before anything is printed: if it cannot be written, stdout stays clean.
     if output:
         card.save(output)
     if form == "json":
         emit(text_of(card))
     else:
-        emit(fit_report(card, analyse(table, scorer=scorer, seed=seed), width=max(terminal_width(), 120)))
+        emit(fit_report(card, analyse(table, scorer=scorer, seed=seed), width=terminal_width(120)))
     for warning in card_warnings(card):
         click.echo(warning, err=True)
     written = f"Card written to {output}." if output else "No card written. Pass --output CARD.json to keep it."

@@ -14,58 +14,58 @@ from typing import Any, NoReturn
 from encsel.errors import INTERRUPTED
 
 GRACE_SECONDS = 5.0
-"""For the end of a run that was told to end. Runners of CI jobs send SIGTERM 7.5 s after SIGINT, and soon SIGKILL."""
+"""Time to end an interrupted run. Runners of CI jobs send SIGTERM 7.5 s after SIGINT, and SIGKILL soon after."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Whether this process was told to end, and how it ends."""
+    """Whether this process was interrupted, and how it ends."""
 
     def __init__(self) -> None:
         self.happened = False
         self._code: int | None = None
-        self._told = threading.Lock()
+        self._printed = threading.Lock()
         self._signals: tuple[int, ...] = ()
 
     def watch(self) -> None:
-        """From here on the first signal raises KeyboardInterrupt in the main thread, once."""
-        # What is ignored stays so: `nohup`, or `&` in a script.
+        """Make the first signal from now on raise KeyboardInterrupt in the main thread, once."""
+        # Ignored signals stay ignored: `nohup`, or `&` in a script.
         self._signals = tuple(s for s in _SIGNALS if signal.getsignal(s) != signal.SIG_IGN)
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
-        # Python's own handlers run between two lines of the main thread, which may hang in a library and never get
-        # there; what arrives here wakes another thread.
+        # Python runs handlers between two lines of the main thread, which may hang in a library; this pipe wakes
+        # another thread.
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        atexit.register(self._ignore)  # the first to be registered is the last to be called
+        atexit.register(self._ignore)  # registered first, called last
         os.register_at_fork(after_in_child=self._forget)
         for number in self._signals:
             signal.signal(number, self._interrupt)
-        with contextlib.suppress(RuntimeError):  # no thread is to be had: a second signal and a hang are not ended
+        with contextlib.suppress(RuntimeError):  # no thread can be started: nothing ends a hang
             threading.Thread(target=self._wait, args=(reading,), name="encsel-interruption", daemon=True).start()
 
     def settle(self, code: int) -> None:
-        """The result is out: no signal changes the exit code any more."""
+        """Set the exit code; signals no longer change it."""
         self._code = code
 
     def leave(self) -> NoReturn:
-        """End the process with the code that was settled."""
+        """End the process with the code that `settle` set."""
         assert self._code is not None
         if self._code == INTERRUPTED:
-            self._tell()
+            self._print()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
         workers = getattr(sys.modules.get("encsel.loading.deadline"), "THREAD_NAME", None)
         if self._code == INTERRUPTED or any(thread.name == workers for thread in threading.enumerate()):
-            # Threads are left in the middle of something. Waiting for them could take for ever, and one that goes on
-            # while the interpreter is taken down crashes it.
+            # Abandoned threads still run. Waiting for them could take forever, and one that runs while the interpreter
+            # shuts down crashes it.
             os._exit(self._code)
         sys.exit(self._code)
 
     def _interrupt(self, number: int, frame: Any) -> None:
         if not self.happened and self._code is None:
             self.happened = True
-            # In a destructor or a callback Python prints the exception and goes on; `_wait` ends that.
+            # In a destructor or a callback Python prints the exception and continues; `_wait` ends that.
             sys.unraisablehook = lambda _: None
             raise KeyboardInterrupt
 
@@ -74,24 +74,24 @@ class Interruption:
         while n_signals < 2 and select.select([reading], [], [], GRACE_SECONDS if n_signals else None)[0]:
             n_signals += sum(number in self._signals for number in os.read(reading, 64))
         if self._code in (None, INTERRUPTED):
-            self._tell()
+            self._print()
         os._exit(INTERRUPTED if self._code is None else self._code)
 
-    def _tell(self) -> None:
-        """Print the one line, unless it is printed already. No stream of Python's: who hangs may hold its lock."""
-        if self._told.acquire(timeout=1.0):
+    def _print(self) -> None:
+        """Print the one line, once. Not to a stream of Python: a thread that hangs may hold its lock."""
+        if self._printed.acquire(timeout=1.0):
             with contextlib.suppress(OSError, ValueError):
-                if select.select([], [2], [], 1.0)[1]:  # else nobody reads a pipe that is full
-                    show_cursor = "\x1b[?25h\r\n" if os.isatty(2) else ""  # bars of progress hide it
+                if select.select([], [2], [], 1.0)[1]:  # else the pipe is full and nobody reads it
+                    show_cursor = "\x1b[?25h\r\n" if os.isatty(2) else ""  # progress bars hide it
                     os.write(2, f"{show_cursor}encsel: Interrupted.\n".encode())
-            # Never released: it is the mark, too.
+            # Never released: the line is printed once.
 
     def _ignore(self) -> None:
         for number in self._signals:
             signal.signal(number, signal.SIG_IGN)
 
     def _forget(self) -> None:
-        """In a forked child: signals sent to it are none of its parent's, whose pipe it shares."""
+        """In a forked child: restore the handlers, since it shares its parent's pipe."""
         signal.set_wakeup_fd(-1)
         for number in self._signals:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

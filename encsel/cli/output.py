@@ -1,4 +1,4 @@
-"""How commands write their results: stdout for results alone, files whole or not at all."""
+"""How commands report progress and write results: stdout for results alone, files whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import functools
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
-from encsel.storage.result import FILE_WIDTH, FORMAT_OF_SUFFIX
+from encsel.progress import OnStderr, Progress, Silent
+from encsel.storage.result import FILE_WIDTH, form_of, save_text
 
 
 def results_apart(function: Callable[..., int]) -> Callable[..., int]:
@@ -28,6 +29,22 @@ def results_apart(function: Callable[..., int]) -> Callable[..., int]:
     return apart
 
 
+def progress_of(quiet: bool) -> Progress:
+    """Progress on stderr, or none."""
+    return Silent() if quiet else OnStderr()
+
+
+@contextlib.contextmanager
+def resumable(progress: Progress, cache: str | None) -> Iterator[None]:
+    """Work whose finished parts the cache keeps: after an interrupt, say so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if cache is not None:
+            progress.note("What was finished is in the cache; run the same command again to continue.")
+        raise
+
+
 def check_outputs(paths: Iterable[Path]) -> None:
     """Check that every path can be written in the format of its suffix.
 
@@ -37,11 +54,9 @@ def check_outputs(paths: Iterable[Path]) -> None:
     from encsel.errors import UsageError
 
     for path in paths:
-        if path.suffix.lower() not in FORMAT_OF_SUFFIX:
-            suffixes = ", ".join(FORMAT_OF_SUFFIX)
-            raise UsageError(f"--output {path}: the suffix {path.suffix!r} is none of {suffixes}. Rename it.")
+        form_of(path)
         if not path.absolute().parent.is_dir():
-            raise UsageError(f"--output {path}: the folder {path.absolute().parent} does not exist. Create it first.")
+            raise UsageError(f"{path}: the folder {path.absolute().parent} does not exist. Create it first.")
 
 
 def deliver(
@@ -53,19 +68,13 @@ def deliver(
         text_of: format, `width` and `colour` to the text of the result.
         private: make files readable by their owner only.
     """
-    from encsel.errors import UsageError
     from encsel.reports.github import append_summary
-    from encsel.storage.files import write_private, write_public
 
     if form == "github":
         append_summary(text_of("markdown"))
     # Files first: a reader of stdout that goes away must not cost the user a file.
     for path in outputs:
-        text = text_of(FORMAT_OF_SUFFIX[path.suffix.lower()], width=FILE_WIDTH)
-        try:
-            (write_private if private else write_public)(path, text.encode("utf-8", "backslashreplace"))
-        except OSError as error:
-            raise UsageError(f"--output {path} cannot be written: {error.strerror}. Choose another place.") from error
+        save_text(path, text_of(form_of(path), width=FILE_WIDTH), private=private)
     terminal = out.isatty()
     emit(text_of(form, colour=terminal, width=terminal_width() if terminal else FILE_WIDTH), out)
 
@@ -77,13 +86,13 @@ def emit(text: str, out: TextIO | None = None) -> None:
     out = out or sys.stdout
     try:
         click.echo(text, file=out, nl=False)
-    except BrokenPipeError:
+    except OSError as error:
         # Elsewhere, so that the interpreter's last flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
-        raise UsageError(f"The result cannot be written to stdout: {error.strerror}. Send it elsewhere.") from error
+        if not isinstance(error, BrokenPipeError):
+            raise UsageError(f"The result cannot be written to stdout: {error.strerror}. Send it elsewhere.") from error
 
 
-def terminal_width() -> int:
-    return max(shutil.get_terminal_size().columns, 80)
+def terminal_width(least: int = 80) -> int:
+    """Columns of the terminal, or `least` if it is narrower."""
+    return max(shutil.get_terminal_size().columns, least)

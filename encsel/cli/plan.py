@@ -7,28 +7,27 @@ from typing import Any
 
 import click
 
-from encsel.cli.options import coverage_option, format_option
+from encsel.cli.options import PATH, coverage_option, format_option
 
 
 @click.command()
-@click.argument("data", required=False, type=click.Path(path_type=Path))
+@click.argument("data", required=False, type=PATH)
 @click.option("--width", type=float, help="Wanted width of the interval, such as 0.08.")
 @click.option("--difference", type=float, help="Difference of two pairs' EERs to be resolved, such as 0.03.")
 @click.option("--allow-outside", is_flag=True, help="Also count files that a manifest names outside its own folder.")
 @click.option("--eer", type=float, help="EER to plan for. Default: the mean of the simulated pairs.")
 @coverage_option
-@click.option("--card", default="encsel-calibrated", show_default=True, help="Calibrated card, by name or path.")
+@click.option("--card", default="encsel-calibrated", help="Calibrated card, by name or path.")
 @format_option(("table", "json"))
 def plan(data: Path | None, form: str, **options: Any) -> None:
-    """Tell how many people, and samples of each, an interval or the order of two pairs takes.
+    """Tell how many people, and samples of each, an interval or the order of two pairs requires.
 
     With DATA, the folder of a calibration set or its manifest, also tell what this set can and cannot decide; nothing
-    is embedded. All figures are typical of simulated sets; `encsel rank` gives those of a set itself.
+    is embedded. All figures are typical of simulated sets; `encsel rank` gives those of the set itself.
     """
     from encsel.cli.output import emit
     from encsel.prediction.plan import plan as plan_set
-    from encsel.reports import plan as _  # noqa: F401 - registers how a plan is rendered
+    from encsel.reports import plan as _  # noqa: F401 - registers how a plan is shown
     from encsel.storage.result import render
 
-    made = plan_set(data, **options)
-    emit(made.to_json() if form == "json" else render(made, form))
+    emit(render(plan_set(data, **options), form))

@@ -6,7 +6,6 @@ import importlib
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,31 +13,29 @@ from encsel.cli.interruption import Interruption
 from encsel.errors import EncselError, UsageError
 from encsel.version import __version__
 
-if TYPE_CHECKING:
-    from encsel.cli.settings import Option
-
 COMMANDS = {
     "demo": "Write a small procedural calibration set and rank the classical encoders on it.",
     "rank": "Rank every face-voice pair of encoders by predicted cross-modal EER.",
-    "validate": "Measure everything: real error rates, geometry, what goes with what.",
+    "validate": "Measure everything: real error rates, geometry, and how they are related.",
     "embed": "Embed a calibration set once, to be ranked many times.",
     "plan": "Tell how many people a set needs, or what a set can decide.",
     "compare": "Tell which pairs moved between two results, against their uncertainty.",
     "schema": "Print the JSON Schema of a document.",
     "fit": "Fit a regression card from validations or a table of measured pairs.",
-    "study": "Rebuild the tables and the analysis of the study that encsel grows out of.",
-    "calibrate": "Make the calibrated cards: simulate, fit, test on populations kept out.",
-    "encoders": "List the encoders, or show one.",
+    "study": "Rebuild the tables and the analysis of the study behind encsel.",
+    "calibrate": "Fit the calibrated cards on simulated populations and test them on others.",
+    "encoders": "List the encoders, show one, or fetch its weights.",
     "cache": "Show where the embedding cache is and how much it holds, or purge it.",
 }
 COMPLETION = "_ENCSEL_COMPLETE"
-"""Variable by which a shell asks for completion."""
+"""Environment variable of a shell's request for completions."""
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 INTERNAL_ERROR = 70
-"""Exit code of a bug in encsel: no code of the table, so that no gate mistakes it for a verdict."""
+"""Exit code of a bug in encsel, outside the table of exit codes: no job mistakes it for a verdict."""
 
 
 class _Commands(click.Group):
-    """Knows the commands by name and loads a command's file only when it is asked for."""
+    """A group that imports a command's file when the command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -62,12 +59,12 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Commands, context_settings=CONTEXT)
 @click.version_option(__version__, message="encsel %(version)s")
 @click.option("--no-config", is_flag=True, help="Do not read encsel.toml or pyproject.toml.")
 @click.pass_context
 def cli(ctx: click.Context, no_config: bool) -> None:
-    """Which face encoder and which voice encoder match best, how well, and how sure is that?
+    """Which face encoder and which voice encoder match best, how well, and how certain is that?
 
     encsel ranks pairs of pretrained encoders by predicted cross-modal EER from a small calibration set: some dozens of
     people, each with face images and voice clips.
@@ -78,41 +75,22 @@ def cli(ctx: click.Context, no_config: bool) -> None:
     6 gate inconclusive; 70 a bug in encsel.
     """
     if not no_config and ctx.invoked_subcommand in ("rank", "validate"):
-        _read_config(ctx, ctx.invoked_subcommand)
+        from pathlib import Path
 
+        from encsel.cli.settings import defaults, settings
 
-def _read_config(ctx: click.Context, name: str) -> None:
-    """Settings of the folder's file as defaults of a command: what is given on the command line wins."""
-    from pathlib import Path
-
-    from encsel.cli import settings as config
-
-    found = config.settings(Path())
-    if found is None:
-        return
-    command = cli.get_command(ctx, name)
-    assert command is not None
-    ctx.default_map = {name: config.defaults(*found, name, known_settings(command))}
-
-
-def known_settings(command: click.Command) -> dict[str, Option]:
-    """What may stand in a file of settings for a command, by name."""
-    from encsel.cli.settings import Option
-
-    known = {"data": Option("data")}
-    for one in command.params:
-        if isinstance(one, click.Option):
-            stands_for = one.flag_value if isinstance(one.flag_value, str) else True
-            option = Option(str(one.name), "texts" if one.multiple else "flag" if one.is_flag else "value", stands_for)
-            known |= {text[2:]: option for text in one.opts if text.startswith("--")}
-    return known
+        name = ctx.invoked_subcommand
+        command, found = cli.get_command(ctx, name), settings(Path())
+        if command is not None and found is not None:
+            # Options on the command line win.
+            ctx.default_map = {name: defaults(*found, command)}
 
 
 def run(interruption: Interruption | None = None) -> int:
     """The exit code of the command line `sys.argv`; every defined failure is one message on stderr.
 
     Raises:
-        KeyboardInterrupt: `interruption`, whatever became of that on its way through libraries.
+        KeyboardInterrupt: `interruption` happened, whatever libraries made of it.
     """
     try:
         code = cli.main(standalone_mode=False)
@@ -127,41 +105,38 @@ def run(interruption: Interruption | None = None) -> int:
 
 
 def _reported(error: BaseException) -> int:
-    """Say what went wrong; the exit code."""
+    """Print what went wrong on stderr and return the exit code."""
+    code = UsageError.exit_code
     match error:
-        case EncselError():
-            return _said(str(error), error.exit_code)
-        case click.exceptions.Exit():
-            return error.exit_code
         case KeyboardInterrupt():
             raise error
-        case click.Abort():
-            if isinstance(error.__cause__, KeyboardInterrupt):
-                raise KeyboardInterrupt from error
-            return _said(
-                "No answer was given; nothing was done. Say --yes where nobody can answer.", UsageError.exit_code
-            )
+        case click.Abort() if isinstance(error.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        case click.exceptions.Exit():
+            return error.exit_code
+        # click exits so after it has told a shell how to complete.
+        case SystemExit() if COMPLETION in os.environ:
+            raise error
+        # click exits so when the reader of stdout went away (`| head`), with stdout in a wrapper.
+        case SystemExit() if "Pacify" in type(sys.stdout).__name__:
+            return 0
         case click.ClickException():
             error.show()
-            return 2
+            return code
+        case EncselError():
+            message, code = str(error), error.exit_code
+        case click.Abort():
+            message = "No answer was given; nothing was done. Pass --yes where nobody can answer."
         case SystemExit():
-            if COMPLETION in os.environ:  # click ends so when it has told a shell how to complete
-                raise error
-            # click ends so when the reader of stdout went away (`| head`), having put a wrapper around stdout.
-            if "Pacify" in type(sys.stdout).__name__:
-                return 0
-            return _said(
-                f"Something called sys.exit({error.code!r}). This is a bug in encsel or in a plug-in.", INTERNAL_ERROR
-            )
+            message = f"Something called sys.exit({error.code!r}). This is a bug in encsel or in a plug-in."
+            code = INTERNAL_ERROR
         case _ if isinstance(error, MemoryError) or "start new thread" in str(error):
-            return _said(
-                "The memory is used up. Give the job more, or let it take less: --identities, --samples-per-identity, "
-                "--batch-size.", UsageError.exit_code
-            )  # fmt: skip
-    traceback.print_exception(error)
-    return _said("This is a bug in encsel; please report it with the lines above.", INTERNAL_ERROR)
-
-
-def _said(message: str, code: int) -> int:
+            message = (
+                "The memory is used up. Give the job more, or reduce what it needs: --identities, "
+                "--samples-per-identity, --batch-size."
+            )
+        case _:
+            traceback.print_exception(error)
+            message, code = "This is a bug in encsel; please report it with the lines above.", INTERNAL_ERROR
     click.echo(f"encsel: {message}", err=True)
     return code

@@ -8,30 +8,16 @@ from typing import Any, TextIO
 
 import click
 
-from encsel.cli.options import (
-    cache_of,
-    cache_options,
-    data_options,
-    encoder_options,
-    gate_options,
-    min_identities_option,
-    prediction_options,
-    result_options,
-    runtime_options,
-)
-from encsel.cli.output import check_outputs, deliver, results_apart
+from encsel.cli.options import PATH, cache_of, min_identities_option, prediction_options, result_options, set_options
+from encsel.cli.output import check_outputs, deliver, progress_of, results_apart, resumable
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@encoder_options
-@runtime_options
-@data_options
-@cache_options
+@click.argument("data", type=PATH)
+@set_options
 @min_identities_option(1, "Below 30 the order is coarse and no EER is predicted.")
 @prediction_options
 @click.option("--explain", metavar="FACE/VOICE", help="Also show what made the prediction for this pair.")
-@gate_options
 @result_options
 def rank(data: Path, **options: Any) -> int:
     """Rank every face-voice pair of encoders by predicted cross-modal EER.
@@ -67,28 +53,23 @@ def run(
 ) -> int:
     """Check the outputs, rank, write, print; the exit code."""
     from encsel.errors import UsageError
-    from encsel.progress import OnStderr, Silent
     from encsel.ranking.rank import rank as rank_pairs
-    from encsel.reports import ranking as _  # noqa: F401 - registers how a ranking is rendered
+    from encsel.reports import ranking as _  # noqa: F401 - registers how a ranking is shown
     from encsel.reports.explanation import explanation_text
     from encsel.storage.result import plain, render
 
     if explain is not None and form in ("csv", "github"):
         raise UsageError(f"--explain has no place in {form}. Choose another --format.")
     check_outputs(outputs)
-    progress = Silent() if quiet else OnStderr()
-    try:
-        ranking = rank_pairs(data, cache=cache_of(cache), progress=progress, **options)
-    except KeyboardInterrupt:
-        if cache_of(cache) is not None:
-            progress.note("What was embedded so far is in the cache; the same command goes on from there.")
-        raise
+    progress, folder = progress_of(quiet), cache_of(cache)
+    with resumable(progress, folder):
+        ranking = rank_pairs(data, cache=folder, progress=progress, **options)
     explanation = failed = None
     if explain is not None:
         try:
             explanation = ranking.explain(*(explain.split("/", 1) if "/" in explain else (explain, "")))
         except UsageError as error:
-            # The ranking itself is there, and was long in the making.
+            # The ranking took long, and is written all the same.
             failed = error
 
     def text_of(form: str, **look: Any) -> str:

@@ -8,8 +8,7 @@ import click
 @click.command()
 @click.argument("document", type=click.Choice(("rank", "validate", "compare", "plan")))
 def schema(document: str) -> None:
-    """Print the JSON Schema of a document: what `encsel rank`, `validate`, `compare` or `plan` writes with
-    --format json.
+    """Print the JSON Schema of what `encsel rank`, `validate`, `compare` or `plan` writes with --format json.
 
     Keys never change meaning within a version; the version is the number at the end of a document's `schema`.
     """
@@ -18,5 +17,5 @@ def schema(document: str) -> None:
     from encsel.cli.output import emit
     from encsel.reports.schemas import schemas
 
-    (found,) = (content for name, content in schemas().items() if name.startswith(f"encsel.{document}/"))
-    emit(json.dumps(found, indent=2) + "\n")
+    (schema,) = (content for name, content in schemas().items() if name.startswith(f"encsel.{document}/"))
+    emit(json.dumps(schema, indent=2) + "\n")

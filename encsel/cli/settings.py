@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+import click
 
 from encsel.errors import UsageError, nearest
 from encsel.storage.files import read_whole
@@ -20,10 +21,10 @@ PATHS = ("data", "baseline")
 
 
 def settings(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The file and what it holds; None where there is none.
+    """The file and its content; None without such a file.
 
     Raises:
-        UsageError: not readable, or not TOML.
+        UsageError: encsel.toml cannot be read, or is not TOML.
     """
     for name in (OWN, SHARED):
         path = folder / name
@@ -31,89 +32,67 @@ def settings(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             content = tomllib.loads(read_whole(path, MAX_BYTES).decode("utf-8"))
         except FileNotFoundError:
             continue
-        # A ValueError: not UTF-8, no TOML, or a whole number of too many digits.
+        # A ValueError: not UTF-8, not TOML, or a whole number of too many digits.
         except (OSError, ValueError, RecursionError) as error:
-            if name == SHARED:  # another tool's business
+            if name == SHARED:  # another tool reports it
                 continue
-            what = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-            raise UsageError(f"{path} cannot be read: {what}. Mend it, or run elsewhere.") from error
-        if name == SHARED:
-            tools = content.get("tool")
-            own = tools.get("encsel") if isinstance(tools, dict) else None
-            if not isinstance(own, dict):
-                continue
-            content = own
-        return path, content
+            reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+            raise UsageError(f"{path} cannot be read: {reason}. Fix it, or pass --no-config.") from error
+        if name == OWN:
+            return path, content
+        tools = content.get("tool")
+        table = tools.get("encsel") if isinstance(tools, dict) else None
+        if isinstance(table, dict):
+            return path, table
     return None
 
 
-@dataclass(frozen=True)
-class Option:
-    """What a setting is to its command.
-
-    Attributes:
-        parameter: that it gives a value to.
-        kind: one value, a text or several, or true and false.
-        stands_for: what the parameter is when a flag is true.
-    """
-
-    parameter: str
-    kind: Literal["value", "texts", "flag"] = "value"
-    stands_for: Any = True
+def options_of(command: click.Command) -> dict[str, click.Parameter]:
+    """Parameters that a file may set, by long name without dashes; `data` is the argument."""
+    return {text.removeprefix("--"): p for p in command.params for text in p.opts if len(text) > 2}
 
 
-def defaults(path: Path, content: Mapping[str, Any], command: str, known: Mapping[str, Option]) -> dict[str, Any]:
-    """What a command takes for options that are not given, by the name of its parameter.
+def defaults(path: Path, content: Mapping[str, Any], command: click.Command) -> dict[str, Any]:
+    """Defaults of a command by parameter name, from the content of a file.
 
-    Top-level keys are for both commands, those of a table named like a command for it alone, and those of `gates` are
+    Top-level keys are for both commands, those of a table named after a command for it alone, and those of `gates` are
     gates.
 
-    Args:
-        known: options of the command by long name without dashes in front; `data` is the argument.
     Raises:
-        UsageError: an unknown setting (names the nearest), one of another kind, or two for one thing.
+        UsageError: an unknown setting (names the nearest), one of the wrong type, or two that contradict each other.
     """
-    found: dict[str, Any] = {}
+    options = options_of(command)
+    values: dict[str, Any] = {}
     for key, value in content.items():
-        if key in COMMANDS:
-            if not isinstance(value, dict):
-                raise UsageError(f"{path}: [{key}] is {value!r}; a table is needed.")
-            if key == command:
-                found |= _checked(path, value, known, f"[{key}] ")
-        elif key == GATES:
-            if not isinstance(value, dict):
-                raise UsageError(f"{path}: [{key}] is {value!r}; a table is needed.")
-            found |= _checked(path, value, known, f"[{key}] ")
-        else:
-            found |= _checked(path, {key: value}, known, "")
+        if key not in (*COMMANDS, GATES):
+            values |= _default(path, options, "", key, value)
+        elif not isinstance(value, dict):
+            raise UsageError(f"{path}: [{key}] is {value!r}; a table is needed.")
+        elif key in (command.name, GATES):
+            for name, one in value.items():
+                values |= _default(path, options, f"[{key}] ", name, one)
     if "cache" in content and content.get("no-cache", content.get("no_cache")) is True:
         raise UsageError(f"{path}: cache and no-cache contradict each other. Leave one out.")
-    return found
+    return values
 
 
-def _checked(path: Path, table: Mapping[str, Any], known: Mapping[str, Option], where: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        name = key.replace("_", "-")
-        if name not in known:
-            raise UsageError(f"{path}: {where}unknown setting {key!r}. {nearest(name, known)}")
-        option = known[name]
-
-        def refuse(needed: str, key: str = key, value: Any = value) -> UsageError:
-            return UsageError(f"{path}: {where}{key} is {value!r}; {needed} is needed.")
-
-        if option.kind == "flag":
-            if not isinstance(value, bool):
-                raise refuse("true or false")
-            if value:
-                found[option.parameter] = option.stands_for
-        elif option.kind == "texts":
-            values = value if isinstance(value, list) else [value]
-            if not all(isinstance(one, str) for one in values):
-                raise refuse("text or a list of texts")
-            found[option.parameter] = values
-        elif isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise refuse("one value")
-        else:
-            found[option.parameter] = str(path.parent / str(value)) if name in PATHS else value
-    return found
+def _default(path: Path, options: Mapping[str, click.Parameter], where: str, key: str, value: Any) -> dict[str, Any]:
+    """One setting, checked; `where` names its table."""
+    name = key.replace("_", "-")
+    if name not in options:
+        raise UsageError(f"{path}: {where}unknown setting {key!r}. {nearest(name, options)}")
+    option = options[name]
+    values = value if isinstance(value, list) else [value]
+    if isinstance(option, click.Option) and option.is_flag:
+        fits, needed = isinstance(value, bool), "true or false"
+    elif option.multiple:
+        fits, needed = all(isinstance(one, str) for one in values), "text or a list of texts"
+    else:
+        fits, needed = isinstance(value, str | int | float) and not isinstance(value, bool), "one value"
+    if not fits:
+        raise UsageError(f"{path}: {where}{key} is {value!r}; {needed} is needed.")
+    if isinstance(value, bool):
+        return {str(option.name): getattr(option, "flag_value", True)} if value else {}
+    if option.multiple:
+        return {str(option.name): values}
+    return {str(option.name): str(path.parent / str(value)) if name in PATHS else value}

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from encsel.cli.options import FOLDER, format_option
+
 
 @click.command()
-@click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--format", "form", type=click.Choice(("table", "markdown")), default="table", show_default=True)
+@click.argument("folder", required=False, type=FOLDER)
+@format_option(("table", "markdown"))
 def study(folder: Path | None, form: str) -> None:
     """Rebuild the tables and the analysis of the study behind encsel from its published figures.
 
@@ -23,4 +25,4 @@ def study(folder: Path | None, form: str) -> None:
     from encsel.reports.study import study as rebuild
     from encsel.reports.tables import render_sections
 
-    emit(render_sections(rebuild(folder), form, width=max(terminal_width(), 120)))
+    emit(render_sections(rebuild(folder), form, width=terminal_width(120)))

@@ -2,73 +2,50 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
 from encsel.cli.options import (
+    FOLDER,
+    PATH,
     cache_of,
-    cache_options,
-    data_options,
-    encoder_options,
-    gate_options,
     min_identities_option,
     prediction_options,
     result_options,
-    runtime_options,
+    set_options,
+    together,
 )
-from encsel.cli.output import check_outputs, deliver, results_apart
+from encsel.cli.output import check_outputs, deliver, progress_of, results_apart, resumable
 from encsel.matching.folds import PROTOCOLS
 from encsel.matching.scorers import SCORERS
 from encsel.validation.stage import stage_names
 
-
-def _listed(value: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
+stage_options = together(
+    click.option("--protocol", type=click.Choice(PROTOCOLS), default="crossval",
+                 help="crossval: repeated 5 folds over people, corrected metrics. reference: the study's single 80/20 "
+                 "split and the numbers of its released code."),
+    click.option("--scorer", type=click.Choice(tuple(SCORERS)), default="reference",
+                 help="Scorer of the EERs in gates, analysis and figures; all are measured."),
+    click.option("--skip", metavar="STAGES", help=f"Leave these out, separated by commas: {', '.join(stage_names())}."),
+    click.option("--only", metavar="STAGES", help="Do only these, separated by commas. Linear CKA is always measured."),
+    click.option("--jobs", type=click.IntRange(1), help="Encoders or pairs at a time. Default: all processors."),
+    prediction_options,
+    click.option("--report", "folder", type=FOLDER, metavar="DIR",
+                 help="Write index.html (all tables and figures on one page), figures/*.png and validation.json."),
+    click.option("--scores", type=FOLDER, metavar="DIR",
+                 help="Write score files here, one per pair and scorer, four columns a line: person of the face, "
+                 "person of the voice, what was scored, score. Only you can read them."),
+)  # fmt: skip
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@encoder_options
-@runtime_options
-@data_options
-@cache_options
+@click.argument("data", type=PATH)
+@set_options
 @min_identities_option(10, "")
-@click.option(
-    "--protocol",
-    type=click.Choice(PROTOCOLS),
-    default="crossval",
-    show_default=True,
-    help="crossval: repeated 5 folds over people, corrected metrics. reference: the study's single 80/20 split "
-    "and the numbers of its released code.",
-)
-@click.option(
-    "--scorer",
-    type=click.Choice(tuple(SCORERS)),
-    default="reference",
-    show_default=True,
-    help="Scorer of the EERs in gates, analysis and figures; all are measured.",
-)
-@click.option("--skip", metavar="STAGES", help=f"Leave these out, separated by commas: {', '.join(stage_names())}.")
-@click.option("--only", metavar="STAGES", help="Do only these, separated by commas. Linear CKA is always measured.")
-@click.option("--jobs", type=click.IntRange(1), help="Encoders or pairs at a time. Default: all processors.")
-@prediction_options
-@click.option(
-    "--report",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Write index.html (one page with all tables and figures), figures/*.png and validation.json here.",
-)
-@click.option(
-    "--scores",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Write score files here, one per pair and scorer, four columns a line: person of the face, person of "
-    "the voice, what was scored, score. Only you can read them.",
-)
-@gate_options
+@stage_options
 @result_options
 @results_apart
 def validate(
@@ -80,7 +57,7 @@ def validate(
     outputs: tuple[Path, ...],
     folder: Path | None,
     **options: Any,
-) -> int:  # fmt: skip
+) -> int:
     """Measure everything about every face-voice pair: real error rates, geometry, and what goes with what.
 
     DATA is as for `encsel rank`. Where that predicts the error after training on 999 people, this trains matchers on
@@ -92,27 +69,18 @@ def validate(
     Finished stages are kept in the cache: the same command goes on where it stopped, and a changed one repeats only
     what the change touches. The CSV is a pair table, and the JSON a result, that `encsel fit` reads.
     """
-    from encsel.progress import OnStderr, Silent
-    from encsel.reports import validation as _  # noqa: F401 - registers how a validation is rendered
+    from encsel.reports import validation as _  # noqa: F401 - registers how a validation is shown
     from encsel.reports.page import write_report
     from encsel.storage.result import render
     from encsel.validation.validate import validate as validate_set
 
     check_outputs(outputs)
-    progress = Silent() if quiet else OnStderr()
-    options |= {name: _listed(options[name]) for name in ("skip", "only")}
-    try:
-        validation = validate_set(data, cache=cache_of(cache), progress=progress, **options)
-    except KeyboardInterrupt:
-        if cache_of(cache) is not None:
-            progress.note("What was finished so far is in the cache; the same command goes on from there.")
-        raise
-    private = bool(options["show_names"])
+    progress, kept_in, private = progress_of(quiet), cache_of(cache), bool(options["show_names"])
+    for name in ("skip", "only"):
+        options[name] = tuple(filter(None, map(str.strip, (options[name] or "").split(","))))
+    with resumable(progress, kept_in):
+        validation = validate_set(data, cache=kept_in, progress=progress, **options)
     if folder is not None:
         progress.note(f"Report: {write_report(validation, folder, private=private)}")
-
-    def text_of(form: str, **look: Any) -> str:
-        return render(validation, form, **look)
-
-    deliver(text_of, form, outputs, out, private=private)
+    deliver(partial(render, validation), form, outputs, out, private=private)
     return validation.exit_code

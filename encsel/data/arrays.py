@@ -14,6 +14,8 @@ from encsel.core import Embeddings, Modality, Skipped, Vectors
 from encsel.errors import BadCalibration, UsageError, first_line, printable
 from encsel.storage.signature import canonical
 
+Checked = tuple[Embeddings, tuple[Skipped, ...]]
+"""The usable rows of one encoder, and the rows skipped."""
 MAX_NAME = 1024
 """Characters of an identity, a sample name or an attribute: numpy pads every row of a column to the longest."""
 TEXT_KINDS = "UiubS"
@@ -22,16 +24,12 @@ TEXT_KINDS = "UiubS"
 
 def checked_embeddings(
     name: str, modality: Modality, vectors: Any, identities: Any, columns: Mapping[str, Any]
-) -> tuple[Embeddings, tuple[Skipped, ...]]:
-    """The usable rows of arrays in memory, and the rows skipped.
+) -> Checked:
+    """Check arrays in memory, described in `CalibrationSet.from_arrays`.
 
-    Args:
-        vectors: (rows, dim) array-like of numbers.
-        identities: (rows,) array-like of text or whole numbers.
-        columns: (rows,) array-likes by name: attributes, and perhaps "samples", the names of the samples.
     Raises:
         BadCalibration: wrong shape or type, or a missing identity or sample name.
-        UsageError: an empty name, or one with a slash.
+        UsageError: a name that is empty or has a slash.
     """
     where = f"{modality}s[{name!r}]"
     if not isinstance(name, str) or not name or "/" in name:
@@ -68,29 +66,22 @@ def checked_vectors(vectors: NDArray[Any], where: str) -> Vectors:
         return vectors.astype(np.float32)
 
 
-def keep_usable(embeddings: Embeddings) -> tuple[Embeddings, tuple[Skipped, ...]]:
-    """Drop rows that are not finite, all zero, without identity, or repeated within an identity.
-
-    Returns:
-        The rows left, and the rows dropped except repetitions.
-    """
+def keep_usable(embeddings: Embeddings) -> Checked:
+    """Skip rows that are not finite, all zero or without identity; drop repetitions within an identity."""
+    rows, labels, samples = np.ascontiguousarray(embeddings.vectors), embeddings.labels, embeddings.samples
     reasons = np.select(
-        [~np.isfinite(embeddings.vectors).all(axis=1), (embeddings.vectors == 0).all(axis=1), embeddings.labels == ""],
+        [~np.isfinite(rows).all(axis=1), (rows == 0).all(axis=1), labels == ""],
         ["non-finite values", "all zeros", "no identity"], default="",
     )  # fmt: skip
     skipped = tuple(
-        Skipped(
-            embeddings.modality, f"{embeddings.labels[i]}/{embeddings.samples[i]}", str(reasons[i]), embeddings.name
-        )
+        Skipped(embeddings.modality, f"{labels[i]}/{samples[i]}", str(reasons[i]), embeddings.name)
         for i in np.flatnonzero(reasons != "")
     )
-    rows = np.ascontiguousarray(embeddings.vectors)
     usable = np.flatnonzero(reasons == "")
     # In order of sample names, so that which repetition stays does not depend on the order of rows.
     first: dict[tuple[str, bytes], int] = {}
-    for i in usable[np.argsort(embeddings.samples[usable], kind="stable")].tolist():
-        content = hashlib.blake2b(rows[i].data, digest_size=16).digest()
-        first.setdefault((embeddings.labels[i], content), i)
+    for i in usable[np.argsort(samples[usable], kind="stable")].tolist():
+        first.setdefault((labels[i], hashlib.blake2b(rows[i].data, digest_size=16).digest()), i)
     return embeddings.rows(np.array(sorted(first.values()), dtype=np.intp)), skipped
 
 
@@ -128,14 +119,14 @@ def _text_column(values: Any, n_rows: int, where: str, *, optional: bool = False
         raise BadCalibration(f"{where}: shape {cells.shape} for {n_rows} rows of embeddings; ({n_rows},) is needed.")
     texts = []
     for row, cell in enumerate(cells.tolist()):
-        text = "" if optional and _is_missing(cell) else _text(cell)
+        is_nan = isinstance(cell, numbers.Real) and cell != cell
+        missing = cell is None or is_nan or type(cell).__name__ in ("NAType", "NaTType")
+        text = "" if optional and missing else _text(cell)
         if text is None:
-            problem = (
-                f"row {row} is missing ({cell}). Drop rows without a value"
-                if _is_missing(cell)
-                else f"row {row} is of type {type(cell).__name__} ({str(cell)[:80]}); text or whole numbers are needed"
-            )
-            raise BadCalibration(f"{where}: {problem}.")
+            if missing:
+                raise BadCalibration(f"{where}: row {row} is missing ({cell}). Drop rows without a value.")
+            kind = f"of type {type(cell).__name__} ({str(cell)[:80]})"
+            raise BadCalibration(f"{where}: row {row} is {kind}; text or whole numbers are needed.")
         texts.append(text)
     check_length(max(map(len, texts), default=0), where)
     return np.array(texts, dtype=np.str_)
@@ -157,8 +148,3 @@ def _text(cell: Any) -> str | None:
     # Whole floats too: a column of numbers is often read as floats.
     whole = isinstance(cell, numbers.Integral) or (isinstance(cell, numbers.Real) and float(cell).is_integer())
     return str(int(cell)) if whole else None
-
-
-def _is_missing(cell: Any) -> bool:
-    is_nan = isinstance(cell, numbers.Real) and cell != cell
-    return cell is None or is_nan or type(cell).__name__ in ("NAType", "NaTType")

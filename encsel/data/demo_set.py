@@ -18,9 +18,7 @@ from encsel.data.demo_voices import VOWELS, VoiceTraits, synthesise_voice
 from encsel.errors import UsageError
 
 # Correlation of each modality's copy with the trait; the two copies correlate with its square.
-SEX_AGREEMENT = 0.95
-BUILD_AGREEMENT = 0.9
-AGE_AGREEMENT = 0.9
+SEX_AGREEMENT, BUILD_AGREEMENT, AGE_AGREEMENT = 0.95, 0.9, 0.9
 SEX_SPREAD = 0.45
 """Standard deviation of the sex trait within a class; the class means account for the rest of a variance of 1."""
 
@@ -41,12 +39,10 @@ def write_demo_set(
 ) -> None:
     """Write `root/faces/personNN/NN.png` and `root/voices/personNN/NN.wav`.
 
-    Equal seeds and library versions give equal bytes.
+    Equal seeds and library versions give equal bytes; a larger set begins with the people of a smaller one.
 
     Args:
         root: a new folder, created with mode 0700, or an existing one without `faces` and `voices`.
-        n_identities: number of people; a larger set begins with the people of a smaller one.
-        samples_per_identity: number of images, and of clips, per person.
         on_progress: called after each person with the number of people written and the total.
     Raises:
         UsageError: a count below 1, a negative seed, or an unusable root.
@@ -69,11 +65,10 @@ def write_demo_set(
         voices.mkdir()
     except OSError as error:
         raise UsageError(f"{root} cannot be written: {error.strerror}. Choose a writable folder.") from error
-
     for number in range(1, n_identities + 1):
         name = f"person{number:02d}"
-        (faces / name).mkdir()
-        (voices / name).mkdir()
+        for folder in (faces, voices):
+            (folder / name).mkdir()
         person = imagine_person(np.random.default_rng([seed, number]))
         for sample in range(1, samples_per_identity + 1):
             # One generator per file: a file depends on neither the counts nor the other modality.
@@ -89,15 +84,14 @@ def imagine_person(rng: np.random.Generator) -> Person:
     """Draw a person at random: the shared traits, then each modality's noisy copies and other traits."""
     sex = rng.choice([-1.0, 1.0]) * np.sqrt(1 - SEX_SPREAD**2) + SEX_SPREAD * rng.standard_normal()
     build, age = rng.standard_normal(2)
+    shared = ((sex, SEX_AGREEMENT), (build, BUILD_AGREEMENT), (age, AGE_AGREEMENT))
 
-    def copy(trait: float, agreement: float) -> float:
-        return float(agreement * trait + np.sqrt(1 - agreement**2) * rng.standard_normal())
+    def copies() -> list[float]:
+        return [float(r * trait + np.sqrt(1 - r**2) * rng.standard_normal()) for trait, r in shared]
 
     skin_shade = rng.beta(1.2, 1.6)
     face = FaceTraits(
-        sex=copy(sex, SEX_AGREEMENT),
-        build=copy(build, BUILD_AGREEMENT),
-        age=copy(age, AGE_AGREEMENT),
+        *copies(),
         skin_shade=skin_shade,
         hair_shade=float(np.clip(rng.beta(1.6, 1.2) + 0.8 * max(skin_shade - 0.4, 0), 0, 1)),
         hair_redness=rng.beta(1, 2.5),
@@ -110,15 +104,6 @@ def imagine_person(rng: np.random.Generator) -> Person:
         iris=int(rng.integers(len(IRISES))),
         glasses=bool(rng.random() < 0.2),
     )
-    voice = VoiceTraits(
-        sex=copy(sex, SEX_AGREEMENT),
-        build=copy(build, BUILD_AGREEMENT),
-        age=copy(age, AGE_AGREEMENT),
-        pitch=rng.standard_normal(),
-        rate=rng.standard_normal(),
-        nasality=rng.standard_normal(),
-        tilt=rng.standard_normal(),
-        liveliness=rng.standard_normal(),
-        vowel_weights=rng.dirichlet(np.full(len(VOWELS), 2.0)),
-    )
+    # The order of the fields: pitch, rate, nasality, tilt, liveliness.
+    voice = VoiceTraits(*copies(), *rng.standard_normal(5), vowel_weights=rng.dirichlet(np.full(len(VOWELS), 2.0)))
     return Person(face, voice)

@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import SAMPLING_RATE, Clip
+from encsel.data.demo_faces import logistic
+
+Values = NDArray[np.float64]
 
 CLIP_SECONDS = (1.0, 1.4)
 FRAME = SAMPLING_RATE // 80
@@ -38,27 +41,26 @@ class VoiceTraits:
     nasality: float
     tilt: float
     liveliness: float
-    vowel_weights: NDArray[np.float64]
+    vowel_weights: Values
 
 
 def synthesise_voice(traits: VoiceTraits, rng: np.random.Generator) -> Clip:
     """Synthesise a clip of a person; vowels, melody, loudness, room and noise are random."""
     from scipy.signal import lfilter
 
-    masculine, old = _logistic(1.6 * traits.sex), _logistic(1.3 * traits.age)
+    masculine, old = logistic(1.6 * traits.sex), logistic(1.3 * traits.age)
     n_frames = int(rng.uniform(*CLIP_SECONDS) * SAMPLING_RATE / FRAME)
     seconds = n_frames * FRAME / SAMPLING_RATE
     n_syllables = max(3, round(seconds * (4.2 + 0.7 * traits.rate - 0.6 * old)))
     edges = np.linspace(0, seconds, n_syllables + 1)
     edges[1:-1] += rng.uniform(-0.2, 0.2, n_syllables - 1) * seconds / n_syllables
-
     tract = _vocal_tract(traits, rng, edges, n_frames, masculine)
+
     time = np.arange(n_frames * FRAME) / SAMPLING_RATE
     middles = (edges[:-1] + edges[1:]) / 2
     melody = (1.2 + 0.5 * traits.liveliness) * rng.standard_normal(n_syllables) - rng.uniform(1, 4) * middles / seconds
     octaves = 0.09 * traits.pitch - 0.12 * (old - 0.5) - 0.03 * traits.build + rng.normal(0, 0.04)
     f0 = 205 * (118 / 205) ** masculine * 2 ** (octaves + np.interp(time, middles, melody) / 12)
-
     excitation = _glottal_source(f0, rng, masculine=masculine, old=old)
     brightness = np.clip(0.6 - 0.16 * traits.tilt, 0, 0.95)
     voiced = _filter_by_frame(lfilter([1, -brightness], [1], excitation), tract)
@@ -72,8 +74,7 @@ def synthesise_voice(traits: VoiceTraits, rng: np.random.Generator) -> Clip:
     speech = voiced * np.interp(time, corners, loudness)
 
     # Room and microphone belong to the recording, not to the person.
-    colour = rng.uniform(-0.25, 0.25)
-    speech = lfilter([1, colour], [1], speech)
+    speech = lfilter([1, rng.uniform(-0.25, 0.25)], [1], speech)
     speech /= np.sqrt(np.mean(speech**2))
     hiss = lfilter([1], [1, -rng.uniform(0, 0.9)], rng.standard_normal(speech.size))
     hiss *= 10 ** (-rng.uniform(22, 38) / 20) / np.sqrt(np.mean(hiss**2))
@@ -82,11 +83,10 @@ def synthesise_voice(traits: VoiceTraits, rng: np.random.Generator) -> Clip:
 
 
 def _vocal_tract(
-    traits: VoiceTraits, rng: np.random.Generator, edges: NDArray[np.float64], n_frames: int, masculine: float
-) -> NDArray[np.float64]:
+    traits: VoiceTraits, rng: np.random.Generator, edges: Values, n_frames: int, masculine: float
+) -> Values:
     """Second-order sections of the vocal tract, (frames, sections, 6): five formants and a nasal pair."""
-    # A longer tract scales all formants down.
-    scale = 1.09 - 0.17 * masculine - 0.05 * traits.build
+    scale = 1.09 - 0.17 * masculine - 0.05 * traits.build  # a longer tract scales all formants down
     vowels = rng.choice(len(VOWELS), edges.size - 1, p=traits.vowel_weights)
     targets = VOWELS[vowels] * rng.normal(1, 0.03, (vowels.size, 3))
     # Formants are constant in the middle half of a syllable and glide from one syllable to the next.
@@ -96,11 +96,8 @@ def _vocal_tract(
     formants = [np.interp(time, held, np.repeat(targets[:, k], 2)) for k in range(3)]
     formants += [np.full(n_frames, f) for f in HIGHER_FORMANTS]
     poles = _second_order(scale * np.stack(formants, axis=1), BANDWIDTHS)
-
-    coupling = _logistic(1.5 * traits.nasality)
     nasal_pole = _second_order(np.array(scale * 270), np.array(90.0))
-    nasal_zero = _second_order(np.array(scale * (270 + 260 * coupling)), np.array(120.0))
-
+    nasal_zero = _second_order(np.array(scale * (270 + 260 * logistic(1.5 * traits.nasality))), np.array(120.0))
     sections = np.zeros((n_frames, 6, 6))
     sections[:, :5, 0] = poles.sum(axis=-1)
     sections[:, :5, 3:] = poles
@@ -109,19 +106,18 @@ def _vocal_tract(
     return sections
 
 
-def _second_order(frequency: NDArray[np.float64], bandwidth: NDArray[np.float64]) -> NDArray[np.float64]:
+def _second_order(frequency: Values, bandwidth: Values) -> Values:
     """Polynomials in 1/z with a conjugate pair of roots at each frequency (Hz); coefficients on the last axis."""
     radius = np.exp(-np.pi * bandwidth / SAMPLING_RATE)
     middle = -2 * radius * np.cos(2 * np.pi * frequency / SAMPLING_RATE)
     return np.stack(np.broadcast_arrays(np.ones_like(middle), middle, radius**2), axis=-1)
 
 
-def _filter_by_frame(signal: NDArray[np.float64], tract: NDArray[np.float64]) -> NDArray[np.float64]:
+def _filter_by_frame(signal: Values, tract: Values) -> Values:
     """Filter the signal with coefficients that change by frame; bandwidths and zeros must be constant."""
     from scipy.signal import sosfilt
 
-    # The state of sosfilt is past outputs times coefficients. It must be rescaled for new coefficients, or a glide
-    # clicks at every frame.
+    # The state of sosfilt, past outputs times coefficients, is rescaled for new coefficients: else a glide clicks.
     rescaling = np.diff(tract[:, :, 4], axis=0, prepend=tract[:1, :, 4]) / tract[:, :, 5]
     state = np.zeros((tract.shape[1], 2))
     shaped = np.empty((len(tract), FRAME))
@@ -131,9 +127,7 @@ def _filter_by_frame(signal: NDArray[np.float64], tract: NDArray[np.float64]) ->
     return shaped.ravel()
 
 
-def _glottal_source(
-    f0: NDArray[np.float64], rng: np.random.Generator, *, masculine: float, old: float
-) -> NDArray[np.float64]:
+def _glottal_source(f0: Values, rng: np.random.Generator, *, masculine: float, old: float) -> Values:
     """Derivative of the glottal airflow: Rosenberg pulses, less regular with age, and breath noise.
 
     Source: Rosenberg 1971, doi:10.1121/1.1912389, pulse C.
@@ -143,7 +137,6 @@ def _glottal_source(
     cycle = (np.cumsum(f0) / SAMPLING_RATE).astype(int)
     phase = np.cumsum(f0 * (1 + jitter * rng.standard_normal(n_cycles)[cycle])) / SAMPLING_RATE + rng.random()
     strength = 1 + shimmer * rng.standard_normal(n_cycles)[cycle]
-
     open_fraction = 0.72 - 0.14 * masculine
     peak = 0.66 * open_fraction
     within = phase % 1
@@ -152,8 +145,3 @@ def _glottal_source(
     flow = np.where(within < peak, rising, np.where(within < open_fraction, falling, 0)) * strength
     breath = (0.006 + 0.025 * old + 0.01 * (1 - masculine)) * rng.standard_normal(f0.size) * (0.3 + flow)
     return np.diff(flow, prepend=0) + breath
-
-
-def _logistic(score: float) -> float:
-    """Map a standard score to (0, 1)."""
-    return float(1 / (1 + np.exp(-score)))

@@ -170,7 +170,7 @@ def _embed_modality(
     return hashes, unusable
 
 
-class _LateTask:
+class _LateTask(Task):
     """A task that opens when its encoder's turn comes, so that the time it tells of is that encoder's own."""
 
     def __init__(self, stack: contextlib.ExitStack, progress: Progress, label: str, total: int) -> None:

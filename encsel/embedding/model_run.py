@@ -114,9 +114,9 @@ class ModelRun:
         if self._model is None:
             return
         self._model = None
+        gc.collect()  # some layers of torch hold each other in circles
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
-            gc.collect()  # some layers of torch hold each other in circles
             torch.cuda.empty_cache()
 
     def flush(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,23 +14,14 @@ import numpy as np
 
 from encsel.core import Encoder, EncoderFamily, Image, Model, Runtime, Spec, Vectors
 from encsel.errors import EncoderFailed, UnusableSample
+from encsel.loading.checkpoint import encoder_of
 from encsel.loading.hub import sha256_of
-from encsel.loading.onnx_packs import (
-    DEFAULT_PACK,
-    Pack,
-    find_pack,
-    import_or_fail,
-    load_session,
-    read_pack,
-    stdout_to_stderr,
-)
+from encsel.loading.onnx_packs import DEFAULT_PACK, Pack, find_pack, import_or_fail, load_session, read_pack
 
-DIM = 512
 DETECTION_SIDES = (128, 640)
 """Default of insightface 2.1, which finds both small faces and faces that fill the image; older versions differ."""
 THRESHOLD, OVERLAP = 0.5, 0.4
 BORDER = 0.5
-NO_FACE = "no face found"
 LICENCE = "insightface's models are for non-commercial research only"
 
 
@@ -65,24 +58,16 @@ def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
             "no face": f"black border of {BORDER:.0%} on each side and once more, else refused",
             "alignment": "five points, norm_crop",
         }
-    is_default = spec.checkpoint in (None, DEFAULT_PACK)
     graphs = [recogniser] if detector is None else [detector, recogniser]
-    encoder = Encoder(
-        name=spec.name,
-        modality="face",
+    encoder = encoder_of(
+        ENCODER,
+        spec,
         dim=recogniser.dim,
-        spec=str(spec),
-        family="arcface",
-        version=ENCODER.version,
-        licence=LICENCE if is_default else f"of the pack or file; {LICENCE}",
-        source=ENCODER.source,
+        other_licence=f"of the pack or file; {LICENCE}",
         load=lambda: _load(pack, runtime.device),
         weights={g.path.name: sha256_of(g.path) if runtime.hash_weights else "" for g in graphs},
         folder=recogniser.path.parent,
-        trained_on=ENCODER.trained_on if is_default else "",
         preprocessing=preprocessing,
-        libraries=ENCODER.libraries,
-        shares=str(spec),
         identity_trained=True,
         flags=("no detection: images taken as aligned crops",) if detector is None else (),
     )
@@ -93,9 +78,7 @@ class _ArcFace:
     """The loaded recognition model and, unless images are aligned crops, the detector."""
 
     def __init__(self, recogniser: Any, detector: Any | None, *, one_by_one: bool) -> None:
-        self._recogniser = recogniser
-        self._detector = detector
-        self._one_by_one = one_by_one
+        self._recogniser, self._detector, self._one_by_one = recogniser, detector, one_by_one
 
     def prepare(self, sample: Image) -> Any:
         """(side, side, 3) uint8 BGR: the face, upright and centred."""
@@ -110,7 +93,7 @@ class _ArcFace:
             height, width = (round(BORDER * side) for side in image.shape[:2])
             crop = self._aligned(np.pad(image, ((height, height), (width, width), (0, 0))))
         if crop is None:
-            raise UnusableSample(NO_FACE)
+            raise UnusableSample("no face found")
         return crop
 
     def embed(self, batch: Sequence[Vectors]) -> Vectors:
@@ -144,7 +127,7 @@ def largest_face(boxes: Vectors, centre: tuple[float, float]) -> int:
 
 
 def _load(pack: Pack, device: str) -> Model:
-    with stdout_to_stderr():
+    with contextlib.redirect_stdout(sys.stderr):
         zoo = import_or_fail("insightface.model_zoo")
         recogniser = load_session(pack, "recognition", (zoo.ArcFaceONNX,), device, threads=os.cpu_count() or 1)
         detector = None
@@ -229,7 +212,7 @@ def onnx_model(
 ENCODER = EncoderFamily(
     name="arcface",
     modality="face",
-    dim=DIM,
+    dim=512,
     version=1,
     licence=LICENCE,
     source="Deng et al. 2019, doi:10.1109/CVPR.2019.00482; the pack buffalo_l (w600k_r50) of insightface.",

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from encsel.core import SAMPLING_RATE, Clip, Encoder, EncoderFamily, Model, Runtime, Spec, Vectors
-from encsel.errors import EncoderFailed, UnusableSample
-from encsel.loading.hub import TORCH_REMEDY, Snapshot, find_snapshot, torch_device
-from encsel.loading.speech import common_length, crop_rule
+from encsel.core import Clip, Encoder, EncoderFamily, Model, Runtime, Spec, Vectors
+from encsel.errors import EncoderFailed
+from encsel.loading.checkpoint import encoder_of
+from encsel.loading.hub import TORCH_REMEDY, find_snapshot, moved_to, torch_device
+from encsel.loading.speech import crop_rule, usable_part
 
 CHECKPOINT = "speechbrain/spkrec-ecapa-voxceleb"
 TRAINED_ON = "VoxCeleb1 and VoxCeleb2"
-DIM = 192
 SAFE, PICKLED = "embedding_model.safetensors", "embedding_model.ckpt"
 N_MELS = 80
 KERNELS, DILATIONS = (5, 3, 3, 3, 1), (1, 2, 3, 4, 1)
@@ -38,16 +38,12 @@ def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
         names = ", ".join(snapshot.weights)
         raise EncoderFailed(f"{checkpoint} has {names}; {file.name} is needed. Check that it is an ECAPA model.")
     sizes = _architecture({key: tuple(value.shape) for key, value in _read(file, "meta").items()}, checkpoint)
-    encoder = Encoder(
-        name=spec.name,
-        modality="voice",
+    encoder = encoder_of(
+        ENCODER,
+        spec,
         dim=sizes["lin_neurons"],
-        spec=str(spec),
-        family="ecapa",
-        version=ENCODER.version,
-        licence=ENCODER.licence if is_default else "of the checkpoint",
-        source=ENCODER.source,
-        load=lambda: _load(snapshot, file, sizes, runtime),
+        other_licence="of the checkpoint",
+        load=lambda: _load(file, sizes, runtime),
         revision=snapshot.revision,
         weights={file.name: snapshot.weights[file.name]},
         folder=snapshot.folder,
@@ -59,8 +55,6 @@ def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
             "lengths": crop_rule(N_LEAST),
             "dtype": runtime.dtype if runtime.dtype == "float32" else f"{runtime.dtype} by autocast",
         },
-        libraries=ENCODER.libraries,
-        shares=str(spec),
         equal_lengths=True,
         identity_trained=True,
         flags=("pickled weights, read with weights_only",) if snapshot.pickled else (),
@@ -72,27 +66,18 @@ class _Ecapa:
     """Features, normalisation and network on one device."""
 
     def __init__(self, features: Any, normalise: Any, network: Any, device: Any, dtype: Any) -> None:
-        self._features = features
-        self._normalise = normalise
-        self._network = network
-        self._device = device
-        self._dtype = dtype
+        self._features, self._normalise, self._network = features, normalise, network
+        self._device, self._dtype = device, dtype
 
     def prepare(self, sample: Clip) -> Vectors:
-        if len(sample) < N_LEAST:
-            seconds, needed = len(sample) / SAMPLING_RATE, N_LEAST / SAMPLING_RATE
-            raise UnusableSample(f"too short for this encoder: {seconds:.3f} s, at least {needed:g} s")
         # Padding would change the vector, even with lengths given.
-        return sample[: common_length(len(sample), N_LEAST)]
+        return usable_part(sample, N_LEAST, common=True)
 
     def embed(self, batch: Sequence[Vectors]) -> Vectors:
         import torch
 
-        waves = torch.from_numpy(np.stack(batch))
-        if self._device.type == "cuda":
-            waves = waves.pin_memory()
         with torch.inference_mode():
-            waves = waves.to(self._device, non_blocking=True)
+            waves = moved_to(self._device, np.stack(batch))
             lengths = torch.ones(len(waves), device=self._device)
             features = self._normalise(self._features(waves), lengths)
             # Autocast, not cast weights: the masks of the pooling are float32, and bfloat16 cannot represent every
@@ -102,13 +87,13 @@ class _Ecapa:
             return vectors.float().cpu().numpy()
 
 
-def _load(snapshot: Snapshot, file: Path, sizes: Mapping[str, Any], runtime: Runtime) -> Model:
+def _load(file: Path, sizes: Mapping[str, Any], runtime: Runtime) -> Model:
     import torch
 
     device = torch_device(runtime.device)
     with contextlib.redirect_stdout(sys.stderr):
         fbank, normalisation, ecapa_tdnn = _speechbrain()
-    name = f"{snapshot.folder.name}/{file.name}"
+    name = f"{file.parent.name}/{file.name}"
     try:
         network = ecapa_tdnn(**sizes)
         missing, unexpected = network.load_state_dict(_read(file), strict=False)
@@ -219,7 +204,7 @@ def write_tiny(folder: Path) -> str:
 ENCODER = EncoderFamily(
     name="ecapa",
     modality="voice",
-    dim=DIM,
+    dim=192,
     version=1,
     licence="Apache-2.0",
     source="Desplanques et al. 2020, doi:10.21437/Interspeech.2020-2650; SpeechBrain's checkpoint.",

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from encsel.core import Encoder, EncoderFamily, Model, Runtime, Spec
-from encsel.loading.speech import LIBRARIES, n_samples_for, open_checkpoint, write_tiny_model
+from encsel.loading.speech import LIBRARIES, n_samples_for, open_speech, write_tiny_model
 
 
 def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
     # Given a mask, the head ignores dilation when it counts frames and pools over padding: equal lengths only.
-    checkpoint = open_checkpoint(ENCODER, spec, runtime, model_type="wavlm", equal_lengths=True)
+    checkpoint = open_speech(ENCODER, spec, runtime, model_type="wavlm", equal_lengths=True)
     config = checkpoint.config
     reach = sum((k - 1) * d for k, d in zip(config["tdnn_kernel"], config["tdnn_dilation"], strict=True))
     # The head takes a standard deviation over frames, so it needs at least two.
@@ -20,11 +20,8 @@ def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
     def load() -> Model:
         return checkpoint.load("WavLMForXVector", lambda model: lambda values, *_: model(values).embeddings[:, None])
 
-    return (
-        checkpoint.encoder(
-            load, dim=config["xvector_output_dim"], pooling="x-vector head: mean and deviation", identity_trained=True
-        ),
-    )
+    dim, pooling = config["xvector_output_dim"], "x-vector head: mean and deviation"
+    return (checkpoint.pooled(pooling, load=load, dim=dim, identity_trained=True),)
 
 
 def write_tiny(folder: Path) -> str:

@@ -68,7 +68,7 @@ class Change:
     verdict: str
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison(Result):
     """Two results, pair by pair. `encsel.compare` makes it.
 

@@ -56,19 +56,17 @@ class Workers:
         """End each thread after its current job; cancel jobs that no thread has started."""
         with contextlib.suppress(queue.Empty):
             while True:
-                job = self._jobs.get_nowait()
-                if job is not None:
+                if job := self._jobs.get_nowait():
                     job[0].cancel()
         for _ in self._threads:
             self._jobs.put(None)
-        if wait:
-            for thread in self._threads:
-                thread.join()
+        for thread in self._threads if wait else ():
+            thread.join()
 
     def _start(self) -> None:
-        for _ in range(self._n_threads):
-            thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
-            self._threads.append(thread)
+        threads = [threading.Thread(target=self._work, name=THREAD_NAME, daemon=True) for _ in range(self._n_threads)]
+        self._threads += threads
+        for thread in threads:
             thread.start()
 
     def _work(self) -> None:
@@ -91,11 +89,7 @@ class Deadline:
         self._worker: Workers | None = None
 
     def call(self, function: Callable[..., _Out], *args: Any) -> _Out:
-        """Call the function and return its result.
-
-        Raises:
-            OutOfTime: it did not return in time; it continues in its thread.
-        """
+        """Call a function; OutOfTime if it does not return in time, while it continues in its thread."""
         if self._seconds is None:
             return function(*args)
         # One thread for all calls: libraries create a thread pool of their own for each calling thread.
@@ -103,11 +97,7 @@ class Deadline:
         return self.result(self._worker.submit(function, *args))
 
     def result(self, future: Future[_Out]) -> _Out:
-        """Return the result of a future, waiting at most for the remaining time.
-
-        Raises:
-            OutOfTime: the remaining time was not enough.
-        """
+        """Result of a future; OutOfTime if the remaining time is not enough."""
         if self._left is None:
             return future.result()
         started = time.monotonic()

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from encsel.core import Runtime
 from encsel.errors import EncoderFailed, NotHere, UsageError, first_line
 from encsel.storage.files import read_whole
@@ -47,7 +49,6 @@ def find_snapshot(
     revision: str | None = None,
     may_be_pickled: bool = False,
     pickled: Sequence[str] = ("pytorch_model*.bin",),
-    extra: Sequence[str] = (),
 ) -> Snapshot:
     """Find a checkpoint's files in a local folder or on the hub, downloading them unless `runtime.offline`.
 
@@ -55,26 +56,35 @@ def find_snapshot(
         checkpoint: folder, or ORG/NAME on the Hugging Face hub.
         may_be_pickled: encsel vouches for this default checkpoint; others need `runtime.allow_pickle`.
         pickled: patterns of the pickled weight files this family reads, used only without safetensors.
-        extra: other small files the family needs.
     Raises:
         EncoderFailed: not found, not reachable, without weights, or pickled without permission.
         UsageError: a revision was given for a folder.
     """
-    local = Path(checkpoint)
-    if local.is_dir():
+    folder, commit = Path(checkpoint), None
+    allowed = may_be_pickled or runtime.allow_pickle
+    if folder.is_dir():
         if revision is not None:
             raise UsageError(f"{checkpoint} is a folder, which has no revision {revision!r}. Leave out revision=.")
-        allowed = may_be_pickled or runtime.allow_pickle
-        return _checked(local, None, checkpoint, pickled, allowed=allowed, hashed=runtime.hash_weights)
-    if not HUB_ID.fullmatch(checkpoint):
+    elif HUB_ID.fullmatch(checkpoint):
+        folder = _download(checkpoint, revision, [*_SMALL_FILES, SAFE], runtime)
+        if allowed and not any(folder.glob(SAFE)):
+            folder = _download(checkpoint, revision, [*_SMALL_FILES, SAFE, *pickled], runtime)
+        commit = folder.name
+    else:
         raise EncoderFailed(f"{checkpoint} is not a folder and not ORG/NAME on the Hugging Face hub. Give one of them.")
-    patterns = [*_SMALL_FILES, *extra, SAFE]
-    folder = _download(checkpoint, revision, patterns, runtime)
-    if not any(folder.glob(SAFE)):
-        if not (may_be_pickled or runtime.allow_pickle):
-            raise EncoderFailed(_refusal(checkpoint))
-        folder = _download(checkpoint, revision, [*patterns, *pickled], runtime)
-    return _checked(folder, folder.name, checkpoint, pickled, allowed=True, hashed=runtime.hash_weights)
+    files = sorted(folder.glob(SAFE))
+    is_pickled = not files
+    if is_pickled:
+        files = sorted(path for pattern in pickled for path in folder.glob(pattern))
+        if not allowed and (files or commit):
+            raise EncoderFailed(
+                f"{checkpoint} has only pickled weights, which encsel does not read by default. "
+                "Pass --allow-pickle if you trust them, or convert them to safetensors."
+            )
+    if not files:
+        raise EncoderFailed(f"{checkpoint} holds no weights ({SAFE} or {', '.join(pickled)}). Fetch it again.")
+    hashes = {path.name: sha256_of(path) if runtime.hash_weights else "" for path in files}
+    return Snapshot(folder, commit, hashes, is_pickled)
 
 
 def sha256_of(path: Path) -> str:
@@ -182,6 +192,14 @@ def torch_device(device: str) -> Any:
 TORCH_REMEDY = "Install matching versions: pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'."
 
 
+def moved_to(device: Any, array: NDArray[Any]) -> Any:
+    """The array as a tensor on a torch device; a CUDA device copies it while it computes."""
+    import torch
+
+    tensor = torch.from_numpy(array)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
 def _download(checkpoint: str, revision: str | None, patterns: Sequence[str], runtime: Runtime) -> Path:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # otherwise requests report installed versions
     import huggingface_hub
@@ -206,24 +224,3 @@ def _download(checkpoint: str, revision: str | None, patterns: Sequence[str], ru
             f"{checkpoint}{at} could not be downloaded ({type(error).__name__}: {first_line(error)}). "
             "Check the name and the network, or give a local folder."
         ) from error
-
-
-def _checked(
-    folder: Path, revision: str | None, checkpoint: str, pickled: Sequence[str], *, allowed: bool, hashed: bool
-) -> Snapshot:
-    files = sorted(folder.glob(SAFE))
-    is_pickled = not files
-    if is_pickled:
-        files = sorted(path for pattern in pickled for path in folder.glob(pattern))
-        if files and not allowed:
-            raise EncoderFailed(_refusal(checkpoint))
-    if not files:
-        raise EncoderFailed(f"{checkpoint} holds no weights ({SAFE} or {', '.join(pickled)}). Fetch it again.")
-    return Snapshot(folder, revision, {path.name: sha256_of(path) if hashed else "" for path in files}, is_pickled)
-
-
-def _refusal(checkpoint: str) -> str:
-    return (
-        f"{checkpoint} has only pickled weights, which encsel does not read by default. "
-        "Pass --allow-pickle if you trust them, or convert them to safetensors."
-    )

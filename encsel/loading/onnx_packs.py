@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import re
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,17 +22,16 @@ HOME = "~/.insightface"
 """Where insightface keeps its packs; no environment variable changes it."""
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
+_REMEDY = "Install onnxruntime-gpu in place of onnxruntime, with the CUDA version it needs, or use --device cpu."
+
 Task = Literal["detection", "recognition"]
 
 
 @dataclass(frozen=True)
 class Graph:
-    """An ONNX file, classified by insightface's own rules.
+    """An ONNX file, classified by insightface's own rules; `side` and `batch` of its input, `dim` of its output.
 
-    Attributes:
-        task: None for the other models of a pack, such as landmarks and age.
-        side, batch: of the input; None when not fixed.
-        dim: of the output; None when not fixed.
+    `task` is None for the other models of a pack, such as landmarks and age; sizes are None when not fixed.
     """
 
     path: Path
@@ -93,7 +92,7 @@ def _download(pack: Path, root: Path) -> None:
     try:
         pack.parent.mkdir(parents=True, exist_ok=True)
         # Download beside the final place, then move: insightface takes an interrupted download for a whole pack.
-        with tempfile.TemporaryDirectory(dir=root, prefix=".encsel-") as scratch, stdout_to_stderr():
+        with tempfile.TemporaryDirectory(dir=root, prefix=".encsel-") as scratch, redirect_stdout(sys.stderr):
             Path(storage.download("models", pack.name, root=scratch)).rename(pack)
     except Exception as error:  # requests, zipfile and insightface raise different types
         raise EncoderFailed(
@@ -117,7 +116,12 @@ def read_pack(path: Path) -> Pack:
                 "of 16, and one output. Give the recognition file of the pack, or the pack's folder."
             )
         return Pack(graph, None)
-    folder = _unpacked(path)
+    # Some packs unpack into a subfolder.
+    folders = [path] if any(path.glob("*.onnx")) else sorted({file.parent for file in path.glob("*/*.onnx")})
+    if len(folders) != 1:
+        content = f"{len(folders)} folders with .onnx files" if folders else "no .onnx files"
+        raise EncoderFailed(f"{path} holds {content}, not one pack. Fetch it again, or name the pack's folder.")
+    folder = folders[0]
     if _has_manifest(folder):
         return _read_manifest(folder)
     graphs = [_read_graph(file) for file in sorted(folder.glob("*.onnx"))]
@@ -133,29 +137,16 @@ def read_pack(path: Path) -> Pack:
     return Pack(first["recognition"], first["detection"])
 
 
-def _unpacked(folder: Path) -> Path:
-    """The folder itself, or its one subfolder that holds the models: some packs unpack that way."""
-    if any(folder.glob("*.onnx")):
-        return folder
-    inside = sorted({file.parent for file in folder.glob("*/*.onnx")})
-    if len(inside) != 1:
-        content = f"{len(inside)} folders with .onnx files" if inside else "no .onnx files"
-        raise EncoderFailed(f"{folder} holds {content}, not one pack. Fetch it again, or name the pack's folder.")
-    return inside[0]
-
-
 def _read_graph(path: Path) -> Graph:
-    """Read an ONNX file's inputs and outputs.
-
-    Raises:
-        EncoderFailed: not ONNX, damaged, or with weights in another file.
-    """
+    """Inputs and outputs of an ONNX file; EncoderFailed if it is damaged or has weights in another file."""
     onnx = import_or_fail("onnx")
     try:
         graph = onnx.load(path, load_external_data=False).graph
         weights = {tensor.name for tensor in graph.initializer}
-        inputs = [_shape(value) for value in graph.input if value.name not in weights]  # old files list both
-        outputs = [_shape(value) for value in graph.output]
+        inputs, outputs = (
+            [[d.dim_value if d.dim_value > 0 else None for d in value.type.tensor_type.shape.dim] for value in values]
+            for values in ([v for v in graph.input if v.name not in weights], graph.output)  # old files list both
+        )
     except Exception as error:  # protobuf and the operating system raise different types
         raise EncoderFailed(f"{path.name} cannot be read as ONNX ({first_line(error)}). Fetch it again.") from error
     if not inputs or not outputs:
@@ -171,10 +162,6 @@ def _read_graph(path: Path) -> Graph:
     elif side and side >= 112 and side % 16 == 0 and side != 192 and len(inputs) == len(outputs) == 1:
         task = "recognition"
     return Graph(path, task, side, shape[0] if shape else None, outputs[0][-1] if outputs[0] else None)
-
-
-def _shape(value: Any) -> list[int | None]:
-    return [d.dim_value if d.dim_value > 0 else None for d in value.type.tensor_type.shape.dim]
 
 
 def _has_manifest(folder: Path) -> bool:
@@ -199,10 +186,8 @@ def _read_manifest(folder: Path) -> Pack:
 def load_session(pack: Pack, task: Task, classes: tuple[type, ...], device: str, *, threads: int) -> Any:
     """insightface's model for a task, on the requested device.
 
-    Args:
-        classes: insightface's classes that are accepted.
     Raises:
-        EncoderFailed: it does not load, is of another class, or would silently run on another device.
+        EncoderFailed: it does not load, is in none of the `classes`, or would silently run on another device.
     """
     onnxruntime, zoo = import_or_fail("onnxruntime"), import_or_fail("insightface.model_zoo")
     graph = pack.detector if task == "detection" else pack.recogniser
@@ -235,9 +220,6 @@ def load_session(pack: Pack, task: Task, classes: tuple[type, ...], device: str,
     return model
 
 
-_REMEDY = "Install onnxruntime-gpu in place of onnxruntime, with the CUDA version it needs, or use --device cpu."
-
-
 def execution_providers(device: str, available: Sequence[str]) -> dict[str, dict[str, str]]:
     """onnxruntime's providers for a device, with their options; "auto" is CUDA where onnxruntime has it."""
     kind, _, index = device.partition(":")
@@ -262,8 +244,3 @@ def import_or_fail(module: str) -> Any:
             f"{module} does not load ({first_line(error)}). "
             "Install what it needs: pip install 'insightface>=2,<3' onnxruntime."
         ) from error
-
-
-def stdout_to_stderr() -> contextlib.redirect_stdout[Any]:
-    """Keep what insightface prints out of stdout, which is for results."""
-    return contextlib.redirect_stdout(sys.stderr)

@@ -14,17 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from encsel.core import (
-    MODALITIES,
-    EmbedBatch,
-    Encoder,
-    EncoderFamily,
-    Modality,
-    Runtime,
-    Spec,
-    Vectors,
-)
+from encsel.core import MODALITIES, EmbedBatch, Encoder, EncoderFamily, Modality, Runtime, Spec, Vectors
 from encsel.errors import EncoderFailed, UsageError, first_line, nearest
+from encsel.loading.checkpoint import encoder_of
 from encsel.loading.deadline import Deadline
 from encsel.loading.signoff import Signing, signed_off
 from encsel.loading.spec import parse
@@ -133,14 +125,7 @@ def open_encoders(spec: Spec, runtime: Runtime, *, signing: Signing = "check") -
             deadline.close()
     assert family.load is not None  # _problem rejects plug-ins with neither
     load = family.load
-    return (
-        Encoder(
-            name=spec.name, modality=family.modality, dim=family.dim, spec=str(spec), family=family.name,
-            version=family.version, licence=family.licence, source=family.source, load=lambda: _Plain(load()),
-            trained_on=family.trained_on, preprocessing=family.preprocessing, libraries=family.libraries,
-            shares=str(spec),
-        ),
-    )  # fmt: skip
+    return (encoder_of(family, spec, load=lambda: _Plain(load())),)
 
 
 class _Plain:

@@ -1,4 +1,4 @@
-"""Shared by the transformers speech families: checkpoint, clip preparation, pooling over frames, layers."""
+"""Families of transformers speech models: clip preparation, pooling over frames, layers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from encsel.core import SAMPLING_RATE, Clip, Encoder, EncoderFamily, Model, Runtime, Spec, Vectors
 from encsel.errors import EncoderFailed, UnusableSample, UsageError
-from encsel.loading.hub import Snapshot, find_snapshot, load_transformers, read_json, sha256_of, torch_device
+from encsel.loading.checkpoint import Checkpoint, open_checkpoint, save_tiny
+from encsel.loading.hub import load_transformers, moved_to, torch_device
 
-LAYER_OPTIONS = ("revision", "layer", "pooling", "dtype", "name")
 LIBRARIES = ("torch", "transformers")
 
 COMMON_SECONDS = (5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.75, 0.5, 0.35, 0.25, 0.2, 0.15, 0.1)
@@ -40,54 +40,30 @@ Forward = Callable[[Any, Any, Any], Any]
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A speech checkpoint on this machine with its configuration read; nothing is loaded.
+class SpeechCheckpoint(Checkpoint):
+    """A checkpoint of a speech model; its `config` is config.json over CONFIG_DEFAULTS.
 
     Attributes:
-        config: config.json over CONFIG_DEFAULTS.
         do_normalize: its feature extractor scales each clip to mean 0 and variance 1.
         equal_lengths: padding changes the vectors, with or without a mask.
         n_least: the fewest samples a clip may have.
     """
 
-    family: EncoderFamily
-    spec: Spec
-    runtime: Runtime
-    snapshot: Snapshot
-    config: Mapping[str, Any]
     do_normalize: bool
     equal_lengths: bool
     n_least: int
 
-    def encoder(
-        self, load: Callable[[], Model], *, dim: int, pooling: str, spec: Spec | None = None, **facts: Any
-    ) -> Encoder:
-        """Describe an encoder of this checkpoint; `facts` are further fields of Encoder.
-
-        Args:
-            pooling: how frames become one vector, in words.
-            spec: opens this encoder; default: the checkpoint's spec.
-        """
-        family, spec = self.family, spec or self.spec
-        is_default = spec.checkpoint in (None, family.checkpoint)
-        preprocessing = {
+    def pooled(self, pooling: str, *, preprocessing: Mapping[str, Any] | None = None, **facts: Any) -> Encoder:
+        """Describe an encoder that makes one vector of all frames; `pooling` says how, in words."""
+        prepared = {
             "pooling": pooling,
-            "dtype": self.runtime.dtype,
             "do_normalize": self.do_normalize,
             "lengths": crop_rule(self.n_least) if self.equal_lengths else "padded, with attention mask",
-            # The activation or the number of heads, for example, changes vectors without changing weights.
-            "config sha256": sha256_of(self.snapshot.folder / "config.json"),
-            "weights": "pickle, weights_only" if self.snapshot.pickled else "safetensors",
-            **facts.pop("preprocessing", {}),
+            **(preprocessing or {}),
         }
-        flags = (*facts.pop("flags", ()), *(("pickled weights",) if self.snapshot.pickled else ()))
-        return Encoder(
-            name=facts.pop("name", spec.name), modality="voice", dim=dim, spec=str(spec), family=family.name,
-            version=family.version, licence=family.licence if is_default else "as the checkpoint states",
-            source=family.source, load=load, revision=self.snapshot.revision, weights=self.snapshot.weights,
-            folder=self.snapshot.folder,
-            trained_on=family.trained_on if is_default else "", preprocessing=preprocessing,
-            libraries=family.libraries, shares=str(self.spec), equal_lengths=self.equal_lengths, flags=flags, **facts,
+        return self.encoder(
+            preprocessing=prepared, other_licence="as the checkpoint states", shares=str(self.spec),
+            equal_lengths=self.equal_lengths, **facts,
         )  # fmt: skip
 
     def load(self, class_name: str, forward: Callable[[Any], Forward], **options: Any) -> Model:
@@ -100,67 +76,85 @@ class Checkpoint:
         extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(self.snapshot.folder, local_files_only=True)
         # Only training uses the vector that replaces masked frames.
         unread = frozenset({"masked_spec_embed", f"{self.config['model_type']}.masked_spec_embed"})
-        model = load_transformers(
-            getattr(transformers, class_name), self.snapshot, self.runtime, optional=unread, **options
-        )
+        model_class = getattr(transformers, class_name)
+        model = load_transformers(model_class, self.snapshot, self.runtime, optional=unread, **options)
         return _SpeechModel(model, extractor, self, forward(model))
 
 
-def open_checkpoint(
+def open_speech(
     family: EncoderFamily, spec: Spec, runtime: Runtime, *, model_type: str, equal_lengths: bool = False
-) -> Checkpoint:
-    """Find the checkpoint of a spec, or the family's default, and read its configuration.
+) -> SpeechCheckpoint:
+    """Open the checkpoint of a spec, or the family's default.
 
     Args:
         model_type: required value in config.json.
         equal_lengths: this kind of model can never be padded, whatever the configuration says.
     Raises:
-        EncoderFailed: not found, of another type, or without a usable feature extractor.
-        UsageError: a revision was given for a folder.
+        EncoderFailed: invalid sizes, an adapter, an unusable feature extractor, or what `open_checkpoint` raises.
     """
-    name = spec.checkpoint or family.checkpoint
-    assert name is not None
-    snapshot = find_snapshot(
-        name, runtime, revision=spec.options.get("revision"), may_be_pickled=name == family.checkpoint
-    )
-    config = {**CONFIG_DEFAULTS, **snapshot.config()}
-    _check(config, name)
-    if config.get("model_type") != model_type:
-        raise EncoderFailed(
-            f"{name} has the architecture {config.get('model_type')!r}; {family.name} reads {model_type!r}. "
-            "Choose a checkpoint of that architecture."
-        )
+    found = open_checkpoint(family, spec, runtime, model_types=(model_type,), processor="feature_extractor")
+    config = {**CONFIG_DEFAULTS, **found.config}
+    _check(config, found.name)
     if config.get("add_adapter"):
         raise EncoderFailed(
-            f"{name} has an adapter after its layers, which {family.name} cannot pool. Choose another checkpoint."
+            f"{found.name} has an adapter after its layers, which {family.name} cannot pool. Choose another checkpoint."
+        )
+    kind = found.processor.get("feature_extractor_type", EXTRACTOR)
+    rate = found.processor.get("sampling_rate", SAMPLING_RATE)
+    if kind != EXTRACTOR or rate != SAMPLING_RATE:
+        raise EncoderFailed(
+            f"{found.name} prepares clips with {kind} at {rate} Hz; encsel needs {EXTRACTOR} at {SAMPLING_RATE} Hz. "
+            "Choose another checkpoint."
         )
     # A batch norm before the convolution makes padding differ from silence.
     unpaddable = config["feat_extract_norm"] != "layer" or config.get("conv_pos_batch_norm", False)
-    return Checkpoint(
-        family, spec, runtime, snapshot, config, _do_normalize(snapshot.folder),
-        equal_lengths or unpaddable, n_samples_for(1, config),
-    )  # fmt: skip
+    return SpeechCheckpoint(
+        **{**vars(found), "config": config},
+        do_normalize=bool(found.processor.get("do_normalize", True)),
+        equal_lengths=equal_lengths or unpaddable,
+        n_least=n_samples_for(1, config),
+    )
 
 
-def open_layers(
-    family: EncoderFamily, spec: Spec, runtime: Runtime, *, class_name: str, model_type: str
-) -> tuple[Encoder, ...]:
-    """Describe the encoders of a spec that average a layer over frames; several for `layer=all`.
+def layer_family(*, class_name: str, model_type: str, tiny: Mapping[str, Any], **facts: Any) -> EncoderFamily:
+    """A family of speech models of which one layer is averaged over frames.
 
-    Raises:
-        UsageError: a layer the model does not have, or a pooling other than mean.
-        EncoderFailed: see `open_checkpoint`.
+    Args:
+        class_name, model_type: class of transformers, and the value in config.json that it reads.
+        tiny: arguments of `write_tiny_model`.
+        facts: further fields of EncoderFamily.
     """
+
+    def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
+        return _open_layers(family, spec, runtime, class_name, model_type)
+
+    def write_tiny(folder: Path) -> str:
+        write_tiny_model(folder, class_name, **tiny)
+        return f"{family.name}:{folder}"
+
+    family = EncoderFamily(
+        modality="voice", libraries=LIBRARIES, options=("revision", "layer", "pooling", "dtype", "name"), open=open_,
+        write_tiny=write_tiny, **facts,
+    )  # fmt: skip
+    return family
+
+
+def _open_layers(
+    family: EncoderFamily, spec: Spec, runtime: Runtime, class_name: str, model_type: str
+) -> tuple[Encoder, ...]:
+    """The encoder of one layer, or those of all layers for `layer=all`."""
     pooling = spec.options.get("pooling", "mean")
     if pooling != "mean":
         raise UsageError(f"{spec}: unknown pooling {pooling!r}; {family.name} has only 'mean'. Leave it out.")
-    checkpoint = open_checkpoint(family, spec, runtime, model_type=model_type)
+    checkpoint = open_speech(family, spec, runtime, model_type=model_type)
     n_layers: int = checkpoint.config["num_hidden_layers"]
-    choice = spec.options.get("layer", "last")
+    choice, fewer = spec.options.get("layer", "last"), {}
     if choice.isdigit():
         choice = str(int(choice))
         if int(choice) > n_layers:
             raise UsageError(f"{spec}: there is no layer {choice}; the model has 0 to {n_layers}, 'last' and 'all'.")
+        # Layers above the chosen one are not built. Even layer 0, the input of the first, needs one layer.
+        fewer = {"num_hidden_layers": max(1, int(choice))}
     layers: list[str] = [choice]
     if choice == "all":
         layers = [str(k) for k in range(n_layers + 1)]
@@ -168,11 +162,7 @@ def open_layers(
         layers += ["last"] if checkpoint.config["do_stable_layer_norm"] else []
 
     def load() -> Model:
-        options = {}
-        if choice.isdigit():
-            # Layers above the chosen one are not built. Even layer 0, the input of the first, needs one layer.
-            options["num_hidden_layers"] = max(1, int(choice))
-        return checkpoint.load(class_name, lambda model: _mean_of_layers(model, layers), **options)
+        return checkpoint.load(class_name, lambda model: _mean_of_layers(model, layers), **fewer)
 
     flags = (f"one of {len(layers)} layers: the best of many is flattered by the choice",) if len(layers) > 1 else ()
     encoders = []
@@ -181,16 +171,16 @@ def open_layers(
         if "name" in options and len(layers) > 1:
             options["name"] += f"-{layer}"
         encoders.append(
-            checkpoint.encoder(
-                load, dim=checkpoint.config["hidden_size"], pooling="mean over valid frames",
-                spec=Spec(spec.family, spec.checkpoint, options), tap=tap, flags=flags, preprocessing={"layer": layer},
+            checkpoint.pooled(
+                "mean over valid frames", load=load, dim=checkpoint.config["hidden_size"], tap=tap, flags=flags,
+                spec=Spec(spec.family, spec.checkpoint, options), preprocessing={"layer": layer},
             )
         )  # fmt: skip
     return tuple(encoders)
 
 
-def n_frames_of(n_samples: int, config: Mapping[str, Any]) -> int:
-    """Number of frames the convolutions make from `n_samples`, enough for at least one."""
+def n_frames_of(n_samples: Any, config: Mapping[str, Any]) -> Any:
+    """Number (or array of numbers) of frames the convolutions make from `n_samples`, enough for at least one."""
     for kernel, stride in zip(config["conv_kernel"], config["conv_stride"], strict=True):
         n_samples = (n_samples - kernel) // stride + 1
     return n_samples
@@ -203,16 +193,25 @@ def n_samples_for(n_frames: int, config: Mapping[str, Any]) -> int:
     return n_frames
 
 
-def common_length(n_samples: int, n_least: int = 0) -> int:
-    """Number of samples to keep of a clip: the longest of COMMON_SECONDS that fits, so that many clips share a length.
+def usable_part(clip: Clip, n_least: int, *, common: bool) -> Clip:
+    """The clip, or with `common` its first samples, so that many clips share a length: see COMMON_SECONDS.
 
-    A clip that fits none of at least `n_least` samples keeps its length.
+    Raises:
+        UnusableSample: fewer than `n_least` samples.
     """
-    for seconds in COMMON_SECONDS:
-        common = round(seconds * SAMPLING_RATE)
-        if n_least <= common <= n_samples:
-            return common
-    return n_samples
+    if len(clip) < n_least:
+        seconds, needed = len(clip) / SAMPLING_RATE, n_least / SAMPLING_RATE
+        raise UnusableSample(f"too short for this encoder: {seconds:.3f} s, at least {needed:g} s")
+    return clip[: common_length(len(clip), n_least)] if common else clip
+
+
+def common_length(n_samples: int, n_least: int = 0) -> int:
+    """Number of samples to keep of a clip: the longest of COMMON_SECONDS that fits, of at least `n_least` samples.
+
+    A clip that fits none keeps its length.
+    """
+    lengths = (round(seconds * SAMPLING_RATE) for seconds in COMMON_SECONDS)
+    return next((n for n in lengths if n_least <= n <= n_samples), n_samples)
 
 
 def crop_rule(n_least: int) -> str:
@@ -242,7 +241,6 @@ def write_tiny_model(
 
     The convolutions keep the kernels and strides of the real models: frames of 400 samples, 320 apart.
     """
-    import torch
     import transformers
 
     small = {
@@ -251,32 +249,19 @@ def write_tiny_model(
         # Corresponds to 0.02 at the real models' 1024 dimensions; with less, all clips would look alike.
         "initializer_range": 0.15,
     }  # fmt: skip
-    model_class = getattr(transformers, class_name)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = model_class(model_class.config_class(**{**small, **config}))
-    model.save_pretrained(folder)
     extractor = transformers.Wav2Vec2FeatureExtractor(
         do_normalize=do_normalize, return_attention_mask=return_attention_mask
     )
-    extractor.save_pretrained(folder)
+    save_tiny(folder, class_name, {**small, **config}, extractor)
 
 
 class _SpeechModel:
-    def __init__(self, model: Any, extractor: Any, checkpoint: Checkpoint, forward: Forward) -> None:
-        self._extractor = extractor
-        self._config = checkpoint.config
-        self._equal_lengths = checkpoint.equal_lengths
-        self._n_least = checkpoint.n_least
-        self._forward = forward
+    def __init__(self, model: Any, extractor: Any, checkpoint: SpeechCheckpoint, forward: Forward) -> None:
+        self._extractor, self._checkpoint, self._forward = extractor, checkpoint, forward
         self._device, self._dtype = model.device, model.dtype
 
     def prepare(self, sample: Clip) -> Vectors:
-        if len(sample) < self._n_least:
-            seconds, needed = len(sample) / SAMPLING_RATE, self._n_least / SAMPLING_RATE
-            raise UnusableSample(f"too short for this encoder: {seconds:.3f} s, at least {needed:g} s")
-        if self._equal_lengths:
-            sample = sample[: common_length(len(sample), self._n_least)]
+        sample = usable_part(sample, self._checkpoint.n_least, common=self._checkpoint.equal_lengths)
         # One clip at a time: in a batch, transformers would normalise over the padding.
         (values,) = self._extractor(sample, sampling_rate=SAMPLING_RATE, padding=False)["input_values"]
         return np.asarray(values, dtype=np.float32)
@@ -290,21 +275,13 @@ class _SpeechModel:
             if lengths.min() == lengths.max():  # no padding; a mask would only cost time
                 values = np.stack(batch)
             else:
-                assert not self._equal_lengths, "clips must have one length"
+                assert not self._checkpoint.equal_lengths, "clips must have one length"
                 mask_values = np.arange(lengths.max()) < lengths[:, None]
                 values = np.zeros(mask_values.shape, np.float32)
                 values[mask_values] = np.concatenate(batch)
-                mask = self._moved(mask_values.astype(np.int32))
-                n_frames = self._moved(np.array([n_frames_of(int(n), self._config) for n in lengths]))
-            return self._forward(self._moved(values).to(self._dtype), mask, n_frames).float().cpu().numpy()
-
-    def _moved(self, array: Any) -> Any:
-        import torch
-
-        tensor = torch.from_numpy(array)
-        if self._device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self._device, non_blocking=True)
+                mask = moved_to(self._device, mask_values.astype(np.int32))
+                n_frames = moved_to(self._device, n_frames_of(lengths, self._checkpoint.config))
+            return self._forward(moved_to(self._device, values).to(self._dtype), mask, n_frames).float().cpu().numpy()
 
 
 def _mean_of_layers(model: Any, layers: Sequence[str]) -> Forward:
@@ -321,7 +298,7 @@ def _mean_of_layers(model: Any, layers: Sequence[str]) -> Forward:
 
 
 def _check(config: Mapping[str, Any], name: str) -> None:
-    """Check the sizes in a configuration; EncoderFailed when one is not a positive integer or list lengths differ."""
+    """EncoderFailed unless the sizes in a configuration are positive integers and paired lists of one length."""
 
     def is_count(value: Any) -> bool:
         return type(value) is int and value >= 1
@@ -333,19 +310,3 @@ def _check(config: Mapping[str, Any], name: str) -> None:
         pair = config[one], config[other]
         if not all(isinstance(v, list | tuple) and all(map(is_count, v)) for v in pair) or len(set(map(len, pair))) > 1:
             raise EncoderFailed(f"{name} has {pair[0]!r} as {one}, {pair[1]!r} as {other}. Fetch it again.")
-
-
-def _do_normalize(folder: Path) -> bool:
-    """Whether the feature extractor normalises clips; EncoderFailed unless it takes waveforms at SAMPLING_RATE."""
-    settings = None
-    if (folder / "processor_config.json").is_file():  # where transformers 5 saves settings, and looks first
-        settings = read_json(folder / "processor_config.json").get("feature_extractor")
-    if settings is None:
-        settings = read_json(folder / "preprocessor_config.json")
-    kind, rate = settings.get("feature_extractor_type", EXTRACTOR), settings.get("sampling_rate", SAMPLING_RATE)
-    if kind != EXTRACTOR or rate != SAMPLING_RATE:
-        raise EncoderFailed(
-            f"{folder.name} prepares clips with {kind} at {rate} Hz; encsel needs {EXTRACTOR} at {SAMPLING_RATE} Hz. "
-            "Choose another checkpoint."
-        )
-    return bool(settings.get("do_normalize", True))

@@ -1,9 +1,9 @@
-"""Shared by the transformers vision families: checkpoint, image processor, model, batch."""
+"""Families of transformers vision models: image processor, model, batch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -12,116 +12,87 @@ import numpy as np
 
 from encsel.core import Encoder, EncoderFamily, Image, Runtime, Spec, Vectors
 from encsel.errors import EncoderFailed, UnusableSample, first_line
-from encsel.loading.hub import Snapshot, find_snapshot, load_transformers, read_json, sha256_of, torch_device
+from encsel.loading.checkpoint import Checkpoint, open_checkpoint, save_tiny
+from encsel.loading.hub import load_transformers, torch_device
 
-OPTIONS = ("revision", "dtype", "name")
-LIBRARIES = ("transformers", "torch", "Pillow")
 BACKEND = "pil"
 """Backend of the image processor; the other backend differs by up to one grey level."""
 ATTENTION = "sdpa"
 MAX_ELONGATION = 100
 """Processors that scale the shorter side need gigabytes for an image of a few by a million pixels."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A vision checkpoint on this machine with its configuration read and checked; nothing is loaded."""
-
-    spec: Spec
-    runtime: Runtime
-    name: str
-    snapshot: Snapshot
-    config: Mapping[str, Any]
-    processor: Mapping[str, Any]
-    """Settings of the image processor, as saved in the checkpoint."""
+TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 8}
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The transformers class that reads a checkpoint, and the output that is the embedding."""
+    """The transformers class that reads a checkpoint, and the output that is the embedding.
+
+    Attributes:
+        dim: value from the configuration, not yet checked.
+        overrides: configuration values that replace those transformers would read.
+    """
 
     model: str
     output: str
     dim: Any
-    """Value from the configuration, not yet checked."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    """Configuration values that replace those transformers would read."""
 
 
-def find_checkpoint(family: EncoderFamily, spec: Spec, runtime: Runtime, model_types: Sequence[str]) -> Checkpoint:
-    """Find the checkpoint of a spec and hash its weights; nothing is loaded.
+def vision_family(
+    *,
+    model_types: Sequence[str],
+    architecture: Callable[[Mapping[str, Any]], Architecture],
+    tiny: Mapping[str, Any],
+    tiny_processor: tuple[str, Mapping[str, Any]],
+    **facts: Any,
+) -> EncoderFamily:
+    """A family of vision models.
 
     Args:
         model_types: values of `model_type` in config.json that the family reads.
-    Raises:
-        EncoderFailed: not found, another architecture, no image processor, or what `find_snapshot` raises.
+        architecture: from the configuration of a checkpoint.
+        tiny: configuration of the model for tests, beyond TINY.
+        tiny_processor: its image processor, a class of transformers and its settings.
+        facts: further fields of EncoderFamily.
     """
-    assert family.checkpoint is not None
-    name = spec.checkpoint or family.checkpoint
-    snapshot = find_snapshot(
-        name, runtime, revision=spec.options.get("revision"), may_be_pickled=name == family.checkpoint
-    )
-    config = snapshot.config()
-    model_type = config.get("model_type")
-    if model_type not in model_types:
-        raise EncoderFailed(
-            f"{name} has the architecture {model_type!r}; {family.name} reads {' or '.join(model_types)}. "
-            "Choose a checkpoint of such an architecture."
-        )
-    return Checkpoint(spec, runtime, name, snapshot, config, _processor_settings(snapshot.folder, name))
+
+    def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
+        checkpoint = open_checkpoint(family, spec, runtime, model_types=model_types, processor="image_processor")
+        return (_encoder(checkpoint, architecture(checkpoint.config)),)
+
+    def write_tiny(folder: Path) -> str:
+        import transformers
+
+        processor = getattr(transformers, tiny_processor[0])(**tiny_processor[1])
+        save_tiny(folder, architecture(tiny).model, {**TINY, **tiny}, processor)
+        return f"{family.name}:{folder}"
+
+    family = EncoderFamily(
+        modality="face", libraries=("transformers", "torch", "Pillow"), options=("revision", "dtype", "name"),
+        open=open_, write_tiny=write_tiny, **facts,
+    )  # fmt: skip
+    return family
 
 
-def vision_encoder(family: EncoderFamily, checkpoint: Checkpoint, architecture: Architecture) -> Encoder:
-    """Describe the encoder of a checkpoint; its `load` loads the model.
-
-    Raises:
-        EncoderFailed: the configuration gives no valid dimension.
-    """
-    spec, snapshot, dim = checkpoint.spec, checkpoint.snapshot, architecture.dim
+def _encoder(checkpoint: Checkpoint, architecture: Architecture) -> Encoder:
+    name, snapshot, dim = checkpoint.name, checkpoint.snapshot, architecture.dim
     if type(dim) is not int or dim < 1:
-        raise EncoderFailed(f"{checkpoint.name} gives {dim!r} as its dimension in config.json. Fetch it again.")
-    is_default = checkpoint.name == family.checkpoint
-    card = f"the card of {PurePath(checkpoint.name).name if snapshot.revision is None else checkpoint.name}"
-    return Encoder(
-        name=spec.name,
-        modality=family.modality,
+        raise EncoderFailed(f"{name} gives {dim!r} as its dimension in config.json. Fetch it again.")
+    card = f"see the card of {PurePath(name).name if snapshot.revision is None else name}"
+    is_default = name == checkpoint.family.checkpoint
+    return checkpoint.encoder(
         dim=dim,
-        spec=str(spec),
-        family=family.name,
-        version=family.version,
-        licence=family.licence if is_default else f"see {card}",
-        source=family.source if is_default else f"see {card}",
+        other_licence=card,
+        source=checkpoint.family.source if is_default else card,
         load=lambda: _load(checkpoint, architecture),
-        revision=snapshot.revision,
-        weights=snapshot.weights,
-        folder=snapshot.folder,
-        trained_on=family.trained_on if is_default else "",
         preprocessing={
             "processor": json.dumps(checkpoint.processor, sort_keys=True),
             "backend": BACKEND,
             "longest to shortest side, at most": MAX_ELONGATION,
-            # The activation or the number of heads, for example, changes vectors without changing weights.
-            "config sha256": sha256_of(snapshot.folder / "config.json"),
             "output": architecture.output,
             "attention": ATTENTION,
-            "dtype": checkpoint.runtime.dtype,
-            "weights": "pickle, weights_only" if snapshot.pickled else "safetensors",
         },
-        libraries=family.libraries,
-        flags=("pickled weights",) if snapshot.pickled else (),
     )
-
-
-def write_tiny_model(folder: Path, model: str, config: Any, processor: str, settings: Mapping[str, Any]) -> None:
-    """Write a model with reproducible random weights, and its image processor, into a folder."""
-    import torch
-    import transformers
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = getattr(transformers, model)(config)
-    network.save_pretrained(folder)
-    getattr(transformers, processor)(**settings).save_pretrained(folder)
 
 
 class VisionModel:
@@ -201,19 +172,3 @@ def _check_fit(loaded: VisionModel, checkpoint: Checkpoint, dim: int) -> None:
             f"The image processor and the model of {checkpoint.name} do not fit together "
             f"({type(error).__name__}: {first_line(error)}). Use the preprocessor_config.json made for this model."
         ) from error
-
-
-def _processor_settings(folder: Path, name: str) -> Mapping[str, Any]:
-    """The settings transformers reads: those in processor_config.json first, where newer versions save them."""
-    nested = folder / "processor_config.json"
-    if nested.is_file():
-        settings = read_json(nested).get("image_processor")
-        if isinstance(settings, dict):
-            return settings
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        raise EncoderFailed(
-            f"{name} has no preprocessor_config.json, which defines how images are resized and normalised. "
-            "Copy it from the source of the checkpoint."
-        )
-    return read_json(path)

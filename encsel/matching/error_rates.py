@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,11 +30,10 @@ WAYS = ("face_to_voice", "voice_to_face")
 
 @dataclass(frozen=True)
 class Retrieval:
-    """A face looks for its person's voices among the test people's, or a voice for faces. Shares in [0, 1].
+    """Search with a face for its person's voices among the test people's, or the reverse. Fractions in [0, 1].
 
     Attributes:
-        recall: by rank (1, 5, 10), of queries with a hit among so many; `chance`: what luck gives.
-        mean_average_precision: over queries.
+        recall: by rank (1, 5, 10), fraction of queries with a hit up to that rank; `chance`: the same at random.
         gallery: mean number of candidates.
     """
 
@@ -45,18 +45,18 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Matching:
-    """How well a matcher tells genuine from impostor pairs of a face and a voice. Shares in [0, 1].
+    """How well a matcher separates genuine from impostor pairs of a face and a voice. Fractions in [0, 1].
 
     Attributes:
         eer: over all folds and repeats pooled, on the full ROC, linear between its points.
-        interval: of the EER, 90 %, over people: their placement standard error, as a shift of d'. None with one person.
-        auc, auc_se: mean over people of the share of impostor scores below a genuine one, and its standard error.
+        interval: 90 % interval of the EER over people, from the standard error of d'. None with one person.
+        auc: mean over people of the fraction of impostor scores below a genuine one; `auc_se`: its standard error.
         fnmr_at: false non-match rate at a false match rate of at most the key.
         det: (false match rate, false non-match rate), the first ascending.
         two_choice: by WAYS, how often the genuine one of two candidates scores higher; 0.5 is chance.
         retrieval: by WAYS. A way in which nobody had a choice is missing in both.
-        n_errors: people among those tested whom the EER would reject; under 30 (`few_errors`) the true rate may be
-            more than a third off, by the rule of 30.
+        n_errors: people among those tested whom the EER would reject; with fewer than 30 (`few_errors`) the true rate
+            may differ by more than a third, by the rule of 30.
     """
 
     eer: float
@@ -77,15 +77,24 @@ class Matching:
         return self.n_errors < RULE_OF_30
 
 
-class Tally:
-    """Collects blocks of scores, each of test people who are scored against one another, and sums them up."""
+@dataclass(frozen=True)
+class Rates:
+    """EER pooled over blocks of scores, and mean AUC over people with its standard error (None with one person)."""
+
+    eer: float
+    auc: float
+    auc_se: float | None
+    n_people: int
+
+
+class Pool:
+    """Collects blocks of scores, each of test people who are scored against one another."""
 
     def __init__(self) -> None:
         self._genuine: list[Vectors] = []
         self._impostor: list[Vectors] = []
         self._placed: dict[Any, list[float]] = {}
-        self._choices: dict[str, list[float]] = {way: [0.0, 0.0] for way in WAYS}
-        self._retrieval: dict[str, NDArray[np.float64]] = {way: np.zeros(2 * len(RANKS) + 3) for way in WAYS}
+        self.block_aucs: list[float] = []
 
     @property
     def is_empty(self) -> bool:
@@ -93,29 +102,28 @@ class Tally:
         return not self._genuine
 
     def add(self, scores: Vectors, faces: NDArray[Any], voices: NDArray[Any]) -> None:
-        """One block.
+        """Add one block.
 
         Args:
             scores: (faces, voices), higher is more alike.
-            faces, voices: whose each row and each column is. A person on one side only is an impostor to all.
+            faces, voices: person of each row and each column. A person on one side only is an impostor to all.
         """
         same = faces[:, None] == voices
         if not same.any() or same.all():
             return
-        own, others = scores[same], np.sort(scores[~same])
-        placements = placements_among_sorted(own, others)
+        genuine, impostor = scores[same], np.sort(scores[~same])
+        placements = placements_among_sorted(genuine, impostor)
         owners = np.broadcast_to(faces[:, None], same.shape)[same]
         people, index, counts = np.unique(owners, return_inverse=True, return_counts=True)
         means = np.bincount(index, placements) / counts
         for person, mean in zip(people.tolist(), means.tolist(), strict=True):
             self._placed.setdefault(person, []).append(mean)
-        self._genuine.append(own)
-        self._impostor.append(others)
-        for way, matrix, hits in ((WAYS[0], scores, same), (WAYS[1], scores.T, same.T)):
-            self._search(way, matrix, hits)
+        self.block_aucs.append(float(placements.mean()))
+        self._genuine.append(genuine)
+        self._impostor.append(impostor)
 
-    def result(self) -> Matching:
-        """What all blocks together say.
+    def sorted_scores(self) -> tuple[Vectors, Vectors]:
+        """Genuine and impostor scores of all blocks, ascending.
 
         Raises:
             BadCalibration: no block had both genuine and impostor pairs.
@@ -124,21 +132,50 @@ class Tally:
             raise BadCalibration(
                 "No test people with both a genuine and an impostor pair; an EER needs both. Add people."
             )
-        genuine = np.sort(np.concatenate(self._genuine))
-        # Blocks are sorted already, and a stable sort merges runs.
-        impostor = np.sort(np.concatenate(self._impostor), kind="stable")
+        # Blocks of impostors are sorted already, and a stable sort merges runs.
+        return np.sort(np.concatenate(self._genuine)), np.sort(np.concatenate(self._impostor), kind="stable")
+
+    def rates(self) -> Rates:
+        """EER and AUC of all blocks."""
         placed = np.array([np.mean(values) for values in self._placed.values()])
-        rate, auc, n = eer_of_sorted(genuine, impostor), float(placed.mean()), len(placed)
+        n = len(placed)
         error = float(placed.std(ddof=1) / math.sqrt(n)) if n > 1 else None
+        return Rates(eer_of_sorted(*self.sorted_scores()), float(placed.mean()), error, n)
+
+
+class Tally(Pool):
+    """A pool of scores with everything that `Matching` holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._choices: dict[str, list[float]] = {way: [0.0, 0.0] for way in WAYS}
+        self._retrieval: dict[str, NDArray[np.float64]] = {way: np.zeros(2 * len(RANKS) + 3) for way in WAYS}
+
+    def add(self, scores: Vectors, faces: NDArray[Any], voices: NDArray[Any]) -> None:
+        super().add(scores, faces, voices)
+        same = faces[:, None] == voices
+        self._search(WAYS[0], scores, same)
+        self._search(WAYS[1], scores.T, same.T)
+
+    def result(self) -> Matching:
+        """Error rates of all blocks together.
+
+        Raises:
+            BadCalibration: no block had both genuine and impostor pairs.
+        """
+        genuine, impostor = self.sorted_scores()
+        rates = self.rates()
+        rate, n, interval = rates.eer, rates.n_people, None
+        if rates.auc_se is not None:
+            half = normal_quantile(COVERAGE) * SPREAD * distance_error(rates.auc, rates.auc_se, n)
+            interval = eer_interval(rate, half)
         return Matching(
             eer=rate,
-            interval=None
-            if error is None
-            else eer_interval(rate, normal_quantile(COVERAGE) * SPREAD * distance_error(auc, error, n)),
-            auc=auc,
-            auc_se=error,
+            interval=interval,
+            auc=rates.auc,
+            auc_se=rates.auc_se,
             fnmr_at={f"{fmr:g}": _fnmr(genuine, impostor, fmr) for fmr in FMRS},
-            det=_det(genuine, impostor),
+            det=det(genuine, impostor),
             two_choice={way: right / total for way, (right, total) in self._choices.items() if total},
             retrieval={way: _retrieval(sums) for way, sums in self._retrieval.items() if sums[-1]},
             n_people=n,
@@ -154,60 +191,42 @@ class Tally:
         if not len(rows):
             return
         scores, hits, n_hits = scores[rows], hits[rows], n_hits[rows]
-        best: NDArray[Any] = np.full((len(rows), int(n_hits.max())), -np.inf, dtype=scores.dtype)
-        at = np.arange(int(n_hits.max())) < n_hits[:, None]
-        best[at] = scores[hits]
+        places = np.arange(1, int(n_hits.max()) + 1)
+        is_hit = places <= n_hits[:, None]
+        best: NDArray[Any] = np.full(is_hit.shape, -np.inf, dtype=scores.dtype)
+        best[is_hit] = scores[hits]
         best = -np.sort(-best, axis=1)
-        rank = np.full(best.shape, np.nan)
-        beaten = np.zeros(len(rows))
-        for j in range(int(n_hits.max())):
-            one = best[:, j : j + 1]
-            above, level = (scores > one).sum(axis=1), (scores == one).sum(axis=1)
-            own_above = (best > one).sum(axis=1)
-            own_level = (best == one).sum(axis=1)
-            # Hits come in order, j before this one; among others of the same score it takes the middle place.
-            rank[:, j] = 1 + j + (above - own_above) + (level - own_level) / 2
-            wins = gallery - above - level - (n_hits - own_above - own_level) + (level - own_level) / 2
-            beaten += np.where(np.isfinite(one[:, 0]), wins, 0)
-        rank = np.where(at, rank, np.nan)
-        self._choices[way][0] += float(beaten.sum())
-        self._choices[way][1] += float((n_hits * (gallery - n_hits)).sum())
-        precision = np.nanmean(np.arange(1, int(n_hits.max()) + 1) / rank, axis=1)
-        first = rank[:, 0]
-        sums = self._retrieval[way]
-        for i, k in enumerate(RANKS):
-            sums[i] += float((first <= k).sum())
-            sums[len(RANKS) + i] += sum(_chance_of_hit(gallery, int(h), k) * c for h, c in _counts(n_hits))
-        sums[-3:] += (float(np.minimum(precision, 1).sum()), float(len(rows) * gallery), float(len(rows)))
-
-
-def _counts(values: NDArray[np.intp]) -> list[tuple[int, int]]:
-    found, counts = np.unique(values, return_counts=True)
-    return list(zip(found.tolist(), counts.tolist(), strict=True))
+        others = np.where(hits, -np.inf, scores)
+        # Among others of the same score a hit takes the middle place.
+        ahead = np.stack(
+            [(others > one).sum(axis=1) + (others == one).sum(axis=1) / 2 for one in best.T[:, :, None]], axis=1
+        )
+        ahead = np.where(is_hit, ahead, np.nan)
+        rank, n_others = places + ahead, gallery - n_hits
+        self._choices[way][0] += float(np.nansum(n_others[:, None] - ahead))
+        self._choices[way][1] += float((n_hits * n_others).sum())
+        precision = np.minimum(np.nanmean(places / rank, axis=1), 1)
+        counts = Counter(n_hits.tolist())
+        chances = [sum(_chance_of_hit(gallery, h, k) * n for h, n in counts.items()) for k in RANKS]
+        recalls = [(rank[:, 0] <= k).sum() for k in RANKS]
+        self._retrieval[way] += [*recalls, *chances, precision.sum(), len(rows) * gallery, len(rows)]
 
 
 def _chance_of_hit(gallery: int, hits: int, k: int) -> float:
-    """That k candidates drawn at random hold one of the hits."""
-    if k > gallery - hits:
-        return 1.0
-    return 1 - math.exp(
-        math.lgamma(gallery - hits + 1) + math.lgamma(gallery - k + 1)
-        - math.lgamma(gallery - hits - k + 1) - math.lgamma(gallery + 1)
-    )  # fmt: skip
+    """Probability that k candidates drawn at random hold one of the hits."""
+    k = min(k, gallery)
+    return 1 - math.comb(gallery - hits, k) / math.comb(gallery, k)
 
 
 def _retrieval(sums: NDArray[np.float64]) -> Retrieval:
-    count = sums[-1]
-    return Retrieval(
-        {str(k): float(sums[i] / count) for i, k in enumerate(RANKS)},
-        {str(k): float(sums[len(RANKS) + i] / count) for i, k in enumerate(RANKS)},
-        float(sums[-3] / count),
-        float(sums[-2] / count),
-    )
+    *by_rank, precision, gallery = (sums[:-1] / sums[-1]).tolist()
+    ranks = [str(k) for k in RANKS]
+    recall, chance = by_rank[: len(RANKS)], by_rank[len(RANKS) :]
+    return Retrieval(dict(zip(ranks, recall, strict=True)), dict(zip(ranks, chance, strict=True)), precision, gallery)
 
 
 def _fnmr(genuine: Vectors, impostor: Vectors, fmr: float) -> float:
-    """Both sorted. The threshold is the lowest that lets no more than `fmr` of impostors through."""
+    """False non-match rate, from ascending scores, at the lowest threshold that at most `fmr` of impostors reach."""
     n = len(impostor)
     allowed = math.floor(fmr * n * (1 + 1e-12))
     if allowed >= n:
@@ -216,18 +235,13 @@ def _fnmr(genuine: Vectors, impostor: Vectors, fmr: float) -> float:
     return float(np.searchsorted(genuine, impostor[n - allowed - 1], "right") / len(genuine))
 
 
-def _det(genuine: Vectors, impostor: Vectors) -> tuple[tuple[float, float], ...]:
-    n = len(impostor)
-    wanted = np.unique(
-        np.concatenate([np.geomspace(max(1e-4, 1 / n), 1, N_DET // 2), np.linspace(0.02, 0.98, N_DET // 2)])
-    )
-    return tuple((float(fmr), _fnmr(genuine, impostor, float(fmr))) for fmr in wanted)
-
-
 def det(genuine: Vectors, impostor: Vectors) -> tuple[tuple[float, float], ...]:
     """Detection error trade-off: (false match rate, false non-match rate) points, the first ascending.
 
     Args:
         genuine, impostor: scores, any shape, finite; higher means more alike.
     """
-    return _det(np.sort(np.ravel(genuine)), np.sort(np.ravel(impostor)))
+    genuine, impostor = (np.sort(np.ravel(scores), kind="stable") for scores in (genuine, impostor))
+    lowest = max(1e-4, 1 / len(impostor))
+    rates = np.unique(np.concatenate([np.geomspace(lowest, 1, N_DET // 2), np.linspace(0.02, 0.98, N_DET // 2)]))
+    return tuple((float(fmr), _fnmr(genuine, impostor, float(fmr))) for fmr in rates)

@@ -6,9 +6,11 @@ pairs are then small matrices.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +22,11 @@ from encsel.errors import UsageError, nearest
 from encsel.matching.crossval import pooled_rates
 from encsel.matching.error_rates import Matching, Tally
 from encsel.matching.folds import Folds, fitted, protocol_folds, scored, some_folds
-from encsel.matching.projections import (
-    Projections,
-    first_axes_of,
-    project_centroids,
-    rows_per_person,
-    sides_of,
-)
+from encsel.matching.projections import Projections, first_axes_of, project_centroids, rows_per_person, sides_of
 from encsel.matching.scorers import SCORERS, cosines
 from encsel.metrics.centroids import centroids
 
-Level = Literal["identity", "sample"]
-LEVELS: tuple[Level, ...] = ("identity", "sample")
+LEVELS = ("identity", "sample")
 AXES = (20, 50, 100, 200)
 """Principal axes of the study's appendix."""
 
@@ -42,8 +37,8 @@ class WithinGroups:
 
     Attributes:
         matching: by scorer.
-        eer_of: by value of the column, then scorer; None where no fold has two test people of a value.
-        floor: EER that knowing the group and nothing else would reach against all impostors.
+        eer_of: by value of the column, then scorer; None if no fold has two test people of a value.
+        floor: EER against all impostors of a matcher that knows the group and nothing else.
     """
 
     column: str
@@ -54,7 +49,7 @@ class WithinGroups:
 
 @dataclass(frozen=True)
 class PairMeasured:
-    """One pair: by level (identity, sample), then scorer; and within each column's groups, centroids."""
+    """One pair: `levels` by LEVELS, then scorer; `within` the groups of each column, for centroids."""
 
     levels: Mapping[str, Mapping[str, Matching]]
     within: tuple[WithinGroups, ...]
@@ -67,34 +62,45 @@ def measure_pair(
     face: Projections, voice: Projections, folds: Folds, groups: Sequence[PersonGroups] = ()
 ) -> PairMeasured:
     """Error rates of every scorer for one pair, on people it was not fitted on."""
-    tallies = {level: {name: Tally() for name in SCORERS} for level in LEVELS}
-    inside = [{name: {value: Tally() for value in (None, *g.values)} for name in SCORERS} for g in groups]
-    floors = [Tally() for _ in groups]
-    samples = zip((f for repeat in face for f in repeat), (v for repeat in voice for v in repeat), strict=True)
+    # By level and scorer; by column, scorer and value (None: all values); and by column, for the floor.
+    tallies: defaultdict[tuple[str | None, ...], Tally] = defaultdict(Tally)
+    samples = zip(chain.from_iterable(face), chain.from_iterable(voice), strict=True)
     for (test, pair), (f, v) in zip(fitted(sides_of(face), sides_of(voice), folds), samples, strict=True):
         for name in SCORERS:
             scores = pair.scores(name)
-            tallies["identity"][name].add(scores, test, test)
+            tallies["identity", name].add(scores, test, test)
             if len(f.rows) and len(v.rows):
                 single = pair.scores(name, rows=(f.rows, v.rows)).astype(np.float32)
-                tallies["sample"][name].add(single, f.owners, v.owners)
-            for group, of_group in zip(groups, inside, strict=True):
+                tallies["sample", name].add(single, f.owners, v.owners)
+            for group in groups:
                 for i, value in enumerate(group.values):
                     members = np.flatnonzero(group.index[test] == i)
-                    block = scores[np.ix_(members, members)]
-                    of_group[name][None].add(block, test[members], test[members])
-                    of_group[name][value].add(block, test[members], test[members])
-        for group, floor in zip(groups, floors, strict=True):
+                    block = scores[np.ix_(members, members)], test[members], test[members]
+                    tallies[group.column, name, None].add(*block)
+                    tallies[group.column, name, value].add(*block)
+        for group in groups:
             grouped = test[group.index[test] >= 0]
             index = group.index[grouped]
-            floor.add((index[:, None] == index).astype(np.float64), grouped, grouped)
+            tallies[group.column,].add((index[:, None] == index).astype(np.float64), grouped, grouped)
+
+    def within(group: PersonGroups) -> WithinGroups:
+        rates: dict[str, dict[str, float | None]] = {
+            value: {
+                name: None if (tally := tallies[group.column, name, value]).is_empty else tally.result().eer
+                for name in SCORERS
+            }
+            for value in group.values
+        }
+        matching = {name: tallies[group.column, name, None].result() for name in SCORERS}
+        return WithinGroups(group.column, matching, rates, tallies[group.column,].result().eer)
+
     train, test = folds[0][0]
     return PairMeasured(
-        {level: {name: t.result() for name, t in of_level.items()} for level, of_level in tallies.items()},
+        {level: {name: tallies[level, name].result() for name in SCORERS} for level in LEVELS},
         tuple(
-            _within(group, of_group, floor)
-            for group, of_group, floor in zip(groups, inside, floors, strict=True)
-            if not floor.is_empty and not any(values[None].is_empty for values in of_group.values())
+            within(group)
+            for group in groups
+            if not any(tallies[key].is_empty for key in ((group.column,), *((group.column, n, None) for n in SCORERS)))
         ),
         len(train),
         len(test),
@@ -102,22 +108,8 @@ def measure_pair(
     )
 
 
-def _within(group: PersonGroups, tallies: Mapping[str, Mapping[str | None, Tally]], floor: Tally) -> WithinGroups:
-    """Results of the tallies of one column, by scorer and value, None being all values."""
-
-    def rate(tally: Tally) -> float | None:
-        return None if tally.is_empty else tally.result().eer
-
-    return WithinGroups(
-        group.column,
-        {name: values[None].result() for name, values in tallies.items()},
-        {value: {name: rate(tallies[name][value]) for name in SCORERS} for value in group.values},
-        floor.result().eer,
-    )
-
-
 def tally_by_scorer(scores: Iterable[tuple[str, NDArray[np.intp], Vectors]]) -> dict[str, Matching]:
-    """Error rates by scorer of what `scored` yields."""
+    """Error rates by scorer of the scores that `scored` yields."""
     tallies = {name: Tally() for name in SCORERS}
     for name, test, matrix in scores:
         tallies[name].add(matrix, test, test)
@@ -125,11 +117,7 @@ def tally_by_scorer(scores: Iterable[tuple[str, NDArray[np.intp], Vectors]]) -> 
 
 
 def measure_centroids(face: Vectors, voice: Vectors, *, seed: int) -> dict[str, Matching]:
-    """Error rates by scorer from repeated cross-validation of (n, dim) centroids of the same people.
-
-    Raises:
-        BadCalibration: fewer than 10 people.
-    """
+    """Error rates by scorer from repeated cross-validation of (n, dim) centroids of the same people, at least 10."""
     folds = protocol_folds(len(face), "crossval", seed=seed)
     return tally_by_scorer(scored(project_centroids(face, folds), project_centroids(voice, folds), folds))
 
@@ -159,26 +147,25 @@ def cross_validate(faces: Vectors, voices: Vectors, *, scorer: str = "weighted",
 
 
 def plain_cosine(face: Embeddings, voice: Embeddings, *, seed: int) -> dict[str, Matching]:
-    """By level, two encoders of one joint space compared as they are; nothing is fitted, so all people are tested."""
+    """Error rates by level of two encoders of one joint space; nothing is fitted, so all people are tested."""
     results: dict[str, Matching] = {}
     for level in LEVELS:
         sides: list[tuple[Vectors, NDArray[Any]]] = []
         for one in (face, voice):
-            if level == "identity":
-                sides.append((centroids(one), np.unique(one.labels)))
-            else:
-                kept = limit_rows(one, rows_per_person(len(np.unique(one.labels))), seed=seed)
-                sides.append((kept.vectors, kept.labels))
+            people = np.unique(one.labels)
+            rows = limit_rows(one, rows_per_person(len(people)), seed=seed) if level == "sample" else None
+            sides.append((centroids(one), people) if rows is None else (rows.vectors, rows.labels))
+        (x, faces), (y, voices) = sides
         tally = Tally()
-        tally.add(cosines(sides[0][0], sides[1][0]), sides[0][1], sides[1][1])
+        tally.add(cosines(x, y), faces, voices)
         results[level] = tally.result()
     return results
 
 
 def eer_by_axes(face: Projections, voice: Projections, folds: Folds) -> dict[str, dict[str, float | None]]:
-    """EER by number of principal axes, then scorer, over the first repeat (three of its folds for large sets).
+    """EER by number of principal axes, then scorer; None if an encoder has fewer axes.
 
-    None where an encoder has fewer axes.
+    Over the first repeat, or three of its folds on large sets.
 
     Args:
         face, voice: projected on max(AXES) axes.

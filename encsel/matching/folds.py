@@ -14,11 +14,11 @@ from encsel.matching.scorers import SCORERS, PairInFold, Side
 
 N_FOLDS = 5
 MIN_FOR_FOLDS = 2 * N_FOLDS
-"""People needed for two test people per fold: an impostor needs two."""
+"""Fewest people for two test people per fold: an impostor pair needs two."""
 MAX_FOR_REPEATS = 400
-"""People up to which cross-validation is repeated; beyond, another partition adds little."""
+"""Most people for which cross-validation is repeated; beyond, another partition adds little."""
 MAX_FOR_ALL_FOLDS = 250
-"""People up to which costly measurements use all folds; beyond, SOME_FOLDS folds of the first repeat."""
+"""Most people for which costly measurements use all folds, not only SOME_FOLDS of the first repeat."""
 SOME_FOLDS = 3
 
 Protocol = Literal["crossval", "reference"]
@@ -33,7 +33,7 @@ SidesByFold = Sequence[Sequence[Side]]
 
 
 def repeats_for(n_people: int) -> int:
-    """Number of repeats after which the choice of split adds little to the error at so many people."""
+    """Number of repeats after which the choice of split adds little to the error."""
     return 6 if n_people <= 100 else 4 if n_people <= 250 else 2
 
 
@@ -57,11 +57,7 @@ def folds_of(n_people: int, *, n_repeats: int, seed: int) -> Folds:
 
 
 def protocol_folds(n_people: int, protocol: Protocol, *, seed: int) -> Folds:
-    """The splits of a protocol: repeated 5-fold cross-validation, or the study's single 80/20 split.
-
-    Raises:
-        BadCalibration: fewer than 10 people.
-    """
+    """Splits of a protocol: repeated 5-fold cross-validation, or the study's single split; errors as `folds_of`."""
     if protocol == "crossval":
         return folds_of(n_people, n_repeats=repeats_for(n_people) if n_people <= MAX_FOR_REPEATS else 1, seed=seed)
     folds_of(n_people, n_repeats=1, seed=seed)  # the same minimum number of people
@@ -71,12 +67,12 @@ def protocol_folds(n_people: int, protocol: Protocol, *, seed: int) -> Folds:
 
 
 def some_folds(folds: Folds, n_people: int) -> Folds:
-    """All folds of a small set; of a large one SOME_FOLDS of the first repeat, which test enough people."""
+    """All folds of a small set, or SOME_FOLDS of the first repeat of a large one, which test enough people."""
     return folds if n_people <= MAX_FOR_ALL_FOLDS else [folds[0][:SOME_FOLDS]]
 
 
 def fitted(face: SidesByFold, voice: SidesByFold, folds: Folds) -> Iterator[tuple[NDArray[np.intp], PairInFold]]:
-    """The test people of every fold, and the pair fitted on the fold's training people."""
+    """Test people of every fold, and the pair fitted on the fold's training people."""
     for faces, voices, repeat in zip(face, voice, folds, strict=True):
         for f, v, (_, test) in zip(faces, voices, repeat, strict=True):
             yield test, PairInFold(f, v)

@@ -13,24 +13,19 @@ from encsel.matching.crossval import pooled_rates
 from encsel.matching.error_rates import COVERAGE, SPREAD
 from encsel.matching.folds import Folds
 from encsel.matching.projections import in_span_of
-from encsel.matching.scorers import (
-    REFERENCE_TRAIN,
-    SCORERS,
-    Side,
-    project,
-)
-from encsel.matching.sensitivity import MEASURED, distance_of_auc, eer_of_distance, normal_quantile
+from encsel.matching.scorers import REFERENCE_TRAIN, Side, project
+from encsel.matching.sensitivity import MEASURED, distance_error, distance_of_auc, eer_of_distance, normal_quantile
 
 CURVE_POINTS = 6
 SMALLEST_CURVE = 15
-"""Training people at the left end of a learning curve."""
+"""Fewest training people on a learning curve."""
 CURVE_PRIOR: Mapping[str, tuple[float, float, float, float]] = {
     "reference": (10.0, 0.0, 1.0, 0.07),
     "cca": (25.0, 0.0, 1.0, 0.07),
     "weighted": (3.0, 0.9, 0.6, 0.12),
 }
-"""By scorer, (a, b, sd, error): in simulated populations of six kinds k was about a n^b at n training people, with a
-standard deviation of ln k of about sd, and a relative departure of d' from the form of about `error`."""
+"""By scorer, (a, b, sd, error): in simulated populations of six kinds k was about a n^b at n training people, ln k had
+a standard deviation of about sd, and d' departed from the form by about `error`, relatively."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +41,11 @@ class CurvePoint:
 class Extrapolation:
     """A learning curve extrapolated to the reference size, at the same number of samples per person.
 
-    d'(N) = d sqrt(N / (N + k)) fitted to the d' of the AUCs: what a matcher of Gaussian variates with N noisy estimates
-    of their covariance approaches. A few dozen people say little about k, so the fit has a prior from simulated
-    populations (CURVE_PRIOR).
+    The form fitted to the d' of the AUCs, d'(N) = d sqrt(N / (N + k)), is what a matcher of Gaussian variates with N
+    noisy estimates of their covariance approaches. A few dozen people determine k poorly, hence CURVE_PRIOR.
 
     Attributes:
-        eer: at `n_train` people; None, with the reason, where nothing can be extrapolated.
+        eer: at `n_train` people; None, with a reason, if nothing can be extrapolated.
         plateau: EER with unlimited training people.
         residual: root mean square of d' about the curve.
     """
@@ -97,18 +91,16 @@ def learning_curve(
     face: Mapping[int, list[list[Side]]], voice: Mapping[int, list[list[Side]]], folds: Folds
 ) -> LearningCurve:
     """Learning curve of one pair, from both encoders' `curve_projections`."""
-    points, errors = [], {name: 0.0 for name in SCORERS}
-    for size in face:
-        rates = pooled_rates(face[size], voice[size], folds)
-        points.append(CurvePoint(size, {n: r.eer for n, r in rates.items()}, {n: r.auc for n, r in rates.items()}))
-        errors = {name: r.distance_error for name, r in rates.items()}
-    return LearningCurve(
-        tuple(points),
-        {
-            name: extrapolate([p.n_train for p in points], [p.auc[name] for p in points], errors[name], scorer=name)
-            for name in SCORERS
-        },
+    rates = {size: pooled_rates(face[size], voice[size], folds) for size in face}
+    points = tuple(
+        CurvePoint(size, {name: r.eer for name, r in by_name.items()}, {name: r.auc for name, r in by_name.items()})
+        for size, by_name in rates.items()
     )
+    extrapolated = {}
+    for name, last in rates[points[-1].n_train].items():
+        error = distance_error(last.auc, last.auc_se, last.n_people, MEASURED)
+        extrapolated[name] = extrapolate(list(rates), [p.auc[name] for p in points], error, scorer=name)
+    return LearningCurve(points, extrapolated)
 
 
 def extrapolate(
@@ -119,7 +111,7 @@ def extrapolate(
     Args:
         sizes, aucs: points of the curve.
         error: standard error over people of the d' of the last point.
-        scorer: whose prior is taken.
+        scorer: name of the scorer, which selects the prior.
     """
     n = np.array(sizes, dtype=np.float64)
     d = distance_of_auc(np.array(aucs), MEASURED)
@@ -135,7 +127,7 @@ def extrapolate(
     log = -0.5 * (squares / max(error, 0.02) ** 2 + np.square(np.log(k / (scale * n[-1] ** power)) / prior_sd))
     weight = np.exp(log - log.max())
     weight /= weight.sum()
-    # The curve passes through the last point, which uses all people; its shape only says how much is to come.
+    # The curve passes through the last point, which uses all people; the fit decides only its shape beyond.
     factors = np.sqrt((1 + k / n[-1]) / (1 + k / to))
     factor = float(weight @ factors)
     spread = math.sqrt(float(weight @ np.square(factors - factor)))

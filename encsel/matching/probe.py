@@ -1,4 +1,4 @@
-"""How well an encoder's centroids reveal a group of people such as sex."""
+"""Groups of people, such as sex, in an encoder's centroids: how well they can be read, and how to remove them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,11 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.data.groups import PersonGroups
-from encsel.matching.scorers import (
-    N_AXES,
-)
+from encsel.matching.scorers import N_AXES
 
 
 def group_probe(x: Vectors, groups: PersonGroups, *, seed: int) -> float:
-    """Balanced accuracy with which a linear classifier tells the group of people it was not fitted on, in [0, 1].
-
-    Args:
-        x: (n, dim) centroids.
-    """
+    """Balanced accuracy, in [0, 1], of a linear classifier of the group from (n, dim) centroids, on held-out people."""
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -38,7 +32,7 @@ def group_probe(x: Vectors, groups: PersonGroups, *, seed: int) -> float:
 
 
 def centred_within(x: Vectors, groups: PersonGroups) -> tuple[Vectors, NDArray[np.intp]]:
-    """Centroids of the people who have a group, less the mean of their group; and the row numbers of those people."""
+    """Centroids of the people who have a group, minus their group's mean, and the row numbers of those people."""
     known = np.flatnonzero(groups.index >= 0)
     rows = np.asarray(x, dtype=np.float64)[known]
     for value in range(len(groups.values)):

@@ -15,7 +15,7 @@ from encsel.matching.scorers import N_AXES, Side, project
 from encsel.metrics.centroids import centroids, unit_rows
 
 SAMPLE_ROWS = 3000
-"""Single samples scored in all; each person gives 2 to 20 of them."""
+"""Single samples scored in total; 2 to 20 of each person."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ Projections = list[list[Fold]]
 
 
 def project_encoder(embeddings: Embeddings, folds: Folds, *, seed: int, n_axes: int = N_AXES) -> Projections:
-    """Project one encoder in every fold; row numbers of the folds are people in sorted order."""
+    """Project one encoder in every fold, whose row numbers are people in sorted order."""
     x = centroids(embeddings)
     n = len(x)
     kept = limit_rows(embeddings, rows_per_person(n), seed=seed)
@@ -57,7 +57,7 @@ def project_encoder(embeddings: Embeddings, folds: Folds, *, seed: int, n_axes: 
 
 
 def project_centroids(x: Vectors, folds: Folds) -> list[list[Side]]:
-    """As `project_encoder`, from (n, dim) centroids alone."""
+    """Project (n, dim) centroids in every fold."""
     x = in_span_of(x, np.zeros((0, x.shape[1])))
     return [[project(x, train, test) for train, test in repeat] for repeat in folds]
 
@@ -73,10 +73,8 @@ def sides_of(projections: Projections) -> list[list[Side]]:
 
 
 def first_axes(projections: Projections, k: int = N_AXES) -> Projections:
-    """The same encoder on its first k principal axes: axes are nested."""
-    return [
-        [Fold(first_axes_of(fold.side, k), fold.rows[:, :k], fold.owners) for fold in repeat] for repeat in projections
-    ]
+    """The same encoder on its first k principal axes, which are nested."""
+    return [[Fold(first_axes_of(f.side, k), f.rows[:, :k], f.owners) for f in repeat] for repeat in projections]
 
 
 def first_axes_of(side: Side, k: int) -> Side:
@@ -84,9 +82,9 @@ def first_axes_of(side: Side, k: int) -> Side:
 
 
 def in_span_of(x: Vectors, rows: Vectors) -> Vectors:
-    """Centroids `x`, then `rows`, about the mean of `x`, in the span of `x` where that has fewer dimensions.
+    """Centroids `x`, then `rows`, minus the mean of `x`, in the span of `x` if that has fewer dimensions.
 
-    Axes fitted on centroids lie in their span, so what rows have beyond it is never seen.
+    Axes fitted on centroids lie in their span, so components of rows outside it have no effect.
     """
     centre = x.mean(axis=0)
     x, rows = x - centre, rows - centre

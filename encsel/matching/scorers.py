@@ -1,7 +1,7 @@
-"""Scorers: how a face is scored against a voice once both are on their principal axes. All are closed form.
+"""Scorers: closed-form similarity of a face and a voice on their principal axes.
 
 Every scorer is fitted on training people alone: principal axes of each side, then canonical directions from one
-singular value decomposition. An EER means something only together with the name of the scorer behind it.
+singular value decomposition. An EER is meaningful only together with the name of its scorer.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from encsel.errors import BadCalibration, UsageError, nearest
 from encsel.metrics.centroids import unit_rows
 
 N_AXES = 50
-"""Principal axes kept of each side, as in the study."""
+"""Number of principal axes of each side, as in the study."""
 RIDGE = 0.3
-"""Of `weighted` at REFERENCE_TRAIN people: share of the mean variance of the axes added to the variance of each."""
+"""Ridge of `weighted` at REFERENCE_TRAIN people: fraction of the axes' mean variance added to the variance of each."""
 REFERENCE_TRAIN = 999
 RIDGE_GROWTH = 140.0
-"""People: how fast the ridge grows as training people get fewer."""
+"""In people: how fast the ridge grows as training people get fewer."""
 
 SCORERS: Mapping[str, str] = {
     "reference": "as the study's released code: cosine of canonical projections, axes not divided by their deviation",
@@ -51,11 +51,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Directions:
-    """Paired directions that correlate most, `correlations` descending; projections are `test @ face` and so on.
+    """Paired directions of maximal correlation, on the axes of `Side`.
 
     Attributes:
-        face, voice: (k_face, r) and (k_voice, r), ready for `Side.test`.
-        correlations: (r,) singular values; with ridge 0 the canonical correlations of the training people.
+        face, voice: (k_face, r) and (k_voice, r).
+        correlations: (r,) descending singular values; with ridge 0 the canonical correlations of the training people.
     """
 
     face: Vectors
@@ -64,12 +64,12 @@ class Directions:
 
 
 def project(x: Vectors, train: Axis, test: Axis, *, n_axes: int = N_AXES) -> Side:
-    """Principal axes of the training rows and both sets of rows on them.
+    """Project training and test rows on the principal axes of the training rows.
 
     Args:
         x: (n, dim) centroids, one row per person, finite.
         train, test: row numbers.
-        n_axes: axes kept; fewer where the people or the dimensions do not give as many.
+        n_axes: most axes; people and dimensions limit them, too.
     Raises:
         BadCalibration: the training people do not differ.
     """
@@ -78,12 +78,9 @@ def project(x: Vectors, train: Axis, test: Axis, *, n_axes: int = N_AXES) -> Sid
     rows = rows - centre
     n, dim = rows.shape
     k = min(n_axes, n - 1, dim)
-    if n <= dim:
-        values, vectors = _largest(rows @ rows.T, k)
-    else:
-        values, vectors = _largest(rows.T @ rows, k)
-    # Duplicated people leave fewer directions than people; dividing by a deviation of 1e-17 would make noise of them.
-    # Rounding of the mean alone leaves values near 1e-32 of the squared scale, which is no variation either.
+    values, vectors = _largest(rows @ rows.T if n <= dim else rows.T @ rows, k)
+    # Duplicated people leave fewer directions than people; dividing by a deviation of 1e-17 would amplify noise.
+    # Rounding of the mean alone leaves values near 1e-32 of the squared scale, which is not variation either.
     floor = max(values[0] * 1e-12, n * float(np.square(centre).sum()) * 1e-24) if len(values) else np.inf
     kept = values > floor
     if not kept.any():
@@ -98,7 +95,7 @@ def directions(face: Side, voice: Side, *, ridge: float = 0.0) -> Directions:
     """Canonical directions of two sides that hold the same training people in the same order.
 
     Args:
-        ridge: share of the mean variance added to each axis' variance before whitening.
+        ridge: fraction of the mean variance added to each axis' variance before whitening.
     Source: Hotelling 1936; ridge as in Vinod 1976, doi:10.1016/0304-4076(76)90010-5.
     """
     face_scale, voice_scale = (1 / np.sqrt(s.sd**2 + ridge * np.mean(s.sd**2)) for s in (face, voice))
@@ -117,14 +114,14 @@ def ridge_for(n_train: int) -> float:
 
 
 class PairInFold:
-    """One face-voice pair, fitted on the training people of one fold; directions are computed once per ridge."""
+    """One face-voice pair fitted on the training people of one fold, with directions computed once per ridge."""
 
     def __init__(self, face: Side, voice: Side) -> None:
         self.face, self.voice = face, voice
         self._directions: dict[float, Directions] = {}
 
     def directions(self, ridge: float) -> Directions:
-        """Canonical directions with this ridge; 0 for none."""
+        """Canonical directions with this ridge."""
         if ridge not in self._directions:
             self._directions[ridge] = directions(self.face, self.voice, ridge=ridge)
         return self._directions[ridge]
@@ -132,20 +129,27 @@ class PairInFold:
     def scores(
         self, scorer: str, *, ridge: float | None = None, rows: tuple[Vectors, Vectors] | None = None
     ) -> Vectors:
-        """(faces, voices) similarity, in [-1, 1], of each test face (rows) with each test voice (columns).
+        """(faces, voices) similarity, in [-1, 1], of each test face with each test voice.
 
         Args:
             ridge: of `weighted`; None: the one for this number of training people.
-            rows: other faces and voices on the same axes, to be scored in place of the test people.
+            rows: faces and voices on the same axes that replace the test people.
         """
+        if scorer not in SCORERS:
+            raise ValueError(f"no scorer {scorer!r}")
         if scorer != "weighted":
             ridge = 0.0
         elif ridge is None:
             ridge = ridge_for(len(self.face.train))
-        face, voice = self.face, self.voice
-        if rows is not None:
-            face, voice = (Side(s.train, r, s.sd) for s, r in zip((face, voice), rows, strict=True))
-        return scores_on(scorer, self.directions(ridge), face, voice)
+        paired = self.directions(ridge)
+        of_face, of_voice, weight = paired.face, paired.voice, np.ones_like(paired.correlations)
+        if scorer == "reference":
+            # The released code projects centred axes by the rotations alone, which weights directions by variance.
+            of_face, of_voice = self.face.sd[:, None] * of_face, self.voice.sd[:, None] * of_voice
+        elif scorer == "weighted":
+            weight = np.sqrt(paired.correlations)
+        faces, voices = rows or (self.face.test, self.voice.test)
+        return cosines(faces @ of_face * weight, voices @ of_voice * weight)
 
 
 class Scorer:
@@ -153,7 +157,7 @@ class Scorer:
 
     Args:
         name: one of SCORERS.
-        n_axes: principal axes kept of each side.
+        n_axes: number of principal axes of each side.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -174,7 +178,7 @@ class Scorer:
         self._train: tuple[Vectors, Vectors] | None = None
 
     def fit(self, faces: Vectors, voices: Vectors) -> Self:
-        """Fit on people of whom both a face and a voice are known.
+        """Fit on people with both a face and a voice.
 
         Args:
             faces, voices: (n, dim) centroids, one row per person, the same people in the same order.
@@ -209,21 +213,8 @@ class Scorer:
         return PairInFold(*sides)
 
 
-def scores_on(scorer: str, found: Directions, face: Side, voice: Side) -> Vectors:
-    """(n_test, n_test) similarity of test faces and voices on given directions, which `cca` and `reference` share."""
-    if scorer == "reference":
-        # The released code projects centred axes by the rotations alone, which weights directions by variance.
-        return cosines(face.test @ (face.sd[:, None] * found.face), voice.test @ (voice.sd[:, None] * found.voice))
-    if scorer == "cca":
-        return cosines(face.test @ found.face, voice.test @ found.voice)
-    if scorer == "weighted":
-        weight = np.sqrt(found.correlations)
-        return cosines(face.test @ found.face * weight, voice.test @ found.voice * weight)
-    raise ValueError(f"no scorer {scorer!r}")
-
-
 def cosines(x: Vectors, y: Vectors) -> Vectors:
-    """Cosine of each row of `x` with each row of `y`; a row of zeros is at 0 with everything."""
+    """Cosine of each row of `x` with each row of `y`; 0 for a row of zeros."""
     return unit_rows(x) @ unit_rows(y).T
 
 
@@ -236,7 +227,7 @@ def _svd(matrix: Vectors) -> tuple[Vectors, Vectors, Vectors]:
     """Thin singular value decomposition, checked.
 
     With fewer than 101 training people some canonical correlations are exactly 1, and on such clusters LAPACK's gesdd
-    now and then does not converge or, worse, returns wrong vectors without a word. gesvd is slower and does not.
+    sometimes does not converge or, worse, silently returns wrong vectors. gesvd is slower and does not.
     """
     try:
         u, s, vt = np.linalg.svd(matrix, full_matrices=False)
@@ -246,8 +237,7 @@ def _svd(matrix: Vectors) -> tuple[Vectors, Vectors, Vectors]:
         pass
     from scipy.linalg import svd
 
-    u, s, vt = svd(matrix, full_matrices=False, lapack_driver="gesvd", check_finite=False)
-    return u, s, vt
+    return svd(matrix, full_matrices=False, lapack_driver="gesvd", check_finite=False)
 
 
 def _largest(matrix: Vectors, k: int) -> tuple[Vectors, Vectors]:

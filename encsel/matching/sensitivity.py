@@ -1,7 +1,7 @@
 """Sensitivity d': conversions between d', EER and AUC, and its standard error over people.
 
-d' is the distance of two Gaussians of unit variance: EER = Phi(-d' / 2), AUC = Phi(d' / sqrt 2). At 0 and 1 it would be
-infinite, so rates are clipped first. Three ranges are in use, each stated where it is chosen.
+d' is the distance of two Gaussians of unit variance: EER = Phi(-d' / 2), AUC = Phi(d' / sqrt 2). It is infinite for a
+rate of 0 or 1, so rates are clipped first, to one of three ranges.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ Range = tuple[float, float]
 Number = float | NDArray[np.float64]
 
 EVIDENCE_AUC: Range = (0.3, 0.995)
-"""Clip range of an AUC that serves as evidence: below 0.3 it is bad luck and nothing else."""
+"""Clip range of an AUC used as evidence; one below 0.3 is only bad luck."""
 PREDICTED_EER: Range = (0.005, 0.6)
-"""Clip range of a predicted or true EER, which can hardly be worse than chance."""
+"""Clip range of a predicted or true EER, which is hardly ever worse than chance."""
 MEASURED: Range = (0.005, 0.995)
-"""Clip range of a measured rate, which by bad luck can be worse than chance."""
+"""Clip range of a measured rate, which can be worse than chance by bad luck."""
 
 
 def distance_of_auc(auc: Number, clip: Range = EVIDENCE_AUC) -> NDArray[np.float64]:
@@ -37,23 +37,23 @@ def distance_of_eer(eer: Number, clip: Range = PREDICTED_EER) -> NDArray[np.floa
 
 
 def eer_of_distance(distance: Number) -> NDArray[np.float64]:
-    """EER of a d'; above 0.5 for a negative one."""
+    """EER of a d'; above 0.5 if it is negative."""
     from scipy.special import ndtr
 
     return np.asarray(ndtr(-np.asarray(distance) / 2))
 
 
-def distance_error(auc: float, auc_se: float, n_people: int, clip: Range = EVIDENCE_AUC) -> float:
+def distance_error(auc: float, auc_se: float | None, n_people: int, clip: Range = EVIDENCE_AUC) -> float:
     """Standard error of the d' behind an AUC.
 
     Args:
-        auc, auc_se: AUC and its standard error over people.
+        auc, auc_se: AUC and its standard error over people, if known.
         n_people: people behind it; n people cannot resolve an AUC finer than 1 / 2n.
     """
-    # Slope of d' in the AUC, taken at the clipped AUC so that it stays finite.
+    # Slope of d' in the AUC, at the clipped AUC so that it stays finite.
     d = float(distance_of_auc(auc, clip))
     slope = math.sqrt(2) * math.sqrt(2 * math.pi) * math.exp(d * d / 4)
-    return max(auc_se, 1 / (2 * n_people)) * slope
+    return max(auc_se or 0.0, 1 / (2 * n_people)) * slope
 
 
 def eer_interval(eer: float, half_width: float) -> tuple[float, float]:

@@ -49,7 +49,7 @@ class SetSize:
     samples_per_identity: float
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan(Result):
     """What sets of many sizes can resolve. `encsel.plan` makes it.
 

@@ -94,7 +94,7 @@ def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
         raise UsageError(f"{n} people; below {MIN_TO_PREDICT} there is no prediction to explain. Add people.")
     card = ranking.card
     if card is None or (face, voice) not in ranking.details:
-        raise UsageError("This ranking was read from a file, which has no details to explain. Run `rank` again.")
+        raise UsageError("This ranking was kept from an earlier run, without the details to explain. Call rank again.")
     prediction = ranking.details[face, voice]
     evidence, m, estimate = prediction.evidence, prediction.samples, prediction.estimates[card.name]
     weights = np.asarray(card.coefficients) @ size_terms(float(n), m, card)

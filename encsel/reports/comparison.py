@@ -6,16 +6,15 @@ from dataclasses import asdict
 from typing import Any
 
 from encsel.gates.compare import Comparison
-from encsel.reports.tables import csv_text, render_sections
-from encsel.storage.result import render, rows
+from encsel.reports.tables import csv_of, render_sections
+from encsel.storage.result import rows, show
 from encsel.storage.sections import MISSING, Section, number
 
 
-@render.register
+@show.register
 def _(comparison: Comparison, form: str, *, width: int | None = None, colour: bool = False) -> str:
     if form == "csv":
-        flat = rows(comparison)
-        return csv_text(flat[0] if flat else (), [row.values() for row in flat])
+        return csv_of(comparison)
     return render_sections([section(comparison)], form, width=width, colour=colour)
 
 

@@ -1,6 +1,6 @@
 """How figures look: colours, marks, legends, and the drawing as PNG and SVG.
 
-Colours are those of Okabe and Ito, which colour-blind readers tell apart; marks and line styles say the same again.
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart; marks and line styles repeat them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)), (0, (3, 1)))
 INK = "#010203"
-"""Of text and axes: in SVG it becomes the colour of the page's text, light or dark."""
+"""Colour of text and axes; in SVG it becomes the colour of the page's text, light or dark."""
 FAINT = "#8a8a8a"
 DPI = 150
 
@@ -29,22 +29,15 @@ def names_of(report: Validation, modality: str) -> list[str]:
     return [e.name for e in report.encoders if e.modality == modality]
 
 
-def colour_of(names: Sequence[str], name: str) -> str:
-    return COLOURS[list(names).index(name) % len(COLOURS)]
-
-
-def mark_of(names: Sequence[str], name: str) -> str:
-    return MARKS[list(names).index(name) % len(MARKS)]
-
-
-def line_of(names: Sequence[str], name: str) -> Any:
-    return LINES[list(names).index(name) % len(LINES)]
+def style_of(styles: Sequence[Any], names: Sequence[str], name: str) -> Any:
+    """The one of COLOURS, MARKS or LINES that stands for an encoder among those of its modality."""
+    return styles[list(names).index(name) % len(styles)]
 
 
 def shortened(name: str, limit: int = 24) -> str:
-    """Both ends of a long name: encoders often differ in the last part alone."""
+    """Both ends of a long name: encoders often differ only in the last part."""
     short = name if len(name) <= limit else f"{name[: limit // 2 - 1]}…{name[-limit // 2 :]}"
-    # "$" would begin a formula.
+    # matplotlib reads "$" as the start of a formula.
     return short.replace("$", "\\$")
 
 
@@ -67,26 +60,21 @@ _STYLE: Any = {
 }  # fmt: skip
 
 
-def new_figure(width: float, height: float) -> tuple[Any, Any]:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.add_subplot()
-    return figure, axes
-
-
-def new_panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
+def new_figure(width: float, height: float, n: int = 1, max_columns: int = 1) -> tuple[Any, list[Any]]:
+    """A figure and its `n` panels, each of this size in inches."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    layout: Any = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.08)
+    columns = min(max_columns, n)
+    rows = math.ceil(n / columns)
+    pads: dict[str, Any] = {"h_pad": 0.1, "w_pad": 0.08} if max_columns > 1 else {}
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(columns * width, rows * height), layout=layout)
-        grid = figure.subplots(rows, columns, squeeze=False)
-    return figure, list(grid.ravel())
+        figure = Figure(figsize=(columns * width, rows * height), layout=ConstrainedLayoutEngine(**pads))
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[n:]:
+        axes.set_visible(False)
+    return figure, list(panels[:n])
 
 
 def handle(**style: Any) -> Any:
@@ -96,28 +84,26 @@ def handle(**style: Any) -> Any:
 
 
 def add_legend(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """A legend below the panels, in at most 4 columns that fit."""
     longest = max(map(len, labels), default=1)
     # A letter of 9 points is about 5.4 wide; a handle with its gaps about 50.
     fitting = int(72 * figure.get_figwidth() / (5.4 * longest + 50))
-    n_rows = math.ceil(len(labels) / max(1, min(4, fitting, len(labels))))
-    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, n_rows - 2))
+    n_columns = max(1, min(4, fitting, len(labels)))
+    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, math.ceil(len(labels) / n_columns) - 2))
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=max(1, min(4, fitting, len(labels))), labelcolor=INK,
-        fontsize=9, frameon=False,
-    )  # fmt: skip
+        handles, labels, loc="outside lower center", ncols=n_columns, labelcolor=INK, fontsize=9, frameon=False
+    )
 
 
 def add_encoder_legend(figure: Any, faces: Sequence[str], voices: Sequence[str], *, lines: bool = False) -> None:
     """Face encoders by colour, voice encoders by mark, or by line style."""
-    handles = [handle(color=colour_of(faces, f), linestyle="-", linewidth=5) for f in faces]
-    for v in voices:
-        style = (
-            {"linestyle": line_of(voices, v)}
-            if lines
-            else {"linestyle": "none", "marker": mark_of(voices, v), "markerfacecolor": "none"}
-        )
-        handles.append(handle(color=INK, **style))
-    add_legend(figure, handles, [*(shortened(f) for f in faces), *(shortened(v) for v in voices)])
+    handles = [handle(color=style_of(COLOURS, faces, f), linestyle="-", linewidth=5) for f in faces]
+    if lines:
+        handles += [handle(color=INK, linestyle=style_of(LINES, voices, v)) for v in voices]
+    else:
+        marks = (style_of(MARKS, voices, v) for v in voices)
+        handles += [handle(color=INK, linestyle="none", marker=mark, markerfacecolor="none") for mark in marks]
+    add_legend(figure, handles, list(map(shortened, [*faces, *voices])))
 
 
 def as_png(figure: Any) -> bytes:
@@ -130,14 +116,13 @@ def as_png(figure: Any) -> bytes:
 
 
 def as_svg(figure: Any, name: str) -> str:
-    """To stand inside a page: no header, ids of its own, ink in the colour of the page's text."""
+    """SVG to embed in a page: no header, unique ids, ink in the colour of the page's text."""
     import matplotlib
 
     out = io.StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    _, start, rest = out.getvalue().partition("<svg")
+    text = re.sub(r"<metadata>.*?</metadata>", "", start + rest, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     return text.replace(INK, "currentColor")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from encsel.errors import UsageError
 from encsel.reports.figures import Drawing, drawings
-from encsel.reports.html import table_html
+from encsel.reports.tables import table_html
 from encsel.reports.validation import closing, sections, title_of
 from encsel.storage.files import write_private, write_public
 from encsel.validation.result import Validation

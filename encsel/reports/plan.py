@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from encsel.prediction.plan import SAMPLES, Plan
 from encsel.prediction.predict import MIN_TO_PREDICT
-from encsel.storage.result import render
+from encsel.storage.result import show
 
 
-@render.register
+@show.register
 def _(plan: Plan, form: str, *, width: int | None = None, colour: bool = False) -> str:
     lines = [*_grid(plan), *_wish(plan), *_set(plan)]
     return f"<pre>{chr(10).join(lines)}</pre>\n" if form == "html" else "\n".join(lines) + "\n"

@@ -11,23 +11,19 @@ from encsel.ranking.flags import EXTRAPOLATES, FEW_PEOPLE, MEANINGS
 from encsel.ranking.pairs import cross_validated_scorer
 from encsel.ranking.result import BY_CKA, CardPrediction, EncoderRanking, PairRanking, RankDocument
 from encsel.reports.github import workflow_commands
-from encsel.reports.html import sections_html
-from encsel.reports.tables import Dim, csv_text, markdown_table, plain_table
+from encsel.reports.tables import Dim, csv_of, markdown_table, plain_table, sections_html
 from encsel.reports.verdict import verdict_lines
-from encsel.storage.result import render, rows
+from encsel.storage.result import rows, show
 from encsel.storage.sections import Section, number, span
 
 DISPENSABLE = ("CKA biased", "CKA debiased", "ID mismatch", "CKA matched", "CV EER", "p")
 """Columns that a narrow screen hides, in this order."""
 
 
-@render.register
+@show.register
 def _(ranking: RankDocument, form: str, *, width: int | None = None, colour: bool = False) -> str:
-    if form == "json":
-        return ranking.to_json()
     if form == "csv":
-        flat = rows(ranking)
-        return csv_text(flat[0], [row.values() for row in flat])
+        return csv_of(ranking)
     if form == "github":
         return _github(ranking)
     part = section(ranking)

@@ -60,6 +60,7 @@ def _validate() -> Schema:
         results: dict[str, Any] = {}
         for stage in stages().values():
             results |= stage.fields_of_encoders if name == "encoders" else stage.fields_of_pairs
+        results.pop("metrics")
         del one["properties"]["results"]
         one["properties"] |= {f: {"anyOf": [schema_of(kind), {"type": "null"}]} for f, kind in results.items()}
         one["required"] = list(one["properties"])

@@ -1,17 +1,22 @@
-"""Render cells as tables: for a terminal, as Markdown, as CSV."""
+"""Sections and rows as tables: for a terminal, as Markdown, HTML and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterable, Sequence
+from html import escape
 from typing import Any
 
-from encsel.storage.sections import Section
+from encsel.storage.result import Result, rows
+from encsel.storage.sections import MISSING, Section
 
 DEFAULT_WIDTH = 160
 MAX_WIDTH = 240
+WORDS = "Flags"
+"""Heading of the column of words."""
 
 
 class Dim(str):
@@ -21,7 +26,9 @@ class Dim(str):
 
 
 def render_sections(parts: Iterable[Section], form: str, *, width: int | None = None, colour: bool = False) -> str:
-    """Sections as "table" (for a terminal) or "markdown", ending in an empty line."""
+    """Sections as "table" (for a terminal), "markdown" or "html", ending in an empty line."""
+    if form == "html":
+        return sections_html(parts)
     lines: list[str] = []
     for part in parts:
         if form == "markdown":
@@ -79,7 +86,7 @@ def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_names: i
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     shown = [i for i, heading in enumerate(header) if heading not in hidden]
     for i in shown:
-        is_words = header[i] == "Flags" or (i < n_names and header[i] != "#")
+        is_words = header[i] == WORDS or (i < n_names and header[i] != "#")
         table.add_column(
             header[i].replace(" ", "\n", 1),
             justify="left" if is_words else "right",
@@ -95,6 +102,39 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Markdown table, ending in a newline."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join("| " + " | ".join(cell_text(cell).replace("|", "\\|") for cell in cells) + " |\n" for cells in lines)
+
+
+def sections_html(parts: Iterable[Section]) -> str:
+    """Sections one after another, as a notebook shows them."""
+    return "".join(f"<h4>{escape(part.title)}</h4>{table_html(part)}" for part in parts) + "\n"
+
+
+def table_html(part: Section) -> str:
+    """The table and the notes of a section, in a region that scrolls."""
+
+    def kind(i: int) -> str:
+        return ' class="words"' if part.header[i] == WORDS else ' class="name"' if i < part.n_names else ""
+
+    def cell(i: int, text: str) -> str:
+        if i == 0:
+            return f'<th scope="row"{kind(i)}>{escape(cell_text(text))}</th>'
+        shown = '<span aria-label="none">-</span>' if text == MISSING else escape(cell_text(text))
+        return f"<td{kind(i)}>{shown}</td>"
+
+    head = "".join(f'<th scope="col"{kind(i)}>{escape(heading)}</th>' for i, heading in enumerate(part.header))
+    body = "".join(f"<tr>{''.join(itertools.starmap(cell, enumerate(row)))}</tr>" for row in part.rows)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in part.notes)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(part.title)}"><table>'
+        f'<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div><ul class="notes">{notes}</ul>'
+    )
+
+
+def csv_of(result: Result) -> str:
+    """The rows of a result as CSV; a cell is empty where a pair lacks a column that others have."""
+    flat = rows(result)
+    header = list(dict.fromkeys(name for row in flat for name in row))
+    return csv_text(header, [[row.get(name) for name in header] for row in flat])
 
 
 def csv_text(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:

@@ -8,11 +8,10 @@ from typing import Any
 from encsel.matching.scorers import SCORERS
 from encsel.ranking.flags import MEANINGS
 from encsel.reports.github import workflow_commands
-from encsel.reports.html import sections_html
 from encsel.reports.regression import BASELINE, correlations, regressions
-from encsel.reports.tables import csv_text, render_sections
+from encsel.reports.tables import csv_of, render_sections
 from encsel.reports.verdict import verdict_lines
-from encsel.storage.result import render, rows
+from encsel.storage.result import rows, show
 from encsel.storage.sections import MISSING, Section, number, span
 from encsel.validation.columns import column_label
 from encsel.validation.result import EncoderValidation, PairValidation, Validation
@@ -24,24 +23,19 @@ PROTOCOL_WORDS = {
 }
 
 
-@render.register
+@show.register
 def _(validation: Validation, form: str, *, width: int | None = None, colour: bool = False) -> str:
-    if form == "json":
-        return validation.to_json()
     if form == "csv":
-        flat = rows(validation)
-        # Columns that only some pairs have are named by the set.
-        header = list(dict.fromkeys(name for row in flat for name in row))
-        return csv_text(header, [[row.get(name) for name in header] for row in flat])
+        return csv_of(validation)
     if form == "github":
         return _github(validation)
-    if form == "html":
-        return sections_html(sections(validation))
     body = render_sections(sections(validation), form, width=width, colour=colour)
+    if form == "html":
+        return body
     if form == "markdown":
         lines = "\n".join(f"- {line}" for line in closing(validation))
         return f"# {title_of(validation)}\n\n{body}{lines}\n\n`{validation.signature_text}`\n"
-    return "\n".join([f"{title_of(validation)}\n\n{body}", *closing(validation), validation.signature_text]) + "\n"
+    return f"{title_of(validation)}\n\n{body}" + "\n".join([*closing(validation), validation.signature_text]) + "\n"
 
 
 @rows.register

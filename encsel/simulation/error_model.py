@@ -16,21 +16,15 @@ Rows = tuple[tuple[float, ...], ...]
 
 
 def error_model(table: Table, d: Values) -> dict[str, Any]:
-    """Fields of a card that describe its errors; the factors on differences between pairs are left at 1.
+    """Fields of a card that describe its errors: from (rows,) d' predicted without the row's kind.
 
-    Args:
-        d: (rows,) d' predicted by regressions fitted without the row's kind.
+    The factors on differences between pairs are left at 1.
     """
     spread, factor = _fit_spread(table, d)
     z = (d - distance_of_eer(table.truth)) / _standard_deviation(spread, factor, table, d)
-    return {
-        "spread": tuple(spread.tolist()),
-        "own_error": factor,
-        "tails": quantiles_by_people(table, np.abs(z), COVERAGES),
-        "shares": _shares(table, z),
-        "order_scale": 1.0,
-        "best_scale": 1.0,
-    }
+    tails = quantiles_by_people(table, np.abs(z), COVERAGES)
+    fields: dict[str, Any] = {"spread": tuple(spread.tolist()), "own_error": factor, "tails": tails}
+    return {**fields, "shares": _shares(table, z), "order_scale": 1.0, "best_scale": 1.0}
 
 
 def standard_deviation(card: CalibratedCard, table: Table, d: Values) -> Values:
@@ -50,12 +44,9 @@ def widened(tails: Rows, table: Table, excess: Values) -> Rows:
     Args:
         excess: (rows,) size of each error, in half-widths of its interval.
     """
-    factors = np.array(quantiles_by_people(table, excess, (0.9,)))
-    rows = []
-    for n, *values in tails:
-        factor = max(1.0, float(np.interp(math.log(n), np.log(factors[:, 0]), factors[:, 1])))
-        rows.append((n, *(factor * x for x in values)))
-    return tuple(rows)
+    people, factors = np.array(quantiles_by_people(table, excess, (0.9,))).T
+    wider = [max(1.0, float(np.interp(math.log(n), np.log(people), factors))) for n, *_ in tails]
+    return tuple((n, *(factor * x for x in row)) for factor, (n, *row) in zip(wider, tails, strict=True))
 
 
 def replicate_error(table: Table) -> float:
@@ -66,8 +57,7 @@ def replicate_error(table: Table) -> float:
     """
     cells: dict[tuple[str, float], list[Values]] = {}
     for one, two in itertools.pairwise(table.sets):
-        same_size = all(column[one.start] == column[two.start] for column in (table.population, table.n, table.m))
-        if same_size:
+        if all(column[one.start] == column[two.start] for column in (table.population, table.n, table.m)):
             gap = np.abs(distance_of_eer(table.measured[one]) - distance_of_eer(table.measured[two]))
             cell = cells.setdefault((str(table.kind[one.start]), float(table.n[one.start])), [])
             cell += [gap / np.maximum(table.d_error[rows], 1e-6) for rows in (one, two)]
@@ -92,20 +82,19 @@ def _fit_spread(table: Table, d: Values) -> tuple[Values, float]:
         gradient = np.append(terms.T @ (slope * rest), (slope * own_variance).sum() * 2 * p[-1])
         return float((np.log(variance) + squared / variance).mean()), gradient / len(squared)
 
-    start = np.append(np.r_[np.log(squared.mean() / 2), np.zeros(len(SPREAD_TERMS) - 1)], 1.0)
+    start = np.r_[np.log(squared.mean() / 2), np.zeros(len(SPREAD_TERMS) - 1), 1.0]
     solution = minimize(loss, start, jac=True, method="L-BFGS-B").x
     return solution[:-1], float(abs(solution[-1]))
 
 
 def _shares(table: Table, z: Values) -> Shares:
     """Variance components of the standardised errors within sets, by the method of moments."""
-    products: dict[tuple[bool, bool], list[float]] = {(f, v): [] for f in (True, False) for v in (True, False)}
+    products = []
     for rows in table.sets:
         outer = np.outer(z[rows], z[rows])
         face, voice = (x[rows][:, None] == x[rows] for x in (table.face, table.voice))
-        for (same_face, same_voice), means in products.items():
-            means.append(outer[(face == same_face) & (voice == same_voice)].mean())
-    total, face_only, voice_only, neither = (float(np.mean(means)) for means in products.values())
+        products.append([outer[cells].mean() for cells in (face & voice, face & ~voice, ~face & voice, ~face & ~voice)])
+    total, face_only, voice_only, neither = np.mean(products, axis=0).tolist()
     parts = np.array([neither, face_only - neither, voice_only - neither, total - face_only - voice_only + neither])
     parts = np.maximum(parts / total, 0.02)
     return Shares(*(float(x) for x in parts / parts.sum()))

@@ -16,20 +16,9 @@ from encsel.matching.scorers import SCORERS
 from encsel.matching.sensitivity import distance_of_eer
 from encsel.prediction.card import FEATURE_QUANTILES, SIZE_TERMS, CalibratedCard, predicted_eer, size_terms
 from encsel.prediction.evidence import EVIDENCE_VERSION, FEATURES
+from encsel.simulation import order
 from encsel.simulation.error_model import error_model, replicate_error, standard_deviation, tails_of, widened
 from encsel.simulation.held_out import held_out, rmse
-from encsel.simulation.order import (
-    BEST_SCALES,
-    BestChances,
-    Comparisons,
-    best_chances,
-    best_scale,
-    comparisons,
-    gap_bins,
-    order_scale,
-    reliability,
-    rescaled,
-)
 from encsel.simulation.populations import KINDS, TruthSizes
 from encsel.simulation.table import Table, Values, design, quantiles_by_people
 from encsel.simulation.trials import LARGE_PEOPLE, OTHER_SAMPLES, TESTED_PEOPLE, TRIALS_VERSION
@@ -51,37 +40,22 @@ def fit_card(table: Table, *, name: str, scorer: str, features: Sequence[str] = 
     coefficients = _ridge(matrix, target, shrinkage)
     sizes = TruthSizes()
     card = CalibratedCard(
-        name=name,
-        scorer=scorer,
+        name=name, scorer=scorer,
         target={
-            "n_train_identities": sizes.n_train,
-            "n_test_identities": sizes.n_test,
+            "n_train_identities": sizes.n_train, "n_test_identities": sizes.n_test,
             "samples_per_identity": sizes.n_samples,
         },
-        features=tuple(features),
-        evidence_version=EVIDENCE_VERSION,
-        people=PEOPLE_RANGE,
-        samples=SAMPLES_RANGE,
-        coefficients=_rows(coefficients, len(SIZE_TERMS)),
-        shrinkage=shrinkage,
-        typical_error=_floats(_log_line(size_terms(table.n, table.m), table.d_error)),
+        features=tuple(features), evidence_version=EVIDENCE_VERSION, people=PEOPLE_RANGE, samples=SAMPLES_RANGE,
+        coefficients=_rows(coefficients), shrinkage=shrinkage,
+        typical_error=_log_line(size_terms(table.n, table.m), table.d_error),
         ranges={f: quantiles_by_people(table, table.feature(f), FEATURE_QUANTILES) for f in features},
-        training_mean=float(table.truth.mean()),
-        replicate=replicate_error(table),
-        **error_model(table, d),
-        **_cka_line(table, matrix @ coefficients),
-        held_out=(),
-        gaps=(),
-        p_best=(),
+        training_mean=float(table.truth.mean()), replicate=replicate_error(table),
+        **error_model(table, d), **_cka_line(table, matrix @ coefficients), held_out=(), gaps=(), p_best=(),
         recipe={
-            "trials_version": TRIALS_VERSION,
-            "n_populations": len(np.unique(table.population)),
-            "n_sets": len(table.sets),
-            "n_pairs": len(table),
-            "kinds": ", ".join(kinds),
-            "scorer": SCORERS[scorer],
+            "trials_version": TRIALS_VERSION, "n_populations": len(np.unique(table.population)),
+            "n_sets": len(table.sets), "n_pairs": len(table), "kinds": ", ".join(kinds), "scorer": SCORERS[scorer],
         },
-    )
+    )  # fmt: skip
     return _tested(card, table, d, kinds)
 
 
@@ -111,52 +85,50 @@ def _tested(card: CalibratedCard, table: Table, d: Values, kinds: Sequence[str])
     inside = {kind: table.kind == kind for kind in kinds}
     models = {k: replace(card, **error_model(table.rows(~rows), d[~rows])) for k, rows in inside.items()}
     sd, reach, half_width = np.empty((3, len(table)))
-    made: dict[str, Comparisons] = {}
-    best: dict[float, dict[str, BestChances]] = {scale: {} for scale in BEST_SCALES}
+    made: dict[str, order.Comparisons] = {}
+    best: dict[float, dict[str, order.BestChances]] = {scale: {} for scale in order.BEST_SCALES}
     for kind, model in models.items():
         rows, subset = inside[kind], table.rows(inside[kind])
         sd[rows] = standard_deviation(model, subset, d[rows])
         reach[rows] = tails_of(model, subset.n) * sd[rows]
-        made[kind] = comparisons(model, subset, d[rows], sd[rows])
+        made[kind] = order.comparisons(model, subset, d[rows], sd[rows])
         for scale, by_kind in best.items():
-            by_kind[kind] = best_chances(replace(model, best_scale=scale), subset, d[rows], sd[rows])
+            by_kind[kind] = order.best_chances(replace(model, best_scale=scale), subset, d[rows], sd[rows])
     excess = np.abs(d - distance_of_eer(table.truth)) / reach
     tested_order, tested_best = [], []
     for kind, model in models.items():
         rows, others = inside[kind], [k for k in kinds if k != kind]
         model = replace(model, tails=widened(model.tails, table.rows(~rows), excess[~rows]))
         half_width[rows] = tails_of(model, table.n[rows]) * sd[rows]
-        tested_order.append(rescaled(made[kind], order_scale([made[k] for k in others])))
-        tested_best.append(best[best_scale(best, others)][kind])
+        tested_order.append(made[kind]._replace(z=made[kind].z / order.order_scale([made[k] for k in others])))
+        tested_best.append(best[order.best_scale(best, others)][kind])
     cells = [(kind, inside[kind] & (table.n == n)) for kind in kinds for n in TESTED_PEOPLE]
     cells += [("all", table.n == n) for n in (*TESTED_PEOPLE, *LARGE_PEOPLE)]
+    # The training mean of the regression behind these rows; for "all", of all kinds.
+    means = {label: float(table.truth[table.kind != label].mean()) for label in (*kinds, "all")}
     return replace(
         card,
         tails=widened(card.tails, table, excess),
-        order_scale=order_scale(list(made.values())),
-        best_scale=best_scale(best, kinds),
+        order_scale=order.order_scale(list(made.values())),
+        best_scale=order.best_scale(best, kinds),
         held_out=tuple(
-            # The training mean of the regression behind these rows; for "all", of all kinds.
-            held_out(
-                label, table.rows(rows), d[rows], half_width[rows],
-                training_mean=float(table.truth[table.kind != label].mean()),
-            )
+            held_out(label, table.rows(rows), d[rows], half_width[rows], training_mean=means[label])
             for label, rows in cells
             if rows.any()
         ),
-        gaps=gap_bins(Comparisons.joined(tested_order)),
-        p_best=reliability(BestChances.joined(tested_best)),
-    )  # fmt: skip
+        gaps=order.gap_bins(order.joined(tested_order)),
+        p_best=order.reliability(order.joined(tested_best)),
+    )
 
 
 def _cka_line(table: Table, d: Values) -> dict[str, Any]:
     """Predicted d' as a line in root CKA, and the log of the spread about it."""
     terms = size_terms(table.n, table.m)
     matrix = np.hstack([terms, terms * table.feature("root_cka")[:, None]])
-    line = _least_squares(matrix, d)
+    line = np.linalg.lstsq(matrix, d, rcond=None)[0]
+    intercept, *slopes = _log_line(terms, np.abs(d - matrix @ line))
     # The mean log of the absolute value of a standard normal variable is -0.635.
-    log_sd = _log_line(terms, np.abs(d - matrix @ line)) + 0.635 * np.eye(len(SIZE_TERMS))[0]
-    return {"from_cka": _rows(line, len(SIZE_TERMS)), "from_cka_sd": _floats(log_sd)}
+    return {"from_cka": _rows(line), "from_cka_sd": (intercept + 0.635, *slopes)}
 
 
 def _ridge(matrix: Values, target: Values, shrinkage: float) -> Values:
@@ -171,18 +143,10 @@ def _ridge(matrix: Values, target: Values, shrinkage: float) -> Values:
     return coefficients
 
 
-def _log_line(matrix: Values, target: Values) -> Values:
+def _log_line(matrix: Values, target: Values) -> tuple[float, ...]:
     """Least-squares coefficients of the log of a positive target."""
-    return _least_squares(matrix, np.log(np.maximum(target, 1e-4)))
+    return tuple(np.linalg.lstsq(matrix, np.log(np.maximum(target, 1e-4)), rcond=None)[0].tolist())
 
 
-def _least_squares(matrix: Values, target: Values) -> Values:
-    return np.asarray(np.linalg.lstsq(matrix, target, rcond=None)[0])
-
-
-def _floats(x: Values) -> tuple[float, ...]:
-    return tuple(x.tolist())
-
-
-def _rows(x: Values, width: int) -> tuple[tuple[float, ...], ...]:
-    return tuple(_floats(row) for row in x.reshape(-1, width))
+def _rows(coefficients: Any) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, coefficients.reshape(-1, len(SIZE_TERMS)).tolist()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -22,11 +21,9 @@ def rmse(predicted: Values, truth: Values) -> float:
 
 
 def held_out(kind: str, table: Table, d: Values, half_width: Values, *, training_mean: float) -> HeldOut:
-    """Errors of predictions at one number of people.
+    """Errors of (rows,) predicted d' with its half-width, for sets of one number of people.
 
     Args:
-        table: rows of one number of people.
-        d, half_width: (rows,) predicted d' and half-width of its interval.
         training_mean: mean true EER behind the predictions.
     """
     eer = predicted_eer(d)
@@ -36,6 +33,13 @@ def held_out(kind: str, table: Table, d: Values, half_width: Values, *, training
     # An interval that reaches chance also holds EERs above it.
     inside = (low <= table.truth) & ((table.truth <= high) | (high >= 0.5))
     sets = [(eer[rows], table.truth[rows]) for rows in table.sets]
+    cka = np.maximum(table.feature("root_cka") ** 2, 8e-3)
+    rivals = {
+        "training mean": np.asarray(training_mean),
+        "best constant": np.asarray(table.truth.mean()),
+        "cross-validated EER": table.measured,
+        "matched CKA, ln fit": STUDY_LINE[0] + STUDY_LINE[1] * np.log(cka),
+    }
     return HeldOut(
         kind=kind,
         n_identities=int(table.n[0]),
@@ -47,16 +51,5 @@ def held_out(kind: str, table: Table, d: Values, half_width: Values, *, training
         spearman=float(np.mean([spearman(predicted, truth) or 0.0 for predicted, truth in sets])),
         regret=float(np.mean([truth[np.argmin(predicted)] - truth.min() for predicted, truth in sets])),
         coverage=float(inside.mean()),
-        rivals={name: rmse(predicted, table.truth) for name, predicted in rivals(table, training_mean).items()},
+        rivals={name: rmse(predicted, table.truth) for name, predicted in rivals.items()},
     )
-
-
-def rivals(table: Table, training_mean: float) -> Mapping[str, Values]:
-    """(rows,) EER predicted in simpler ways."""
-    cka = np.maximum(table.feature("root_cka") ** 2, 8e-3)
-    return {
-        "training mean": np.full(len(table), training_mean),
-        "best constant": np.full(len(table), float(table.truth.mean())),
-        "cross-validated EER": table.measured,
-        "matched CKA, ln fit": STUDY_LINE[0] + STUDY_LINE[1] * np.log(cka),
-    }

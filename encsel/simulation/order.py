@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Self
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,22 +25,11 @@ MIN_RELIABLE = 30
 N_DRAWS = 1000
 
 Mask = NDArray[np.bool_]
+Columns = TypeVar("Columns", bound=tuple[Any, ...])
 
 
-@dataclass(frozen=True)
-class _Joinable:
-    """Columns of equal length."""
-
-    @classmethod
-    def joined(cls, parts: Iterable[Self]) -> Self:
-        """All rows of the parts."""
-        columns = zip(*(tuple(getattr(p, f.name) for f in dataclasses.fields(cls)) for p in parts), strict=True)
-        return cls(*(np.concatenate(column) for column in columns))
-
-
-@dataclass(frozen=True)
-class Comparisons(_Joinable):
-    """Comparisons of two pairs of one set, the one predicted better first.
+class Comparisons(NamedTuple):
+    """Comparisons of two pairs of one set, the one predicted better first: columns of equal length.
 
     Attributes:
         gap: predicted gap in EER.
@@ -55,20 +42,21 @@ class Comparisons(_Joinable):
     right: Mask
 
 
-@dataclass(frozen=True)
-class BestChances(_Joinable):
-    """p_best of every pair, and whether the pair is the best of its set."""
+class BestChances(NamedTuple):
+    """p_best of every pair, and whether the pair is the best of its set: columns of equal length."""
 
     chance: Values
     is_best: Mask
 
 
-def comparisons(card: CalibratedCard, table: Table, d: Values, sd: Values) -> Comparisons:
-    """All comparisons within sets.
+def joined(parts: Iterable[Columns]) -> Columns:
+    """All rows of the parts."""
+    parts = list(parts)
+    return type(parts[0])(*map(np.concatenate, zip(*parts, strict=True)))
 
-    Args:
-        d, sd: (rows,) predicted d' and its standard deviation.
-    """
+
+def comparisons(card: CalibratedCard, table: Table, d: Values, sd: Values) -> Comparisons:
+    """All comparisons within sets, from the (rows,) predicted d' and its standard deviation."""
     from scipy.special import ndtri
 
     eer, parts = predicted_eer(d), []
@@ -78,26 +66,17 @@ def comparisons(card: CalibratedCard, table: Table, d: Values, sd: Values) -> Co
         gap, truth = eer[rows], table.truth[rows]
         z = ndtri(np.minimum(chance[better, worse], 1 - 1e-15))
         parts.append(Comparisons(np.abs(gap[worse] - gap[better]), z, truth[better] < truth[worse]))
-    return Comparisons.joined(parts)
+    return joined(parts)
 
 
 def best_chances(card: CalibratedCard, table: Table, d: Values, sd: Values) -> BestChances:
-    """p_best of all pairs.
-
-    Args:
-        d, sd: (rows,) predicted d' and its standard deviation.
-    """
+    """p_best of all pairs, from the (rows,) predicted d' and its standard deviation."""
     parts = []
     for rows in table.sets:
         labels, truth = (table.face[rows], table.voice[rows]), table.truth[rows]
         chance = chance_of_best(card, d[rows], sd[rows], *labels, seed=0, n_draws=N_DRAWS)
         parts.append(BestChances(chance, truth == truth.min()))
-    return BestChances.joined(parts)
-
-
-def rescaled(made: Comparisons, scale: float) -> Comparisons:
-    """The same comparisons with the standard deviation of differences multiplied by `scale`."""
-    return dataclasses.replace(made, z=made.z / scale)
+    return joined(parts)
 
 
 def gap_bins(made: Comparisons) -> tuple[GapBin, ...]:
@@ -118,8 +97,7 @@ def reliability(best: BestChances) -> tuple[tuple[float, float, int], ...]:
     decile = np.minimum((best.chance * 10).astype(int), 9)
     return tuple(
         (float(best.chance[rows].mean()), float(best.is_best[rows].mean()), int(rows.sum()))
-        for rows in (decile == i for i in range(10))
-        if rows.any()
+        for rows in (decile == i for i in np.unique(decile))
     )
 
 
@@ -129,23 +107,20 @@ def order_scale(made: Sequence[Comparisons]) -> float:
     Raises:
         ValueError: no factor suffices; such a card must not be written.
     """
-    every = Comparisons.joined(made)
+    every = joined(made)
     for scale in ORDER_SCALES:
-        if all(b.right >= SURE + MARGIN for b in gap_bins(rescaled(every, scale)) if b.n >= MIN_CASES):
+        bins = gap_bins(every._replace(z=every.z / scale))
+        if all(b.right >= SURE + MARGIN for b in bins if b.n >= MIN_CASES):
             return float(scale)
     raise ValueError("declared orders are wrong too often with every factor on the sd of differences")
 
 
 def best_scale(best: Mapping[float, Mapping[str, BestChances]], kinds: Sequence[str]) -> float:
-    """The factor on the sd with which p_best is most reliable over these kinds.
-
-    Args:
-        best: by factor and kind.
-    """
+    """The factor on the sd, of those `best` has by factor and kind, that makes p_best of these kinds most reliable."""
 
     def unreliability(scale: float) -> float:
         """Mean squared distance of p_best from the fraction of pairs that are best, over all but rare deciles."""
-        deciles = reliability(BestChances.joined(best[scale][kind] for kind in kinds))
+        deciles = reliability(joined(best[scale][kind] for kind in kinds))
         return float(np.mean([(p - fraction) ** 2 for p, fraction, n in deciles if n >= MIN_RELIABLE]))
 
     return min(best, key=unreliability)

@@ -32,71 +32,72 @@ KINDS: Mapping[str, str] = {
 }
 USELESS = 0.2
 """Fraction of encoders that see hardly anything of what face and voice share."""
-N_NOISE = 100
-N_HIDDEN = 150
-N_CHANNEL = 6
+N_NOISE, N_HIDDEN, N_CHANNEL = 100, 150, 6
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class TruthSizes:
-    """Sizes behind a true EER.
-
-    Attributes:
-        n_train, n_test: people of each split.
-        n_samples: samples per person, enough for the centroid to be nearly the person's own.
-        n_draws, n_splits: draws of people, and splits of each draw.
-    """
+    """Sizes behind a true EER: people of each split, samples per person, draws of people, splits of each draw."""
 
     n_train: int = REFERENCE_TRAIN
     n_test: int = 250
-    n_samples: int = 20
+    n_samples: int = 20  # enough for the centroid to be nearly the person's own
     n_draws: int = 2
     n_splits: int = 5
 
 
 @dataclass(frozen=True)
-class SimulatedEncoder:
-    """How one encoder sees traits: gains, mixing matrices, noise. Created by `Population`."""
-
-    modality: Modality
-    dim: int
-    gains: NDArray[np.float64]
-    """(1 + shared + private,): two-class trait, shared traits, private traits."""
-    channel_gain: float
-    noise_gain: float
-    noise_spectrum: NDArray[np.float64]
-    isotropic: float
-    nonlinear: float
-    mixing: NDArray[np.float32]
-    noise_mixing: NDArray[np.float32]
-    channel_mixing: NDArray[np.float32]
-    leak: NDArray[np.float32]
-    hidden_in: NDArray[np.float32]
-    hidden_out: NDArray[np.float32]
-    offset: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
 class People:
-    """Traits of n people by modality, and the channels of their recording occasions."""
+    """Traits (n, 1 + shared + private) by modality, and channels (n, occasions, N_CHANNEL) of recording occasions."""
 
     traits: Mapping[Modality, NDArray[np.float32]]
-    """(n, 1 + shared + private) per modality."""
     channel: NDArray[np.float32]
-    """(n, occasions, N_CHANNEL)."""
 
-    def __len__(self) -> int:
-        return len(self.channel)
+
+class SimulatedEncoder:
+    """How one encoder of a population sees traits: gains, mixing matrices, noise."""
+
+    def __init__(
+        self, of: Population, modality: Modality, level: Values, nonlinear: float, rng: np.random.Generator
+    ) -> None:
+        self.modality, self.nonlinear = modality, nonlinear
+        self.dim = dim = int(rng.choice([128, 192, 256, 512, 768, 1024]))
+        # Log-normal gains: from useless to excellent for all kinds except "strong".
+        centre, spread = {
+            "strong": ((-0.5, -1.0), 0.5),
+            "group-only": ((0.0, 0.0), 0.8),
+            "clustered": ((-0.7, -1.0), 0.6),
+        }.get(of.kind, ((-0.7, -1.2), 0.8))
+        group, trait = np.exp(np.asarray(centre) + spread * level)
+        if of.kind != "strong" and rng.random() < USELESS:
+            group, trait = 0.2 * group, 0.2 * trait
+        private = _spectrum(of.n_private, rng.uniform(0, 0.25) if of.kind == "clustered" else rng.uniform(0.3, 1))
+        if rng.random() < 0.5:
+            private = rng.permutation(private)
+        self.noise_spectrum = _spectrum(N_NOISE, rng.uniform(0.3, 1))
+        shared = trait * np.sqrt(rng.dirichlet(np.ones(of.n_shared))) if of.n_shared else np.zeros(0)
+        # (1 + shared + private,): two-class trait, shared traits, private traits.
+        self.gains = np.concatenate([[group], shared, private])
+
+        def normal(*shape: int, scale: float = 1.0) -> NDArray[np.float32]:
+            return (rng.normal(size=shape) * scale).astype(np.float32)
+
+        n = len(self.gains)
+        self.channel_gain = math.exp(rng.uniform(math.log(0.05), math.log(0.5))) if of.kind == "channel" else 0.0
+        self.noise_gain = rng.uniform(0.1, 0.6) if of.kind == "clustered" else rng.uniform(0.4, 2.5)
+        self.isotropic = rng.uniform(0.05, 0.4)
+        self.mixing = normal(n, dim, scale=1 / math.sqrt(dim))
+        self.noise_mixing = normal(N_NOISE, dim, scale=1 / math.sqrt(dim))
+        self.channel_mixing = normal(N_CHANNEL, dim, scale=1 / math.sqrt(dim))
+        self.leak = normal(N_NOISE, n, scale=0.3 / math.sqrt(n))
+        self.hidden_in = normal(n, N_HIDDEN)
+        self.hidden_out = normal(N_HIDDEN, dim, scale=0.8 / math.sqrt(dim * N_HIDDEN))
+        self.offset = normal(dim, scale=rng.uniform(0.5, 2.5) / math.sqrt(dim))
 
 
 class Population:
-    """Distribution of people's traits, and the encoders that observe them.
-
-    Args:
-        kind: one of KINDS.
-        seed: random seed of the traits and encoders; people and samples are drawn with generators passed in.
-        n_faces, n_voices: number of encoders of each modality.
-    """
+    """Distribution of people's traits, and the encoders that observe them; people are drawn with generators given."""
 
     def __init__(self, kind: str, seed: int, *, n_faces: int = 4, n_voices: int = 4) -> None:
         if kind not in KINDS:
@@ -116,55 +117,10 @@ class Population:
 
         def encoder(modality: Modality) -> SimulatedEncoder:
             encoder_level = level + 0.15 * rng.normal(size=2) if similar else rng.normal(size=2)
-            return self._encoder(rng, modality, encoder_level, nonlinear)
+            return SimulatedEncoder(self, modality, encoder_level, nonlinear, rng)
 
-        self.encoders = {
-            modality: tuple(encoder(modality) for _ in range(count))
-            for modality, count in zip(MODALITIES, (n_faces, n_voices), strict=True)
-        }
-
-    def _encoder(
-        self, rng: np.random.Generator, modality: Modality, level: NDArray[np.float64], nonlinear: float
-    ) -> SimulatedEncoder:
-        kind = self.kind
-        dim = int(rng.choice([128, 192, 256, 512, 768, 1024]))
-        # Log-normal gains: from useless to excellent for all kinds except "strong".
-        centre, spread = {
-            "strong": ((-0.5, -1.0), 0.5),
-            "group-only": ((0.0, 0.0), 0.8),
-            "clustered": ((-0.7, -1.0), 0.6),
-        }.get(kind, ((-0.7, -1.2), 0.8))
-        group, trait = np.exp(np.asarray(centre) + spread * level)
-        if kind != "strong" and rng.random() < USELESS:
-            group, trait = 0.2 * group, 0.2 * trait
-        private = _spectrum(self.n_private, rng.uniform(0, 0.25) if kind == "clustered" else rng.uniform(0.3, 1))
-        if rng.random() < 0.5:
-            private = rng.permutation(private)
-        noise = _spectrum(N_NOISE, rng.uniform(0.3, 1))
-        shared = trait * np.sqrt(rng.dirichlet(np.ones(self.n_shared))) if self.n_shared else np.zeros(0)
-        gains = np.concatenate([[group], shared, private])
-
-        def normal(*shape: int, scale: float = 1.0) -> NDArray[np.float32]:
-            return (rng.normal(size=shape) * scale).astype(np.float32)
-
-        n = len(gains)
-        return SimulatedEncoder(
-            modality=modality,
-            dim=dim,
-            gains=gains,
-            channel_gain=math.exp(rng.uniform(math.log(0.05), math.log(0.5))) if kind == "channel" else 0.0,
-            noise_gain=rng.uniform(0.1, 0.6) if kind == "clustered" else rng.uniform(0.4, 2.5),
-            noise_spectrum=noise,
-            isotropic=rng.uniform(0.05, 0.4),
-            nonlinear=nonlinear,
-            mixing=normal(n, dim, scale=1 / math.sqrt(dim)),
-            noise_mixing=normal(N_NOISE, dim, scale=1 / math.sqrt(dim)),
-            channel_mixing=normal(N_CHANNEL, dim, scale=1 / math.sqrt(dim)),
-            leak=normal(N_NOISE, n, scale=0.3 / math.sqrt(n)),
-            hidden_in=normal(n, N_HIDDEN),
-            hidden_out=normal(N_HIDDEN, dim, scale=0.8 / math.sqrt(dim * N_HIDDEN)),
-            offset=normal(dim, scale=rng.uniform(0.5, 2.5) / math.sqrt(dim)),
-        )
+        numbers = zip(MODALITIES, (n_faces, n_voices), strict=True)
+        self.encoders = {modality: tuple(encoder(modality) for _ in range(n)) for modality, n in numbers}
 
     def people(self, n: int, n_samples: int, rng: np.random.Generator) -> People:
         """`n` new people with enough recording occasions for `n_samples` samples each."""
@@ -181,10 +137,9 @@ class Population:
         fresh = math.sqrt(1 - self.channel_persistence) * rng.normal(size=(n, n_occasions, N_CHANNEL))
         return People(traits, (lasting + fresh).astype(np.float32))
 
-    def embed(self, encoder: SimulatedEncoder, people: People, n_samples: int, rng: np.random.Generator) -> Vectors:
+    def embed(self, e: SimulatedEncoder, people: People, n_samples: int, rng: np.random.Generator) -> Vectors:
         """(n, n_samples, dim) float32 unit vectors; samples cycle through the occasions."""
         n, n_occasions = people.channel.shape[:2]
-        e = encoder
         seen = people.traits[e.modality] * e.gains.astype(np.float32)
         noiseless = seen @ e.mixing + e.offset
         spectrum = (e.noise_gain * e.noise_spectrum).astype(np.float32)
@@ -207,9 +162,7 @@ class Population:
             out[:, j] = x / np.linalg.norm(x, axis=1, keepdims=True)
         return out
 
-    def centroids(
-        self, n: int, n_samples: int, rng: np.random.Generator
-    ) -> dict[Modality, tuple[NDArray[np.float64], ...]]:
+    def centroids(self, n: int, n_samples: int, rng: np.random.Generator) -> dict[Modality, tuple[Values, ...]]:
         """Unit centroids (n, dim) of n new people from every encoder, by modality."""
         people = self.people(n, n_samples, rng)
         return {
@@ -221,18 +174,17 @@ class Population:
         """(n, dims) noise of unit variance: Gaussian, or Student's t for the heavy-tailed kind."""
         if self.kind != "heavy-tailed":
             return rng.standard_normal((n, dims), np.float32)
-        # The variance of t with 3 degrees of freedom is 3.
-        return (rng.standard_t(3, size=(n, dims)) / math.sqrt(3)).astype(np.float32)
+        return (rng.standard_t(3, size=(n, dims)) / math.sqrt(3)).astype(np.float32)  # t has variance 3
 
 
-Centroids = Callable[[int, int, np.random.Generator], Mapping[Modality, tuple[NDArray[np.float64], ...]]]
+Centroids = Callable[[int, int, np.random.Generator], Mapping[Modality, tuple[Values, ...]]]
 """Draws new people: number of people, samples of each and a generator to unit centroids by modality and encoder."""
 
 
-def truth(centroids: Centroids, rng: np.random.Generator, sizes: TruthSizes) -> dict[str, NDArray[np.float64]]:
+def truth(centroids: Centroids, rng: np.random.Generator, sizes: TruthSizes) -> dict[str, Values]:
     """EER of each of MEASURED, (faces, voices), averaged over draws of people and splits."""
     n = sizes.n_train + sizes.n_test
-    eers: dict[str, list[NDArray[np.float64]]] = {scorer: [] for scorer in MEASURED}
+    eers: dict[str, list[Values]] = {scorer: [] for scorer in MEASURED}
     for _ in range(sizes.n_draws):
         people = centroids(n, sizes.n_samples, rng)
         for _ in range(sizes.n_splits):
@@ -245,12 +197,12 @@ def truth(centroids: Centroids, rng: np.random.Generator, sizes: TruthSizes) -> 
     return {scorer: np.mean(values, axis=0) for scorer, values in eers.items()}
 
 
-def unit_mean(samples: Vectors) -> NDArray[np.float64]:
+def unit_mean(samples: Vectors) -> Values:
     """Mean of each person's rows of (n, m, dim), L2-normalised; (n, dim) float64."""
     return np.asarray(unit_rows(samples.mean(axis=1, dtype=np.float64)), dtype=np.float64)
 
 
-def _spectrum(n: int, decay: float) -> NDArray[np.float64]:
+def _spectrum(n: int, decay: float) -> Values:
     """(n,) amplitudes decaying as a power law, scaled to norm 1."""
     amplitudes = np.arange(1, n + 1) ** -decay
     return np.asarray(amplitudes / np.linalg.norm(amplitudes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -26,13 +27,12 @@ class Table:
     """One row per pair of every set, for one scorer; rows of a set are consecutive, faces outermost.
 
     Attributes:
-        kind, population, group: (rows,) kind, population and set of each row.
+        group: (rows,) set.
         n, m: (rows,) people, and samples of each.
         face, voice: (rows,) index of the encoder in its population.
         x: (rows, features) in the order of FEATURES.
         d_error: (rows,) standard error of the cross-validated d'.
-        measured: (rows,) cross-validated EER.
-        truth: (rows,) true EER.
+        measured, truth: (rows,) cross-validated and true EER.
     """
 
     kind: NDArray[np.str_]
@@ -51,14 +51,13 @@ class Table:
         return len(self.truth)
 
     def rows(self, mask: NDArray[np.bool_]) -> Table:
-        """The rows where `mask` is true."""
         return Table(**{f.name: getattr(self, f.name)[mask] for f in fields(self)})
 
     @property
     def sets(self) -> list[slice]:
         """Rows of each set."""
-        starts = np.flatnonzero(np.r_[True, np.diff(self.group) != 0])
-        return [slice(a, b) for a, b in zip(starts, [*starts[1:], len(self)], strict=True)]
+        edges = np.flatnonzero(np.diff(self.group, prepend=-1, append=-1))
+        return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
     def feature(self, name: str) -> Values:
         """(rows,) values of one of FEATURES."""
@@ -68,20 +67,15 @@ class Table:
 def table_of(trials: Sequence[Trials], scorer: str) -> Table:
     """All pairs of all sets, for one scorer."""
     s = MEASURED.index(scorer)
-    columns: dict[str, list[NDArray]] = {f.name: [] for f in fields(Table)}
-    group = 0
+    groups = itertools.count()
+    parts = []
     for population, one in enumerate(trials):
         face, voice = (a.ravel() for a in np.indices(one.truth.shape[1:]))
         for i, (n, m) in enumerate(one.sizes):
-            constants = {"kind": one.kind, "population": population, "group": group, "n": float(n), "m": float(m)}
-            values = {
-                "face": face, "voice": voice, "x": one.values[i].reshape(len(face), -1),
-                "d_error": one.errors[i, s].ravel(), "measured": one.eers[i, s].ravel(), "truth": one.truth[s].ravel(),
-            }  # fmt: skip
-            for name, value in {**{k: np.full(len(face), v) for k, v in constants.items()}, **values}.items():
-                columns[name].append(value)
-            group += 1
-    return Table(**{name: np.concatenate(parts) for name, parts in columns.items()})
+            constants = [np.full(len(face), x) for x in (one.kind, population, next(groups), float(n), float(m))]
+            rates = [x.ravel() for x in (one.errors[i, s], one.eers[i, s], one.truth[s])]
+            parts.append([*constants, face, voice, one.values[i].reshape(len(face), -1), *rates])
+    return Table(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def design(table: Table, features: Sequence[str]) -> Values:
@@ -93,10 +87,7 @@ def design(table: Table, features: Sequence[str]) -> Values:
 
 def quantiles_by_people(table: Table, values: Values, quantiles: Sequence[float]) -> tuple[tuple[float, ...], ...]:
     """Rows of n and the quantiles of `values` in sets of about n people."""
-    rows = []
-    for n in PEOPLE_POINTS:
-        # Large sets are few, so their bands are wider.
-        near = np.abs(np.log(table.n / n)) < (0.25 if n < 400 else 0.46)
-        if near.sum() >= MIN_ROWS:
-            rows.append((float(n), *np.quantile(values[near], quantiles).tolist()))
+    # Large sets are few, so their bands are wider.
+    bands = ((n, np.abs(np.log(table.n / n)) < (0.25 if n < 400 else 0.46)) for n in PEOPLE_POINTS)
+    rows = [(float(n), *np.quantile(values[near], quantiles).tolist()) for n, near in bands if near.sum() >= MIN_ROWS]
     return tuple(rows) or ((100.0, *np.quantile(values, quantiles).tolist()),)

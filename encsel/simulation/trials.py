@@ -6,9 +6,8 @@ import functools
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ LARGE_PEOPLE = (500, 700, 1000, 1400, 2000)
 OTHER_SAMPLES = (2, 3, 4, 4, 6, 8, 8, 12, 20, 20, 35, 50)
 ENCODERS_PER_MODALITY = 3
 
+Values = NDArray[np.float64]
 Size = tuple[int, int]
 """People, and samples of each."""
 Job = tuple[str, Callable[[], "Trials"]]
@@ -50,17 +50,15 @@ class Trials:
     kind: str
     seed: int
     sizes: NDArray[np.int64]
-    values: NDArray[np.float64]
-    errors: NDArray[np.float64]
-    eers: NDArray[np.float64]
-    truth: NDArray[np.float64]
+    values: Values
+    errors: Values
+    eers: Values
+    truth: Values
 
 
-def evidence_of(
-    centroids: Mapping[Modality, tuple[NDArray[np.float64], ...]], *, seed: int = 0
-) -> list[list[Evidence]]:
+def evidence_of(centroids: Mapping[Modality, tuple[Values, ...]]) -> list[list[Evidence]]:
     """Evidence of every pair (faces, voices) from unit centroids of the same people."""
-    folds = evidence_folds(len(centroids["face"][0]), seed=seed)
+    folds = evidence_folds(len(centroids["face"][0]), seed=0)
     faces, voices = ([encoder_evidence(x, folds) for x in centroids[m]] for m in MODALITIES)
     return [[pair_evidence(f, v, folds) for v in voices] for f in faces]
 
@@ -71,10 +69,7 @@ def training_sizes(kind: str, seed: int) -> list[Size]:
     Every tested number of people, the small ones twice; four other sizes; a large one for every second seed.
     """
     rng = np.random.default_rng([seed, list(KINDS).index(kind), 2])
-    sizes = []
-    for n in TESTED_PEOPLE:
-        m = int(rng.choice(TESTED_SAMPLES))
-        sizes += [(n, m)] * (2 if n <= 70 else 1)
+    sizes = [size for n in TESTED_PEOPLE for size in [(n, int(rng.choice(TESTED_SAMPLES)))] * (2 if n <= 70 else 1)]
     sizes += [(int(n), int(rng.choice(OTHER_SAMPLES))) for n in rng.choice(OTHER_PEOPLE, 4, replace=False)]
     if seed % 2 == 0:
         sizes.append((int(rng.choice(LARGE_PEOPLE)), int(rng.choice(TESTED_SAMPLES))))
@@ -90,28 +85,24 @@ def simulate(kind: str, seed: int, centroids: Centroids, sizes: Sequence[Size], 
         rng = np.random.default_rng([seed, 2])
         sets = [evidence_of(centroids(n, m, rng)) for n, m in sizes]
 
-    def stacked(value: Callable[[Evidence], list[float]]) -> NDArray[np.float64]:
-        return np.array([[[value(pair) for pair in row] for row in pairs] for pairs in sets])
+    def stacked(value: Callable[[Evidence, str], float], names: Sequence[str]) -> Values:
+        return np.array([[[[value(e, name) for name in names] for e in row] for row in pairs] for pairs in sets])
 
     return Trials(
-        kind,
-        seed,
-        np.array(sizes),
-        stacked(lambda e: [e.values[name] for name in FEATURES]),
-        np.moveaxis(stacked(lambda e: [e.standard_error[s] for s in MEASURED]), 3, 1),
-        np.moveaxis(stacked(lambda e: [e.cross_validated.scored[s].eer for s in MEASURED]), 3, 1),
-        np.array([true_eer[s] for s in MEASURED]),
-    )
+        kind, seed, np.array(sizes),
+        stacked(lambda e, name: e.values[name], tuple(FEATURES)),
+        np.moveaxis(stacked(lambda e, scorer: e.standard_error[scorer], MEASURED), 3, 1),
+        np.moveaxis(stacked(lambda e, scorer: e.cross_validated.scored[scorer].eer, MEASURED), 3, 1),
+        np.array([true_eer[scorer] for scorer in MEASURED]),
+    )  # fmt: skip
 
 
 def training_trials(kind: str, seed: int, truth_sizes: TruthSizes) -> Trials:
-    """Trials of a population of one of the KINDS."""
     population = Population(kind, seed, n_faces=ENCODERS_PER_MODALITY, n_voices=ENCODERS_PER_MODALITY)
     return simulate(kind, seed, population.centroids, training_sizes(kind, seed), truth_sizes)
 
 
 def training_job(kind: str, seed: int, truth_sizes: TruthSizes) -> Job:
-    """The file name of a training population, and what simulates it."""
     name = f"{kind}-{seed}-{truth_sizes.n_draws}x{truth_sizes.n_splits}"
     return name, functools.partial(training_trials, kind, seed, truth_sizes)
 
@@ -137,25 +128,20 @@ def resumed(jobs: Sequence[Job], work: Path, *, n_jobs: int = -1, progress: Prog
 
 
 def _write(path: Path, make: Callable[[], Trials]) -> None:
-    """Simulate, and write the file atomically."""
-    trials = make()
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("wb") as file:
-        arrays: dict[str, Any] = {f.name: np.asarray(getattr(trials, f.name)) for f in fields(Trials)}
-        np.savez(file, **arrays)
+    part = path.with_suffix(f".{os.getpid()}.part.npz")
+    np.savez(part, **vars(make()))
     part.replace(path)
 
 
 def _read(path: Path) -> Trials:
     with np.load(path, allow_pickle=False) as archive:
-        arrays = {f.name: archive[f.name] for f in fields(Trials)}
-    return Trials(**{**arrays, "kind": str(arrays["kind"]), "seed": int(arrays["seed"])})
+        arrays = dict(archive)
+    return Trials(str(arrays.pop("kind")), int(arrays.pop("seed")), **arrays)
 
 
 def _is_complete(path: Path) -> bool:
-    """Whether the file exists and can be read."""
     try:
         _read(path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return False
     return True

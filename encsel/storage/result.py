@@ -1,6 +1,6 @@
 """What a workflow returns: a frozen value that is a document, a table and a row per pair.
 
-How a result looks is not decided here: `encsel.reports` registers a form for each class with `render`.
+`encsel.reports` registers with `show` and `rows` how each class looks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from encsel.errors import UsageError
 from encsel.storage.files import write_private, write_public
+from encsel.storage.signature import digest
 
 FORMATS = ("table", "json", "csv", "markdown", "github")
 FORMAT_OF_SUFFIX = {".json": "json", ".csv": "csv", ".md": "markdown", ".txt": "table"}
@@ -34,9 +35,14 @@ def plain(value: Any) -> Any:
     return value
 
 
-@functools.singledispatch
 def render(result: Result, form: str, *, width: int | None = None, colour: bool = False) -> str:
     """The result as text in one of FORMATS, or as "html"; ends in a newline."""
+    return result.to_json() if form == "json" else show(result, form, width=width, colour=colour)
+
+
+@functools.singledispatch
+def show(result: Result, form: str, *, width: int | None = None, colour: bool = False) -> str:
+    """The result in any form but JSON."""
     raise UsageError(f"A {type(result).__name__} has no form {form!r}. Import encsel, which has the reports.")
 
 
@@ -46,13 +52,37 @@ def rows(result: Result) -> list[dict[str, Any]]:
     raise UsageError(f"A {type(result).__name__} has no rows. Import encsel, which has the reports.")
 
 
+def form_of(path: Path) -> str:
+    """The format of a file by its suffix.
+
+    Raises:
+        UsageError: another suffix than those of FORMAT_OF_SUFFIX.
+    """
+    if form := FORMAT_OF_SUFFIX.get(path.suffix.lower()):
+        return form
+    raise UsageError(f"{path}: the suffix {path.suffix!r} is none of {', '.join(FORMAT_OF_SUFFIX)}. Rename it.")
+
+
+def save_text(path: Path, text: str, *, private: bool = False) -> None:
+    """Write a file, whole or not at all; a private one can be read by its owner only.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    try:
+        (write_private if private else write_public)(path, text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
+
+
 class Result:
     """Base of results. Two results are equal when their signatures are: everything that could change them is alike."""
 
     @property
     def signature_id(self) -> str:
-        """Hash of everything that could change the result."""
-        return str(getattr(self, "signature", {}).get("id", ""))
+        """Hash of everything that could change the result; without a signature, of the document."""
+        signature = getattr(self, "signature", None)
+        return str(signature["id"]) if signature else digest(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """The document: plain values, full precision, None where a value is missing."""
@@ -83,15 +113,7 @@ class Result:
         Raises:
             UsageError: another suffix, or the file cannot be written.
         """
-        path = Path(path)
-        form = FORMAT_OF_SUFFIX.get(path.suffix.lower())
-        if form is None:
-            raise UsageError(f"{path}: the suffix {path.suffix!r} is none of {', '.join(FORMAT_OF_SUFFIX)}. Rename it.")
-        text = self.to_json() if form == "json" else render(self, form, width=FILE_WIDTH)
-        try:
-            (write_private if private else write_public)(path, text.encode("utf-8", "backslashreplace"))
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
+        save_text(Path(path), render(self, form_of(Path(path)), width=FILE_WIDTH), private=private)
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and isinstance(other, Result) and other.signature_id == self.signature_id

@@ -177,5 +177,6 @@ def _flat(one: EncoderValidation | PairValidation) -> dict[str, Any]:
     document: dict[str, Any] = {}
     for f in fields(one):
         value = plain(getattr(one, f.name))
-        document |= value if f.name == "results" else {f.name: value}
+        # What the stage `metrics` found is in `metrics` and `columns`.
+        document |= {k: v for k, v in value.items() if k != "metrics"} if f.name == "results" else {f.name: value}
     return document

@@ -167,7 +167,7 @@ def wanted_stages(skip: Sequence[str], only: Sequence[str]) -> frozenset[str]:
     names = stage_names()
     for name in (*skip, *only):
         if name not in names:
-            raise UsageError(f"No stage is named {name!r}. {nearest(name, names)} Stages: {', '.join(names)}.")
+            raise UsageError(f"No stage is named {name!r}. {nearest(name, names)}")
     always = frozenset(stages()) - frozenset(names)
     return always | (frozenset(only) if only else frozenset(names) - frozenset(skip))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from encsel.ranking.rank import measure
+from encsel.ranking.rank import METRICS, measure
 from encsel.ranking.result import PairRanking, RankDocument, Ranking
 from encsel.validation.neighbours import LABEL
 from encsel.validation.result import EncoderValidation, PairValidation
@@ -26,14 +26,19 @@ def compute(work: Work) -> Outcomes:
     signed = work.signature
     unused = ("stages", "scorer", "protocol")
     options = {name: value for name, value in signed["options"].items() if name not in unused}
-    more = {"options": options, "regressions": signed["regressions"], "metrics": signed["metrics"]}
+    more = {
+        "options": options,
+        "regressions": signed["regressions"],
+        "metrics": {name: signed["metrics"][name] for name in (*METRICS, "evidence")},
+    }
     outcome = work.of_set(STAGE, RankDocument, now, more=more)
     work.forget(LABEL)
     ranking = made[0] if made else Ranking(**vars(outcome.value)) if outcome.value else None
     outcomes: Outcomes = {"set": {"ranking": Outcome(ranking, outcome.reason)}}
+    # As a later run reads them, to the order of their keys.
+    pairs = {(p.face, p.voice): p for p in outcome.value.pairs} if outcome.value else {}
     for f, v in work.pairs:
-        pair = None if ranking is None else ranking.pair(f[1], v[1])
-        outcomes[f, v] = {"ranked": Outcome(pair, outcome.reason)}
+        outcomes[f, v] = {"ranked": Outcome(pairs.get((f[1], v[1])), outcome.reason)}
     return outcomes
 
 

@@ -1,4 +1,4 @@
-"""The whole geometry of an encoder and of a pair: reliability, halves, dimensions, curvature, alignment."""
+"""What single stages measure of an encoder and of a pair: split halves, dimensions, curvature, CKA, neighbours."""
 
 from __future__ import annotations
 
@@ -6,28 +6,23 @@ import math
 
 import numpy as np
 import pytest
+from test_stages import work_of
+from threadpoolctl import threadpool_limits
 from toy import embeddings, people, population
 
 from encsel.core import Embeddings
 from encsel.errors import BadCalibration
-from encsel.metrics.mle import mle_median
 from encsel.metrics.distance_ratio import two_nn
-from encsel.metrics.centroids import centroids
-from encsel.validation.geometry import (
-    Reliability,
-    alignment,
-    ceiling,
-    curved,
-    dimensions,
-    gromov_wasserstein_of,
-    half_of_samples,
-    people_of,
-    reliability,
-    search,
-    shared_halves,
-    spectral_gap_of,
-    spectrum_of,
-)
+from encsel.metrics.mle import mle_median
+from encsel.metrics.neighbours import Neighbours
+from encsel.validation.neighbours import neighbours_of
+from encsel.validation.stage import stages
+from encsel.validation.stages import reliability as reliability_stage
+from encsel.validation.stages.curvature import curved
+from encsel.validation.stages.gw import gromov_wasserstein_of
+from encsel.validation.stages.intrinsic import dimensions
+from encsel.validation.stages.recordings import shared_halves
+from encsel.validation.stages.reliability import Reliability, half_of_samples, reliability
 
 N = 40
 
@@ -43,8 +38,28 @@ def in_recordings(made: Embeddings, names: list[str]) -> np.ndarray:
     return np.tile(np.array(names), len(made.labels) // len(names))
 
 
-def reliable(value: float) -> Reliability:
-    return Reliability(value, "samples", 20, 4)
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """As stages compute; more threads take ten times longer on a busy machine."""
+    with threadpool_limits(1):
+        yield
+
+
+def search(one: Embeddings, *, reference: bool = False) -> tuple[np.ndarray, Neighbours]:
+    """Distinct rows of one encoder, and their neighbours."""
+    work = work_of(None, (one,), protocol="reference" if reference else "crossval")
+    return neighbours_of(work, [(one.modality, one.name)])[one.modality, one.name]
+
+
+def pair_outcome(stage: str, field: str, face: np.ndarray, voice: np.ndarray, **options):
+    """What a stage says of one pair, from (n, rows, dim) samples of the same people."""
+    of = embeddings("a", "face", face), embeddings("b", "voice", voice)
+    return stages()[stage].compute(work_of(None, of, **options))[("face", "a"), ("voice", "b")][field]
+
+
+def samples_of(one: Embeddings) -> np.ndarray:
+    n = len(one.identities)
+    return one.vectors.reshape(n, len(one.labels) // n, -1)
 
 
 # --- split halves
@@ -153,8 +168,17 @@ def test_reliability_of_too_few_people_says_how_many_are_needed():
 @pytest.mark.parametrize(
     ("face", "voice", "expected"), [(0.64, 0.25, 0.4), (1.0, 1.0, 1.0), (0.5, -0.1, 0.0), (-0.2, -0.2, 0.0)]
 )
-def test_ceiling_is_the_root_of_both_reliabilities_and_never_below_zero(face, voice, expected):
-    assert ceiling(reliable(face), reliable(voice)) == pytest.approx(expected)
+def test_ceiling_is_the_root_of_both_reliabilities_and_never_below_zero(monkeypatch, face, voice, expected):
+    values = {"face": face, "voice": voice}
+    monkeypatch.setattr(
+        reliability_stage, "reliability", lambda e, *_, seed: Reliability(values[e.modality], "samples", 20, 4)
+    )
+    assert pair_outcome("reliability", "ceiling", *population(12)).value == pytest.approx(expected)
+
+
+def test_pair_of_an_encoder_without_split_halves_has_no_ceiling():
+    face, voice = population(12)
+    assert pair_outcome("reliability", "ceiling", face, voice[:, :1]).value is None
 
 
 # --- halves that encoders share
@@ -212,7 +236,8 @@ def test_people_of_one_shared_recording_are_left_out():
 
 @pytest.mark.parametrize(("n_rows", "ks"), [(8, ["5"]), (11, ["5", "10"]), (30, ["5", "10", "20"]), (60, None)])
 def test_dimensions_are_at_every_k_that_the_neighbours_allow(n_rows, ks):
-    _, found = search(noisy(1.0, n=n_rows, rows=1), reference=False)
+    rows = np.random.default_rng(0).normal(size=(n_rows, 1, 16))
+    _, found = search(embeddings("a", "face", rows[np.arange(max(n_rows, 12)) % n_rows]))
     known = dimensions(found)
     assert found.distances.shape[1] == min(50, n_rows - 1)
     assert list(known.mle_median) == list(known.mle_harmonic) == (ks or ["5", "10", "20", "50"])
@@ -220,7 +245,7 @@ def test_dimensions_are_at_every_k_that_the_neighbours_allow(n_rows, ks):
 
 
 def test_dimensions_are_those_of_the_metrics():
-    _, found = search(noisy(1.0, n=60, rows=1), reference=False)
+    _, found = search(noisy(1.0, n=60, rows=1))
     known = dimensions(found)
     assert known.mle_median["20"] == mle_median(found.distances, k=20)
     assert (known.two_nn, known.two_nn_reference) == (two_nn(found.distances), two_nn(found.distances, discard=0.0))
@@ -230,27 +255,31 @@ def test_dimension_of_a_plane_is_two():
     # A plane in 8 dimensions, 400 points: the harmonic mean is within a tenth of 2.
     rng = np.random.default_rng(0)
     plane = rng.normal(size=(400, 2)) @ rng.normal(size=(2, 8))
-    found = dimensions(search(embeddings("a", "face", plane[:, None].astype(np.float32)), reference=False)[1])
+    found = dimensions(search(embeddings("a", "face", plane[:, None].astype(np.float32)))[1])
     assert found.mle_harmonic["20"] == pytest.approx(2, rel=0.1)
 
 
 def test_repeated_rows_are_searched_once():
     x = population(20, rows=4)[0]
-    rows, found = search(embeddings("a", "face", np.concatenate([x, x], axis=1)), reference=False)
+    rows, found = search(embeddings("a", "face", np.concatenate([x, x], axis=1)))
     assert len(rows) == len(found.distances) == 80
     assert (found.distances > 0).all()
 
 
-@pytest.mark.parametrize("n", [1, 6])
-def test_search_of_too_few_rows_says_how_many_are_needed(n):
-    with pytest.raises(BadCalibration, match=f"{n} distinct samples; neighbours need at least 7"):
-        search(noisy(1.0, n=n, rows=1), reference=False)
-    search(noisy(1.0, n=7, rows=1), reference=False)
+def test_search_of_too_few_distinct_rows_says_how_many_are_needed():
+    rows = np.random.default_rng(0).normal(size=(12, 1, 8))
+    for n_distinct in (1, 6, 7):
+        one = embeddings("a", "face", rows[np.arange(12) % n_distinct])
+        if n_distinct == 7:
+            assert len(search(one)[0]) == 7
+            continue
+        with pytest.raises(BadCalibration, match=f"{n_distinct} distinct samples; neighbours need at least 7"):
+            search(one)
 
 
 def test_curvature_has_a_flat_control_in_the_corrected_form_alone():
     made = noisy(1.0, n=60, rows=1)
-    rows, found = search(made, reference=False)
+    rows, found = search(made)
     corrected = curved(rows, found, reference=False, seed=0)
     assert (corrected.encoder.form, corrected.flat.form) == ("corrected", "corrected")
     reference = curved(*search(made, reference=True), reference=True, seed=0)
@@ -260,7 +289,7 @@ def test_curvature_has_a_flat_control_in_the_corrected_form_alone():
 
 def test_flat_control_reads_what_a_flat_cloud_reads():
     # Both are Gaussian clouds of one covariance; medians over 300 points. In 40 dimensions some are left for a normal.
-    rows, found = search(noisy(1.0, n=300, rows=1, dim=40), reference=False)
+    rows, found = search(noisy(1.0, n=300, rows=1, dim=40))
     both = curved(rows, found, reference=False, seed=0)
     assert both.encoder.mean_absolute_median == pytest.approx(both.flat.mean_absolute_median, rel=0.2)
 
@@ -271,7 +300,7 @@ def test_sphere_is_more_curved_than_its_flat_control():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2000, 3))
     x = np.pad(x / np.linalg.norm(x, axis=1, keepdims=True), ((0, 0), (0, 3)))
-    rows, found = search(embeddings("a", "face", x[:, None].astype(np.float32)), reference=False)
+    rows, found = search(embeddings("a", "face", x[:, None].astype(np.float32)))
     both = curved(rows, found, reference=False, seed=0)
     assert both.encoder.mean_absolute_median == pytest.approx(1, rel=0.1)
     assert both.flat.mean_absolute_median < 0.5 * both.encoder.mean_absolute_median
@@ -280,60 +309,52 @@ def test_sphere_is_more_curved_than_its_flat_control():
 # --- a pair
 
 
-def test_alignment_of_an_encoder_with_itself_is_one_everywhere():
-    own = people_of(noisy(0.5))
-    found = alignment(own, own)
-    assert (found.linear.biased, found.linear.debiased, found.linear.matched) == pytest.approx((1, 1, 1))
-    assert (found.geodesic.biased, found.geodesic.debiased, found.geodesic.matched) == pytest.approx((1, 1, 1))
-    assert found.mutual_knn == 1
-    assert found.mutual_knn_chance == pytest.approx(10 / (N - 1))
-    assert found.reasons == {}
-
-
-def test_encoder_is_at_no_distance_from_itself():
-    made = noisy(0.5)
-    x, spectrum = centroids(made), spectrum_of(made)
-    assert gromov_wasserstein_of(x, x, reference=False, seed=0).value == pytest.approx(0, abs=1e-6)
-    assert spectral_gap_of(spectrum, spectrum) == 0
-    assert len(spectrum.values) == N
+def test_encoder_is_wholly_aligned_with_itself():
+    own = samples_of(noisy(0.5))
+    for stage in ("cka", "geodesic"):
+        cka = pair_outcome(stage, stage, own, own).value
+        assert (cka.biased, cka.debiased, cka.matched) == pytest.approx((1, 1, 1))
+    mutual = pair_outcome("mutual", "mutual", own, own).value
+    assert (mutual.value, mutual.chance) == (1, pytest.approx(10 / (N - 1)))
+    assert pair_outcome("gw", "gromov_wasserstein", own, own).value.value == pytest.approx(0, abs=1e-6)
+    assert pair_outcome("spectral", "spectral_gap", own, own).value == 0
+    assert pair_outcome("intrinsic", "id_mismatch", own, own).value == 0
 
 
 def test_unrelated_encoders_are_aligned_as_chance_has_it():
     # Debiased CKA of 40 people in 16 dimensions by chance: standard deviation about 0.03.
-    found = alignment(people_of(noisy(0.5, seed=1)), people_of(noisy(0.5, seed=2)))
-    assert found.linear.debiased == pytest.approx(0, abs=0.12)
-    assert found.mutual_knn == pytest.approx(found.mutual_knn_chance, abs=0.1)
+    face, voice = (samples_of(noisy(0.5, seed=seed)) for seed in (1, 2))
+    assert pair_outcome("cka", "cka", face, voice).value.debiased == pytest.approx(0, abs=0.12)
+    mutual = pair_outcome("mutual", "mutual", face, voice).value
+    assert mutual.value == pytest.approx(mutual.chance, abs=0.1)
 
 
 @pytest.mark.parametrize("reference", [False, True])
 def test_gromov_wasserstein_lies_above_its_bound_in_either_form(reference):
-    x, y = (centroids(embeddings("a", "face", side)) for side in population(24))
-    found = gromov_wasserstein_of(x, y, reference=reference, seed=0)
+    found = gromov_wasserstein_of(*(side.mean(axis=1) for side in population(24)), reference=reference, seed=0)
     assert found.squared is reference
     assert 0 <= found.lower_bound <= found.value
     assert math.isfinite(found.value)
 
 
-def test_alignment_of_too_few_people_is_linear_with_reasons_for_the_rest():
-    face, voice = (people_of(embeddings("a", "face", side)) for side in population(11))
-    found = alignment(face, voice)
-    assert math.isfinite(found.linear.debiased)
-    assert (found.geodesic, found.mutual_knn) == (None, None)
-    assert found.reasons["geodesic"].startswith("11 people; geodesic distances need at least 12")
-    assert found.reasons["mutual"].startswith("11 people; 10 mutual neighbours need at least 12")
+@pytest.mark.parametrize(
+    ("n", "stage", "field", "reason"),
+    [
+        (11, "geodesic", "geodesic", "11 people; geodesic distances need at least 12"),
+        (11, "mutual", "mutual", "11 people; 10 mutual neighbours need at least 12"),
+        (21, "spectral", "spectral_gap", None),
+    ],
+)
+def test_too_few_people_are_a_reason_with_the_number_needed_and_no_value(n, stage, field, reason):
+    outcome = pair_outcome(stage, field, *population(n))
+    assert outcome.value is None
+    assert str(outcome.reason).startswith(str(reason))
+    assert math.isfinite(pair_outcome("cka", "cka", *population(n)).value.debiased)
 
 
-def test_too_few_people_for_cka_or_a_spectrum_is_an_error_with_the_number_needed():
-    with pytest.raises(BadCalibration, match="3 identities; CKA needs at least 4"):
-        people_of(noisy(0.5, n=3))
-    with pytest.raises(BadCalibration, match=r"21 people; the spectrum .* needs at least 22"):
-        spectrum_of(noisy(0.5, n=21))
-
-
-@pytest.mark.parametrize("skipped", ["geodesic", "mutual"])
-def test_part_of_an_alignment_that_is_not_wanted_is_missing_as_skipped(skipped):
-    own = people_of(noisy(0.5), **{skipped: False})
-    found = alignment(own, people_of(noisy(0.5)))
-    assert found.reasons == {skipped: "skipped"}
-    assert (found.geodesic is None) is (skipped == "geodesic")
-    assert (found.mutual_knn is None) is (skipped == "mutual")
+def test_encoder_of_too_few_people_has_no_spectrum_and_says_why():
+    one = embeddings("a", "face", population(21)[0])
+    outcome = stages()["spectral"].compute(work_of(None, (one,)))["face", "a"]["spectrum"]
+    assert outcome.value is None
+    assert "21 people; the spectrum" in outcome.reason
+    assert "needs at least 22" in outcome.reason

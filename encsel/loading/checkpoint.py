@@ -1,0 +1,116 @@
+"""Checkpoints of transformers found, hashed and described as encoders, with nothing loaded; tiny ones for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from encsel.core import Encoder, EncoderFamily, Runtime, Spec
+from encsel.errors import EncoderFailed
+from encsel.loading.hub import Snapshot, find_snapshot, read_json, sha256_of
+
+
+def encoder_of(family: EncoderFamily, spec: Spec, *, other_licence: str = "", **facts: Any) -> Encoder:
+    """Describe an encoder of a family.
+
+    Args:
+        other_licence: licence of checkpoints other than the family's default.
+        facts: further fields of Encoder; they replace those of the family and the spec.
+    """
+    is_default = spec.checkpoint in (None, family.checkpoint)
+    general = {
+        "name": spec.name, "modality": family.modality, "dim": family.dim, "spec": str(spec), "family": family.name,
+        "version": family.version, "licence": family.licence if is_default else other_licence, "source": family.source,
+        "trained_on": family.trained_on if is_default else "", "preprocessing": family.preprocessing,
+        "libraries": family.libraries, "shares": str(spec),
+    }  # fmt: skip
+    return Encoder(**{**general, **facts})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint of transformers on this machine; `processor` holds the saved settings of its processor."""
+
+    family: EncoderFamily
+    spec: Spec
+    runtime: Runtime
+    snapshot: Snapshot
+    config: Mapping[str, Any]
+    processor: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.spec.checkpoint or str(self.family.checkpoint)
+
+    def encoder(
+        self, *, preprocessing: Mapping[str, Any], spec: Spec | None = None, flags: Sequence[str] = (), **facts: Any
+    ) -> Encoder:
+        """Describe an encoder of this checkpoint.
+
+        Args:
+            preprocessing: added to what all checkpoints state.
+            spec: opens this encoder; default: the checkpoint's spec.
+            facts: as for `encoder_of`.
+        """
+        common = {
+            "dtype": self.runtime.dtype,
+            # The activation or the number of heads, for example, changes vectors without changing weights.
+            "config sha256": sha256_of(self.snapshot.folder / "config.json"),
+            "weights": "pickle, weights_only" if self.snapshot.pickled else "safetensors",
+        }
+        return encoder_of(
+            self.family, spec or self.spec, preprocessing={**common, **preprocessing}, folder=self.snapshot.folder,
+            revision=self.snapshot.revision, weights=self.snapshot.weights,
+            flags=(*flags, "pickled weights") if self.snapshot.pickled else tuple(flags), **facts,
+        )  # fmt: skip
+
+
+def open_checkpoint(
+    family: EncoderFamily, spec: Spec, runtime: Runtime, *, model_types: Sequence[str], processor: str
+) -> Checkpoint:
+    """Find the checkpoint of a spec, or the family's default, hash its weights and read its configuration.
+
+    Args:
+        model_types: values of `model_type` in config.json that the family reads.
+        processor: part of processor_config.json with the settings of the processor.
+    Raises:
+        EncoderFailed: not found, of another architecture, without a processor, or what `find_snapshot` raises.
+        UsageError: a revision was given for a folder.
+    """
+    name = spec.checkpoint or family.checkpoint
+    assert name is not None
+    snapshot = find_snapshot(
+        name, runtime, revision=spec.options.get("revision"), may_be_pickled=name == family.checkpoint
+    )
+    config = snapshot.config()
+    if (model_type := config.get("model_type")) not in model_types:
+        raise EncoderFailed(
+            f"{name} has the architecture {model_type!r}; {family.name} reads {' or '.join(model_types)}. "
+            "Choose a checkpoint of such an architecture."
+        )
+    # transformers reads those in processor_config.json first, where newer versions save them.
+    nested, path = snapshot.folder / "processor_config.json", snapshot.folder / "preprocessor_config.json"
+    settings = read_json(nested).get(processor) if nested.is_file() else None
+    if not isinstance(settings, dict):
+        if not path.is_file():
+            raise EncoderFailed(
+                f"{name} has no preprocessor_config.json, which defines how samples are prepared. "
+                "Copy it from the source of the checkpoint."
+            )
+        settings = read_json(path)
+    return Checkpoint(family, spec, runtime, snapshot, config, settings)
+
+
+def save_tiny(folder: Path, class_name: str, config: Mapping[str, Any], processor: Any) -> None:
+    """Write a model of a transformers class with reproducible random weights, and its processor, into a folder."""
+    import torch
+    import transformers
+
+    model_class = getattr(transformers, class_name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = model_class(model_class.config_class(**config))
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
