@@ -1,9 +1,9 @@
-"""The nouns of encsel: frozen values over numpy arrays, nothing else."""
+"""The nouns of encsel: frozen values over numpy arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, Literal, Protocol
 
@@ -16,7 +16,7 @@ Modality = Literal["face", "voice"]
 MODALITIES: tuple[Modality, Modality] = ("face", "voice")
 
 SAMPLING_RATE = 16_000
-"""Hz. Every voice clip is mono float32 at this rate by the time an encoder sees it."""
+"""Hz, of every voice clip that an encoder gets."""
 
 Vectors = NDArray[np.floating[Any]]
 Image = NDArray[np.uint8]
@@ -27,7 +27,7 @@ Clip = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Sample:
-    """One face image or one voice clip on disk, and whose it is."""
+    """One face image or one voice clip on disk, and its identity."""
 
     identity: str
     modality: Modality
@@ -35,14 +35,14 @@ class Sample:
     name: str
     """Unique within identity and modality; stable when the folder moves."""
     attributes: Mapping[str, str] = field(default_factory=dict)
-    """Extra facts for later grouping: sex, language, session, ..."""
+    """Further columns, such as sex, language or session."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """One sample that was not used, and why. `encoder` is None when no encoder could have used it.
+    """One sample that was not used, and why: by `encoder`, or by any encoder if that is None.
 
-    `sample` is None where a result carries no names.
+    `sample` is None in results without names.
     """
 
     modality: Modality
@@ -53,13 +53,13 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Traits:
-    """What is known of an encoder beyond its vectors.
+    """Facts about an encoder beyond its vectors.
 
     Attributes:
         trained_on: data sets behind the weights, in words.
         identity_trained: trained to tell people apart, so that different people must come out far apart.
         space: encoders of one joint space compare by plain cosine, across modalities.
-        flags: what a reader of results should know, such as "one of 25 layers".
+        flags: remarks for readers of results, such as "one of 25 layers".
     """
 
     trained_on: str = ""
@@ -70,14 +70,14 @@ class Traits:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What one encoder made of one modality.
+    """The embeddings of one encoder.
 
     Attributes:
         vectors: (rows, dim) float32, finite, distinct within an identity.
         labels: (rows,) identity of each row, text.
         samples: (rows,) name of each row's sample, text; unique within an identity.
-        attributes: extra columns, each (rows,) text.
-        provenance: what made the vectors: encoder, version, preprocessing, or file and its hash.
+        attributes: further columns, each (rows,) text.
+        provenance: origin of the vectors: encoder, version, preprocessing, or file and its hash.
     """
 
     name: str
@@ -101,11 +101,9 @@ class Embeddings:
         """The same embeddings with only the rows that `keep` (mask or indices) selects."""
         if keep.dtype == bool and keep.all():
             return self
-        return Embeddings(
-            self.name, self.modality, self.vectors[keep], self.labels[keep], self.samples[keep],
-            {key: column[keep] for key, column in self.attributes.items()}, self.provenance,
-            self.traits,
-        )  # fmt: skip
+        attributes = {key: column[keep] for key, column in self.attributes.items()}
+        vectors, labels, samples = self.vectors[keep], self.labels[keep], self.samples[keep]
+        return replace(self, vectors=vectors, labels=labels, samples=samples, attributes=attributes)
 
 
 SPEC_OPTIONS = ("revision", "layer", "pooling", "dtype", "name")
@@ -121,24 +119,21 @@ class Spec:
 
     def __str__(self) -> str:
         options = ",".join(f"{key}={self.options[key]}" for key in SPEC_OPTIONS if key in self.options)
-        return (
-            self.family
-            + (f":{self.checkpoint}" if self.checkpoint is not None else "")
-            + (f"@{options}" if options else "")
-        )
+        checkpoint = "" if self.checkpoint is None else f":{self.checkpoint}"
+        return self.family + checkpoint + (f"@{options}" if options else "")
 
     @property
     def name(self) -> str:
-        """What reports call the encoder: the option `name`, else the text without folders."""
+        """Name of the encoder in reports: the option `name`, else the text without folders."""
         if "name" in self.options:
             return self.options["name"]
-        # A folder's last part tells encoders apart; where it lies on this machine is nobody's business.
+        # Only the last part of a folder: its place on this machine is private.
         short = None if self.checkpoint is None else PurePath(self.checkpoint).name or self.checkpoint
         return printable(str(Spec(self.family, short, self.options)).replace("/", "-"))
 
 
 EmbedBatch = Callable[[Sequence[Any]], Vectors]
-"""Decoded samples (Image or Clip) in, (samples, dim) out. A sample it cannot use becomes a row of NaN."""
+"""Decoded samples (Image or Clip) in, (samples, dim) out, a row of NaN for a sample it cannot use."""
 
 
 @dataclass(frozen=True)
@@ -146,54 +141,49 @@ class Runtime:
     """Where and how models run."""
 
     device: str = "auto"
-    """A torch device, or "auto": CUDA where there is one."""
+    """A torch device, or "auto": CUDA if available."""
     dtype: str = "float32"
     offline: bool = False
     hash_weights: bool = True
-    """False only to look around: results need the hashes."""
+    """False only to inspect encoders: results need the hashes."""
     allow_pickle: bool = False
-    """Read pickled weights (with `weights_only=True`) of checkpoints outside the default table, too."""
+    """Also read pickled weights (with `weights_only=True`) of checkpoints that are not defaults."""
     timeout: float | None = None
-    """Seconds that an encoder may take to be opened, and again to be loaded and run; None: no limit."""
+    """Seconds for an encoder to open, and again to load and run; None: no limit."""
     batch_size: int | None = None
-    """Samples per batch; None: chosen by device."""
+    """Samples per batch; None: depends on the device."""
     cache: str | Path | None = "default"
     """Folder of the embedding cache; "default": that of the user; None: keep nothing on disk."""
-    jobs: int | None = None
-    """Pairs and encoders measured at a time; None: one per processor."""
 
 
 class Model(Protocol):
     """A loaded encoder."""
 
     def prepare(self, sample: Any) -> Vectors:
-        """The array of one decoded sample that batches are made from. Called from several threads at once.
+        """The array of one decoded sample, as batches hold it. Called from several threads at once.
 
         Raises:
             UnusableSample: this encoder cannot use the sample; the message is the reason.
         """
 
     def embed(self, batch: Sequence[Vectors]) -> Vectors:
-        """(samples, taps, dim) of prepared samples; most models have one tap. NaN marks a sample it could not use."""
+        """(samples, taps, dim) of prepared samples; most models have one tap. NaN marks an unusable sample."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """One candidate: everything about it is known, nothing of it is loaded.
+    """One candidate: described in full, but not loaded.
 
     Attributes:
         spec: text that opens it again.
-        revision: commit of the hub's repository the weights are from; None without a hub.
-        folder: where the weights are on this machine.
+        revision: commit of the weights in their hub repository; None without a hub.
+        folder: place of the weights on this machine.
         weights: SHA-256 of each weight file by name; empty without weights.
-        trained_on: data sets behind the weights, in words.
-        preprocessing: everything done to a decoded sample before the model, and the choices within it.
-        libraries: packages whose version can move the vectors.
-        shares: encoders with the same value come from one pass of one model and differ in `tap` alone.
-        equal_lengths: batches must hold prepared samples of one shape; else they are padded by the model.
-        identity_trained: trained to tell people apart, so that different people must come out far apart.
-        space: encoders of one joint space compare by plain cosine, across modalities.
-        flags: what a reader of results should know, such as "one of 25 layers".
+        preprocessing: everything done to a decoded sample before the model, with all parameters.
+        libraries: packages whose version can change the vectors.
+        shares: encoders with the same value come from one pass of one model and differ only in `tap`.
+        equal_lengths: batches must hold prepared samples of one shape; else the model pads them.
+        trained_on, identity_trained, space, flags: as Traits.
     """
 
     name: str
@@ -221,12 +211,12 @@ class Encoder:
 
 @dataclass(frozen=True)
 class EncoderFamily:
-    """One way to turn samples into vectors, as the registry knows it.
+    """One way to turn samples into vectors, as the registry lists it.
 
-    A family without weights gives `load`. One with weights gives `open`, which reads configurations and hashes weights
-    and leaves loading to the encoders it returns; more than one when a spec stands for several (`layer=all`).
+    A family without weights has `load`. One with weights has `open`, which reads configurations, hashes weights and
+    returns encoders that load them; several if a spec stands for several (`layer=all`).
 
-    `preprocessing`, `name` and `version` are part of the cache key: a change of the code behind must change one.
+    `preprocessing`, `name` and `version` are part of the cache key: a change of the code must change one of them.
     """
 
     name: str
@@ -239,31 +229,29 @@ class EncoderFamily:
     preprocessing: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     libraries: tuple[str, ...] = ()
     checkpoint: str | None = None
-    """The default; its pickled weights, where it has no others, are vouched for."""
+    """The default, whose weights are trusted even if they are pickled."""
     options: tuple[str, ...] = ("name",)
-    """Keys of the spec that this family takes."""
+    """Keys of a spec that this family accepts."""
     open: Callable[[Spec, Runtime], tuple[Encoder, ...]] | None = None
     trained_on: str = ""
     n_parameters: int | None = None
     n_bytes: int | None = None
     """Download size of the default checkpoint."""
     write_tiny: Callable[[Path], str] | None = None
-    """Write a small model with random weights into an empty folder and return the spec that opens it: for tests."""
+    """For tests: write a small model with random weights into an empty folder and return the spec that opens it."""
 
 
 @dataclass(frozen=True)
 class Metric:
     """One number about an encoder ("rows" or "people") or about a face-voice pair ("pair"). Call it on arrays.
 
-    `compute` takes (rows, dim) vectors for "rows"; these and the (rows,) identity of each for "people"; two row-paired
-    (n, dim) arrays of centroids for "pair".
-
     Attributes:
-        direction: what a larger value means, in words.
-        invariant_to: changes of the space that leave the value alone, in any encoder by itself.
-        label: heading in reports; the name where it is empty.
+        direction: meaning of a larger value, in words.
+        compute: the metric of arrays as `__call__` takes them.
+        invariant_to: changes of the space of one encoder that leave the value unchanged.
+        label: heading in reports; empty: the name.
         unit: "fraction", "dimensions", ...; empty for none.
-        column: its name in tables of pairs; the metric's name where it is empty.
+        column: name in tables of pairs; empty: the name.
         combine: how the values of two encoders become a number about the pair; None: no such number.
     """
 
@@ -287,7 +275,7 @@ class Metric:
             arrays: (rows, dim) for "rows"; (rows, dim) and (rows,) identities for "people"; (n, dim) and (n, other
                 dim) of the same people in the same order for "pair".
         Raises:
-            UsageError: other arrays than these, or values that are not finite.
+            UsageError: arrays of another shape, or values that are not finite.
             BadCalibration: too few rows, or rows that do not differ.
         """
         needed = {"rows": 1, "people": 2, "pair": 2}[self.of]
@@ -305,18 +293,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class SetOptions:
-    """Which part of a calibration set to use, and what to tolerate in it.
-
-    Attributes:
-        identities: number of identities to use, chosen by `seed`; None: all.
-        samples_per_identity: most samples per identity and modality, chosen by `seed`; None: all.
-        seed: random seed, 0 or more.
-        min_identities: fewest identities with both modalities.
-        max_skipped: largest fraction of unusable samples, in [0, 1].
-        allow_outside: read files outside the folder of the manifest that names them.
-        within: attribute whose groups identities are shuffled within; None: sex or gender if all identities have one.
-        show_names: name skipped samples in results instead of hashing their names.
-    """
+    """Which part of a calibration set to use, and what to tolerate in it: the arguments of `encsel.rank`."""
 
     identities: int | None = None
     samples_per_identity: int | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class EncselError(Exception):
@@ -71,9 +72,20 @@ def printable(text: str) -> str:
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:
-    """First line of an exception's message, at most `limit` characters; its class name if it has no message."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip()[:limit] if lines else type(error).__name__
+    """First line of an exception's message that does not end in a colon, as torch's do; else its class name."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    return next((line for line in lines if not line.endswith(":")), "".join(lines[:1]))[:limit] or type(error).__name__
+
+
+@contextlib.contextmanager
+def failing(problem: str, remedy: str) -> Iterator[None]:
+    """Raise EncoderFailed("PROBLEM (reason). REMEDY") for any other exception; libraries raise many types."""
+    try:
+        yield
+    except EncoderFailed:
+        raise
+    except Exception as error:
+        raise EncoderFailed(f"{problem} ({type(error).__name__}: {first_line(error)}). {remedy}") from error
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 200) -> str:

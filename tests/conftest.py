@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from toy import few_shuffles, write_population
 
 import encsel
+from encsel import cli
 from encsel.ranking.result import Ranking
 from encsel.validation.result import Validation
+
+Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +33,14 @@ def _no_lazy_modules() -> Iterator[None]:
     for name, module in list(sys.modules.items()):
         if type(module).__module__ == "speechbrain.utils.importutils":
             del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def _small_heap() -> Iterator[None]:
+    """Hide what libraries allocated from garbage collection: embedding collects after each model, which takes long."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -72,6 +84,20 @@ def _few_shuffles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     """Shuffle people less often than users do, which moves p-values alone. Tests of these are marked `whole`."""
     if "whole" not in request.keywords:
         few_shuffles(monkeypatch)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Run `encsel ARGS...` in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("ENCSEL_CACHE", str(tmp_path / "cache"))
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["encsel", *map(str, args)])
+        code = cli.run()
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

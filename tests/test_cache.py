@@ -31,7 +31,7 @@ from encsel.errors import UsageError
 from encsel.loading.signoff import record_path
 from encsel.progress import Silent
 from encsel.storage import cache as caching
-from encsel.storage.cache import NO_PLACE, EmbeddingCache, StageCache, cache_root, default_root, entries, purge
+from encsel.storage.cache import NO_PLACE, EmbeddingCache, StageCache, cache_root, entries, purge
 from encsel.storage.files import TEMPORARY_PREFIX
 from encsel.storage.pseudonyms import without_folders
 
@@ -462,11 +462,11 @@ def test_default_root_is_encsel_cache_then_the_user_s_cache_folder(tmp_path, mon
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("ENCSEL_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert default_root() == tmp_path / ".cache" / "encsel"
+    assert cache_root("default") == tmp_path / ".cache" / "encsel"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert default_root() == tmp_path / "xdg" / "encsel"
+    assert cache_root("default") == tmp_path / "xdg" / "encsel"
     monkeypatch.setenv("ENCSEL_CACHE", "~/own")
-    assert default_root() == tmp_path / "own"
+    assert cache_root("default") == tmp_path / "own"
 
 
 @pytest.fixture

@@ -16,8 +16,11 @@ from plugins import environment, write_plugin
 from toy_encoders import ToyModel, moments, toy
 
 from encsel.data.calibration_set import CalibrationSet
+from encsel.embedding import candidates
 from encsel.embedding.embed import embed
 from encsel.loading.deadline import THREAD_NAME, Deadline, OutOfTime, Workers
+from encsel.loading.registry import encoder_families
+from encsel.ranking import rank as ranking_module
 
 SOON = 0.3
 LATE = 30.0
@@ -31,8 +34,11 @@ from encsel.core import Encoder, EncoderFamily
 def hang(at):
     if os.environ["HANGS"] == at:
         with contextlib.redirect_stdout(sys.stderr):
-            time.sleep(float(os.environ.get("SECONDS", "600")))
+            until, wake = time.monotonic() + float(os.environ.get("SECONDS", "600")), os.environ.get("WAKE", "")
+            while time.monotonic() < until and not os.path.exists(wake):
+                time.sleep(0.01)
         print("awake at last")
+        open(wake + ".heard", "w").close()
 
 class Model:
     def prepare(self, sample):
@@ -202,41 +208,75 @@ def test_a_limit_changes_no_vector(media):
     np.testing.assert_array_equal(limited.vectors, plain.vectors)
 
 
-def test_command_gives_up_what_hangs_and_ends(media, tmp_path):
+# --- in a command
+
+
+@pytest.fixture
+def hanging(tmp_path, monkeypatch):
+    """The plug-in, installed in this process."""
+    monkeypatch.syspath_prepend(write_plugin(tmp_path / "packages", "hanging", HANGING))
+    encoder_families.cache_clear()
+    yield
+    encoder_families.cache_clear()
+    sys.modules.pop("hanging", None)
+
+
+def test_what_a_thread_left_behind_prints_is_no_part_of_the_result(media, hanging, call, tmp_path, monkeypatch):
+    wake, heard = tmp_path / "wake", tmp_path / "wake.heard"
+
+    def rank_then_wake(*args, **options):
+        ranking = rank(*args, **options)
+        wake.touch()
+        until = time.monotonic() + LATE
+        while not heard.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        return ranking
+
+    rank = ranking_module.rank
+    monkeypatch.setattr(ranking_module, "rank", rank_then_wake)
+    monkeypatch.setenv("HANGS", "open")
+    monkeypatch.setenv("WAKE", str(wake))
+    code, out, err = call(
+        "rank", media, "--face", "hanging", "--face", "pixels", "--voice", "ltas", "--timeout", "1.5", "--no-cache",
+        "--min-identities", "5", "--format", "json",
+    )  # fmt: skip
+    assert code == 4, err
+    (failure,) = json.loads(out)["failures"]
+    assert failure["encoder"] == "hanging"
+    assert "did not finish within 1.5 s" in failure["reason"]
+    assert "awake at last" in err
+
+
+def test_default_encoder_that_hangs_is_a_failure_and_not_absent(media, hanging, call, tmp_path, monkeypatch):
+    few = {name: family for name, family in encoder_families().items() if name in ("hanging", "pixels", "ltas")}
+    monkeypatch.setattr(candidates, "encoder_families", lambda: few)
+    monkeypatch.setenv("HANGS", "open")
+    monkeypatch.setenv("WAKE", str(tmp_path / "wake"))
+    code, _, err = call("embed", media, "--output", tmp_path / "out", "--timeout", "1.5", "--offline", "--no-cache")
+    (tmp_path / "wake").touch()
+    assert code == 4, err
+    assert "The encoder hanging: it did not finish within 1.5 s" in err
+    assert [path.stem for path in (tmp_path / "out" / "faces").iterdir()] == ["pixels"]
+
+
+@pytest.mark.parametrize(
+    ("command", "timeout"),
+    [("embed", 4), pytest.param("rank", 8, marks=pytest.mark.robust)],
+)
+def test_command_gives_up_what_hangs_and_ends(media, tmp_path, command, timeout):
     packages = write_plugin(tmp_path / "packages", "hanging", HANGING)
+    options = ["--output", tmp_path / "out"] if command == "embed" else ["--min-identities", "5", "--format", "json"]
     done = subprocess.run(
-        [sys.executable, "-m", "encsel", "rank", media, "--face", "hanging", "--face", "pixels", "--voice", "ltas",
-         "--timeout", "8", "--no-cache", "--min-identities", "5", "--format", "json"],
+        [sys.executable, "-m", "encsel", command, media, "--face", "hanging", "--face", "pixels", "--voice", "ltas",
+         "--timeout", str(timeout), "--no-cache", *options],
         env=environment(packages, HANGS="prepare"), capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 4, done.stderr
-    report = json.loads(done.stdout)
-    assert [p["face"] for p in report["pairs"]] == ["pixels"]
-    (failure,) = report["failures"]
-    assert failure["encoder"] == "hanging"
-    assert "did not finish within 8 s" in failure["reason"]
+    assert f"did not finish within {timeout} s" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_what_a_thread_left_behind_prints_is_no_part_of_the_result(media, tmp_path):
-    packages = write_plugin(tmp_path / "packages", "hanging", HANGING)
-    done = subprocess.run(
-        [sys.executable, "-m", "encsel", "rank", media, "--face", "hanging", "--face", "pixels", "--voice", "ltas",
-         "--timeout", "6", "--no-cache", "--min-identities", "5", "--format", "json"],
-        env=environment(packages, HANGS="open", SECONDS="6.5"), capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 4, done.stderr
-    assert json.loads(done.stdout)["failures"][0]["encoder"] == "hanging"
-    assert "awake at last" in done.stderr
-
-
-def test_default_encoder_that_hangs_is_a_failure_and_not_absent(media, tmp_path):
-    packages = write_plugin(tmp_path / "packages", "hanging", HANGING)
-    done = subprocess.run(
-        [sys.executable, "-m", "encsel", "embed", media, "--output", tmp_path / "out", "--timeout", "6", "--offline",
-         "--voice", "ltas", "--no-cache"],
-        env=environment(packages, HANGS="open"), capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 4, done.stderr
-    assert "The encoder hanging: it did not finish within 6 s" in done.stderr
-    assert {path.stem for path in (tmp_path / "out" / "faces").iterdir()} >= {"pixels", "hog"}
+    if command == "rank":
+        report = json.loads(done.stdout)
+        assert [p["face"] for p in report["pairs"]] == ["pixels"]
+        assert [f["encoder"] for f in report["failures"]] == ["hanging"]
+    else:
+        assert [path.stem for path in (tmp_path / "out" / "faces").iterdir()] == ["pixels"]

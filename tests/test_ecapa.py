@@ -320,7 +320,7 @@ def test_speechbrain_that_does_not_load_names_the_remedy(spec, monkeypatch, erro
         return importing(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", failing)
-    with pytest.raises(EncoderFailed, match=rf"speechbrain does not load \({error}\).*pip install 'torch>="):
+    with pytest.raises(EncoderFailed, match=rf"speechbrain does not load \(\w+: {error}\).*pip install 'torch>="):
         encoder.load()
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
+from encsel.metrics import transport as module
 from encsel.metrics.registry import metrics
-from encsel.metrics import gromov_wasserstein as module
 from encsel.metrics.transport import (
     N_PEOPLE,
     drawn_people,

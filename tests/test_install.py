@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,30 @@ def built(source, tmp_path_factory):
     return folder
 
 
+def test_wheel_holds_the_package_its_cards_and_its_types(built, source):
+    (path,) = built.glob("*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        names = set(wheel.namelist())
+        info = f"encsel-{encsel.__version__}.dist-info"
+        metadata, scripts = (wheel.read(f"{info}/{name}").decode() for name in ("METADATA", "entry_points.txt"))
+    files = {f"encsel/{path.relative_to(source / 'encsel').as_posix()}" for path in (source / "encsel").rglob("*.*")}
+    cards = {f"encsel/pretrained_regression/{path.name}" for path in (source / "pretrained_regression").iterdir()}
+    assert "encsel/py.typed" in files
+    assert len(cards) > 4
+    assert {name for name in names if not name.startswith(info)} == files | cards
+    assert f"\nVersion: {encsel.__version__}\n" in metadata
+    assert "encsel = encsel.cli:main" in scripts
+
+
+def test_sdist_holds_what_a_wheel_is_built_from_and_the_tests(built, source):
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    paths = [p for folder in ("encsel", "tests", "pretrained_regression") for p in (source / folder).rglob("*.*")]
+    assert {p.relative_to(source).as_posix() for p in paths} <= names
+    assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"} <= names
+
+
 @pytest.fixture
 def environment(tmp_path):
     """A new virtual environment that sees the libraries of this one, but not its editable installs."""
@@ -64,8 +90,8 @@ def environment(tmp_path):
     run(sys.executable, "-m", "venv", "--without-pip", venv)
     scheme = sysconfig.get_paths("venv", vars={"base": str(venv), "platbase": str(venv)})
     # A .pth file of a folder that is added by a .pth file is not read: an editable encsel here stays out there.
-    parents = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
-    Path(scheme["purelib"], "libraries.pth").write_text("\n".join(parents))
+    libraries = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    Path(scheme["purelib"], "libraries.pth").write_text("\n".join(libraries))
     return Path(scheme["scripts"])
 
 
@@ -87,7 +113,7 @@ def look(environment, cwd):
     return Path(file).resolve(), Path(cards)
 
 
-@pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"], ids=["wheel", "sdist"])
+@pytest.mark.parametrize("kind", ["*.whl", pytest.param("*.tar.gz", marks=pytest.mark.slow)], ids=["wheel", "sdist"])
 def test_cards_are_found_from_an_installed(built, environment, tmp_path, kind):
     (archive,) = built.glob(kind)
     install(environment, archive)
@@ -96,6 +122,7 @@ def test_cards_are_found_from_an_installed(built, environment, tmp_path, kind):
     assert cards == file.parent / "pretrained_regression"
 
 
+@pytest.mark.slow
 def test_cards_are_found_from_an_editable_install(source, environment, tmp_path):
     install(environment, "--editable", source)
     file, cards = look(environment, tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
-from encsel.matching.eer import eer, eer_of_sorted, placements_among_sorted
+from encsel.matching.eer import auc_placements, eer, eer_of_sorted
 from encsel.matching.error_rates import FMRS, RULE_OF_30, WAYS, Matching, Tally
 
 Block = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -96,7 +96,7 @@ def test_placements_are_counted_one_by_one_with_ties_half():
     rng = np.random.default_rng(2)
     own, other = rng.integers(0, 5, 12).astype(float), np.sort(rng.integers(0, 5, 17)).astype(float)
     counted = [np.mean([(o < s) + (o == s) / 2 for o in other]) for s in own]
-    np.testing.assert_allclose(placements_among_sorted(own, other), counted, rtol=1e-12)
+    np.testing.assert_allclose(auc_placements(own, other), counted, rtol=1e-12)
 
 
 # 40 levels: a few ties; 3: almost nothing else.

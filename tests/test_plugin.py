@@ -9,13 +9,12 @@ import sys
 
 import pytest
 from media_samples import write_set
-from plugins import ENCODER, ENCODER_WITH_WEIGHTS, environment, write_plugin
+from plugins import ENCODER, ENCODER_WITH_WEIGHTS, write_plugin
 
-from encsel import cli
 from encsel.core import Runtime
 from encsel.data.calibration_set import CalibrationSet
-from encsel.embedding.model_run import describe
 from encsel.embedding.embed import embed
+from encsel.embedding.model_run import describe
 from encsel.errors import EncoderFailed, UsageError
 from encsel.loading.registry import checked_spec, encoder_families, open_encoders
 
@@ -69,28 +68,24 @@ def plug_in(tmp_path, monkeypatch):
             del sys.modules[module]
 
 
-def test_installed_plugin_ranks_beside_the_encoders_of_encsel(installed, tmp_path):
+def test_installed_plugin_ranks_beside_the_encoders_of_encsel(installed, plug_in, call, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(installed)
     data = write_set(tmp_path / "set", n_identities=6, n_samples=2)
     options = ("--voice", "ltas", "--min-identities", "5", "--no-cache", "--quiet", "--format", "json")
-    command = ("encsel", "rank", str(data), *options)
-    result = run(*command, env=environment(installed))
-    assert result.returncode == 0, result.stderr
-    report = json.loads(result.stdout)
+    code, out, err = call("rank", data, *options)
+    assert code == 0, err
+    report = json.loads(out)
     assert {(e["name"], e["dim"]) for e in report["encoders"]} >= {("moments", 4), ("pixels", 1024), ("ltas", 257)}
     assert {p["face"] for p in report["pairs"]} >= {"moments", "pixels", "hog"}
 
 
-def test_plugin_is_listed_and_shown_while_it_is_installed(plug_in, monkeypatch, capsys):
-    def encoders(*arguments):
-        monkeypatch.setattr(sys, "argv", ["encsel", "encoders", *arguments])
-        return cli.run(), capsys.readouterr().out
-
-    assert encoders("show", "moments")[0] == 2
+def test_plugin_is_listed_and_shown_while_it_is_installed(plug_in, call):
+    assert call("encoders", "show", "moments")[0] == 2
     encoder_families.cache_clear()
     plug_in("plug_moments", ENCODER.format(name="moments"))
-    (mine,) = (e for e in json.loads(encoders("list", "--format", "json")[1]) if e["name"] == "moments")
+    (mine,) = (e for e in json.loads(call("encoders", "list", "--format", "json")[1]) if e["name"] == "moments")
     assert (mine["modality"], mine["dim"], mine["licence"], mine["source"]) == ("face", 4, "MIT", "a test")
-    assert "licence: MIT" in encoders("show", "moments")[1]
+    assert "licence: MIT" in call("encoders", "show", "moments")[1]
 
 
 BROKEN = {
@@ -193,26 +188,23 @@ def test_spec_that_does_not_fit_its_family_is_a_usage_error_before_anything_is_o
     assert message in str(caught.value)
 
 
-def test_command_with_a_broken_plugin_exits_4_with_one_message(tmp_path):
-    packages = write_plugin(tmp_path, "broken", "1 / 0")
-    result = run("encsel", "encoders", "list", env=environment(packages))
-    assert (result.returncode, result.stdout) == (4, "")
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("encsel: The encoder plug-in 'broken' (broken:ENCODER) does not import")
+def test_command_with_a_broken_plugin_exits_4_with_one_message(plug_in, call):
+    plug_in("plug_broken", "1 / 0")
+    code, out, err = call("encoders", "list")
+    assert (code, out) == (4, "")
+    (line,) = err.splitlines()
+    assert line.startswith("encsel: The encoder plug-in 'plug_broken' (plug_broken:ENCODER) does not import")
     assert "division by zero" in line
     assert line.endswith(". Fix or uninstall it.")
 
 
-def test_default_encoder_that_raises_is_a_failure_and_not_left_out(tmp_path):
+def test_default_encoder_that_raises_is_a_failure_and_not_left_out(plug_in, call, tmp_path):
     source = ENCODER_WITH_WEIGHTS.replace(
         "    path = Path(spec.checkpoint)\n", "    raise ValueError('no such planet')\n", 1
     )
-    packages = write_plugin(tmp_path / "packages", "projector", source)
+    plug_in("plug_projector", source)
     data = write_set(tmp_path / "set", n_identities=4)
-    result = run(
-        "encsel", "embed", data, "--output", tmp_path / "out", "--voice", "ltas", "--no-cache", "--offline",
-        env=environment(packages),
-    )  # fmt: skip
-    assert result.returncode == 4
-    assert "The encoder projector: ValueError: no such planet" in result.stderr
+    code, _, err = call("embed", data, "--output", tmp_path / "out", "--voice", "ltas", "--no-cache", "--offline")
+    assert code == 4
+    assert "The encoder projector: ValueError: no such planet" in err
     assert (tmp_path / "out" / "faces" / "pixels.npz").exists()

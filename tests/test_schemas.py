@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +22,16 @@ from encsel.storage.result import plain
 FEW = 20
 
 
+@functools.cache
+def validator(name: str) -> Draft202012Validator:
+    schema = schemas()[name]
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
 def faults(document: dict[str, Any]) -> list[str]:
     document = json.loads(json.dumps(document, allow_nan=False))
-    schema = schemas()[document["schema"]]
-    Draft202012Validator.check_schema(schema)
-    found = Draft202012Validator(schema).iter_errors(document)
+    found = validator(document["schema"]).iter_errors(document)
     return [f"{'/'.join(map(str, e.absolute_path))}: {e.message[:200]}" for e in found]
 
 
@@ -56,8 +62,11 @@ def test_rankings_keep_to_their_schema(ranking, few):
 
 def test_validations_keep_to_their_schema(validation, few):
     assert faults(validation.to_dict()) == []
-    for options in ({}, {"only": ["gw"]}, {"protocol": "reference", "skip": ["prediction"]}):
-        assert faults(encsel.validate(few, cache=None, min_identities=FEW, **options).to_dict()) == []
+    measured = ["matching", "recordings", "groups", "axes", "reliability"]
+    for options in ({"only": measured}, {"only": ["gw"]}, {"protocol": "reference", "skip": ["prediction"]}):
+        few_people = encsel.validate(few, cache=None, min_identities=FEW, **options)
+        assert (few_people.best["recordings"] is None) == (options == {"only": ["gw"]})
+        assert faults(few_people.to_dict()) == []
 
 
 def test_comparisons_keep_to_their_schema(ranking):

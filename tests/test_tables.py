@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from encsel.reports.tables import (
-    Dim,
-    Section,
-    csv_text,
-    markdown_table,
-    number,
-    p_value,
-    plain_table,
-    render_sections,
-    significant,
-    span,
-)
+from encsel.reports.tables import Dim, csv_text, markdown_table, plain_table, render_sections
+from encsel.storage.sections import Section, number, p_value, significant, span
 
 HEADER = ("#", "Face", "EER", "CKA matched", "p")
 ROWS = [("1", "face-a", "0.123", Dim("0.456"), "0.01"), ("2", "face-b", "0.234", "-", "0.02")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import numbers
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,34 +13,25 @@ from encsel.core import Embeddings, Modality, Skipped, Vectors
 from encsel.errors import BadCalibration, UsageError, first_line, printable
 from encsel.storage.signature import canonical
 
-Checked = tuple[Embeddings, tuple[Skipped, ...]]
-"""The usable rows of one encoder, and the rows skipped."""
-MAX_NAME = 1024
-"""Characters of an identity, a sample name or an attribute: numpy pads every row of a column to the longest."""
-TEXT_KINDS = "UiubS"
-"""Kinds of numpy types that are read as text: names and whole numbers."""
+Checked = tuple[Embeddings, tuple[Skipped, ...]]  # the usable rows of one encoder, and the rows skipped
+MAX_NAME = 1024  # characters of a name or an attribute: numpy pads every row of a column to the longest
+TEXT_KINDS = "UiubS"  # kinds of numpy types that are read as text: names and whole numbers
 
 
-def checked_embeddings(
-    name: str, modality: Modality, vectors: Any, identities: Any, columns: Mapping[str, Any]
-) -> Checked:
-    """Check arrays in memory, described in `CalibrationSet.from_arrays`.
-
-    Raises:
-        BadCalibration: wrong shape or type, or a missing identity or sample name.
-        UsageError: a name that is empty or has a slash.
-    """
+def checked_embeddings(name: str, modality: Modality, vectors: Any, identities: Any, columns: Any = ()) -> Checked:
+    """Check arrays in memory; `CalibrationSet.from_arrays` says which are accepted, and what is raised for others."""
     where = f"{modality}s[{name!r}]"
     if not isinstance(name, str) or not name or "/" in name:
         raise UsageError(f"{where}: the name of an encoder must be text without slashes. Rename it.")
     array = checked_vectors(_as_array(vectors, where), where)
     n = len(array)
     labels = _text_column(identities, n, f"{where}: the identities")
-    samples = _text_column(columns.get("samples", range(n)), n, f"{where}: 'samples'")
+    columns = dict(columns)
+    samples = _text_column(columns.pop("samples", range(n)), n, f"{where}: 'samples'")
     attributes = {
         printable(str(key)): shown(_text_column(column, n, f"{where}: {key!r}", optional=True))
-        for key, column in dict(columns).items() if key != "samples"
-    }  # fmt: skip
+        for key, column in columns.items()
+    }
     names = [labels.tolist(), samples.tolist(), {key: column.tolist() for key, column in attributes.items()}]
     content = hashlib.sha256(np.ascontiguousarray(array).data)
     content.update(canonical([array.dtype.str, array.shape, names]).encode())
@@ -50,11 +40,7 @@ def checked_embeddings(
 
 
 def checked_vectors(vectors: NDArray[Any], where: str) -> Vectors:
-    """(rows, dim) float32 or float64 vectors; not all need be finite.
-
-    Raises:
-        BadCalibration: another shape, empty, or not numbers.
-    """
+    """(rows, dim) float32 or float64, perhaps not finite; BadCalibration for another shape, nothing, or no numbers."""
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not vectors.size:
         raise BadCalibration(
             f"{where}: the embeddings have shape {vectors.shape} and type {vectors.dtype}; "
@@ -86,11 +72,7 @@ def keep_usable(embeddings: Embeddings) -> Checked:
 
 
 def as_text(column: NDArray[Any], where: str) -> NDArray[np.str_]:
-    """An array of text, bytes or whole numbers as text.
-
-    Raises:
-        BadCalibration: another type, not UTF-8, or a cell over MAX_NAME characters.
-    """
+    """An array of text, bytes or whole numbers as text; BadCalibration for other types, no UTF-8, or long cells."""
     if column.dtype.kind not in TEXT_KINDS:
         raise BadCalibration(f"{where}: the type is {column.dtype}; text or whole numbers are needed.")
     if column.dtype.kind in "US" and column.size:
@@ -123,10 +105,9 @@ def _text_column(values: Any, n_rows: int, where: str, *, optional: bool = False
         missing = cell is None or is_nan or type(cell).__name__ in ("NAType", "NaTType")
         text = "" if optional and missing else _text(cell)
         if text is None:
-            if missing:
-                raise BadCalibration(f"{where}: row {row} is missing ({cell}). Drop rows without a value.")
-            kind = f"of type {type(cell).__name__} ({str(cell)[:80]})"
-            raise BadCalibration(f"{where}: row {row} is {kind}; text or whole numbers are needed.")
+            kind = f"of type {type(cell).__name__} ({str(cell)[:80]}); text or whole numbers are needed"
+            problem = f"missing ({cell}). Drop rows without a value" if missing else kind
+            raise BadCalibration(f"{where}: row {row} is {problem}.")
         texts.append(text)
     check_length(max(map(len, texts), default=0), where)
     return np.array(texts, dtype=np.str_)

@@ -14,7 +14,7 @@ import numpy as np
 
 from encsel.core import MODALITIES, Embeddings, Modality, Sample, SetOptions, Skipped
 from encsel.data import layouts
-from encsel.data.arrays import checked_embeddings
+from encsel.data.arrays import Checked, checked_embeddings
 from encsel.data.embedding_files import EMBEDDING_SUFFIXES, read_embeddings
 from encsel.data.sampling import limit_rows, pick, pick_each
 from encsel.errors import BadCalibration, UsageError
@@ -22,39 +22,25 @@ from encsel.errors import BadCalibration, UsageError
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """Media files or ready embeddings of the same identities in face and voice.
+    """Media files (`samples`) or ready embeddings of the same identities in face and voice."""
 
-    Attributes:
-        root: folder or manifest CSV; None for arrays in memory.
-        layout: name of the layout on disk, "embeddings" or "arrays".
-        identities: identities with samples in both modalities, sorted.
-        samples: media files of these identities; empty for a set of embeddings.
-        embeddings: ready embeddings of these identities; empty for a set of media.
-        skipped: unusable rows of the embeddings.
-        notes: remarks without names, for results.
-        details: the names behind the notes, for the user only.
-        options: how identities and samples were chosen.
-    """
-
-    root: Path | None
-    layout: str
-    identities: tuple[str, ...] = ()
+    root: Path | None  # folder or manifest CSV; None for arrays in memory
+    layout: str  # name of the layout on disk, "embeddings" or "arrays"
+    identities: tuple[str, ...] = ()  # those with samples in both modalities, sorted
     samples: tuple[Sample, ...] = ()
     embeddings: tuple[Embeddings, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
-    notes: tuple[str, ...] = ()
-    details: tuple[str, ...] = ()
-    options: SetOptions = field(default_factory=SetOptions)
+    skipped: tuple[Skipped, ...] = ()  # unusable rows of the embeddings
+    notes: tuple[str, ...] = ()  # remarks without names, for results
+    details: tuple[str, ...] = ()  # the names behind the notes, for the user only
+    options: SetOptions = field(default_factory=SetOptions)  # how identities and samples were chosen
 
     def __str__(self) -> str:
         return "The calibration set" if self.root is None else str(self.root)
 
     @classmethod
     def from_path(cls, path: str | Path, options: SetOptions | None = None) -> CalibrationSet:
-        """List the media files of a calibration set, or read its embedding files.
+        """List the media files of a folder or manifest CSV, or read its embedding files.
 
-        Args:
-            path: a folder or a manifest CSV.
         Raises:
             BadCalibration: missing, unknown layout, one modality missing, no common identities, too many unusable
                 rows, fewer identities than asked for, or a path outside the folder of the manifest.
@@ -80,8 +66,7 @@ class CalibrationSet:
                 or whole numbers (list, array, pandas Series or categorical). `columns` maps names of attributes such
                 as "sex" or "session" to (rows,) array-likes; "samples" holds the names of the samples.
         Raises:
-            BadCalibration: wrong shape or type, missing identities, too many unusable rows, no common identities, or
-                fewer identities than asked for.
+            BadCalibration: wrong shape or type, missing identities, or for a reason of `from_path`.
             UsageError: not such tuples, or `identities` or `samples_per_identity` below 1.
 
         >>> import numpy as np
@@ -101,59 +86,52 @@ class CalibrationSet:
         for modality, side in zip(MODALITIES, (faces, voices), strict=True):
             for name, given in side.items():
                 match given:
-                    case (vectors, identities):
-                        columns: Any = {}
-                    case (vectors, identities, columns) if hasattr(columns, "keys"):
-                        pass
+                    case (_, _) | (_, _, object(keys=_)):
+                        checked.append(checked_embeddings(name, modality, *given))
                     case _:
                         raise UsageError(
                             f"{modality}s[{name!r}] must be a tuple (embeddings, identities) or (embeddings, "
                             "identities, columns), with a mapping for columns."
                         )
-                checked.append(checked_embeddings(name, modality, vectors, identities, columns))
         return _of_embeddings(cls(None, "arrays"), checked, options).restricted(options)
 
     def restricted(self, options: SetOptions) -> CalibrationSet:
-        """The identities and samples that the options choose by name, whatever their order.
-
-        Raises:
-            BadCalibration: fewer identities than asked for.
-            UsageError: a number below 1, or the set was restricted with other options before.
-        """
+        """The identities and samples that the options choose by name; raises if they are too few, or chosen already."""
         n, limit, seed = options.identities, options.samples_per_identity, options.seed
         for option, value in (("--identities", n), ("--samples-per-identity", limit)):
             if value is not None and value < 1:
                 raise UsageError(f"{option} is {value}; it must be at least 1.")
-        before = self.options
-        if _choice(before)[:2] != (None, None):
-            again = replace(options, identities=before.identities, samples_per_identity=before.samples_per_identity)
-            if (n or again.identities, limit or again.samples_per_identity, seed) != _choice(before):
+        before = (self.options.identities, self.options.samples_per_identity, self.options.seed)
+        if before[:2] != (None, None):
+            if (n or before[0], limit or before[1], seed) != before:
                 raise UsageError(
                     "The calibration set was already restricted with identities={}, samples_per_identity={}, seed={}. "
-                    "Use the same values, or restrict the whole set.".format(*_choice(before))
+                    "Use the same values, or restrict the whole set.".format(*before)
                 )
-            return replace(self, options=again)
-        identities, samples, embeddings = self.identities, self.samples, self.embeddings
+            return replace(self, options=replace(options, identities=before[0], samples_per_identity=before[1]))
+        chosen = self
         if n is not None:
             # Only identities that every encoder has, so that n are left.
-            complete = set(identities).intersection(*(e.identities for e in embeddings))
+            complete = sorted(set(self.identities).intersection(*(e.identities for e in self.embeddings)))
             if n > len(complete):
                 raise BadCalibration(
                     f"{len(complete)} identities have both faces and voices; --identities is {n}. Ask for fewer."
                 )
-            candidates = [identity for identity in identities if identity in complete]
-            identities = tuple(candidates[i] for i in pick(candidates, n, seed=seed))
-            samples, embeddings = _of_identities(identities, samples, embeddings)
+            chosen = self._of([complete[i] for i in pick(complete, n, seed=seed)])
+        samples, embeddings = chosen.samples, chosen.embeddings
         if limit is not None:
             groups = [(s.modality, s.identity) for s in samples]
             keys = [f"{s.modality}/{s.identity}/{s.name}" for s in samples]
             samples = tuple(samples[i] for i in pick_each(groups, keys, limit, seed=seed))
             embeddings = tuple(limit_rows(e, limit, seed=seed) for e in embeddings)
-        return replace(self, identities=identities, samples=samples, embeddings=embeddings, options=options)
+        return replace(chosen, samples=samples, embeddings=embeddings, options=options)
 
-
-def _choice(options: SetOptions) -> tuple[int | None, int | None, int]:
-    return options.identities, options.samples_per_identity, options.seed
+    def _of(self, identities: Sequence[str]) -> CalibrationSet:
+        """The set with these identities alone."""
+        chosen = set(identities)
+        samples = tuple(s for s in self.samples if s.identity in chosen)
+        rows = tuple(e.rows(np.isin(e.labels, identities)) for e in self.embeddings)
+        return replace(self, identities=tuple(identities), samples=samples, embeddings=rows)
 
 
 def check_skipped(skipped: Sequence[Skipped], n_samples: int, max_skipped: float) -> None:
@@ -173,18 +151,19 @@ def _open(root: Path, options: SetOptions) -> CalibrationSet:
         raise BadCalibration(f"{root} is a {root.suffix or 'plain'} file; a folder or a manifest CSV is needed.")
     files = _embedding_files(root)
     if files is not None:
-        for modality, other in (("face", "voice"), ("voice", "face")):
-            if not files[modality]:  # type: ignore[index]
-                raise BadCalibration(
-                    f"{root} has {len(files[other])} embedding file(s) in {other}s/ and none in {modality}s/; "  # type: ignore[index]
-                    f"both are needed. Add {root / f'{modality}s'}/NAME.npz."
-                )
+        present, absent = sorted(MODALITIES, key=lambda m: not files[m])
+        if not files[absent]:
+            raise BadCalibration(
+                f"{root} has {len(files[present])} embedding file(s) in {present}s/ and none in {absent}s/; "
+                f"both are needed. Add {root / f'{absent}s'}/NAME.npz."
+            )
         checked = (read_embeddings(path, modality) for modality, paths in files.items() for path in paths)
         return _of_embeddings(CalibrationSet(root, "embeddings"), checked, options)
     listing = layouts.recognise(root, allow_outside=options.allow_outside)
     if listing is None:
+        names = {p.name + ("/" if p.is_dir() else "") for p in root.iterdir() if not p.name.startswith(".")}
         raise BadCalibration(
-            f"{root} has an unknown layout; it contains {_glimpse(root)}. Known:", layouts.LAYOUTS_HELP
+            f"{root} has an unknown layout; it contains {_some(names) or 'nothing'}. Known:", layouts.LAYOUTS_HELP
         )
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in listing.ignored.items())
     notes = (f"Files of other kinds are ignored: {kinds}.",) if kinds else ()
@@ -205,15 +184,13 @@ def _embedding_files(root: Path) -> dict[Modality, list[Path]] | None:
     return files if any(files.values()) else None
 
 
-def _of_embeddings(
-    empty: CalibrationSet, checked: Iterable[tuple[Embeddings, tuple[Skipped, ...]]], options: SetOptions
-) -> CalibrationSet:
+def _of_embeddings(empty: CalibrationSet, checked: Iterable[Checked], options: SetOptions) -> CalibrationSet:
     embeddings: list[Embeddings] = []
     skipped: list[Skipped] = []
     for one, unusable in checked:
         check_skipped(unusable, len(one.labels) + len(unusable), options.max_skipped)
         embeddings.append(one)
-        skipped.extend(unusable)
+        skipped += unusable
     for (modality, name), count in Counter((e.modality, e.name) for e in embeddings).items():
         if count > 1:
             raise BadCalibration(f"{empty} has two {modality} encoders (files) named {name}. Rename one.")
@@ -222,12 +199,11 @@ def _of_embeddings(
 
 def _joined(whole: CalibrationSet) -> CalibrationSet:
     """The set without identities that have only one modality, with a note of how many."""
-    sides = {
-        m: {s.identity for s in whole.samples if s.modality == m}.union(
-            *(e.identities for e in whole.embeddings if e.modality == m)
-        )
-        for m in MODALITIES
-    }
+    sides: dict[Modality, set[str]] = {m: set() for m in MODALITIES}
+    for sample in whole.samples:
+        sides[sample.modality].add(sample.identity)
+    for one in whole.embeddings:
+        sides[one.modality].update(one.identities)
     faces, voices = sides["face"], sides["voice"]
     for modality, people in sides.items():
         if not people:
@@ -235,50 +211,27 @@ def _joined(whole: CalibrationSet) -> CalibrationSet:
                 f"{whole} has no usable {modality} samples; the same identities are needed in both modalities. "
                 f"Add {modality} samples. {' '.join(whole.notes)}".rstrip()
             )
-    common = tuple(sorted(faces & voices))
+    common = sorted(faces & voices)
     if not common:
         raise BadCalibration(
             f"{whole} has no identity with both faces and voices: faces are of {_some(faces)}, voices of "
             f"{_some(voices)}. Name identities alike in both modalities.{_hint(faces, voices)}"
         )
-    alone = {m: people - set(common) for m, people in sides.items()}
-    notes = tuple(
-        f"{len(names)} of {len(sides[m])} identities have only {m}s and are left out."
-        f"{_hint(alone['face'], alone['voice'])}"
-        for m, names in alone.items() if names
-    )  # fmt: skip
-    details = tuple(f"Only {m}s: {_some(names)}." for m, names in alone.items() if names)
-    samples, embeddings = _of_identities(common, whole.samples, whole.embeddings)
-    return replace(
-        whole, identities=common, samples=samples, embeddings=embeddings,
-        notes=(*notes, *whole.notes), details=details,
-    )  # fmt: skip
-
-
-def _of_identities(
-    identities: Sequence[str], samples: Iterable[Sample], embeddings: Iterable[Embeddings]
-) -> tuple[tuple[Sample, ...], tuple[Embeddings, ...]]:
-    chosen = set(identities)
-    rows = tuple(e.rows(np.isin(e.labels, identities)) for e in embeddings)
-    return tuple(s for s in samples if s.identity in chosen), rows
+    hint = _hint(faces - voices, voices - faces)
+    alone = [(m, len(people), people - set(common)) for m, people in sides.items() if len(people) > len(common)]
+    notes = [f"{len(names)} of {n} identities have only {m}s and are left out.{hint}" for m, n, names in alone]
+    details = tuple(f"Only {m}s: {_some(names)}." for m, _, names in alone)
+    return replace(whole._of(common), notes=(*notes, *whole.notes), details=details)
 
 
 def _hint(faces: set[str], voices: set[str]) -> str:
     def plain(name: str) -> str:
-        name = unicodedata.normalize("NFKC", name).casefold()
-        return re.sub(r"(?<!\d)0+(?=\d)", "", name)
+        return re.sub(r"(?<!\d)0+(?=\d)", "", unicodedata.normalize("NFKC", name).casefold())
 
-    alike = {plain(name) for name in faces} & {plain(name) for name in voices}
-    if alike:
-        return f" {len(alike)} of them differ only in letter case, leading zeros or the form of accents."
-    return ""
+    n = len(set(map(plain, faces)) & set(map(plain, voices)))
+    return f" {n} of them differ only in letter case, leading zeros or the form of accents." if n else ""
 
 
 def _some(names: Iterable[str]) -> str:
     ordered = sorted(names)
     return ", ".join(ordered[:5]) + (f", ... ({len(ordered)} in all)" if len(ordered) > 5 else "")
-
-
-def _glimpse(root: Path) -> str:
-    names = sorted(p.name + ("/" if p.is_dir() else "") for p in root.iterdir() if not p.name.startswith("."))
-    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"

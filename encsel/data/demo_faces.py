@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ class FaceTraits:
     sex: float
     build: float
     age: float
+    _: KW_ONLY
     skin_shade: float
     hair_shade: float
     hair_redness: float
@@ -42,7 +43,12 @@ def draw_face(traits: FaceTraits, rng: np.random.Generator) -> Image:
 
     side = IMAGE_SIZE * SUPERSAMPLING
     picture = PillowImage.new("RGB", (side, side), _rgb(rng.uniform(80, 220) + rng.uniform(-35, 35, 3)))
-    _Portrait(picture, traits, rng).draw()
+    portrait = _Portrait(picture, traits, rng)
+    for draw in (portrait.body, portrait.head, portrait.eyes, portrait.nose, portrait.mouth, portrait.wrinkles):
+        draw()
+    portrait.hairline()
+    if traits.glasses:
+        portrait.glasses()
     pixels = np.asarray(picture.reduce(SUPERSAMPLING), dtype=float)
     direction = rng.uniform(0, 2 * np.pi)
     across = np.linspace(-1, 1, IMAGE_SIZE)
@@ -99,18 +105,6 @@ class _Portrait:
         half = thickness / 2 / np.maximum(np.hypot(along_x, along_y), 1e-9)
         side_x, side_y = -along_y * half, along_x * half
         self.polygon(np.r_[x + side_x, (x - side_x)[::-1]], np.r_[y + side_y, (y - side_y)[::-1]], colour)
-
-    def draw(self) -> None:
-        self.body()
-        self.head()
-        self.eyes()
-        self.nose()
-        self.mouth()
-        if self.old >= 0.3:
-            self.wrinkles()
-        self.hairline()
-        if self.traits.glasses:
-            self.glasses()
 
     def body(self) -> None:
         """Draw the hair behind the neck, shirt, neck and ears."""
@@ -196,6 +190,8 @@ class _Portrait:
             self.stroke(x, middle, 0.025, 0.5 * self.skin)
 
     def wrinkles(self) -> None:
+        if self.old < 0.3:
+            return
         colour = self.skin * (1 - 0.5 * min(1.1 * self.old - 0.15, 0.75))
         across, along = np.linspace(-1, 1, 14), np.linspace(0, 1, 12)
         for height in (-0.46, -0.56):

@@ -19,8 +19,7 @@ from encsel.errors import UsageError
 
 # Correlation of each modality's copy with the trait; the two copies correlate with its square.
 SEX_AGREEMENT, BUILD_AGREEMENT, AGE_AGREEMENT = 0.95, 0.9, 0.9
-SEX_SPREAD = 0.45
-"""Standard deviation of the sex trait within a class; the class means account for the rest of a variance of 1."""
+SEX_SPREAD = 0.45  # sd of the sex trait within a class; the class means account for the rest of a variance of 1
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,9 @@ def write_demo_set(
 ) -> None:
     """Write `root/faces/personNN/NN.png` and `root/voices/personNN/NN.wav`.
 
-    Equal seeds and library versions give equal bytes; a larger set begins with the people of a smaller one.
+    Equal seeds and library versions give equal bytes; a larger set begins with the people of a smaller one. A new root
+    is private. `on_progress` is called after each person with the number of people written and the total.
 
-    Args:
-        root: a new folder, created with mode 0700, or an existing one without `faces` and `voices`.
-        on_progress: called after each person with the number of people written and the total.
     Raises:
         UsageError: a count below 1, a negative seed, or an unusable root.
     """

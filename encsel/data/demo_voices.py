@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +13,14 @@ from encsel.data.demo_faces import logistic
 Values = NDArray[np.float64]
 
 CLIP_SECONDS = (1.0, 1.4)
-FRAME = SAMPLING_RATE // 80
-"""Samples per frame; the vocal tract is constant within a frame."""
+FRAME = SAMPLING_RATE // 80  # samples per frame; the vocal tract is constant within a frame
 
 # F1, F2, F3 in Hz, about midway between men and women in Peterson and Barney 1952, doi:10.1121/1.1906875:
 # heed, hid, head, had, hod, hawed, hood, who'd, hud, heard.
-VOWELS = np.array(
-    [
-        (290, 2540, 3160), (410, 2240, 2810), (570, 2090, 2740), (760, 1890, 2630), (790, 1150, 2620),
-        (580, 880, 2560), (455, 1090, 2460), (335, 910, 2460), (700, 1295, 2590), (495, 1495, 1830),
-    ],
-    dtype=float,
-)  # fmt: skip
+VOWELS = np.array([
+    (290, 2540, 3160), (410, 2240, 2810), (570, 2090, 2740), (760, 1890, 2630), (790, 1150, 2620),
+    (580, 880, 2560), (455, 1090, 2460), (335, 910, 2460), (700, 1295, 2590), (495, 1495, 1830),
+], dtype=float)  # fmt: skip
 HIGHER_FORMANTS = (3700.0, 4600.0)
 BANDWIDTHS = np.array([70.0, 90.0, 130.0, 200.0, 280.0])
 
@@ -41,6 +37,7 @@ class VoiceTraits:
     nasality: float
     tilt: float
     liveliness: float
+    _: KW_ONLY
     vowel_weights: Values
 
 

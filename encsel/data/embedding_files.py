@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encsel.core import Embeddings, Modality, Skipped, Traits
-from encsel.data.arrays import TEXT_KINDS, as_text, check_length, checked_vectors, keep_usable, shown
+from encsel.core import Embeddings, Modality, Traits
+from encsel.data.arrays import TEXT_KINDS, Checked, as_text, check_length, checked_vectors, keep_usable, shown
 from encsel.errors import BadCalibration, first_line, printable
 from encsel.storage.files import read_whole, write_private
 from encsel.storage.signature import canonical
@@ -26,27 +26,21 @@ from encsel.storage.signature import canonical
 EMBEDDING_SUFFIXES = (".npz", ".safetensors", ".npy")
 _LABEL_NAMES = ("labels", "identity", "label")
 _ATTRIBUTE = "attribute."
-_ORIGIN = "encsel"
-"""Array of an .npz with the provenance and traits of the encoder as JSON, for signatures and warnings."""
+_ORIGIN = "encsel"  # array of an .npz with the provenance and traits of the encoder as JSON
 _PICKLE = b"\x80"
 _MAGIC = b"\x93NUMPY"
 
-MAX_BYTES = 8 << 30
-"""Largest file, and largest total of its arrays in memory: 2 million rows of 1024 float32 dimensions."""
-_LARGE, _RATIO = 256 << 20, 200
-"""Arrays over _LARGE bytes may take _RATIO times the size of their file: embeddings hardly compress, bombs do."""
-_MAX_DIRECTORY = 4 << 20
-"""Bytes of the directory of an archive or the header of .safetensors: tens of thousands of arrays."""
+MAX_BYTES = 8 << 30  # of a file, and of its arrays in memory: 2 million rows of 1024 float32 dimensions
+_LARGE, _RATIO = 256 << 20, 200  # larger arrays may be _RATIO times their file: embeddings hardly compress, bombs do
+_MAX_DIRECTORY = 4 << 20  # bytes of an archive's directory or a .safetensors header: tens of thousands of arrays
 
 
-def read_embeddings(path: Path, modality: Modality) -> tuple[Embeddings, tuple[Skipped, ...]]:
+def read_embeddings(path: Path, modality: Modality) -> Checked:
     """The usable rows of a file, and the rows skipped.
 
     The encoder is named after the file. Arrays (rows,) of text or whole numbers become attributes; other arrays are
-    ignored. Repeated rows of an identity (a frame listed for several clips) are kept once.
-
-    Raises:
-        BadCalibration: not readable, pickled, too large, not 2-D, no labels, or columns of another length.
+    ignored. Repeated rows of an identity (a frame listed for several clips) are kept once. BadCalibration for files not
+    readable, pickled, too large, not 2-D, without labels, or with columns of another length.
     """
     content = _read(path)
     arrays = _arrays(path, content)
@@ -54,40 +48,37 @@ def read_embeddings(path: Path, modality: Modality) -> tuple[Embeddings, tuple[S
         names = ", ".join(sorted(arrays)) or "none"
         raise BadCalibration(f"{path}: the arrays are {names}; 'embeddings' (rows, dim) is needed. Add it.")
     vectors = checked_vectors(arrays.pop("embeddings"), str(path))
+    rows = (len(vectors),)
     labels = next((arrays.pop(name) for name in _LABEL_NAMES if name in arrays), None)
     if labels is None:
         raise BadCalibration(f"{path}: 'labels' (rows,), the identity of each row, is missing. Add it.")
     samples = arrays.pop("samples", np.arange(len(vectors)))
     for name, column in (("labels", labels), ("samples", samples)):
-        if column.shape != (len(vectors),):
+        if column.shape != rows:
             raise BadCalibration(
-                f"{path}: {name!r} has shape {column.shape} for {len(vectors)} rows of embeddings; "
-                f"({len(vectors)},) is needed."
+                f"{path}: {name!r} has shape {column.shape} for {rows[0]} rows of embeddings; {rows} is needed."
             )
     made_by, traits = _origin(arrays.pop(_ORIGIN, None), path)
     attributes = {
         printable(name.removeprefix(_ATTRIBUTE)): shown(as_text(column, f"{path}: {name!r}"))
-        for name, column in arrays.items() if column.shape == (len(vectors),) and column.dtype.kind in TEXT_KINDS
+        for name, column in arrays.items() if column.shape == rows and column.dtype.kind in TEXT_KINDS
     }  # fmt: skip
-    embeddings = Embeddings(
-        printable(path.stem), modality, vectors,
-        as_text(labels, f"{path}: 'labels'"), as_text(samples, f"{path}: 'samples'"), attributes,
-        {"file": printable(path.name), "sha256": hashlib.sha256(content).hexdigest(), **made_by}, traits,
-    )  # fmt: skip
-    return keep_usable(embeddings)
+    labels, samples = as_text(labels, f"{path}: 'labels'"), as_text(samples, f"{path}: 'samples'")
+    provenance = {"file": printable(path.name), "sha256": hashlib.sha256(content).hexdigest(), **made_by}
+    return keep_usable(
+        Embeddings(printable(path.stem), modality, vectors, labels, samples, attributes, provenance, traits)
+    )
 
 
 def write_embeddings(embeddings: Embeddings, path: Path) -> None:
     """Write an .npz that `read_embeddings` reads, atomically and with mode 0600."""
     buffer = io.BytesIO()
-    columns: dict[str, Any] = {f"{_ATTRIBUTE}{name}": column for name, column in embeddings.attributes.items()}
-    columns[_ORIGIN] = np.array(
-        canonical({"made_by": dict(embeddings.provenance), "traits": asdict(embeddings.traits)})
-    )
-    np.savez(
-        buffer, embeddings=embeddings.vectors, labels=embeddings.labels.astype(np.str_),
-        samples=embeddings.samples.astype(np.str_), **columns,
-    )  # fmt: skip
+    origin = {"made_by": dict(embeddings.provenance), "traits": asdict(embeddings.traits)}
+    labels, samples = embeddings.labels.astype(np.str_), embeddings.samples.astype(np.str_)
+    columns: dict[str, Any] = {"embeddings": embeddings.vectors, "labels": labels, "samples": samples}
+    columns |= {f"{_ATTRIBUTE}{name}": column for name, column in embeddings.attributes.items()}
+    columns[_ORIGIN] = np.array(canonical(origin))
+    np.savez(buffer, **columns)
     write_private(path, buffer.getvalue())
 
 
@@ -102,16 +93,6 @@ class _TooLarge(Exception):
     """Arrays that would take more memory than any set of embeddings needs."""
 
 
-def _check_size(n_bytes: int, n_file_bytes: int) -> None:
-    if n_bytes > MAX_BYTES:
-        raise _TooLarge(f"arrays of {n_bytes / 2**30:.3g} GiB; at most {MAX_BYTES >> 30} GiB are read")
-    if n_bytes > max(_LARGE, _RATIO * n_file_bytes):
-        raise _TooLarge(
-            f"arrays of {n_bytes / 2**20:.0f} MiB in a file of {n_file_bytes / 2**20:.2g} MiB, over {_RATIO} "
-            "times as much; embeddings hardly compress"
-        )
-
-
 def _arrays(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
     readers = {".npz": _from_npz, ".safetensors": _from_safetensors, ".npy": _from_npy}
     suffix = path.suffix.lower()
@@ -124,13 +105,10 @@ def _arrays(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
     except MemoryError:  # not damage: the sizes are allowed
         raise
     except Exception as error:  # damaged files raise many types: zlib.error, TokenError, ...
+        problem = f"is damaged or not a {path.suffix} file: {first_line(error)}. Save it again, as float32."
         if "object array" in str(error).lower() or (suffix != ".safetensors" and content.startswith(_PICKLE)):
-            raise BadCalibration(
-                f"{path} contains pickled objects, which are never loaded. Save plain arrays of numbers and text."
-            ) from error
-        raise BadCalibration(
-            f"{path} is damaged or not a {path.suffix} file: {first_line(error)}. Save it again, as float32."
-        ) from error
+            problem = "contains pickled objects, which are never loaded. Save plain arrays of numbers and text."
+        raise BadCalibration(f"{path} {problem}") from error
     table = path.with_suffix(".csv")
     if suffix != ".npz" and table.is_file():
         arrays.update(_columns(table))
@@ -159,40 +137,42 @@ def _from_npz(content: bytes) -> dict[str, NDArray[Any]]:
         file.opened = True
         members = archive.infolist()
         # zipfile returns no more bytes of a member than its directory states.
-        _check_size(sum(member.file_size for member in members), len(content))
+        n_bytes, n_file_bytes = sum(member.file_size for member in members), len(content)
+        if n_bytes > MAX_BYTES:
+            raise _TooLarge(f"arrays of {n_bytes / 2**30:.3g} GiB; at most {MAX_BYTES >> 30} GiB are read")
+        if n_bytes > max(_LARGE, _RATIO * n_file_bytes):
+            sizes = f"{n_bytes / 2**20:.0f} MiB in a file of {n_file_bytes / 2**20:.2g} MiB"
+            raise _TooLarge(f"arrays of {sizes}, over {_RATIO} times as much; embeddings hardly compress")
         arrays = {}
         for member in members:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError("a compression that numpy does not write")
             with archive.open(member) as inner:
-                if inner.read(len(_MAGIC)) != _MAGIC:
-                    continue
-            with archive.open(member) as inner:
-                _check_header(inner, member.file_size)
-            with archive.open(member) as inner:
-                arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(inner, allow_pickle=False)
+                if inner.read(len(_MAGIC)) == _MAGIC:
+                    arrays[member.filename.removesuffix(".npy")] = _array(inner, member.file_size)
     return arrays
 
 
 def _from_npy(content: bytes) -> dict[str, NDArray[Any]]:
     if not content.startswith(_MAGIC):
         raise ValueError("not an array")
-    _check_header(io.BytesIO(content), len(content))
-    return {"embeddings": np.load(io.BytesIO(content), allow_pickle=False)}
+    return {"embeddings": _array(io.BytesIO(content), len(content))}
 
 
-def _check_header(file: Any, n_bytes: int) -> None:
-    """Check that the shape and type at the beginning of `file` fit into its `n_bytes`.
+def _array(file: Any, n_bytes: int) -> NDArray[Any]:
+    """The array of a file, if the shape and type at its beginning fit into its `n_bytes`.
 
     numpy allocates what a header states before it reads the data.
     """
+    file.seek(0)
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
-    if dtype.hasobject:
-        return  # refused as a pickle later
-    if any(n < 0 for n in shape) or math.prod(shape) * max(dtype.itemsize, 1) > n_bytes:
+    fits = min(shape, default=0) >= 0 and math.prod(shape) * max(dtype.itemsize, 1) <= n_bytes
+    if not fits and not dtype.hasobject:  # objects are refused as a pickle below
         raise ValueError(f"a header states shape {str(shape)[:80]} of {str(dtype)[:40]} for {n_bytes} bytes of data")
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _from_safetensors(content: bytes) -> dict[str, NDArray[Any]]:
@@ -229,7 +209,7 @@ def _origin(array: NDArray[Any] | None, path: Path) -> tuple[dict[str, Any], Tra
         return {}, Traits()
     try:
         origin = json.loads(str(array))
-        traits = {**origin["traits"], "flags": tuple(origin["traits"]["flags"])}
-        return {"made_by": dict(origin["made_by"])}, Traits(**traits)
+        flags = tuple(origin["traits"].pop("flags"))
+        return {"made_by": dict(origin["made_by"])}, Traits(**origin["traits"], flags=flags)
     except (ValueError, KeyError, TypeError) as error:
         raise BadCalibration(f"{path}: the array {_ORIGIN!r} is damaged ({error}). Embed the set again.") from error

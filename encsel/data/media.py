@@ -26,20 +26,19 @@ _IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 
 MAX_FILE_BYTES = 1 << 30
 MAX_PIXELS = 50_000_000
-MAX_SLOW_VALUES = 16_000_000
-"""Most values of a PPM in text or with unusual levels, which Pillow decodes one by one (about 8 s)."""
-MAX_SCANS = 100
-"""Most scans of a progressive JPEG (usually 10): each decodes the whole picture, however few bytes it has."""
+MAX_SLOW_VALUES = 16_000_000  # of a PPM in text or with unusual levels, which Pillow decodes one by one (about 8 s)
+MAX_SCANS = 100  # of a progressive JPEG (usually 10): each decodes the whole picture, however few bytes it has
 MIN_SIDE = 16
 MIN_SECONDS = 0.1
-MAX_SECONDS = 5.0
-"""Longer clips are cut, as in the study."""
-MIN_RATE, MAX_RATE = 1000, 768_000
-"""Hz. A header may state any rate, and 5 s at a billion Hz would exhaust the memory."""
-_STRIP = 64
-"""Rows scaled at a time."""
-_BLOCK = 1 << 23
-"""Values of all channels decoded at a time; ordinary clips have fewer."""
+MAX_SECONDS = 5.0  # longer clips are cut, as in the study
+MIN_RATE, MAX_RATE = 1000, 768_000  # Hz. A header may state any rate, and 5 s at a billion Hz would exhaust the memory.
+_STRIP = 64  # rows scaled at a time
+_BLOCK = 1 << 23  # values of all channels decoded at a time; ordinary clips have fewer
+
+_TEXT_PICTURES = (b"P1", b"P2", b"P3")
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # outside compressed data; all but the end have a length
 
 DECODING: dict[Modality, dict[str, Any]] = {
     "face": {"version": 1, "colour": "RGB", "alpha": "over white", "orientation": "EXIF applied", "reader": "pillow"},
@@ -50,17 +49,12 @@ DECODING: dict[Modality, dict[str, Any]] = {
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole file, read once so that the hashed and decoded bytes are the same.
-
-    Raises:
-        UnusableSample: missing, not a file, unreadable, empty, or over MAX_FILE_BYTES.
-    """
+    """The whole file, read once so that the hashed and decoded bytes are the same; UnusableSample if it cannot be."""
     try:
         content = read_whole(path, MAX_FILE_BYTES)
-    except Refused as error:
-        raise UnusableSample(str(error.strerror)) from error
     except OSError as error:
-        raise UnusableSample(f"unreadable: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise UnusableSample(f"{reason}" if isinstance(error, Refused) else f"unreadable: {reason}") from error
     if not content:
         raise UnusableSample("empty file")
     return content
@@ -72,10 +66,8 @@ def decode(content: bytes, modality: Modality, suffix: str = "") -> Image | Clip
 
 
 def decode_face(content: bytes) -> Image:
-    """An upright RGB image.
+    """An upright RGB image, (height, width, 3) uint8.
 
-    Returns:
-        (height, width, 3) uint8.
     Raises:
         UnusableSample: not an image, damaged, too large (50 megapixels), too slow to decode, or a side under 16 pixels.
     """
@@ -88,34 +80,32 @@ def decode_face(content: bytes) -> Image:
             if content[:2] in _TEXT_PICTURES:  # Pillow's time is quadratic in the number of comments
                 content = re.sub(rb"#[^\r\n]*", b"", content)
             with PIL.Image.open(io.BytesIO(content), formats=_IMAGE_FORMATS) as picture:
-                width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    most = f"at most {MAX_PIXELS // 10**6} megapixels"
-                    raise UnusableSample(f"too large: {width}x{height} pixels, {most}")
-                if min(width, height) < MIN_SIDE:
-                    raise UnusableSample(f"too small: {width}x{height} pixels, at least {MIN_SIDE} a side")
-                _check_cost(picture, content)
+                _check_size(picture, content)
                 return np.array(_to_rgb(PIL.ImageOps.exif_transpose(picture)))
     except (UnusableSample, MemoryError):  # lack of memory is not a fault of the sample
         raise
-    except PIL.Image.DecompressionBombError as error:
-        raise UnusableSample(f"too large: {_reason(error)}") from error
     except Exception as error:  # damaged files raise many types, SyntaxError and struct.error among them
-        raise UnusableSample(f"unreadable image: {_reason(error)}") from error
+        what = "too large" if isinstance(error, PIL.Image.DecompressionBombError) else "unreadable image"
+        raise UnusableSample(f"{what}: {_reason(error)}") from error
 
 
-def _check_cost(picture: Any, content: bytes) -> None:
-    """Refuse a picture that takes much more time or memory to decode than its pixels suggest."""
+def _check_size(picture: Any, content: bytes) -> None:
+    """Refuse a picture that is too large or small, or takes much more time or memory than its pixels suggest."""
     width, height = picture.size
+    size = f"{width}x{height} pixels"
+    if width * height > MAX_PIXELS:
+        raise UnusableSample(f"too large: {size}, at most {MAX_PIXELS // 10**6} megapixels")
+    if min(width, height) < MIN_SIDE:
+        raise UnusableSample(f"too small: {size}, at least {MIN_SIDE} a side")
     codec = picture.tile[0][0] if picture.tile else ""
     if codec in ("ppm", "ppm_plain") and width * height * len(picture.getbands()) > MAX_SLOW_VALUES:
-        raise UnusableSample(f"too slow to decode: {width}x{height} pixels in text or with unusual levels")
+        raise UnusableSample(f"too slow to decode: {size} in text or with unusual levels")
     if picture.format == "TIFF":
         tile = picture.tag_v2.get(_TILE_WIDTH, 1), picture.tag_v2.get(_TILE_LENGTH, 1)
         if not all(isinstance(side, int) for side in tile) or tile[0] * tile[1] > MAX_PIXELS:
             raise UnusableSample(f"too large: a tile of {tile[0]}x{tile[1]} pixels")
     if picture.format in ("JPEG", "MPO") and _n_scans(content) > MAX_SCANS:
-        raise UnusableSample(f"too slow to decode: over {MAX_SCANS} scans of {width}x{height} pixels")
+        raise UnusableSample(f"too slow to decode: over {MAX_SCANS} scans of {size}")
 
 
 def _n_scans(content: bytes) -> int:
@@ -128,13 +118,6 @@ def _n_scans(content: bytes) -> int:
         n += marker == _START_OF_SCAN
         at += int.from_bytes(content[at : at + 2], "big")
     return n
-
-
-_TEXT_PICTURES = (b"P1", b"P2", b"P3")
-_TILE_WIDTH, _TILE_LENGTH = 322, 323
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-"""Markers followed by a length, or the end marker; without those inside compressed data."""
 
 
 def _to_rgb(picture: Any) -> Any:
@@ -158,10 +141,8 @@ def _to_rgb(picture: Any) -> Any:
 
 
 def decode_voice(content: bytes, suffix: str = "") -> Clip:
-    """The first 5 seconds, mono, at 16 kHz.
+    """The first 5 seconds, mono, at 16 kHz, (frames,) float32.
 
-    Returns:
-        (frames,) float32.
     Raises:
         UnusableSample: not audio, damaged, unsupported rate, under 0.1 s, silent, or not finite.
     """

@@ -1,4 +1,4 @@
-"""Runs encoders over a calibration set of media: every file is decoded once, every vector cached."""
+"""Run encoders over a calibration set of media: every file is decoded once, every vector cached."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from encsel.storage.cache import EmbeddingCache
 from encsel.storage.signature import digest
 
 CHUNK_BYTES = 1 << 30
-"""Decoded samples held for the encoders that follow the first."""
+"""Size of the decoded samples held in memory for the encoders after the first."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embeddings of every encoder that ran, those that did not, what was skipped, and a hash of the content."""
+    """The embeddings of every encoder that ran, the others with reasons, skipped samples, and a hash of the content."""
 
     embeddings: tuple[Embeddings, ...]
     skipped: tuple[Skipped, ...]
@@ -61,12 +61,12 @@ def embed(
 
     Args:
         cache: folder of the embedding cache; None keeps nothing on disk.
-        max_skipped: largest share of samples of a modality that may be unusable for every encoder.
-        batch_size: samples a batch; None: 16, or 64 on a GPU. Halved by itself while memory runs out.
-        timeout: seconds an encoder may take to load and to embed, reading of files left out; None: no limit. One that
-            takes longer fails; its thread cannot be stopped and is left behind.
+        max_skipped: largest fraction of samples of a modality that no encoder can use.
+        batch_size: samples per batch; None: 16, or 64 on a GPU. Halved when memory runs out.
+        timeout: seconds an encoder may take to load and to embed, without reading files; None: no limit. One that takes
+            longer fails; its thread cannot be stopped and is abandoned.
     Raises:
-        BadCalibration: more unusable samples than that.
+        BadCalibration: more unusable samples than `max_skipped`.
     """
     progress = progress or Silent()
     made: list[Embeddings] = []
@@ -82,15 +82,15 @@ def embed(
             continue
         samples = [s for s in calibration.samples if s.modality == modality]
         runs = [ModelRun(group, cache, batch_size, timeout) for group in groups.values()]
-        # Some models print, and stdout is for results. Once, not per call: calls in threads would undo each other's.
+        # Some models print, and stdout is for results. Once, not per call: threads would undo each other's redirection.
         with contextlib.redirect_stdout(sys.stderr), Workers(N_THREADS) as pool:
             try:
                 hashes, unusable = _embed_modality(samples, runs, pool, progress)
             finally:
-                for run in runs:  # Ctrl-C and errors keep what was done
+                for run in runs:  # keep finished vectors after Ctrl-C and errors
                     run.flush()
         for run in runs:
-            run.tell(progress)
+            run.report(progress)
         check_skipped(unusable, len(samples), max_skipped)
         skipped.extend(unusable)
         contents.extend([modality, s.identity, h] for s, h in zip(samples, hashes, strict=True) if h)
@@ -98,11 +98,11 @@ def embed(
             if run.failure is not None:
                 failures.extend(Failure(modality, encoder.name, run.failure) for encoder in run.encoders)
                 continue
-            for encoder, shelf in zip(run.encoders, run.shelves, strict=True):
-                embeddings, refused = _assemble(encoder, shelf, run.refused, samples, hashes)
+            for encoder, cached in zip(run.encoders, run.caches, strict=True):
+                embeddings, refused = _assembled(encoder, cached, run.refused, samples, hashes)
                 skipped.extend(refused)
                 if len(refused) > max_skipped * len(samples):
-                    # No names: failures are in reports. The samples themselves are in `skipped`.
+                    # Without names, since failures are in reports; `skipped` has the samples.
                     shown = "; ".join(f"{n} {why}" for why, n in Counter(s.reason for s in refused).most_common(3))
                     reason = (
                         f"it could not use {len(refused)} of {len(samples)} samples ({shown}); at most "
@@ -117,10 +117,10 @@ def embed(
 def _embed_modality(
     samples: Sequence[Sample], runs: Sequence[ModelRun], pool: Workers, progress: Progress
 ) -> tuple[list[str], list[Skipped]]:
-    """Content hash of each sample ("" where unusable), and the samples no encoder could use.
+    """Content hash of each sample ("" if unusable), and the samples that no encoder can use.
 
-    The first run embeds samples as they are decoded; the others take them from memory, a chunk at a time, so that one
-    model at a time is loaded and no file is decoded twice.
+    The first run embeds samples as they are decoded; the others take them from memory, a chunk at a time, so that only
+    one model is loaded and no file is decoded twice.
     """
     hashes = [""] * len(samples)
     unusable: list[Skipped] = []
@@ -137,18 +137,17 @@ def _embed_modality(
             return i, "", reason
 
     def decoded() -> Iterator[tuple[str, Any]]:
-        for i, content_hash, found in in_order(pool, read, enumerate(samples), runs[0]):
+        for i, content_hash, sample in in_order(pool, read, enumerate(samples), runs[0]):
             hashes[i] = content_hash
-            if isinstance(found, UnusableSample):
-                one = samples[i]
-                unusable.append(Skipped(one.modality, f"{one.identity}/{one.name}", str(found)))
-            is_new = bool(content_hash) and content_hash not in queued and found is not None
+            if isinstance(sample, UnusableSample):
+                unusable.append(_skipped(samples[i], str(sample)))
+            is_new = bool(content_hash) and content_hash not in queued and sample is not None
             for run, task in zip(runs, tasks, strict=True):
                 if not (is_new and run.wants(content_hash)):
                     task.advance()
             if is_new:
                 queued.add(content_hash)
-                yield content_hash, found
+                yield content_hash, sample
 
     with contextlib.ExitStack() as stack:
         label = f"{samples[0].modality}s with " if samples else ""
@@ -171,7 +170,7 @@ def _embed_modality(
 
 
 class _LateTask(Task):
-    """A task that opens when its encoder's turn comes, so that the time it tells of is that encoder's own."""
+    """A task that opens when its encoder's turn comes, so that it shows the time of that encoder alone."""
 
     def __init__(self, stack: contextlib.ExitStack, progress: Progress, label: str, total: int) -> None:
         self._open = lambda: stack.enter_context(progress.task(label, total))
@@ -193,7 +192,7 @@ class _LateTask(Task):
 def _held(
     source: Iterator[tuple[str, Any]], chunk: list[tuple[str, Any]], runs: Sequence[ModelRun]
 ) -> Iterator[tuple[str, Any]]:
-    """Pass on what comes and keep in `chunk` what one of `runs` wants, until CHUNK_BYTES are kept."""
+    """Yield samples and collect in `chunk` those that one of `runs` wants, until they have CHUNK_BYTES."""
     n_bytes = 0
     for content_hash, sample in source:
         if any(run.wants(content_hash) for run in runs):
@@ -204,27 +203,33 @@ def _held(
             return
 
 
-def _assemble(
+def _skipped(sample: Sample, reason: str, encoder: str | None = None) -> Skipped:
+    return Skipped(sample.modality, f"{sample.identity}/{sample.name}", reason, encoder)
+
+
+def _assembled(
     encoder: Encoder,
-    shelf: EmbeddingCache,
+    cached: EmbeddingCache,
     reasons: Mapping[str, str],
     samples: Sequence[Sample],
     hashes: Sequence[str],
 ) -> tuple[Embeddings, tuple[Skipped, ...]]:
-    used = [(s, vector) for s, h in zip(samples, hashes, strict=True) if h and (vector := shelf.get(h)) is not None]
-    refused = tuple(
-        Skipped(encoder.modality, f"{s.identity}/{s.name}", reasons[h], encoder.name)
-        for s, h in zip(samples, hashes, strict=True)
-        if h in reasons and shelf.get(h) is None
-    )
-    columns = sorted({name for s, _ in used for name in s.attributes})
+    """The usable embeddings of an encoder, and the samples it could not use, with `reasons` by content hash."""
+    vectors, used, refused = [], [], []
+    for sample, content_hash in zip(samples, hashes, strict=True):
+        if content_hash and (vector := cached.get(content_hash)) is not None:
+            vectors.append(vector)
+            used.append(sample)
+        elif content_hash in reasons:
+            refused.append(_skipped(sample, reasons[content_hash], encoder.name))
+    columns = sorted({name for s in used for name in s.attributes})
     embeddings = Embeddings(
         encoder.name,
         encoder.modality,
-        np.stack([v for _, v in used]) if used else np.empty((0, encoder.dim), np.float32),
-        np.array([s.identity for s, _ in used], dtype=np.str_),
-        np.array([s.name for s, _ in used], dtype=np.str_),
-        {name: np.array([s.attributes.get(name, "") for s, _ in used], dtype=np.str_) for name in columns},
+        np.stack(vectors) if vectors else np.empty((0, encoder.dim), np.float32),
+        np.array([s.identity for s in used], dtype=np.str_),
+        np.array([s.name for s in used], dtype=np.str_),
+        {name: np.array([s.attributes.get(name, "") for s in used], dtype=np.str_) for name in columns},
         describe(encoder),
         Traits(encoder.trained_on, encoder.identity_trained, encoder.space, encoder.flags),
     )

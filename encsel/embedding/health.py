@@ -1,4 +1,4 @@
-"""Whether an encoder's embeddings are sound, before any cross-modal number is believed."""
+"""Whether the embeddings of an encoder are sound."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from encsel.core import Embeddings, Vectors
+from encsel.core import Embeddings
 from encsel.data.sampling import limit_rows, pick
 from encsel.errors import BadCalibration
 from encsel.matching.eer import eer
+from encsel.metrics.centroids import unit_rows
 from encsel.metrics.topology import topology
 
 MAX_ROWS = 1500
-"""Rows that enter the verification EER: all pairs of them are scored."""
+"""Most rows of the verification EER, which scores all pairs of rows."""
 AT_CHANCE = 0.4
 CLOSE = 0.3
 NEARLY_CONSTANT = 1e-4
@@ -33,7 +34,7 @@ class Health:
         unimodal_eer: verification EER by cosine, same person against different people, in [0, 1]; None with `reason`.
         intra: mean cosine distance of a sample to its own person's centroid, in [0, 2].
         inter: mean cosine distance between centroids of different people, in [0, 2].
-        skipped: share of the modality's samples that this encoder could not use.
+        skipped: fraction of the modality's samples that this encoder could not use.
         findings: what is wrong, in words; empty for a sound encoder.
     """
 
@@ -50,7 +51,7 @@ def examine(embeddings: Embeddings, *, seed: int = 0, n_skipped: int = 0, identi
 
     Args:
         embeddings: at least 2 people.
-        n_skipped: samples this encoder could not use.
+        n_skipped: number of samples that this encoder could not use.
         identity_trained: it was trained to tell people apart, so centroids of different people must be far apart.
     """
     try:
@@ -58,23 +59,21 @@ def examine(embeddings: Embeddings, *, seed: int = 0, n_skipped: int = 0, identi
         intra, inter = apart.intra, apart.inter
     except BadCalibration:  # every row is the same
         intra = inter = 0.0
-    found = _verification_eer(embeddings, seed)
-    findings = []
-    if intra + inter < NEARLY_CONSTANT:
-        findings.append(CONSTANT)
-    if _n_shared_rows(embeddings):
-        findings.append(SHARED_ROWS)
-    if found is not None and found > AT_CHANCE:
-        findings.append(DOES_NOT_VERIFY)
-    if identity_trained and inter < CLOSE:
-        findings.append(COLLAPSED)
-    reason = NO_VERIFICATION if found is None else None
-    share = n_skipped / max(n_skipped + len(embeddings.vectors), 1)
-    return Health(found, reason, intra, inter, share, tuple(findings))
+    verification_eer = _verification_eer(embeddings, seed)
+    wrong = {
+        CONSTANT: intra + inter < NEARLY_CONSTANT,
+        SHARED_ROWS: _shares_rows(embeddings),
+        DOES_NOT_VERIFY: verification_eer is not None and verification_eer > AT_CHANCE,
+        COLLAPSED: identity_trained and inter < CLOSE,
+    }
+    reason = NO_VERIFICATION if verification_eer is None else None
+    skipped = n_skipped / max(n_skipped + len(embeddings.vectors), 1)
+    findings = tuple(finding for finding, holds in wrong.items() if holds)
+    return Health(verification_eer, reason, intra, inter, skipped, findings)
 
 
 def _verification_eer(embeddings: Embeddings, seed: int) -> float | None:
-    """EER over all pairs of at most MAX_ROWS rows; None when nobody has two."""
+    """EER over all pairs of at most MAX_ROWS rows; None if nobody has two."""
     people, counts = np.unique(embeddings.labels, return_counts=True)
     if len(people) > MAX_ROWS // 2:
         several, single = people[counts > 1], people[counts == 1]
@@ -82,23 +81,18 @@ def _verification_eer(embeddings: Embeddings, seed: int) -> float | None:
         more = single[pick(single.tolist(), MAX_ROWS // 2 - len(chosen), seed=seed)]
         people = np.concatenate([chosen, more])
         embeddings = embeddings.rows(np.isin(embeddings.labels, people))
-    kept = limit_rows(embeddings, max(2, MAX_ROWS // len(people)), seed=seed)
-    rows = _unit(kept.vectors.astype(np.float32))
+    scored = limit_rows(embeddings, max(2, MAX_ROWS // len(people)), seed=seed)
+    rows = unit_rows(scored.vectors.astype(np.float32))
     upper = np.triu_indices(len(rows), 1)
-    same = (kept.labels[:, None] == kept.labels)[upper]
+    same = (scored.labels[:, None] == scored.labels)[upper]
     if not same.any() or same.all():
         return None
     scores = (rows @ rows.T)[upper]
     return eer(scores[same], scores[~same])
 
 
-def _n_shared_rows(embeddings: Embeddings) -> int:
-    """Rows that equal a row of somebody else."""
+def _shares_rows(embeddings: Embeddings) -> bool:
+    """Whether a row equals a row of somebody else."""
     owner: dict[bytes, str] = {}
     rows = zip(np.ascontiguousarray(embeddings.vectors), embeddings.labels, strict=True)
-    return sum(owner.setdefault(row.tobytes(), label) != label for row, label in rows)
-
-
-def _unit(x: Vectors) -> Vectors:
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(norms > 0, norms, 1)
+    return any(owner.setdefault(row.tobytes(), label) != label for row, label in rows)

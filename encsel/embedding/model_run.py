@@ -1,4 +1,4 @@
-"""One model during one run: what it still has to embed, in batches that fit the memory."""
+"""One model during one run: embeds the samples it lacks, in batches that fit the memory."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from encsel.storage.signature import library_versions
 BATCH_ON_CPU, BATCH_ON_GPU = 16, 64
 N_THREADS = min(8, os.cpu_count() or 1)
 AHEAD = 4
-"""Samples read, decoded or prepared ahead of the model, per thread; a batch if that is more."""
+"""Samples read, decoded or prepared ahead of the model, per thread; at least a batch."""
 LENGTH_STEP = 4000
-"""Values of a clip: padded batches hold clips that differ by less than a quarter of a second."""
+"""Clips in a padded batch differ by less than this many values, a quarter of a second."""
 REFUSED = "the encoder could not use it"
 DECODING_LIBRARIES = {"face": ("Pillow",), "voice": ("soundfile", "soxr")}
 
@@ -37,7 +37,7 @@ _Out = TypeVar("_Out")
 def describe(encoder: Encoder) -> dict[str, Any]:
     """Everything about an encoder that can change its vectors: the cache key, and its entry in the signature."""
     return {
-        # The family: what users call a candidate does not change its vectors.
+        # The family: a candidate's name does not change its vectors.
         "name": encoder.family,
         "modality": encoder.modality,
         "version": encoder.version,
@@ -51,13 +51,13 @@ def describe(encoder: Encoder) -> dict[str, Any]:
 
 
 class ModelRun:
-    """One model during one run: the shelf of each encoder it serves, and the model once a sample needs it."""
+    """One model during one run: the cache of each encoder it serves, and the model once a sample needs it."""
 
     def __init__(
         self, encoders: Sequence[Encoder], cache: Path | None, batch_size: int | None, timeout: float | None
     ) -> None:
         self.encoders = encoders
-        self.shelves = [EmbeddingCache(cache, describe(e), e.dim) for e in encoders]
+        self.caches = [EmbeddingCache(cache, describe(e), e.dim) for e in encoders]
         self.refused: dict[str, str] = {}
         self.failure: str | None = None
         self.batch_size = batch_size
@@ -71,10 +71,10 @@ class ModelRun:
     def wants(self, content_hash: str) -> bool:
         if self.failure is not None or content_hash in self.refused:
             return False
-        return any(shelf.get(content_hash) is None for shelf in self.shelves)
+        return any(cached.get(content_hash) is None for cached in self.caches)
 
     def consume(self, decoded: Iterable[tuple[str, Any]], pool: Workers, task: Task) -> None:
-        """Embed decoded samples by content hash as they come; a failure is kept and what follows is passed over."""
+        """Embed decoded samples by content hash as they come; after a failure, skip the rest."""
         try:
             self._consume(decoded, pool, task)
         except OutOfTime as error:  # while samples were prepared, in threads of the pool
@@ -101,14 +101,14 @@ class ModelRun:
                 self._embed(bucket, task)
 
     def _wanted(self, decoded: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """The samples this run lacks; the model is loaded when the first one comes."""
+        """The samples that this run lacks; the first one loads the model."""
         for content_hash, sample in decoded:
             if self.wants(content_hash):
                 self._load()
                 yield content_hash, sample
 
     def close(self) -> None:
-        """Free the model; the next one may need its memory."""
+        """Free the model: the next one may need its memory."""
         self.flush()
         self._deadline.close()
         if self._model is None:
@@ -120,23 +120,21 @@ class ModelRun:
             torch.cuda.empty_cache()
 
     def flush(self) -> None:
-        for shelf in self.shelves:
-            shelf.flush()
+        for cached in self.caches:
+            cached.flush()
 
-    def tell(self, progress: Progress) -> None:
-        n_damaged = sum(shelf.n_damaged for shelf in self.shelves)
-        if n_damaged:
+    def report(self, progress: Progress) -> None:
+        """Note damage, failed writes and a failure."""
+        if n_damaged := sum(cached.n_damaged for cached in self.caches):
             progress.note(f"{n_damaged} damaged cache files of {self.label} were dropped and made again.")
-        errors = {shelf.write_error for shelf in self.shelves if shelf.write_error}
-        if errors:
-            progress.note(
-                f"Embeddings of {self.label} were not cached: {', '.join(sorted(errors))}. Choose another --cache."
-            )
+        if errors := {cached.write_error for cached in self.caches if cached.write_error}:
+            reasons = ", ".join(sorted(errors))
+            progress.note(f"Embeddings of {self.label} were not cached: {reasons}. Choose another --cache.")
         if self.failure is not None:
             progress.note(f"{self.label} failed: {self.failure}")
 
     def _prepare(self, item: tuple[str, Any]) -> tuple[str, Any, Vectors | UnusableSample]:
-        """Content hash, what its batch has in common, and the prepared sample or why it cannot be used."""
+        """Content hash, the kind of batch it belongs to, and the prepared sample or why it cannot be used."""
         content_hash, sample = item
         if self._model is None or self.failure is not None:
             return content_hash, None, UnusableSample("not tried")
@@ -166,11 +164,11 @@ class ModelRun:
     def _bucket(self, prepared: Vectors) -> Any:
         if self.encoders[0].modality == "face" or self.encoders[0].equal_lengths:
             return np.shape(prepared) if self.encoders[0].equal_lengths else None
-        # Clips of about one length go together: little padding, and the order of files does not decide the batches.
+        # Clips of similar length go together: little padding, and batches do not depend on the order of files.
         return -(-len(prepared) // LENGTH_STEP)
 
     def _embed(self, batch: Sequence[tuple[str, Vectors]], task: Task) -> None:
-        """Embed one batch; out of memory, go on with halves of it, here and in the batches that follow."""
+        """Embed one batch; if memory runs out, halve it, and the batches that follow."""
         while batch and self.failure is None:
             part, rest = batch[: self._size()], batch[self._size() :]
             try:
@@ -182,10 +180,10 @@ class ModelRun:
                     self.failure = named(error)
                 continue
             usable = [bool(np.isfinite(vector).all()) for vector in vectors]
-            for encoder, shelf in zip(self.encoders, self.shelves, strict=True):
+            for encoder, cached in zip(self.encoders, self.caches, strict=True):
                 made = {h: vectors[i, encoder.tap].copy() for i, (h, _) in enumerate(part) if usable[i]}
-                shelf.put({h: vector for h, vector in made.items() if shelf.get(h) is None})
-            self.refused.update({h: REFUSED for i, (h, _) in enumerate(part) if not usable[i]})
+                cached.put({h: vector for h, vector in made.items() if cached.get(h) is None})
+            self.refused |= {h: REFUSED for i, (h, _) in enumerate(part) if not usable[i]}
             task.advance(len(part))
             batch = rest
 
@@ -200,7 +198,7 @@ class ModelRun:
                 f"it returned {vectors.dtype} of shape {shape} for {len(batch)} samples; "
                 f"floats of shape ({len(batch)}, {needed[2]}) were declared. Repair the encoder."
             )
-        with np.errstate(over="ignore"):  # too large for float32: infinite, and so refused
+        with np.errstate(over="ignore"):  # too large for float32: becomes infinite and is refused
             return vectors.astype(np.float32)
 
 
@@ -211,7 +209,7 @@ def in_order(
     run: ModelRun,
     wait: Callable[[Future[_Out]], _Out] = Future.result,
 ) -> Iterator[_Out]:
-    """`map` over `items` in order, worked on ahead of time by the pool: at least as many as the next batch of `run`."""
+    """`map` over `items` in order; the pool works ahead by at least a batch of `run`."""
     waiting: deque[Future[_Out]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))

@@ -1,13 +1,12 @@
-"""What `rank` and `validate` do first: open the set, embed it, find the people that all encoders have."""
+"""The first step of `rank` and `validate`: open the set, embed it, and find the people that all encoders have."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,6 @@ from encsel.prediction.predict import Shuffling
 from encsel.progress import Progress
 from encsel.storage.cache import cache_root
 from encsel.storage.pseudonyms import Pseudonyms, pseudonyms, without_folders
-from encsel.storage.signature import digest, sign
 
 MAX_IDENTITIES = 6000
 """Memory grows with the square: 5000 people take 2.5 GB per pair. The cards cover sets of up to 2000."""
@@ -35,7 +33,7 @@ class Prepared:
     """A calibration set, embedded and checked, before anything is measured.
 
     Attributes:
-        people: those whom every encoder has, sorted; `embeddings` hold no others.
+        people: identities that every encoder has, sorted; `embeddings` have no others.
         device: torch device for geometry, or "cpu".
     """
 
@@ -51,45 +49,10 @@ class Prepared:
     def seed(self) -> int:
         return self.options.seed
 
-    def signature(
-        self,
-        *,
-        regressions: Mapping[str, str],
-        metrics: Mapping[str, int],
-        options: Mapping[str, Any],
-        libraries: Sequence[str],
-    ) -> dict[str, Any]:
-        """The signature of a result about this set.
-
-        Args:
-            regressions: SHA-256 of each card used, the one that orders first.
-            metrics: version of each metric used.
-            options: those of the workflow; those of the set are added.
-            libraries: packages whose version can move a value.
-        """
-        groups = self.shuffling.groups
-        return sign(
-            data={"layout": self.calibration.layout, "sha256": self.embedded.data_sha256},
-            encoders={
-                # The hash says what a file held; its name is private.
-                f"{e.modality}:{e.name}": {key: value for key, value in e.provenance.items() if key != "file"}
-                for e in self.embedded.embeddings
-            },
-            regressions=regressions,
-            metrics=metrics,
-            options={
-                "seed": self.seed, "identities": self.options.identities,
-                "samples_per_identity": self.options.samples_per_identity, "within": self.shuffling.within,
-                "groups": None if groups is None else digest(groups.tolist()), **options,
-            },
-            libraries=libraries,
-        )  # fmt: skip
-
     def health(self, embeddings: Embeddings) -> Health:
         """The health of one encoder of the set."""
-        key = (embeddings.modality, embeddings.name)
+        key, trained = (embeddings.modality, embeddings.name), embeddings.traits.identity_trained
         n_skipped = sum((s.modality, s.encoder) == key for s in self.embedded.skipped)
-        trained = embeddings.traits.identity_trained
         return examine(embeddings, seed=self.seed, n_skipped=n_skipped, identity_trained=trained)
 
 
@@ -119,7 +82,16 @@ def prepare(
         check_expected_early(expect_best, opened, faces, voices)
     n = len(opened.identities)
     progress.note(f"Layout: {opened.layout}; {n} identities in both modalities.")
-    _check_number(n, options)
+    if n < options.min_identities:
+        raise BadCalibration(
+            f"{n} identities have both faces and voices; at least {options.min_identities} are needed. "
+            "Add people, or lower --min-identities for a coarse order."
+        )
+    if n > MAX_IDENTITIES:
+        raise BadCalibration(
+            f"{n} identities have both faces and voices; memory grows with their square, and at most {MAX_IDENTITIES} "
+            "are ranked. Choose some with --identities 2000."
+        )
     for note in (*opened.notes, *opened.details):
         progress.note(note)
     embedded = embeddings_of(opened, faces, voices, runtime=runtime, expect_best=expect_best, progress=progress)
@@ -136,12 +108,12 @@ def prepare(
     shuffling = _shuffling(opened, embedded.embeddings, people, options.within, progress)
     if shuffling.within:
         progress.note(f"People are shuffled within {shuffling.within}.")
-    kept = tuple(e.rows(np.isin(e.labels, people)) for e in embedded.embeddings)
-    return Prepared(opened, embedded, kept, people, shuffling, opened.options, _geometry_device(runtime))
+    common = tuple(e.rows(np.isin(e.labels, people)) for e in embedded.embeddings)
+    return Prepared(opened, embedded, common, people, shuffling, opened.options, _geometry_device(runtime))
 
 
 def names_for(runtime: Runtime, options: SetOptions, progress: Progress) -> Pseudonyms:
-    """What replaces names in results, with a note where they cannot be hashed."""
+    """The pseudonyms of a result, with a note if names cannot be hashed."""
     try:
         return pseudonyms(cache_root(runtime.cache), show=options.show_names)
     except OSError as error:
@@ -149,21 +121,8 @@ def names_for(runtime: Runtime, options: SetOptions, progress: Progress) -> Pseu
         return Pseudonyms(None)
 
 
-def _check_number(n: int, options: SetOptions) -> None:
-    if n < options.min_identities:
-        raise BadCalibration(
-            f"{n} identities have both faces and voices; at least {options.min_identities} are needed. "
-            "Add people, or lower --min-identities for a coarse order."
-        )
-    if n > MAX_IDENTITIES:
-        raise BadCalibration(
-            f"{n} identities have both faces and voices; memory grows with their square, and at most {MAX_IDENTITIES} "
-            "are ranked. Choose some with --identities 2000."
-        )
-
-
 def _common_people(embeddings: Sequence[Embeddings], min_identities: int, progress: Progress) -> tuple[str, ...]:
-    """People whom every encoder has, so that all pairs are compared on the same ones."""
+    """Identities that every encoder has, so that all pairs are compared on the same people."""
     sets = {f"{e.modality} {e.name}": set(e.identities) for e in embeddings}
     common = set.intersection(*sets.values())
     if not common:
@@ -190,15 +149,14 @@ def _shuffling(
     within: str | None,
     progress: Progress,
 ) -> Shuffling:
-    """Groups within which people are shuffled: the column asked for, else sex or gender if everybody has one."""
+    """Groups within which people are shuffled: those of the column `within`, else of sex or gender if complete."""
+    cells = [(column, s.identity, value) for s in calibration.samples for column, value in s.attributes.items()]
+    for e in embeddings:
+        for column, values in e.attributes.items():
+            cells += [(column, *row) for row in zip(e.labels.tolist(), values.tolist(), strict=True)]
     columns: dict[str, dict[str, set[str]]] = {}
-    for sample in calibration.samples:
-        for column, value in sample.attributes.items():
-            columns.setdefault(column, {}).setdefault(sample.identity, set()).add(value.strip())
-    for one in embeddings:
-        for column, values in one.attributes.items():
-            for person, value in zip(one.labels.tolist(), values.tolist(), strict=True):
-                columns.setdefault(column, {}).setdefault(person, set()).add(value.strip())
+    for column, person, value in cells:
+        columns.setdefault(column, {}).setdefault(person, set()).add(value.strip())
 
     def fault(column: str) -> str | None:
         values_of = {p: columns[column].get(p, set()) - {""} for p in people}
@@ -207,7 +165,7 @@ def _shuffling(
         if n_several := sum(len(values) > 1 for values in values_of.values()):
             return f"{n_several} people have more than one"
         smallest = min(Counter(next(iter(values)) for values in values_of.values()).values())
-        # Two test people per fold, or a fold leaves nobody to swap with.
+        # Two test people per fold, or a fold has nobody to swap with.
         return f"a group has {smallest} people, {MIN_FOR_FOLDS} are needed" if smallest < MIN_FOR_FOLDS else None
 
     if within is not None:
@@ -231,7 +189,7 @@ def _shuffling(
 
 
 def _geometry_device(runtime: Runtime) -> str:
-    """Where the encoders ran; torch is not imported only to look for a GPU."""
+    """Where the encoders ran; torch is not imported just to look for a GPU."""
     if runtime.device == "auto":
         torch = sys.modules.get("torch")
         return "cuda" if torch is not None and torch.cuda.is_available() else "cpu"

@@ -150,23 +150,20 @@ def _load(pack: Pack, device: str) -> Model:
 def write_tiny(folder: Path) -> str:
     """Write a pack whose detector finds one face in every image and whose recognition model is a random projection."""
     import onnx
+    import onnx.parser
 
     onnx.save(tiny_detector([(16, 16, 112, 112)]), folder / "det_tiny.onnx")
+    model = onnx.parser.parse_model("""
+        <ir_version: 9, opset_import: ["": 17]>
+        tiny (float[n, 3, 112, 112] image) => (float[n, 16] embedding) {
+            small = AveragePool <kernel_shape = [16, 16], strides = [16, 16]> (image)
+            flat = Flatten (small)
+            embedding = MatMul (flat, weights)
+        }
+    """)
     weights = np.random.default_rng(0).normal(size=(7 * 7 * 3, 16)).astype(np.float32)
-    node, numpy_helper = onnx.helper.make_node, onnx.numpy_helper
-    onnx.save(
-        onnx_model(
-            [
-                node("AveragePool", ["image"], ["small"], kernel_shape=[16, 16], strides=[16, 16]),
-                node("Flatten", ["small"], ["flat"]),
-                node("MatMul", ["flat", "weights"], ["embedding"]),
-            ],
-            ("image", ["n", 3, 112, 112]),
-            [("embedding", ["n", 16])],
-            [numpy_helper.from_array(weights, "weights")],
-        ),
-        folder / "w_tiny.onnx",
-    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "weights"))
+    onnx.save(model, folder / "w_tiny.onnx")
     return f"arcface:{folder}"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from encsel.core import Clip, Encoder, EncoderFamily, Model, Runtime, Spec, Vectors
-from encsel.errors import EncoderFailed
+from encsel.errors import EncoderFailed, failing
 from encsel.loading.checkpoint import encoder_of
 from encsel.loading.hub import TORCH_REMEDY, find_snapshot, moved_to, torch_device
 from encsel.loading.speech import crop_rule, usable_part
@@ -94,11 +94,9 @@ def _load(file: Path, sizes: Mapping[str, Any], runtime: Runtime) -> Model:
     with contextlib.redirect_stdout(sys.stderr):
         fbank, normalisation, ecapa_tdnn = _speechbrain()
     name = f"{file.parent.name}/{file.name}"
-    try:
+    with failing(f"{name} does not fit ECAPA-TDNN", "Check the checkpoint."):
         network = ecapa_tdnn(**sizes)
         missing, unexpected = network.load_state_dict(_read(file), strict=False)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: channels not a multiple of the scale
-        raise EncoderFailed(f"{name} does not fit ECAPA-TDNN ({_last_line(error)}). Check the checkpoint.") from error
     if missing or unexpected:
         shown = ", ".join([*missing, *unexpected][:4])
         raise EncoderFailed(
@@ -117,12 +115,10 @@ def _load(file: Path, sizes: Mapping[str, Any], runtime: Runtime) -> Model:
 def _speechbrain() -> tuple[Any, Any, Any]:
     # Otherwise the import enables TF32 for every model in this process.
     os.environ["SB_DISABLE_QUIRKS"] = "allow_tf32,disable_jit_profiling"
-    try:
+    with failing("speechbrain does not load", TORCH_REMEDY):  # torchaudio incompatible with torch, for example
         from speechbrain.lobes.features import Fbank
         from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
         from speechbrain.processing.features import InputNormalization
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # torchaudio incompatible with torch
-        raise EncoderFailed(f"speechbrain does not load ({_last_line(error)}). {TORCH_REMEDY}") from error
     return Fbank, InputNormalization, ECAPA_TDNN
 
 
@@ -132,16 +128,11 @@ def _read(file: Path, device: str = "cpu") -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
-    try:
+    with failing(f"{file.name} is damaged or holds more than weights", "Fetch the checkpoint again."):
         if file.suffix == ".safetensors":
             state = load_file(file, device="cpu")
         else:
             state = torch.load(file, map_location=device, weights_only=True)
-    except Exception as error:  # pickle, zip, safetensors and the operating system raise different types
-        raise EncoderFailed(
-            f"{file.name} is damaged or holds more than weights ({type(error).__name__}: {_last_line(error)}). "
-            "Fetch the checkpoint again."
-        ) from error
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         raise EncoderFailed(f"{file.name} is not a table of weights. Check that it is an ECAPA model.")
     return state
@@ -164,14 +155,11 @@ def _architecture(shapes: Mapping[str, tuple[int, ...]], checkpoint: str) -> dic
             f"{checkpoint} needs features of shape {first[1:]} (mel bands, frames); encsel computes those of the "
             f"published model, {(N_MELS, KERNELS[0])}. Choose another checkpoint."
         )
+    channels = [first[0], *(weight(f"blocks.{i}.tdnn1.conv.conv")[0] for i in (1, 2, 3)), weight("mfa.conv.conv")[0]]
     n_scales = sum(key.startswith("blocks.1.res2net_block.") and key.endswith(".conv.conv.weight") for key in shapes)
     return {
         "input_size": N_MELS,
-        "channels": [
-            first[0],
-            *(weight(f"blocks.{i}.tdnn1.conv.conv")[0] for i in (1, 2, 3)),
-            weight("mfa.conv.conv")[0],
-        ],
+        "channels": channels,
         "kernel_sizes": list(KERNELS),
         "dilations": list(DILATIONS),
         "attention_channels": weight("asp.tdnn.conv.conv")[0],
@@ -179,11 +167,6 @@ def _architecture(shapes: Mapping[str, tuple[int, ...]], checkpoint: str) -> dic
         "se_channels": weight("blocks.1.se_block.conv1.conv")[0],
         "lin_neurons": weight("fc.conv")[0],
     }
-
-
-def _last_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()  # torch's first line only announces errors
-    return lines[-1].strip()[:200] if lines else type(error).__name__
 
 
 def write_tiny(folder: Path) -> str:

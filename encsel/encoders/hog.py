@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from encsel.core import EmbedBatch, EncoderFamily, Image, Vectors
@@ -23,10 +21,7 @@ def load() -> EmbedBatch:
             cells_per_block=(BLOCK, BLOCK), block_norm="L2-Hys",
         )  # fmt: skip
 
-    def embed(images: Sequence[Image]) -> Vectors:
-        return np.stack([describe(image) for image in images]).astype(np.float32)
-
-    return embed
+    return lambda images: np.stack([describe(image) for image in images]).astype(np.float32)
 
 
 ENCODER = EncoderFamily(

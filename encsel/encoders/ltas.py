@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from encsel.core import SAMPLING_RATE, Clip, EmbedBatch, EncoderFamily, Vectors
@@ -24,10 +22,7 @@ def load() -> EmbedBatch:
         decibel = 10 * np.log10(power + FLOOR * power.max())
         return decibel - decibel.mean()
 
-    def embed(clips: Sequence[Clip]) -> Vectors:
-        return np.stack([describe(clip) for clip in clips]).astype(np.float32)
-
-    return embed
+    return lambda clips: np.stack([describe(clip) for clip in clips]).astype(np.float32)
 
 
 ENCODER = EncoderFamily(

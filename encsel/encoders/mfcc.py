@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from encsel.core import SAMPLING_RATE, Clip, EmbedBatch, EncoderFamily, Vectors
@@ -33,10 +31,7 @@ def load() -> EmbedBatch:
         coefficients = dct(decibel, type=2, norm="ortho", axis=1)[:, 1 : N_COEFFICIENTS + 1]
         return np.concatenate([coefficients.mean(axis=0), coefficients.std(axis=0)])
 
-    def embed(clips: Sequence[Clip]) -> Vectors:
-        return np.stack([describe(clip) for clip in clips]).astype(np.float32)
-
-    return embed
+    return lambda clips: np.stack([describe(clip) for clip in clips]).astype(np.float32)
 
 
 def mel_filters() -> Vectors:

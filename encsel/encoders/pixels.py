@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from encsel.core import EmbedBatch, EncoderFamily, Image, Vectors
@@ -14,13 +12,11 @@ SIDE = 32
 def load() -> EmbedBatch:
     import PIL.Image
 
-    def embed(images: Sequence[Image]) -> Vectors:
-        small = (
-            PIL.Image.fromarray(image).convert("L").resize((SIDE, SIDE), PIL.Image.Resampling.BOX) for image in images
-        )
-        return np.stack([np.asarray(picture, dtype=np.float32).ravel() / 255 for picture in small])
+    def describe(image: Image) -> Vectors:
+        grey = PIL.Image.fromarray(image).convert("L").resize((SIDE, SIDE), PIL.Image.Resampling.BOX)
+        return np.asarray(grey, dtype=np.float32).ravel() / 255
 
-    return embed
+    return lambda images: np.stack([describe(image) for image in images])
 
 
 ENCODER = EncoderFamily(

@@ -19,7 +19,7 @@ PREDICTED, MEASURED = ("encsel.rank/1",), ("encsel.validate/1", "encsel.validate
 """Schemas of results, by what their EERs are."""
 COMPARE_SCHEMA = "encsel.compare/1"
 COVERAGE = 0.9
-"""Of the interval of a change."""
+"""Coverage of the interval of a change."""
 HARMLESS = {"stages", "coverage"}
 """Options that change no EER."""
 
@@ -28,7 +28,7 @@ MOVED_UP, MOVED_DOWN, SAME, UNKNOWN = "worse", "better", "within uncertainty", "
 
 @dataclass(frozen=True)
 class PairValue:
-    """EER of one pair as a d' with its standard deviation; None where the result has none."""
+    """EER of one pair, with its d' and that d's standard deviation; None if the result has none."""
 
     eer: float | None
     distance: float | None
@@ -37,12 +37,7 @@ class PairValue:
 
 @dataclass(frozen=True)
 class ResultToCompare:
-    """What a comparison needs of a result.
-
-    Attributes:
-        what: "predicted EER" or "measured EER", with its scorer.
-        pairs: by (face, voice).
-    """
+    """Parts of a result; `what` is "predicted EER" or "measured EER" with its scorer, `pairs` is by (face, voice)."""
 
     schema: str
     what: str
@@ -52,12 +47,7 @@ class ResultToCompare:
 
 @dataclass(frozen=True)
 class Change:
-    """One pair in both results, or in one.
-
-    Attributes:
-        change: new minus old EER; `interval`: of it, 90 %.
-        verdict: whether 0 lies in the interval, and on which side it does not.
-    """
+    """One pair; `change` is new minus old EER with its 90 % `interval`, `verdict` where 0 lies relative to it."""
 
     face: str
     voice: str
@@ -70,10 +60,7 @@ class Change:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison(Result):
-    """Two results, pair by pair. `encsel.compare` makes it.
-
-    `unlike`: why the two cannot be compared, in words; empty when nothing but encoders differs.
-    """
+    """Two results, pair by pair, made by `encsel.compare`; `unlike` gives reasons not to compare them."""
 
     schema: str
     what: str
@@ -104,11 +91,7 @@ def compare(old: str | Path | Result, new: str | Path | Result, *, allow_unlike:
 
 
 def read_result(path: Path) -> ResultToCompare:
-    """A result in JSON.
-
-    Raises:
-        UsageError: not readable, or no result of `rank` or `validate`.
-    """
+    """A result of `rank` or `validate` from its JSON file; UsageError if it is not one."""
     try:
         return result_of(json.loads(read_whole(path)))
     except OSError as error:
@@ -121,17 +104,13 @@ def read_result(path: Path) -> ResultToCompare:
 
 
 def result_of(content: Mapping[str, Any]) -> ResultToCompare:
-    """A result as its document has it.
-
-    Raises:
-        ValueError, KeyError, TypeError: it is no such document, or holds a number that is none of its kind.
-    """
+    """A result from its document; ValueError, KeyError or TypeError if it is not one."""
     schema = _checked(content, Mapping, "it")["schema"]
     if schema not in (*PREDICTED, *MEASURED):
         raise ValueError(f"schema {schema!r}")
     signature = _checked(content["signature"], Mapping, "signature")
-    _checked(signature["encsel"], str, "signature.encsel")
-    _checked(signature["id"], str, "signature.id")
+    for key in ("encsel", "id"):
+        _checked(signature[key], str, f"signature.{key}")
     for key in ("data", "encoders", "regressions", "metrics", "options", "libraries"):
         _checked(signature[key], Mapping, f"signature.{key}")
     scorer = printable(_checked(content["scorer"], str, "scorer"))
@@ -140,14 +119,15 @@ def result_of(content: Mapping[str, Any]) -> ResultToCompare:
         if schema in PREDICTED:
             eer, interval, coverage = pair["predicted_eer"], pair["interval"], pair["coverage"]
         else:
-            measured = pair["measured"]
-            of_scorer = None if measured is None else measured["levels"]["identity"][scorer]
-            eer = None if of_scorer is None else of_scorer["eer"]
-            interval, coverage = None if of_scorer is None else of_scorer["interval"], COVERAGE
+            measured = pair["measured"] and pair["measured"]["levels"]["identity"][scorer]
+            eer, interval = (measured["eer"], measured["interval"]) if measured else (None, None)
+            coverage = COVERAGE
         face, voice = (printable(_checked(pair[m], str, m)) for m in ("face", "voice"))
         if interval is not None:
-            interval = [_share(end, "an end of an interval") for end in _checked(interval, list | tuple, "an interval")]
-        pairs[face, voice] = value_of(None if eer is None else _share(eer, "an EER"), interval, _coverage(coverage))
+            interval = [_fraction(end, "an end of an interval") for end in _checked(interval, list | tuple, "interval")]
+        # At 0 and 1 an interval determines no standard deviation.
+        coverage = _fraction(coverage, "a coverage", 0.01, 0.999)
+        pairs[face, voice] = value_of(None if eer is None else _fraction(eer, "an EER"), interval, coverage)
     kind = "predicted EER" if schema in PREDICTED else "measured EER"
     return ResultToCompare(schema, f"{kind}, scorer {scorer}", signature, pairs)
 
@@ -158,60 +138,49 @@ def _checked(value: Any, kind: Any, what: str) -> Any:
     return value
 
 
-def _share(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:  # NaN is not
+def _fraction(value: Any, what: str, low: float = 0, high: float = 1) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:  # NaN is not
         raise ValueError(f"{what} is {value!r}")
     return float(value)
 
 
-def _coverage(value: Any) -> float:
-    share = _share(value, "a coverage")
-    if not 0.01 <= share <= 0.999:  # at 0 and 1 an interval tells no standard deviation
-        raise ValueError(f"a coverage is {value!r}")
-    return share
-
-
 def value_of(eer: float | None, interval: Any, coverage: float) -> PairValue:
-    """An EER with its interval, as a d' with the standard deviation of a normal error of that width."""
+    """An EER and its interval as a d' with the standard deviation of a normal error of that width."""
     if eer is None:
         return PairValue(None, None, None)
     d = float(distance_of_eer(float(eer)))
     if interval is None:
         return PairValue(float(eer), d, None)
     low, high = (float(distance_of_eer(float(x))) for x in interval)
-    # One end may be cut off at chance or at 0: the longer side gives the width.
+    # One end may be clipped at chance or at 0: the longer side gives the width.
     half = max(low - d, d - high, 0.0)
     return PairValue(float(eer), d, half / normal_quantile(coverage))
 
 
 def compare_results(old: ResultToCompare, new: ResultToCompare, card: CalibratedCard | None = None) -> Comparison:
-    """Compare every pair of both results.
+    """Compare every pair of both results; UsageError if they report different quantities.
 
-    Args:
-        card: the card that made both predictions; it states how much of their errors they share on the same data.
-            Without a card, errors are taken as independent, which is conservative.
-    Raises:
-        UsageError: the two report different quantities, such as a predicted and a measured EER.
+    The `card` that made both predictions states how much of their errors they share on the same data; without one,
+    errors are taken as independent, which is conservative.
     """
     if old.what != new.what:
         raise UsageError(f"One result reports the {old.what}, the other the {new.what}; give two results of one kind.")
-    unlike = tuple(map(printable, _unlike(old.signature, new.signature)))
-    same_data = old.signature["data"] == new.signature["data"]
-    changed = _changed(old.signature["encoders"], new.signature["encoders"])
+    before, after = old.signature["encoders"], new.signature["encoders"]
+    changed = tuple(printable(name) for name in sorted({*before} & {*after}) if before[name] != after[name])
     changes = []
     for face, voice in dict.fromkeys((*new.pairs, *old.pairs)):
-        a, b = old.pairs.get((face, voice)), new.pairs.get((face, voice))
         shared = 0.0
-        if card is not None and same_data:
+        if card is not None and old.signature["data"] == new.signature["data"]:
             face_same, voice_same = f"face:{face}" not in changed, f"voice:{voice}" not in changed
             s = card.shares
             shared = s.everyone + s.face * face_same + s.voice * voice_same + s.pair * (face_same and voice_same)
-        changes.append(_change(face, voice, a, b, shared))
-    return Comparison(COMPARE_SCHEMA, new.what, tuple(changes), unlike, tuple(changed))
+        changes.append(_change(face, voice, old.pairs.get((face, voice)), new.pairs.get((face, voice)), shared))
+    unlike = tuple(map(printable, _unlike(old.signature, new.signature)))
+    return Comparison(COMPARE_SCHEMA, new.what, tuple(changes), unlike, changed)
 
 
 def card_of(result: ResultToCompare) -> CalibratedCard | None:
-    """The shipped calibrated card that made the predictions of a result, if it is the version that the result names."""
+    """The shipped calibrated card that made the predictions of a result, if this encsel has the same version."""
     name = next(iter(result.signature["regressions"]), None)
     if result.schema not in PREDICTED or name not in shipped_calibrated():
         return None
@@ -220,65 +189,49 @@ def card_of(result: ResultToCompare) -> CalibratedCard | None:
 
 
 def interval_of_change(old: PairValue, new: PairValue, shared: float = 0.0) -> tuple[float, float] | None:
-    """90 % interval of new minus old EER; None where one has no interval.
-
-    Args:
-        shared: correlation of the two errors.
-    """
+    """90 % interval of new minus old EER, whose errors have the correlation `shared`; None without both intervals."""
     if old.distance is None or new.distance is None or old.sd is None or new.sd is None:
         return None
     variance = old.sd**2 + new.sd**2 - 2 * shared * old.sd * new.sd
     half = normal_quantile(COVERAGE) * math.sqrt(max(variance, 0.0))
     # A change of d' is a change of EER about the midpoint of the two.
     middle, gap = (old.distance + new.distance) / 2, new.distance - old.distance
-    ends = [
-        float(eer_of_distance(middle + g / 2) - eer_of_distance(middle - g / 2)) for g in (gap + half, gap - half)
-    ]  # fmt: skip
-    return ends[0], ends[1]
+    low, high = (eer_of_distance(middle + g / 2) - eer_of_distance(middle - g / 2) for g in (gap + half, gap - half))
+    return float(low), float(high)
 
 
 def _change(face: str, voice: str, old: PairValue | None, new: PairValue | None, shared: float) -> Change:
+    before, after = (None if value is None else value.eer for value in (old, new))
+    change = None if before is None or after is None else after - before
+    interval, verdict = None, UNKNOWN
     if old is None or new is None:
-        only = "only in the new result" if old is None else "only in the old result"
-        return Change(face, voice, old.eer if old else None, new.eer if new else None, None, None, only)
-    if old.eer is None or new.eer is None:
-        return Change(face, voice, old.eer, new.eer, None, None, UNKNOWN)
-    change, interval = new.eer - old.eer, interval_of_change(old, new, shared)
-    if interval is None:
-        return Change(face, voice, old.eer, new.eer, change, None, UNKNOWN)
-    verdict = MOVED_UP if interval[0] > 0 else MOVED_DOWN if interval[1] < 0 else SAME
-    return Change(face, voice, old.eer, new.eer, change, interval, verdict)
+        verdict = "only in the new result" if old is None else "only in the old result"
+    elif interval := interval_of_change(old, new, shared):
+        verdict = MOVED_UP if interval[0] > 0 else MOVED_DOWN if interval[1] < 0 else SAME
+    return Change(face, voice, before, after, change, interval, verdict)
 
 
 def _unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    found = []
-    if old["data"] != new["data"]:
-        found.append("the calibration data differ")
-    for part, what in (("regressions", "regression"), ("metrics", "version of the metric"), ("libraries", "library")):
-        names = [name for name in sorted({*old[part], *new[part]}) if old[part].get(name) != new[part].get(name)]
-        if part == "regressions":
-            firsts = {name for side in (old, new) for name in list(side[part])[:1]}
-            # The first card orders; others may be added or removed.
-            names = [name for name in names if name in old[part] and name in new[part]] or (
-                sorted(firsts) if list(old[part])[:1] != list(new[part])[:1] else []
-            )
-        if part == "metrics":
-            # A metric that only one of the two used says nothing about what both measured.
-            names = [name for name in names if name in old[part] and name in new[part]]
-        if names:
-            shown = ", ".join(
-                f"{name} ({str(old[part].get(name))[:8]} and {str(new[part].get(name))[:8]})" for name in names
-            )
-            found.append(f"another {what}: {shown}")
-    names = sorted({*old["options"], *new["options"]} - HARMLESS)
-    options = [name for name in names if old["options"].get(name) != new["options"].get(name)]
-    if options:
-        found.append(f"other options: {', '.join(options)}")
+    """Reasons why two signatures cannot be compared."""
+
+    def differing(part: str, *, in_both: bool = True) -> list[str]:
+        names = {*old[part]} & {*new[part]} if in_both else {*old[part], *new[part]}
+        return [name for name in sorted(names) if old[part].get(name) != new[part].get(name)]
+
+    reasons = [] if old["data"] == new["data"] else ["the calibration data differ"]
+    # The first card orders; others may be added or removed.
+    first, second = list(old["regressions"])[:1], list(new["regressions"])[:1]
+    cards = differing("regressions") or (sorted({*first, *second}) if first != second else [])
+    # A metric that only one of the two used does not affect what both measured.
+    for part, what, names in (
+        ("regressions", "regression", cards),
+        ("metrics", "version of the metric", differing("metrics")),
+        ("libraries", "library", differing("libraries", in_both=False)),
+    ):
+        both = (f"{name} ({str(old[part].get(name))[:8]} and {str(new[part].get(name))[:8]})" for name in names)
+        reasons += [f"another {what}: {', '.join(both)}"] if names else []
+    if options := [name for name in differing("options", in_both=False) if name not in HARMLESS]:
+        reasons.append(f"other options: {', '.join(options)}")
     if old["encsel"] != new["encsel"]:
-        found.append(f"encsel {old['encsel']} and {new['encsel']}")
-    return found
-
-
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Encoders that both results have, and that were made differently."""
-    return [printable(name) for name in sorted({*old} & {*new}) if old[name] != new[name]]
+        reasons.append(f"encsel {old['encsel']} and {new['encsel']}")
+    return reasons

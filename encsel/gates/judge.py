@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,18 +27,18 @@ from encsel.storage.result import Result
 
 Status = Literal["pass", "fail", "inconclusive", "none"]
 N_DRAWS = 20_000
-_WEIGHTS: dict[Status, int] = {"none": 0, "pass": 1, "inconclusive": 2, "fail": 3}
+_SEVERITY: tuple[Status, ...] = ("none", "pass", "inconclusive", "fail")
 
 
 @dataclass(frozen=True)
 class Gates:
-    """What is required. `on`: "interval" judges the intervals, "point" the numbers as they are.
+    """Requirements; `on` "interval" judges the intervals, "point" the numbers alone.
 
     Attributes:
         max_eer: largest EER of the best pair.
         expect_best: FACE/VOICE.
         min_margin: smallest EER of the second pair minus that of the best.
-        baseline, max_regression: no pair of both results may be worse by more than this.
+        max_regression: largest increase from the EER of a pair in the baseline.
     """
 
     max_eer: float | None = None
@@ -51,7 +51,7 @@ class Gates:
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """One gate: what was required, its status, and the reason for it."""
+    """One gate: the requirement, its status, and the reason."""
 
     gate: str
     status: Status
@@ -60,7 +60,7 @@ class GateVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All gates: fail when one fails, else inconclusive when one is, else pass; none without gates."""
+    """All gates: fail if one fails, else inconclusive if one is, else pass; none without gates."""
 
     status: Status = "none"
     gates: tuple[GateVerdict, ...] = ()
@@ -72,20 +72,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Field:
-    """The pairs that gates are about, the best first.
-
-    Attributes:
-        names: FACE/VOICE of each.
-        values: EERs as d' with standard deviations.
-        intervals: of the EERs.
-        covariance: (pairs, pairs) of the errors of d'; None where a pair has no sd.
-    """
+    """The pairs to judge, best first, with intervals of their EERs and the covariance of the errors of d', if known."""
 
     names: tuple[str, ...]
     values: tuple[PairValue, ...]
     intervals: tuple[tuple[float, float] | None, ...]
     covariance: NDArray[np.float64] | None
     seed: int = 0
+
+    @property
+    def distances(self) -> NDArray[np.float64]:
+        return np.array([value.distance for value in self.values], dtype=np.float64)
 
 
 def checked_gates(
@@ -97,14 +94,11 @@ def checked_gates(
     max_regression: float | None = None,
     gate_on: str = "interval",
 ) -> Gates:
-    """Check the gates and read the baseline.
-
-    Raises:
-        UsageError: a value out of range, half of a pair of options, or a baseline that cannot be read.
-    """
+    """Check the gates and read the baseline; UsageError if a value is out of range or half of a pair is missing."""
     for name, value in (("max_eer", max_eer), ("min_margin", min_margin), ("max_regression", max_regression)):
         if value is not None and not 0 <= value <= 1:
-            raise UsageError(f"The gate {_option(name)} is {value:g}; it must be between 0 and 1, such as 0.3.")
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"The gate {option} is {value:g}; it must be between 0 and 1, such as 0.3.")
     if expect_best is not None and (expect_best.count("/") != 1 or not all(expect_best.split("/"))):
         raise UsageError(f"--expect-best is {expect_best!r}; FACE/VOICE is needed, as in facenet/ecapa.")
     if (baseline is None) != (max_regression is None):
@@ -118,11 +112,7 @@ def checked_gates(
 
 
 def check_baseline(gates: Gates, what: str) -> None:
-    """Check that the baseline reports the same quantity as this run, such as "predicted EER, scorer cca".
-
-    Raises:
-        UsageError: it reports another quantity.
-    """
+    """Check that the baseline reports the same quantity as this run, such as "predicted EER, scorer cca"."""
     if gates.baseline is not None and gates.baseline.what != what:
         raise UsageError(
             f"--baseline reports the {gates.baseline.what}; this run reports the {what}. Give another baseline."
@@ -130,121 +120,20 @@ def check_baseline(gates: Gates, what: str) -> None:
 
 
 def judge(gates: Gates, field: Field, new: ResultToCompare, card: CalibratedCard | None = None) -> Verdict:
-    """Judge the gates on a result.
-
-    Args:
-        new: the result, to be compared with the baseline.
-        card: the card that made its predictions, as for `compare_results`.
-    Raises:
-        UsageError: a baseline of another kind.
-    """
-    found = []
-    if gates.max_eer is not None:
-        found.append(_max_eer(gates.max_eer, field, gates.on))
-    if gates.expect_best is not None:
-        found.append(_expect_best(gates.expect_best, field, gates.on))
-    if gates.min_margin is not None:
-        found.append(_min_margin(gates.min_margin, field, gates.on))
-    if gates.baseline is not None and gates.max_regression is not None:
-        found.append(_regression(compare_results(gates.baseline, new, card), gates.max_regression, gates.on))
-    return Verdict(max((one.status for one in found), key=lambda s: _WEIGHTS[s], default="none"), tuple(found))
-
-
-def _max_eer(limit: float, field: Field, on: str) -> GateVerdict:
-    gate, value, interval = f"max-eer {limit:g}", field.values[0].eer, field.intervals[0]
-    if value is None:
-        return GateVerdict(gate, "inconclusive", f"{field.names[0]} has no EER")
-    if on == "point":
-        return GateVerdict(gate, "pass" if value <= limit else "fail", f"{field.names[0]} has EER {value:.3f}")
-    if interval is None:
-        return GateVerdict(gate, "inconclusive", f"{field.names[0]} has EER {value:.3f} without an interval")
-    status: Status = "pass" if interval[1] <= limit else "fail" if interval[0] > limit else "inconclusive"
-    return GateVerdict(gate, status, f"{field.names[0]} has EER {value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})")
-
-
-def _expect_best(expected: str, field: Field, on: str) -> GateVerdict:
-    gate = f"expect-best {expected}"
-    if expected not in field.names:  # an encoder of it failed
-        return GateVerdict(gate, "inconclusive", f"{expected} has no result")
-    at = field.names.index(expected)
-    best = field.names[0]
-    if any(value.eer is None for value in field.values):
-        return GateVerdict(gate, "inconclusive", "a pair has no EER")
-    if on == "point":
-        return GateVerdict(gate, "pass" if at == 0 else "fail", f"the best is {best}")
-    if len(field.names) == 1:
-        return GateVerdict(gate, "pass", "it is the only pair")
-    if field.covariance is None:
-        return GateVerdict(gate, "inconclusive", "a pair has no interval")
-    others = [j for j in range(len(field.names)) if j != at]
-    chance = {j: _chance_of_better(field, at, j) for j in others}
-    least = min(others, key=lambda j: chance[j])
-    reason = f"{expected} is better than {field.names[least]} with a chance of {chance[least]:.2f}"
-    status: Status = "pass" if chance[least] >= SURE else "fail" if chance[least] <= 1 - SURE else "inconclusive"
-    return GateVerdict(gate, status, reason)
-
-
-def _min_margin(limit: float, field: Field, on: str) -> GateVerdict:
-    gate = f"min-margin {limit:g}"
-    if len(field.names) < 2:
-        return GateVerdict(gate, "inconclusive", "a single pair has no second pair to be ahead of")
-    first, second = field.values[:2]
-    if first.eer is None or second.eer is None:
-        return GateVerdict(gate, "inconclusive", "a pair has no EER")
-    margin = second.eer - first.eer
-    words = f"{field.names[0]} is {margin:.3f} ahead of {field.names[1]}"
-    if on == "point":
-        return GateVerdict(gate, "pass" if margin >= limit else "fail", words)
-    if field.covariance is None:
-        return GateVerdict(gate, "inconclusive", f"{words}, without an interval")
-    assert first.distance is not None
-    assert second.distance is not None
-    rng = np.random.default_rng([field.seed, 5])
-    centre = np.array([first.distance, second.distance])
-    drawn = rng.multivariate_normal(centre, field.covariance[:2, :2], size=N_DRAWS, method="eigh")
-    share = float(np.mean(eer_of_distance(drawn[:, 1]) - eer_of_distance(drawn[:, 0]) >= limit))
-    status: Status = "pass" if share >= SURE else "fail" if share <= 1 - SURE else "inconclusive"
-    return GateVerdict(gate, status, f"{words}; at least {limit:g} with a chance of {share:.2f}")
-
-
-def _regression(comparison: Comparison, limit: float, on: str) -> GateVerdict:
-    gate = f"max-regression {limit:g}"
-    if comparison.unlike:
-        return GateVerdict(gate, "inconclusive", f"the baseline cannot be compared: {'; '.join(comparison.unlike)}")
-    common = [c for c in comparison.changes if c.change is not None or c.verdict == UNKNOWN]
-    if not common:
-        return GateVerdict(gate, "inconclusive", "the baseline has none of these pairs")
-    status: Status = "pass"
-    worst: tuple[float, str] = (-2.0, "")
-    for c in common:
-        own: Status
-        if c.change is None:
-            own, words, size = "inconclusive", f"{c.face}/{c.voice} has no EER in one of the two", -1.0
-        else:
-            words, size = f"{c.face}/{c.voice} went from {c.old:.3f} to {c.new:.3f}, {c.change:+.3f}", c.change
-            if on == "point":
-                own = "pass" if c.change <= limit else "fail"
-            elif c.interval is None:
-                own = "inconclusive"
-            else:
-                own = "pass" if c.interval[1] <= limit else "fail" if c.interval[0] > limit else "inconclusive"
-                words += f" ({c.interval[0]:+.3f} to {c.interval[1]:+.3f})"
-        # A failure outweighs an inconclusive pair, and that outweighs a pass.
-        status = status if _WEIGHTS[status] >= _WEIGHTS[own] else own
-        worst = max(worst, (size, words))
-    return GateVerdict(gate, status, worst[1])
-
-
-def _chance_of_better(field: Field, i: int, j: int) -> float:
-    """Chance that pair i truly has a lower EER than pair j."""
-    from scipy.special import ndtr
-
-    c, a, b = field.covariance, field.values[i].distance, field.values[j].distance
-    assert c is not None
-    assert a is not None
-    assert b is not None
-    spread = float(np.sqrt(max(c[i, i] + c[j, j] - 2 * c[i, j], 1e-12)))
-    return float(ndtr((a - b) / spread))
+    """Judge the gates on the pairs of a result, and on the comparison of the `new` result with the baseline."""
+    comparison = None if gates.baseline is None else compare_results(gates.baseline, new, card)
+    checks: tuple[tuple[str, Any, Callable[..., tuple[Status, str]], Any], ...] = (
+        ("max-eer", gates.max_eer, _max_eer, field),
+        ("expect-best", gates.expect_best, _expect_best, field),
+        ("min-margin", gates.min_margin, _min_margin, field),
+        ("max-regression", gates.max_regression, _max_regression, comparison),
+    )
+    verdicts = tuple(
+        GateVerdict(f"{name} {limit if isinstance(limit, str) else format(limit, 'g')}", *check(limit, facts, gates.on))
+        for name, limit, check, facts in checks
+        if limit is not None
+    )
+    return Verdict(max((one.status for one in verdicts), key=_SEVERITY.index, default="none"), verdicts)
 
 
 def field_of(
@@ -255,10 +144,10 @@ def field_of(
     *,
     seed: int,
 ) -> Field:
-    """A field in order of EER, pairs without one last."""
+    """Sort pairs by EER, those without one last."""
     order = sorted(range(len(names)), key=lambda i: (values[i].eer is None, values[i].eer or 0.0, i))
     if covariance is None and all(value.sd is not None for value in values):
-        # How much errors have in common is unknown; none is the conservative choice.
+        # The correlation of errors is unknown; none is the conservative assumption.
         covariance = np.diag([float(value.sd or 0) ** 2 for value in values])
     return Field(
         tuple(names[i] for i in order), tuple(values[i] for i in order), tuple(intervals[i] for i in order),
@@ -266,5 +155,86 @@ def field_of(
     )  # fmt: skip
 
 
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def _point(passes: bool) -> Status:
+    return "pass" if passes else "fail"
+
+
+def _at_most(interval: tuple[float, float] | None, limit: float) -> Status:
+    if interval is None or interval[0] <= limit < interval[1]:
+        return "inconclusive"
+    return _point(interval[1] <= limit)
+
+
+def _surely(chance: float) -> Status:
+    return "inconclusive" if 1 - SURE < chance < SURE else _point(chance >= SURE)
+
+
+def _max_eer(limit: float, field: Field, on: str) -> tuple[Status, str]:
+    value, interval = field.values[0].eer, field.intervals[0]
+    if value is None:
+        return "inconclusive", f"{field.names[0]} has no EER"
+    reason = f"{field.names[0]} has EER {value:.3f}"
+    if on == "point":
+        return _point(value <= limit), reason
+    shown = " without an interval" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"
+    return _at_most(interval, limit), reason + shown
+
+
+def _expect_best(expected: str, field: Field, on: str) -> tuple[Status, str]:
+    from scipy.special import ndtr
+
+    if expected not in field.names:  # an encoder of it failed
+        return "inconclusive", f"{expected} has no result"
+    at = field.names.index(expected)
+    if any(value.eer is None for value in field.values):
+        return "inconclusive", "a pair has no EER"
+    if on == "point":
+        return _point(at == 0), f"the best is {field.names[0]}"
+    if len(field.names) == 1:
+        return "pass", "it is the only pair"
+    if field.covariance is None:
+        return "inconclusive", "a pair has no interval"
+    c, d = field.covariance, field.distances
+    chances = ndtr((d[at] - d) / np.sqrt(np.maximum(c[at, at] + np.diag(c) - 2 * c[at], 1e-12)))
+    chances[at] = np.inf
+    least = int(chances.argmin())
+    reason = f"{expected} is better than {field.names[least]} with a chance of {chances[least]:.2f}"
+    return _surely(float(chances[least])), reason
+
+
+def _min_margin(limit: float, field: Field, on: str) -> tuple[Status, str]:
+    if len(field.names) < 2:
+        return "inconclusive", "a single pair has no second pair to be ahead of"
+    first, second = (value.eer for value in field.values[:2])
+    if first is None or second is None:
+        return "inconclusive", "a pair has no EER"
+    reason = f"{field.names[0]} is {second - first:.3f} ahead of {field.names[1]}"
+    if on == "point":
+        return _point(second - first >= limit), reason
+    if field.covariance is None:
+        return "inconclusive", f"{reason}, without an interval"
+    rng = np.random.default_rng([field.seed, 5])
+    drawn = rng.multivariate_normal(field.distances[:2], field.covariance[:2, :2], size=N_DRAWS, method="eigh")
+    chance = float(np.mean(eer_of_distance(drawn[:, 1]) - eer_of_distance(drawn[:, 0]) >= limit))
+    return _surely(chance), f"{reason}; at least {limit:g} with a chance of {chance:.2f}"
+
+
+def _max_regression(limit: float, comparison: Comparison, on: str) -> tuple[Status, str]:
+    if comparison.unlike:
+        return "inconclusive", f"the baseline cannot be compared: {'; '.join(comparison.unlike)}"
+    judged: list[tuple[float, str, Status]] = []
+    for c in comparison.changes:
+        name = f"{c.face}/{c.voice}"
+        if c.change is None and c.verdict == UNKNOWN:
+            judged.append((-1.0, f"{name} has no EER in one of the two", "inconclusive"))
+        elif c.change is not None:
+            reason = f"{name} went from {c.old:.3f} to {c.new:.3f}, {c.change:+.3f}"
+            if on == "point":
+                judged.append((c.change, reason, _point(c.change <= limit)))
+            else:
+                shown = "" if c.interval is None else f" ({c.interval[0]:+.3f} to {c.interval[1]:+.3f})"
+                judged.append((c.change, reason + shown, _at_most(c.interval, limit)))
+    if not judged:
+        return "inconclusive", "the baseline has none of these pairs"
+    # A failure outweighs an inconclusive pair, which outweighs a pass.
+    return max((status for *_, status in judged), key=_SEVERITY.index), max(judged)[1]

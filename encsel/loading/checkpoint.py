@@ -13,12 +13,7 @@ from encsel.loading.hub import Snapshot, find_snapshot, read_json, sha256_of
 
 
 def encoder_of(family: EncoderFamily, spec: Spec, *, other_licence: str = "", **facts: Any) -> Encoder:
-    """Describe an encoder of a family.
-
-    Args:
-        other_licence: licence of checkpoints other than the family's default.
-        facts: further fields of Encoder; they replace those of the family and the spec.
-    """
+    """Describe an encoder; `facts` replace those of its family and spec, `other_licence` is for other checkpoints."""
     is_default = spec.checkpoint in (None, family.checkpoint)
     general = {
         "name": spec.name, "modality": family.modality, "dim": family.dim, "spec": str(spec), "family": family.name,
@@ -47,13 +42,7 @@ class Checkpoint:
     def encoder(
         self, *, preprocessing: Mapping[str, Any], spec: Spec | None = None, flags: Sequence[str] = (), **facts: Any
     ) -> Encoder:
-        """Describe an encoder of this checkpoint.
-
-        Args:
-            preprocessing: added to what all checkpoints state.
-            spec: opens this encoder; default: the checkpoint's spec.
-            facts: as for `encoder_of`.
-        """
+        """Describe an encoder of this checkpoint, opened by `spec`, with `facts` as for `encoder_of`."""
         common = {
             "dtype": self.runtime.dtype,
             # The activation or the number of heads, for example, changes vectors without changing weights.
@@ -77,7 +66,6 @@ def open_checkpoint(
         processor: part of processor_config.json with the settings of the processor.
     Raises:
         EncoderFailed: not found, of another architecture, without a processor, or what `find_snapshot` raises.
-        UsageError: a revision was given for a folder.
     """
     name = spec.checkpoint or family.checkpoint
     assert name is not None

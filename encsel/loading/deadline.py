@@ -8,8 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from encsel.errors import EncoderFailed
 
@@ -46,10 +45,10 @@ class Workers:
         self._hangs = True
         self._start()
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self.close(wait=error is None and not self._hangs)
 
     def close(self, *, wait: bool) -> None:

@@ -15,23 +15,18 @@ from typing import Any
 from numpy.typing import NDArray
 
 from encsel.core import Runtime
-from encsel.errors import EncoderFailed, NotHere, UsageError, first_line
+from encsel.errors import EncoderFailed, NotHere, UsageError, failing
 from encsel.storage.files import read_whole
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SAFE, PICKLED = "*.safetensors", ("*.bin", "*.ckpt", "*.pt", "*.pth")
+TORCH_REMEDY = "Install matching versions: pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'."
 _SMALL_FILES = ("*.json", "*.txt", "*.model")
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A checkpoint's files on this machine.
-
-    Attributes:
-        revision: commit of the hub repository; None for a local folder.
-        weights: SHA-256 of each weight file by name.
-        pickled: the weights are pickles, read with `weights_only=True`.
-    """
+    """A checkpoint's files on this machine: hub commit, SHA-256 of each weight file, and whether these are pickles."""
 
     folder: Path
     revision: str | None
@@ -93,7 +88,7 @@ def sha256_of(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file; EncoderFailed when it is missing or damaged."""
+    """A JSON object from a file; EncoderFailed if it is missing or damaged."""
     try:
         content = json.loads(read_whole(path).decode())
     except OSError as error:
@@ -123,29 +118,25 @@ def load_transformers(
     if device.type == "cuda":
         # By default convolutions round float32 inputs to 10 bits of mantissa (TF32).
         torch.backends.cudnn.allow_tf32 = False
-    try:
-        with _quiet_transformers():
-            model, info = cls.from_pretrained(
-                snapshot.folder,
-                local_files_only=True,
-                output_loading_info=True,
-                dtype=getattr(torch, runtime.dtype),
-                trust_remote_code=False,
-                use_safetensors=not snapshot.pickled,
-                ignore_mismatched_sizes=True,  # listed below; transformers' own error lists none
-                **options,
-            )
-    except Exception as error:  # safetensors, torch, json and transformers raise different types
-        raise EncoderFailed(
-            f"{snapshot.folder.name}: the weights do not load as {cls.__name__} "
-            f"({type(error).__name__}: {first_line(error)}). Fetch the checkpoint again, or check its family."
-        ) from error
+    name = snapshot.folder.name
+    problem = f"{name}: the weights do not load as {cls.__name__}"
+    with failing(problem, "Fetch the checkpoint again, or check its family."), _quiet_transformers():
+        model, info = cls.from_pretrained(
+            snapshot.folder,
+            local_files_only=True,
+            output_loading_info=True,
+            dtype=getattr(torch, runtime.dtype),
+            trust_remote_code=False,
+            use_safetensors=not snapshot.pickled,
+            ignore_mismatched_sizes=True,  # listed below; transformers' own error lists none
+            **options,
+        )
     missing = sorted(set(info["missing_keys"]) - optional)
     mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info.get("mismatched_keys") or ())
     if missing or mismatched:
         shown = ", ".join([*missing, *mismatched][:4])
         raise EncoderFailed(
-            f"{snapshot.folder.name} lacks {len(missing)} weights of {cls.__name__} and has {len(mismatched)} of "
+            f"{name} lacks {len(missing)} weights of {cls.__name__} and has {len(mismatched)} of "
             f"another shape ({shown}); the embeddings would be random. Check the checkpoint and the family."
         )
     return model.eval().to(device)
@@ -168,28 +159,14 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def torch_device(device: str) -> Any:
-    """The torch device of that name; "auto" is CUDA when available.
-
-    Raises:
-        EncoderFailed: torch does not load, or the device is not available. There is no silent fallback.
-    """
-    try:
+    """The torch device of that name, "auto" being CUDA when available; EncoderFailed, never a silent fallback."""
+    with failing("torch does not load", TORCH_REMEDY):
         import torch
-    except (ImportError, OSError, RuntimeError) as error:
-        raise EncoderFailed(f"torch does not load ({first_line(error)}). {TORCH_REMEDY}") from error
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except Exception as error:
-        raise EncoderFailed(
-            f"The device {device!r} cannot be used ({first_line(error)}). Use --device cpu, or fix the driver."
-        ) from error
-    return chosen
-
-
-TORCH_REMEDY = "Install matching versions: pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'."
+    with failing(f"The device {device!r} cannot be used", "Use --device cpu, or fix the driver."):
+        torch.empty(1, device=torch.device(device))
+    return torch.device(device)
 
 
 def moved_to(device: Any, array: NDArray[Any]) -> Any:
@@ -207,20 +184,17 @@ def _download(checkpoint: str, revision: str | None, patterns: Sequence[str], ru
 
     constants.HF_HUB_DISABLE_TELEMETRY = True  # when already imported
     offline = runtime.offline or constants.HF_HUB_OFFLINE
+    at = f"{checkpoint} at revision {revision}" if revision else checkpoint
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
+        with failing(f"{at} could not be downloaded", "Check the name and the network, or give a local folder."):
+            folder = huggingface_hub.snapshot_download(
                 checkpoint, revision=revision, allow_patterns=list(patterns), local_files_only=offline
             )
-        )
-    except Exception as error:  # HTTP, hub, OS and validation errors share no base class
-        at = f" at revision {revision}" if revision else ""
+    except EncoderFailed as error:
         if offline:
             raise NotHere(
-                f"{checkpoint}{at} is not in the hub cache of this machine, and downloads are disabled (offline). "
+                f"{at} is not in the hub cache of this machine, and downloads are disabled (offline). "
                 "Fetch it with a network: encsel encoders fetch."
             ) from error
-        raise EncoderFailed(
-            f"{checkpoint}{at} could not be downloaded ({type(error).__name__}: {first_line(error)}). "
-            "Check the name and the network, or give a local folder."
-        ) from error
+        raise
+    return Path(folder)

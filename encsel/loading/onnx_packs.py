@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from encsel.core import Runtime
-from encsel.errors import EncoderFailed, NotHere, first_line
+from encsel.errors import EncoderFailed, NotHere, failing
 from encsel.storage.files import read_whole
 
 DEFAULT_PACK = "buffalo_l"
@@ -89,24 +89,18 @@ def _expanded(path: str) -> Path:
 
 def _download(pack: Path, root: Path) -> None:
     storage = import_or_fail("insightface.utils.storage")
-    try:
+    archive = storage.model_zoo_download_url(pack.name + ".zip")
+    with failing(
+        f"The pack {pack.name} could not be downloaded", f"Check the network, or unpack {archive} into {pack}."
+    ):
         pack.parent.mkdir(parents=True, exist_ok=True)
         # Download beside the final place, then move: insightface takes an interrupted download for a whole pack.
         with tempfile.TemporaryDirectory(dir=root, prefix=".encsel-") as scratch, redirect_stdout(sys.stderr):
             Path(storage.download("models", pack.name, root=scratch)).rename(pack)
-    except Exception as error:  # requests, zipfile and insightface raise different types
-        raise EncoderFailed(
-            f"The pack {pack.name} could not be downloaded ({type(error).__name__}: {first_line(error)}). "
-            f"Check the network, or unpack {storage.model_zoo_download_url(pack.name + '.zip')} into {pack}."
-        ) from error
 
 
 def read_pack(path: Path) -> Pack:
-    """The models in a folder, or a single recognition model without a detector.
-
-    Raises:
-        EncoderFailed: a model is missing, damaged or of the wrong kind.
-    """
+    """The models in a folder, or one recognition model alone; EncoderFailed if one is missing or unsuitable."""
     if path.is_file():
         graph = _read_graph(path)
         if graph.task != "recognition":
@@ -123,7 +117,10 @@ def read_pack(path: Path) -> Pack:
         raise EncoderFailed(f"{path} holds {content}, not one pack. Fetch it again, or name the pack's folder.")
     folder = folders[0]
     if _has_manifest(folder):
-        return _read_manifest(folder)
+        with failing(f"The manifest.json of {folder} cannot be used", "Fetch the pack again."):
+            package = import_or_fail("insightface.model_zoo").load_model_package(folder)
+            detector, recogniser = (_read_graph(package.task(task).path) for task in ("detection", "recognition"))
+        return Pack(recogniser, detector, has_manifest=True)
     graphs = [_read_graph(file) for file in sorted(folder.glob("*.onnx"))]
     # insightface takes the first model of each task.
     first = {graph.task: graph for graph in reversed(graphs)}
@@ -140,15 +137,13 @@ def read_pack(path: Path) -> Pack:
 def _read_graph(path: Path) -> Graph:
     """Inputs and outputs of an ONNX file; EncoderFailed if it is damaged or has weights in another file."""
     onnx = import_or_fail("onnx")
-    try:
+    with failing(f"{path.name} cannot be read as ONNX", "Fetch it again."):
         graph = onnx.load(path, load_external_data=False).graph
         weights = {tensor.name for tensor in graph.initializer}
         inputs, outputs = (
             [[d.dim_value if d.dim_value > 0 else None for d in value.type.tensor_type.shape.dim] for value in values]
             for values in ([v for v in graph.input if v.name not in weights], graph.output)  # old files list both
         )
-    except Exception as error:  # protobuf and the operating system raise different types
-        raise EncoderFailed(f"{path.name} cannot be read as ONNX ({first_line(error)}). Fetch it again.") from error
     if not inputs or not outputs:
         raise EncoderFailed(f"{path.name} holds no model: it is empty or damaged. Fetch it again.")
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer):
@@ -171,24 +166,8 @@ def _has_manifest(folder: Path) -> bool:
         return False
 
 
-def _read_manifest(folder: Path) -> Pack:
-    zoo = import_or_fail("insightface.model_zoo")
-    try:
-        package = zoo.load_model_package(folder)
-        detector, recogniser = (_read_graph(package.task(task).path) for task in ("detection", "recognition"))
-    except EncoderFailed:
-        raise
-    except Exception as error:
-        raise EncoderFailed(f"{folder} has a manifest.json that cannot be used ({first_line(error)}).") from error
-    return Pack(recogniser, detector, has_manifest=True)
-
-
 def load_session(pack: Pack, task: Task, classes: tuple[type, ...], device: str, *, threads: int) -> Any:
-    """insightface's model for a task, on the requested device.
-
-    Raises:
-        EncoderFailed: it does not load, is in none of the `classes`, or would silently run on another device.
-    """
+    """insightface's model for a task on a device; EncoderFailed if not in `classes` or silently on another device."""
     onnxruntime, zoo = import_or_fail("onnxruntime"), import_or_fail("insightface.model_zoo")
     graph = pack.detector if task == "detection" else pack.recogniser
     assert graph is not None
@@ -196,7 +175,7 @@ def load_session(pack: Pack, task: Task, classes: tuple[type, ...], device: str,
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # otherwise packs that declare a batch of one warn at every call
-    try:
+    with failing(f"{graph.path.name} does not load in onnxruntime", "Fetch it again."):
         model = zoo.get_model(
             str(graph.path),
             providers=list(providers),
@@ -204,11 +183,6 @@ def load_session(pack: Pack, task: Task, classes: tuple[type, ...], device: str,
             sess_options=options,
             model_task=task if pack.has_manifest else None,
         )
-    except Exception as error:  # onnxruntime's errors share no public base class
-        raise EncoderFailed(
-            f"{graph.path.name} does not load in onnxruntime ({type(error).__name__}: {first_line(error)}). "
-            "Fetch it again."
-        ) from error
     if type(model) not in classes:
         raise EncoderFailed(
             f"insightface takes {graph.path.name} for {type(model).__name__}, not for a {task} model. "
@@ -236,11 +210,6 @@ def execution_providers(device: str, available: Sequence[str]) -> dict[str, dict
 
 
 def import_or_fail(module: str) -> Any:
-    """Import a module of insightface, onnx or onnxruntime; EncoderFailed when it does not load."""
-    try:
+    """Import a module of insightface, onnx or onnxruntime."""
+    with failing(f"{module} does not load", "Install what it needs: pip install 'insightface>=2,<3' onnxruntime."):
         return importlib.import_module(module)
-    except (ImportError, OSError) as error:
-        raise EncoderFailed(
-            f"{module} does not load ({first_line(error)}). "
-            "Install what it needs: pip install 'insightface>=2,<3' onnxruntime."
-        ) from error

@@ -65,11 +65,7 @@ def _problem(family: object) -> str | None:
 
 
 def encoder_family(name: str, modality: Modality) -> EncoderFamily:
-    """The encoder family of that name and modality.
-
-    Raises:
-        UsageError: no such family; the message names the nearest.
-    """
+    """The encoder family of that name and modality; UsageError names the nearest."""
     families = encoder_families()
     of_modality = [f.name for f in families.values() if f.modality == modality]
     if name not in families:
@@ -97,14 +93,11 @@ def checked_spec(text: str, modality: Modality) -> Spec:
 
 
 def open_encoders(spec: Spec, runtime: Runtime, *, signing: Signing = "check") -> tuple[Encoder, ...]:
-    """Open the encoders of a checked spec: find and hash the weights, load nothing.
+    """Open the encoders of a checked spec: find, hash and check the weights (`signing`), load nothing.
 
-    Args:
-        signing: how to treat the recorded hashes of fetched weights.
     Raises:
         UsageError: an option value this model does not have, such as a layer.
-        EncoderFailed: weights missing, damaged, not allowed, not opened within the runtime's timeout, or different
-            from those signed off; or any other exception of the family's `open`.
+        EncoderFailed: weights missing, damaged, refused, late or not those signed off, or any error of `family.open`.
     """
     family = encoder_families()[spec.family]
     if family.open is not None:

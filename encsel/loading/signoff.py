@@ -17,8 +17,7 @@ from encsel.storage.folders import expanded, user_folder
 SCHEMA = "encsel.weights/1"
 NOT_RECORDED = "weight hashes not recorded"
 
-Signing = Literal["check", "renew", "look"]
-"""Check and record new weights; record again, whatever was recorded; do neither."""
+Signing = Literal["check", "renew", "look"]  # check, and record new weights; record again in any case; do neither
 
 
 class Changed(EncoderFailed):
@@ -27,22 +26,19 @@ class Changed(EncoderFailed):
 
 def record_path() -> Path | None:
     """$ENCSEL_WEIGHTS, or weights.json in encsel's folder in the user's state folder; None without a home directory."""
-    named = os.environ.get("ENCSEL_WEIGHTS")
-    if named:
+    if named := os.environ.get("ENCSEL_WEIGHTS"):
         return expanded(named)
     folder = user_folder("state")
-    return None if folder is None else folder / "weights.json"
+    return folder and folder / "weights.json"
 
 
 def signed_off(spec: Spec, default: str | None, encoders: Sequence[Encoder], signing: Signing) -> tuple[Encoder, ...]:
-    """Check the weights that the encoders of a spec were opened from against the record, and return the encoders.
+    """Check the weights of a spec's encoders against the record; flag the encoders if they could not be recorded.
 
     Weights in a folder of the user are not checked: the user may change them, and their hashes are in the signature.
 
     Args:
         default: checkpoint of a spec that names none.
-    Returns:
-        The encoders, flagged if their weights could not be recorded.
     Raises:
         Changed: other hashes are recorded.
         UsageError: the record is damaged.
@@ -52,9 +48,8 @@ def signed_off(spec: Spec, default: str | None, encoders: Sequence[Encoder], sig
         return tuple(encoders)
     path = record_path()
     record = {} if path is None else _read(path)
-    key = f"{spec.family}:{spec.checkpoint or default}"
-    if "revision" in spec.options:
-        key += f"@revision={spec.options['revision']}"
+    revision = f"@revision={spec.options['revision']}" if "revision" in spec.options else ""
+    key = f"{spec.family}:{spec.checkpoint or default}{revision}"
     recorded = record.get(key)
     if recorded is None or signing == "renew":
         entry = {"revision": encoders[0].revision, "files": weights}
@@ -62,8 +57,8 @@ def signed_off(spec: Spec, default: str | None, encoders: Sequence[Encoder], sig
             return tuple(encoders)
         return tuple(replace(encoder, flags=(*encoder.flags, NOT_RECORDED)) for encoder in encoders)
     if recorded["files"] != weights:
-        names = sorted(set(weights) | set(recorded["files"]))
-        name = next(name for name in names if weights.get(name) != recorded["files"].get(name))
+        names = weights.keys() | recorded["files"].keys()
+        name = min(name for name in names if weights.get(name) != recorded["files"].get(name))
         now, before = (str(hashes.get(name, "no such file"))[:12] for hashes in (weights, recorded["files"]))
         pin = "" if recorded["revision"] in (None, encoders[0].revision) else f", pin @revision={recorded['revision']}"
         raise Changed(
@@ -84,18 +79,17 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(read_whole(path))
         if content["schema"] != SCHEMA:
             raise ValueError(f"schema {content['schema']!r}")
-        record = content["weights"]
+        record: dict[str, Any] = content["weights"]
         for entry in record.values():
-            if not isinstance(entry["files"], dict):
-                raise ValueError("files is not an object")
-            entry["revision"]
+            if not isinstance(entry["files"], dict) or "revision" not in entry:
+                raise ValueError("an entry lacks its files or revision")
+        return record
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"The record of signed-off weights {path} cannot be read ({error}). Fix it, or remove it to start again."
         ) from error
-    return dict(record)
 
 
 def _add(path: Path, key: str, entry: dict[str, Any]) -> bool:

@@ -84,13 +84,9 @@ class SpeechCheckpoint(Checkpoint):
 def open_speech(
     family: EncoderFamily, spec: Spec, runtime: Runtime, *, model_type: str, equal_lengths: bool = False
 ) -> SpeechCheckpoint:
-    """Open the checkpoint of a spec, or the family's default.
+    """Open the checkpoint of a spec; errors as `open_checkpoint`, and EncoderFailed for an unsuitable configuration.
 
-    Args:
-        model_type: required value in config.json.
-        equal_lengths: this kind of model can never be padded, whatever the configuration says.
-    Raises:
-        EncoderFailed: invalid sizes, an adapter, an unusable feature extractor, or what `open_checkpoint` raises.
+    With `equal_lengths`, this kind of model can never be padded, whatever the configuration says.
     """
     found = open_checkpoint(family, spec, runtime, model_types=(model_type,), processor="feature_extractor")
     config = {**CONFIG_DEFAULTS, **found.config}
@@ -117,13 +113,7 @@ def open_speech(
 
 
 def layer_family(*, class_name: str, model_type: str, tiny: Mapping[str, Any], **facts: Any) -> EncoderFamily:
-    """A family of speech models of which one layer is averaged over frames.
-
-    Args:
-        class_name, model_type: class of transformers, and the value in config.json that it reads.
-        tiny: arguments of `write_tiny_model`.
-        facts: further fields of EncoderFamily.
-    """
+    """A family of speech models of which one layer is averaged over frames; `tiny`: arguments of `write_tiny_model`."""
 
     def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
         return _open_layers(family, spec, runtime, class_name, model_type)
@@ -194,11 +184,7 @@ def n_samples_for(n_frames: int, config: Mapping[str, Any]) -> int:
 
 
 def usable_part(clip: Clip, n_least: int, *, common: bool) -> Clip:
-    """The clip, or with `common` its first samples, so that many clips share a length: see COMMON_SECONDS.
-
-    Raises:
-        UnusableSample: fewer than `n_least` samples.
-    """
+    """The clip, or its first samples of a `common` length (COMMON_SECONDS); UnusableSample below `n_least` samples."""
     if len(clip) < n_least:
         seconds, needed = len(clip) / SAMPLING_RATE, n_least / SAMPLING_RATE
         raise UnusableSample(f"too short for this encoder: {seconds:.3f} s, at least {needed:g} s")
@@ -206,10 +192,7 @@ def usable_part(clip: Clip, n_least: int, *, common: bool) -> Clip:
 
 
 def common_length(n_samples: int, n_least: int = 0) -> int:
-    """Number of samples to keep of a clip: the longest of COMMON_SECONDS that fits, of at least `n_least` samples.
-
-    A clip that fits none keeps its length.
-    """
+    """Longest of COMMON_SECONDS, of at least `n_least` samples, that fits a clip; if none does, the clip's length."""
     lengths = (round(seconds * SAMPLING_RATE) for seconds in COMMON_SECONDS)
     return next((n for n in lengths if n_least <= n <= n_samples), n_samples)
 

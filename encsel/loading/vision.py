@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from encsel.core import Encoder, EncoderFamily, Image, Runtime, Spec, Vectors
-from encsel.errors import EncoderFailed, UnusableSample, first_line
+from encsel.errors import EncoderFailed, UnusableSample, failing
 from encsel.loading.checkpoint import Checkpoint, open_checkpoint, save_tiny
 from encsel.loading.hub import load_transformers, torch_device
 
@@ -46,14 +46,11 @@ def vision_family(
     tiny_processor: tuple[str, Mapping[str, Any]],
     **facts: Any,
 ) -> EncoderFamily:
-    """A family of vision models.
+    """A family of vision models, from values of `model_type` that it reads and the architecture of a configuration.
 
     Args:
-        model_types: values of `model_type` in config.json that the family reads.
-        architecture: from the configuration of a checkpoint.
         tiny: configuration of the model for tests, beyond TINY.
         tiny_processor: its image processor, a class of transformers and its settings.
-        facts: further fields of EncoderFamily.
     """
 
     def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
@@ -131,16 +128,11 @@ def _load(checkpoint: Checkpoint, architecture: Architecture) -> VisionModel:
     # transformers 5.17 exports a placeholder at its top level unless torchvision is installed.
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-    folder = checkpoint.snapshot.folder
-    try:
+    remedy = "Check its preprocessor_config.json, or choose another checkpoint."
+    with failing(f"The image processor of {checkpoint.name} does not load", remedy):
         processor = AutoImageProcessor.from_pretrained(
-            folder, backend=BACKEND, local_files_only=True, trust_remote_code=False
+            checkpoint.snapshot.folder, backend=BACKEND, local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # transformers raises many types
-        raise EncoderFailed(
-            f"The image processor of {checkpoint.name} does not load ({type(error).__name__}: {first_line(error)}). "
-            "Check its preprocessor_config.json, or choose another checkpoint."
-        ) from error
     if getattr(processor, "backend", None) != BACKEND:
         raise EncoderFailed(
             f"The image processor of {checkpoint.name}, {type(processor).__name__}, has no {BACKEND!r} backend, "
@@ -154,21 +146,12 @@ def _load(checkpoint: Checkpoint, architecture: Architecture) -> VisionModel:
         **architecture.overrides,
     )
     loaded = VisionModel(model, processor, architecture.output)
-    _check_fit(loaded, checkpoint, architecture.dim)
-    return loaded
-
-
-def _check_fit(loaded: VisionModel, checkpoint: Checkpoint, dim: int) -> None:
-    """Check on two black images that processor and model fit together."""
-    try:
+    problem = f"The image processor and the model of {checkpoint.name} do not fit together"
+    with failing(problem, "Use the preprocessor_config.json made for this model."):
         images = [loaded.prepare(np.zeros((*shape, 3), np.uint8)) for shape in ((64, 96), (96, 64))]
         if images[0].shape != images[1].shape:
             raise ValueError(f"images are prepared as {images[0].shape} and {images[1].shape}")
-        shape = loaded.embed(images[:1]).shape
-        if shape != (1, 1, dim):
-            raise ValueError(f"the model returns {shape[-1]} values, its configuration says {dim}")
-    except Exception as error:
-        raise EncoderFailed(
-            f"The image processor and the model of {checkpoint.name} do not fit together "
-            f"({type(error).__name__}: {first_line(error)}). Use the preprocessor_config.json made for this model."
-        ) from error
+        n_values = loaded.embed(images[:1]).shape[-1]
+        if n_values != architecture.dim:
+            raise ValueError(f"the model returns {n_values} values, its configuration says {architecture.dim}")
+    return loaded

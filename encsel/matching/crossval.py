@@ -21,12 +21,7 @@ FIXED = "weighted, ridge 0.3"
 
 @dataclass(frozen=True)
 class CrossValidated:
-    """Results of one pair on held-out people.
-
-    Attributes:
-        scored: by scorer; the AUC is the mean over folds.
-        correlations: (12,) of ridge canonical variates on held-out people, 0 for missing directions.
-    """
+    """One pair on held-out people: rates by scorer (AUC: mean over folds) and (12,) ridge canonical correlations."""
 
     scored: Mapping[str, Rates]
     correlations: Vectors

@@ -18,8 +18,7 @@ def eer(genuine: Vectors, impostor: Vectors) -> float:
         Fraction in [0, 1]; 0.5 is chance, 1 perfectly inverted.
     Raises:
         BadCalibration: a side has no scores.
-    Source: linear interpolation of (FPR, FNR) where FNR - FPR changes sign, as in ISO/IEC 19795-1 DET practice. The
-        nearest-point convention differs from it by more the more scores are tied.
+    Source: linear interpolation of (FPR, FNR) where FNR - FPR changes sign, as in ISO/IEC 19795-1 DET practice.
     """
     genuine, impostor = np.sort(np.ravel(genuine)), np.sort(np.ravel(impostor))
     if not len(genuine) or not len(impostor):
@@ -57,14 +56,8 @@ def _rates(genuine: Vectors, impostor: Vectors, thresholds: Vectors) -> tuple[ND
 def auc_placements(genuine: Vectors, impostor: Vectors) -> NDArray[np.float64]:
     """Fraction of impostor scores below each genuine score, ties counted half; the mean is the AUC.
 
-    Args:
-        genuine, impostor: scores, any shape, finite.
     Source: placement values of Hanley and Hajian-Tilaki 1997, doi:10.1016/S1076-6332(97)80161-4.
     """
-    return placements_among_sorted(np.ravel(genuine), np.sort(np.ravel(impostor)))
-
-
-def placements_among_sorted(genuine: Vectors, impostor: Vectors) -> NDArray[np.float64]:
-    """`auc_placements` for ascending impostor scores."""
+    genuine, impostor = np.ravel(genuine), np.sort(np.ravel(impostor), kind="stable")
     below = np.searchsorted(impostor, genuine, "left") + np.searchsorted(impostor, genuine, "right")
     return np.asarray(below / (2 * len(impostor)))

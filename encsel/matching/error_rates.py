@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
-from encsel.matching.eer import eer_of_sorted, placements_among_sorted
+from encsel.matching.eer import auc_placements, eer_of_sorted
 from encsel.matching.sensitivity import distance_error, eer_interval, normal_quantile
 
 FMRS = (0.01, 0.1)
@@ -32,9 +32,8 @@ WAYS = ("face_to_voice", "voice_to_face")
 class Retrieval:
     """Search with a face for its person's voices among the test people's, or the reverse. Fractions in [0, 1].
 
-    Attributes:
-        recall: by rank (1, 5, 10), fraction of queries with a hit up to that rank; `chance`: the same at random.
-        gallery: mean number of candidates.
+    `recall` is the fraction of queries with a hit up to a rank (1, 5, 10), `chance` the same at random, `gallery` the
+    mean number of candidates.
     """
 
     recall: Mapping[str, float]
@@ -102,17 +101,12 @@ class Pool:
         return not self._genuine
 
     def add(self, scores: Vectors, faces: NDArray[Any], voices: NDArray[Any]) -> None:
-        """Add one block.
-
-        Args:
-            scores: (faces, voices), higher is more alike.
-            faces, voices: person of each row and each column. A person on one side only is an impostor to all.
-        """
+        """Add (faces, voices) scores of these people; a person on one side only is an impostor to all."""
         same = faces[:, None] == voices
         if not same.any() or same.all():
             return
         genuine, impostor = scores[same], np.sort(scores[~same])
-        placements = placements_among_sorted(genuine, impostor)
+        placements = auc_placements(genuine, impostor)
         owners = np.broadcast_to(faces[:, None], same.shape)[same]
         people, index, counts = np.unique(owners, return_inverse=True, return_counts=True)
         means = np.bincount(index, placements) / counts
@@ -123,11 +117,7 @@ class Pool:
         self._impostor.append(impostor)
 
     def sorted_scores(self) -> tuple[Vectors, Vectors]:
-        """Genuine and impostor scores of all blocks, ascending.
-
-        Raises:
-            BadCalibration: no block had both genuine and impostor pairs.
-        """
+        """Ascending genuine and impostor scores of all blocks; BadCalibration if no block had both."""
         if self.is_empty:
             raise BadCalibration(
                 "No test people with both a genuine and an impostor pair; an EER needs both. Add people."
@@ -158,11 +148,7 @@ class Tally(Pool):
         self._search(WAYS[1], scores.T, same.T)
 
     def result(self) -> Matching:
-        """Error rates of all blocks together.
-
-        Raises:
-            BadCalibration: no block had both genuine and impostor pairs.
-        """
+        """Error rates of all blocks together; BadCalibration if no block had both genuine and impostor pairs."""
         genuine, impostor = self.sorted_scores()
         rates = self.rates()
         rate, n, interval = rates.eer, rates.n_people, None
@@ -236,11 +222,7 @@ def _fnmr(genuine: Vectors, impostor: Vectors, fmr: float) -> float:
 
 
 def det(genuine: Vectors, impostor: Vectors) -> tuple[tuple[float, float], ...]:
-    """Detection error trade-off: (false match rate, false non-match rate) points, the first ascending.
-
-    Args:
-        genuine, impostor: scores, any shape, finite; higher means more alike.
-    """
+    """Detection error trade-off of scores: (false match rate, false non-match rate) points, the first ascending."""
     genuine, impostor = (np.sort(np.ravel(scores), kind="stable") for scores in (genuine, impostor))
     lowest = max(1e-4, 1 / len(impostor))
     rates = np.unique(np.concatenate([np.geomspace(lowest, 1, N_DET // 2), np.linspace(0.02, 0.98, N_DET // 2)]))

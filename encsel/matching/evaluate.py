@@ -36,7 +36,6 @@ class WithinGroups:
     """A pair with impostors of the genuine person's own group only.
 
     Attributes:
-        matching: by scorer.
         eer_of: by value of the column, then scorer; None if no fold has two test people of a value.
         floor: EER against all impostors of a matcher that knows the group and nothing else.
     """
@@ -163,13 +162,7 @@ def plain_cosine(face: Embeddings, voice: Embeddings, *, seed: int) -> dict[str,
 
 
 def eer_by_axes(face: Projections, voice: Projections, folds: Folds) -> dict[str, dict[str, float | None]]:
-    """EER by number of principal axes, then scorer; None if an encoder has fewer axes.
-
-    Over the first repeat, or three of its folds on large sets.
-
-    Args:
-        face, voice: projected on max(AXES) axes.
-    """
+    """EER by number of principal axes, then scorer, over one repeat at most; None if an encoder has fewer axes."""
     rates: dict[str, dict[str, float | None]] = {}
     folds = some_folds(folds[:1], sum(len(part) for part in folds[0][0]))
     for k in AXES:

@@ -38,11 +38,7 @@ def repeats_for(n_people: int) -> int:
 
 
 def folds_of(n_people: int, *, n_repeats: int, seed: int) -> Folds:
-    """Seeded partitions of people into N_FOLDS folds of nearly equal size.
-
-    Raises:
-        BadCalibration: fewer than 10 people.
-    """
+    """Seeded partitions of at least 10 people (else BadCalibration) into N_FOLDS folds of nearly equal size."""
     if n_people < MIN_FOR_FOLDS:
         raise BadCalibration(
             f"{n_people} people; cross-validation in {N_FOLDS} folds needs at least {MIN_FOR_FOLDS}. Add people."

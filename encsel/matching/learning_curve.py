@@ -39,15 +39,11 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """A learning curve extrapolated to the reference size, at the same number of samples per person.
+    """A learning curve extrapolated to `n_train` people; None, with a reason, if it cannot be.
 
     The form fitted to the d' of the AUCs, d'(N) = d sqrt(N / (N + k)), is what a matcher of Gaussian variates with N
     noisy estimates of their covariance approaches. A few dozen people determine k poorly, hence CURVE_PRIOR.
-
-    Attributes:
-        eer: at `n_train` people; None, with a reason, if nothing can be extrapolated.
-        plateau: EER with unlimited training people.
-        residual: root mean square of d' about the curve.
+    `plateau` is the EER with unlimited training people, `residual` the root mean square of d' about the curve.
     """
 
     n_train: int
@@ -106,13 +102,7 @@ def learning_curve(
 def extrapolate(
     sizes: Sequence[int], aucs: Sequence[float], error: float, *, scorer: str = "reference", to: int = REFERENCE_TRAIN
 ) -> Extrapolation:
-    """The EER at `to` training people.
-
-    Args:
-        sizes, aucs: points of the curve.
-        error: standard error over people of the d' of the last point.
-        scorer: name of the scorer, which selects the prior.
-    """
+    """The EER at `to` people from points of a curve; `error` is the standard error of the d' of the last point."""
     n = np.array(sizes, dtype=np.float64)
     d = distance_of_auc(np.array(aucs), MEASURED)
     if len(n) < 3:

@@ -20,12 +20,7 @@ SAMPLE_ROWS = 3000
 
 @dataclass(frozen=True)
 class Fold:
-    """One encoder in one fold: people on its principal axes, and single samples of the test people.
-
-    Attributes:
-        rows: (r, k) samples, each L2-normalised before projection.
-        owners: (r,) person of each.
-    """
+    """One encoder in one fold: people, and (r, k) L2-normalised single samples of the test people, on its axes."""
 
     side: Side
     rows: Vectors

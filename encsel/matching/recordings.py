@@ -42,12 +42,7 @@ class Halves:
 
 
 def halves(embeddings: Embeddings, assignments: Sequence[NDArray[np.intp]], folds: Folds) -> Halves:
-    """Project one encoder's centroids of both halves.
-
-    Args:
-        assignments: by split, (rows,) half of each sample, 0 or 1, or -1 to leave it out; every person must have both.
-        folds: one repeat per split.
-    """
+    """Project one encoder's centroids of both halves; by split, `assignments` (rows,) are 0, 1 or -1 to leave out."""
     sides, grams = [], []
     for assignment, repeat in zip(assignments, folds, strict=True):
         both = [centroids(embeddings.rows(assignment == half)) for half in (0, 1)]

@@ -36,13 +36,7 @@ Axis = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Side:
-    """One encoder's people on its principal axes, centre and axes fitted on the training people.
-
-    Attributes:
-        train: (n_train, k) float64.
-        test: (n_test, k) float64.
-        sd: (k,) standard deviation of each axis over the training people, all above 0, descending.
-    """
+    """One encoder's (n, k) people on the principal axes of its training people, and the (k,) deviation of each axis."""
 
     train: Vectors
     test: Vectors
@@ -51,12 +45,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Directions:
-    """Paired directions of maximal correlation, on the axes of `Side`.
-
-    Attributes:
-        face, voice: (k_face, r) and (k_voice, r).
-        correlations: (r,) descending singular values; with ridge 0 the canonical correlations of the training people.
-    """
+    """Paired directions (k_face, r) and (k_voice, r) on two sides' axes, and their (r,) descending correlations."""
 
     face: Vectors
     voice: Vectors
@@ -64,12 +53,8 @@ class Directions:
 
 
 def project(x: Vectors, train: Axis, test: Axis, *, n_axes: int = N_AXES) -> Side:
-    """Project training and test rows on the principal axes of the training rows.
+    """Project training and test rows of (n, dim) centroids on at most `n_axes` principal axes of the training rows.
 
-    Args:
-        x: (n, dim) centroids, one row per person, finite.
-        train, test: row numbers.
-        n_axes: most axes; people and dimensions limit them, too.
     Raises:
         BadCalibration: the training people do not differ.
     """
@@ -129,12 +114,7 @@ class PairInFold:
     def scores(
         self, scorer: str, *, ridge: float | None = None, rows: tuple[Vectors, Vectors] | None = None
     ) -> Vectors:
-        """(faces, voices) similarity, in [-1, 1], of each test face with each test voice.
-
-        Args:
-            ridge: of `weighted`; None: the one for this number of training people.
-            rows: faces and voices on the same axes that replace the test people.
-        """
+        """(faces, voices) similarity, in [-1, 1], of the test people or other `rows`; `ridge` is for `weighted`."""
         if scorer not in SCORERS:
             raise ValueError(f"no scorer {scorer!r}")
         if scorer != "weighted":
@@ -195,11 +175,7 @@ class Scorer:
         return self
 
     def score(self, faces: Vectors, voices: Vectors) -> Vectors:
-        """(n_faces, n_voices) similarity of each face to each voice, in [-1, 1]; higher is more alike.
-
-        Raises:
-            UsageError: the scorer is not fitted yet.
-        """
+        """(n_faces, n_voices) similarity, in [-1, 1], higher is more alike; UsageError if the scorer is not fitted."""
         return self._pair(np.asarray(faces), np.asarray(voices)).scores(self.name)
 
     def _pair(self, faces: Vectors, voices: Vectors) -> PairInFold:

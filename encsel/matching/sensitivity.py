@@ -44,12 +44,7 @@ def eer_of_distance(distance: Number) -> NDArray[np.float64]:
 
 
 def distance_error(auc: float, auc_se: float | None, n_people: int, clip: Range = EVIDENCE_AUC) -> float:
-    """Standard error of the d' behind an AUC.
-
-    Args:
-        auc, auc_se: AUC and its standard error over people, if known.
-        n_people: people behind it; n people cannot resolve an AUC finer than 1 / 2n.
-    """
+    """Standard error of the d' behind an AUC; n people cannot resolve an AUC finer than 1 / 2n."""
     # Slope of d' in the AUC, at the clipped AUC so that it stays finite.
     d = float(distance_of_auc(auc, clip))
     slope = math.sqrt(2) * math.sqrt(2 * math.pi) * math.exp(d * d / 4)

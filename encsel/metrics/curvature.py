@@ -1,8 +1,8 @@
 """Local curvature: a quadratic surface fitted to the neighbours of each point, in the reference and a corrected form.
 
-The neighbours are centred on the point; the directions that hold 95 % of their variance are the tangent space, the next
-one the normal. The height along it is regressed on products of tangent coordinates. All of it needs the k x k Gram
-matrix of the neighbours alone, which is what makes it fast.
+The neighbours are centred on the point; the directions with 95 % of their variance are the tangent space, the next one
+is the normal. The height along it is regressed on products of tangent coordinates. Only the k x k Gram matrix of the
+neighbours is needed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ N_POINTS = 1000
 REFERENCE_SEED = 42
 RIDGE = 1e-3
 CLIP = 100.0
-"""Principal curvatures of the reference form are clipped there."""
+"""Largest principal curvature of the reference form."""
 MIN_ROWS = 12
 QUANTILES = 41
-"""Of absolute mean curvature, evenly spaced in share, kept for histograms."""
+"""Number of evenly spaced quantiles of absolute mean curvature, for histograms."""
 _CHUNK = 200
 
 
@@ -33,13 +33,9 @@ class Curvature:
     """Curvature over points, in one over the unit of the embeddings (its square for `gaussian_median`).
 
     Attributes:
-        form: "corrected" or "reference".
         mean_absolute_median: median over points of |mean of the principal curvatures|.
-        mean_median: the same with signs, which are those that the decomposition happens to give the normal: reference
-            form only.
-        mean_std: standard deviation of the signed values; arbitrary signs make it the root mean square.
+        mean_median, mean_std: median (reference form only) and deviation with the arbitrary signs of the decomposition.
         gaussian_median: median of the product of the two largest |principal curvatures|.
-        tangent_dimension: median over points.
         absolute_quantiles: (41,) of |mean curvature|.
     """
 
@@ -55,7 +51,7 @@ class Curvature:
 
 
 def curvature_points(n_rows: int) -> NDArray[np.intp]:
-    """Row numbers of the points at which curvature is taken: the released code's draw."""
+    """Row numbers of the points at which curvature is measured, drawn as in the released code."""
     return np.random.RandomState(REFERENCE_SEED).choice(n_rows, min(N_POINTS, n_rows), replace=False)
 
 
@@ -65,14 +61,14 @@ def curvature(
     """Curvature of the surface that the rows lie on.
 
     The corrected form has the factor 2 that the reference loses between the quadratic form and its second derivative,
-    a ridge that goes with the scale of the data, and slopes, so that a sphere of any radius r reads 1 / r.
+    a ridge relative to the scale of the data, and slopes, so that a sphere of any radius r has curvature 1 / r.
 
     Args:
         x: (rows, dim) embeddings.
         points: (m,) row numbers; neighbours: (m, k) row numbers of the nearest other rows of each.
-        reference: the released code's form: ridge 1e-3 whatever the scale, no factor 2, clipped at 100, signs kept.
+        reference: use the released code's form: ridge 1e-3 at any scale, no factor 2, clipped at 100, signs kept.
     Raises:
-        BadCalibration: neighbours that all lie on the point.
+        BadCalibration: all neighbours coincide with their point.
     """
     mean, gaussian, tangent = (np.empty(len(points)) for _ in range(3))
     for start in range(0, len(points), _CHUNK):
@@ -98,13 +94,9 @@ def curvature(
 
 
 def flat_control(x: Vectors, *, n_points: int, k: int, seed: int) -> Curvature:
-    """The corrected curvature of a Gaussian cloud with the covariance of the rows: a flat space of the same spread.
+    """Corrected curvature of a Gaussian cloud with the covariance of the (rows, dim) embeddings: flat, same spread.
 
-    What an encoder shows beyond this is curvature; the rest is noise and sparse sampling.
-
-    Args:
-        x: (rows, dim) embeddings.
-        n_points, k: as for the encoder itself.
+    An encoder's excess over it is curvature; the rest is noise and sparse sampling.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -127,7 +119,7 @@ def _principal(offsets: Vectors, reference: bool) -> tuple[NDArray[np.float64], 
         coordinates = _signed_coordinates(offsets)
     else:
         near = np.asarray(offsets, dtype=np.float64)
-        # Unit mean square distance: ridge and rounding then mean the same at every scale.
+        # Unit mean square distance, so that ridge and rounding do not depend on scale.
         scale = np.sqrt(np.einsum("bkd,bkd->b", near, near) / near.shape[1])
         if not (scale > 0).all():
             raise BadCalibration("Neighbours lie on one point; curvature needs at least 2 that differ. Check it.")
@@ -146,8 +138,8 @@ def _principal(offsets: Vectors, reference: bool) -> tuple[NDArray[np.float64], 
     # Inner products of the quadratic features t_a^2 and 2 t_a t_b, without ever forming them.
     kernel = 2 * np.square(tangent @ tangent.transpose(0, 2, 1)) - squares @ squares.transpose(0, 2, 1)
     if not reference:
-        # Slopes are fitted, too: neighbours lie unevenly about the point, which tilts the tangent space, and a sphere
-        # of five dimensions would read a sixth too little. Tangent columns are orthogonal: slopes come off simply.
+        # Slopes are fitted, too: neighbours lie unevenly about the point, which tilts the tangent space; without them
+        # a sphere of five dimensions would read a sixth too little. Tangent columns are orthogonal.
         lengths = np.sqrt(squares.sum(axis=1, keepdims=True))
         unit = tangent / np.where(lengths > 0, lengths, 1)
         still = np.eye(k) - unit @ unit.transpose(0, 2, 1)
@@ -168,23 +160,19 @@ def _principal(offsets: Vectors, reference: bool) -> tuple[NDArray[np.float64], 
 
 
 def _signed_coordinates(offsets: Vectors) -> NDArray[np.float64]:
-    """(b, k, k) coordinates on the right singular vectors, with the signs that the decomposition gives them."""
-    found = np.empty((*offsets.shape[:2], min(offsets.shape[1:])))
-    for i, near in enumerate(offsets):
-        axes = np.linalg.svd(near, full_matrices=False)[2]
-        found[i] = near @ axes.T
-    return found
+    """(b, k, k) coordinates on the right singular vectors, with the signs of the decomposition."""
+    return np.stack([near @ np.linalg.svd(near, full_matrices=False)[2].T for near in offsets]).astype(np.float64)
 
 
 def _of_rows(x: Vectors) -> float:
     if len(x) < MIN_ROWS:
         raise BadCalibration(f"{len(x)} samples; curvature needs at least {MIN_ROWS}. Add samples.")
     k = min(K, len(x) - 1)
-    found = nearest_neighbours(x, k)
-    if not found.distances.any():
+    neighbours = nearest_neighbours(x, k)
+    if not neighbours.distances.any():
         raise BadCalibration("All samples have the same embedding; curvature needs at least 2 that differ. Check it.")
     points = curvature_points(len(x))
-    return curvature(x, points, found.index[points]).mean_absolute_median
+    return curvature(x, points, neighbours.index[points]).mean_absolute_median
 
 
 METRICS = (

@@ -15,7 +15,7 @@ def two_nn(distances: NDArray[np.float64], *, discard: float = 0.1) -> float:
 
     Args:
         distances: (rows, >= 2) distances to the nearest other rows, ascending.
-        discard: share of the largest ratios left out, in [0, 1); 0 is the study's released code.
+        discard: fraction of the largest ratios to leave out, in [0, 1); 0 in the study's released code.
     Returns:
         Dimensions, > 0; may exceed the ambient dimension on few rows.
     Raises:

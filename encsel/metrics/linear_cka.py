@@ -1,8 +1,8 @@
 """Linear centred kernel alignment of two embeddings of the same people: biased, debiased, matched to a size.
 
-All in float64 on Gram matrices that the caller computes once per encoder. Kornblith et al. 2019, arXiv:1905.00414;
-unbiased HSIC of Song et al. 2012, JMLR 13. Biased CKA of unrelated embeddings grows as people get fewer; the debiased
-value does not; the matched value is what the biased one would be, in expectation, at another number of people.
+All in float64 on Gram matrices computed once per encoder. Kornblith et al. 2019, arXiv:1905.00414; unbiased HSIC of
+Song et al. 2012, JMLR 13. Biased CKA of unrelated embeddings grows as people get fewer, debiased CKA does not; matched
+CKA is the expected value of biased CKA at another number of people.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
+from encsel.metrics.centroids import centred_rows
 
 REFERENCE_SIZE = 1249
 """Identities of the study that the published regressions were fitted on."""
@@ -25,7 +26,7 @@ Gram = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cka:
-    """The three forms for one pair, in about [0, 1], higher is more alike; chance can put the last two below 0."""
+    """CKA of one pair, about in [0, 1], higher is more alike; the last two can be below 0 by chance."""
 
     biased: float
     debiased: float
@@ -33,25 +34,14 @@ class Cka:
 
 
 def gram(x: Vectors, *, device: str = "cpu") -> Gram:
-    """Gram matrix of the rows about their mean.
+    """(n, n) Gram matrix of (n, dim) rows about their mean, float64, scaled to unit mean diagonal.
 
-    Args:
-        x: (n, dim), one row per identity, finite, any scale.
-        device: "cpu", or the torch device on which the product is taken, in float64 as well.
-    Returns:
-        (n, n) float64, scaled to unit mean diagonal: CKA does not depend on scale, but squares of
-        tiny values would underflow.
+    CKA ignores scale, but squares of tiny values would underflow. A torch `device` computes in float64, too.
+
     Raises:
         BadCalibration: fewer than 4 rows, or all rows equal.
     """
-    if len(x) < MIN_FOR_CKA:
-        raise BadCalibration(f"{len(x)} identities; CKA needs at least {MIN_FOR_CKA}. Add people.")
-    rows = np.asarray(x, dtype=np.float64)
-    centred = rows - rows.mean(axis=0)
-    # Rounding alone leaves about 1e-16 of the largest value; equal rows must not pass for variation.
-    if np.abs(centred).max() <= 1e-12 * max(np.abs(rows).max(), np.finfo(np.float64).tiny):
-        raise BadCalibration("All identities have the same embedding; CKA needs variation. Check the encoder.")
-    centred /= np.abs(centred).max()
+    centred = centred_rows(x, MIN_FOR_CKA, "CKA needs", "identities")
     if device == "cpu":
         k = centred @ centred.T
     else:
@@ -63,36 +53,32 @@ def gram(x: Vectors, *, device: str = "cpu") -> Gram:
 
 
 def cka_of_grams(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> Cka:
-    """The three forms of CKA from two Gram matrices of the same people in the same order.
+    """The three forms of CKA from `gram`s of the same people in the same order.
 
-    Args:
-        k, q: (n, n) from `gram`.
-        matched_to: identities at which the biased value is wanted.
     Raises:
-        BadCalibration: the two have different people, or an encoder has no structure left once noise is taken off.
+        BadCalibration: different numbers of people, or an encoder whose own variation is not above its noise.
     """
     if k.shape != q.shape:
         raise BadCalibration(f"{len(k)} identities on one side and {len(q)} on the other; CKA needs the same people.")
     biased = np.vdot(k, q) / np.sqrt(np.vdot(k, k) * np.vdot(q, q))
-    return Cka(float(biased), _ratio(k, q, None), _ratio(k, q, matched_to))
+    return Cka(float(biased), unbiased_cka(k, q, None), unbiased_cka(k, q, matched_to))
 
 
-def matched_of(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> float:
-    """`cka(k, q).matched` alone.
-
-    Raises:
-        BadCalibration: as `cka`.
-    """
-    return _ratio(k, q, matched_to)
+def unbiased_cka(k: Gram, q: Gram, matched_to: int | None) -> float:
+    """Debiased CKA, or with `matched_to` matched CKA; arguments and errors as for `cka_of_grams`."""
+    own = _term(k, k, matched_to) * _term(q, q, matched_to)
+    if _term(k, k, matched_to) <= 0 or own <= 0:
+        raise BadCalibration(
+            f"With {len(k)} identities an encoder's own variation is not above its noise; debiased CKA is undefined. "
+            "Add people or drop the encoder."
+        )
+    return float(_term(k, q, matched_to) / np.sqrt(own))
 
 
 def matched_standard_error(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> float:
-    """Jackknife standard error of matched CKA over people; with 1.645 of it 90 % intervals hold.
+    """Jackknife standard error of matched CKA over at least 5 people; 1.645 of it gives valid 90 % intervals.
 
-    Never a bootstrap: people drawn twice are alike in both encoders, which raises CKA of any two.
-
-    Args:
-        k, q: (n, n) from `gram`, n of at least 5.
+    Not a bootstrap: people drawn twice are alike in both encoders, which raises CKA of any two.
     """
     n = len(k)
     if n <= MIN_FOR_CKA:
@@ -113,16 +99,9 @@ def null_of_matched(
     matched_to: int = REFERENCE_SIZE,
     device: str = "cpu",
 ) -> NDArray[np.float64]:
-    """Matched CKA of every pair when people are shuffled, one shuffle shared by all pairs.
-
-    Args:
-        ks, qs: Gram matrices of the face and of the voice encoders, all (n, n), same people in the same order.
-        permutations: (n_permutations, n) orders of the people of `ks`.
-    Returns:
-        (n_permutations, len(ks), len(qs)).
-    """
+    """(permutations, faces, voices) matched CKA of every pair; each (n,) permutation reorders the people of `ks`."""
     n = len(ks[0])
-    # Only the cross product changes with the shuffle. float32 holds it to 1e-6, far below the spread of the null.
+    # Only the cross product depends on the shuffle. float32 keeps it to 1e-6, far below the spread of the null.
     k_off = [_off_diagonal(k).astype(np.float32) for k in ks]
     q_off = np.stack([_off_diagonal(q).astype(np.float32).ravel() for q in qs])
     k_sums = np.stack([k.sum(axis=0) - np.diag(k) for k in ks])
@@ -130,7 +109,7 @@ def null_of_matched(
     constant = np.outer(k_sums.sum(axis=1), q_sums.sum(axis=1)) / ((n - 1) * (n - 2))
     traces = np.outer([_spread(k) for k in ks], [_spread(q) for q in qs]) / matched_to
     own = np.outer([_term(k, k, matched_to) for k in ks], [_term(q, q, matched_to) for q in qs])
-    # An encoder whose own variation is not above its noise is like no other.
+    # The CKA of an encoder whose own variation is not above its noise is 0.
     scale = np.where(own > 0, np.sqrt(np.abs(own)), np.inf)
     cross_of = _cross_products(k_off, q_off, device)
     values = np.empty((len(permutations), len(ks), len(qs)))
@@ -144,7 +123,7 @@ def null_of_matched(
 def _cross_products(
     k_off: Sequence[NDArray[np.float32]], q_off: NDArray[np.float32], device: str
 ) -> Callable[[NDArray[np.intp]], NDArray[np.float64]]:
-    """A shuffle of people to the (faces, voices) inner products of shuffled face with voice Gram matrices."""
+    """Function from a shuffle of people to the (faces, voices) inner products of Gram matrices."""
     if device == "cpu":
         # Rows, then columns: four times as fast as both at once.
         return lambda p: np.stack([q_off @ k[p].take(p, axis=1).ravel() for k in k_off]).astype(np.float64)
@@ -161,23 +140,13 @@ def _cross_products(
     return product
 
 
-def _ratio(k: Gram, q: Gram, n: int | None) -> float:
-    own = _term(k, k, n) * _term(q, q, n)
-    if _term(k, k, n) <= 0 or own <= 0:
-        raise BadCalibration(
-            f"With {len(k)} identities an encoder's own variation is not above its noise; debiased CKA is undefined. "
-            "Add people or drop the encoder."
-        )
-    return float(_term(k, q, n) / np.sqrt(own))
-
-
 def _term(k: Gram, q: Gram, n: int | None) -> float:
-    """HSIC without bias (n None), or with the bias it would have at n identities."""
+    """HSIC without bias (n None), or with its bias at n identities."""
     return _unbiased_hsic(k, q) + (0.0 if n is None else _spread(k) * _spread(q) / n)
 
 
 def _terms_without_one(k: Gram, q: Gram, matched_to: int) -> NDArray[np.float64]:
-    """(n,) `_term` of the people without each one, from sums that are computed once."""
+    """(n,) `_term` without each person in turn."""
     n = len(k)
     m = n - 1
     k_own, q_own = np.diag(k), np.diag(q)

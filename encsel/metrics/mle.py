@@ -1,11 +1,11 @@
-"""Intrinsic dimension by maximum likelihood from the distances to the k nearest neighbours, 20 as a rule."""
+"""Intrinsic dimension by maximum likelihood from the distances to the 20 nearest neighbours."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encsel.core import Metric, Vectors
+from encsel.core import Metric
 from encsel.errors import BadCalibration
 from encsel.metrics.neighbours import neighbour_distances
 
@@ -13,11 +13,10 @@ K = 20
 
 
 def mle_median(distances: NDArray[np.float64], *, k: int = K) -> float:
-    """Median over points of the Levina-Bickel estimate, as the study's released numbers have it.
+    """Median over points of the Levina-Bickel estimate, as in the study's released numbers.
 
     Args:
         distances: (rows, >= k) distances to the nearest other rows, ascending.
-        k: neighbours that enter.
     Returns:
         Dimensions, > 0. Grows with rows and with rows per identity: compare at equal numbers of both.
     Raises:
@@ -28,16 +27,15 @@ def mle_median(distances: NDArray[np.float64], *, k: int = K) -> float:
 
 
 def mle_harmonic(distances: NDArray[np.float64], *, k: int = K) -> float:
-    """Harmonic mean over points of the same estimate: the maximum likelihood of all points together.
+    """Harmonic mean over points, the maximum likelihood of all points together; otherwise as `mle_median`.
 
-    Arguments, return and errors as `mle_median`.
     Source: MacKay & Ghahramani 2005, comments on Levina & Bickel.
     """
     return float(1 / np.mean(_inverse_dimension(distances, k)))
 
 
 def _inverse_dimension(distances: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """(points,) mean log ratio of the k-th distance to the nearer ones, points without any spread left out."""
+    """(points,) mean log ratio of the k-th distance to the nearer ones, of points with any spread."""
     d = np.maximum(distances[:, :k], 1e-10)
     logs = np.log(np.maximum(d[:, -1:] / d[:, :-1], 1 + 1e-10)).sum(axis=1)
     spread = logs[logs > 1e-8]
@@ -49,15 +47,11 @@ def _inverse_dimension(distances: NDArray[np.float64], k: int) -> NDArray[np.flo
     return spread / (k - 1)
 
 
-def _from_rows(x: Vectors) -> NDArray[np.float64]:
-    return neighbour_distances(x, K)
-
-
 _DIRECTION = "larger: more degrees of freedom"
 METRICS = (
     Metric("mle_median", 1, "rows", _DIRECTION, (0.0, np.inf), "Levina & Bickel 2004; k = 20, median over points",
-           lambda x: mle_median(_from_rows(x)),
+           lambda x: mle_median(neighbour_distances(x, K)),
            label="ID mismatch (MLE, k = 20)", unit="dimensions", column="id_mismatch", combine="difference"),
     Metric("mle_harmonic", 1, "rows", _DIRECTION, (0.0, np.inf), "MacKay & Ghahramani 2005; k = 20, harmonic mean",
-           lambda x: mle_harmonic(_from_rows(x)), unit="dimensions", combine=None),
+           lambda x: mle_harmonic(neighbour_distances(x, K)), unit="dimensions", combine=None),
 )  # fmt: skip

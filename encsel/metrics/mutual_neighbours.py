@@ -6,39 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import Metric, Vectors
-from encsel.errors import BadCalibration
-from encsel.metrics.neighbours import nearest_neighbours
+from encsel.metrics.neighbours import neighbours_of_people
 
 K = 10
 
 
 def nearest_people(x: Vectors) -> NDArray[np.intp]:
-    """(n, 10) the nearest other people of each.
-
-    Args:
-        x: (n, dim) centroids, one row per person.
-    Raises:
-        BadCalibration: fewer than 12 people, or rows that are all the same.
-    """
-    if len(x) < K + 2:
-        raise BadCalibration(f"{len(x)} people; {K} mutual neighbours need at least {K + 2}. Add people.")
-    found = nearest_neighbours(x, K)
-    if not found.distances.any():
-        raise BadCalibration("All people have the same embedding; neighbours need at least 2 that differ. Check it.")
-    return found.index
+    """(n, 10) nearest other people of each, from (n, dim) centroids; BadCalibration as `neighbours_of_people`."""
+    return neighbours_of_people(x, K, f"{K} mutual neighbours need").index
 
 
 def mutual_knn(face: NDArray[np.intp], voice: NDArray[np.intp]) -> float:
-    """Share of the 10 nearest people that both encoders agree on, mean over people, in [0, 1].
-
-    Unrelated encoders share 10 / (n - 1) of them by chance.
-
-    Args:
-        face, voice: (n, 10) from `nearest_people`, same people in the same order.
-    Source: Huh et al. 2024, arXiv:2405.07987.
-    """
-    shared = (face[:, :, None] == voice[:, None, :]).sum()
-    return float(shared / face.size)
+    """Fraction of 10 nearest people, (n, 10) each, that both encoders share, in [0, 1]; by chance 10 / (n - 1)."""
+    return float((face[:, :, None] == voice[:, None, :]).sum() / face.size)
 
 
 METRICS = (

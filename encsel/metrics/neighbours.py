@@ -1,4 +1,4 @@
-"""The nearest neighbours, searched once per encoder and shared by every metric that needs them."""
+"""Nearest neighbours, searched once per encoder and shared by every metric that needs them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,24 @@ SMALL = 4000
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The k nearest other rows of each row, the nearest first.
-
-    Attributes:
-        distances: (rows, k) Euclidean, float64, ascending, all > 0 when rows are distinct.
-        index: (rows, k) row numbers.
-    """
+    """The k nearest other rows of each row, nearest first: (rows, k) Euclidean distances, float64, and row numbers."""
 
     distances: NDArray[np.float64]
     index: NDArray[np.intp]
+
+
+def neighbours_of_people(x: Vectors, k: int, use: str) -> Neighbours:
+    """The k nearest other people of each, from (n, dim) centroids.
+
+    Raises:
+        BadCalibration: fewer than k + 2 people, or all rows equal; `use` begins the reason, as in `centred_rows`.
+    """
+    if len(x) < k + 2:
+        raise BadCalibration(f"{len(x)} people; {use} at least {k + 2}. Add people.")
+    neighbours = nearest_neighbours(x, k)
+    if not neighbours.distances.any():
+        raise BadCalibration(f"All people have the same embedding; {use} variation. Check the encoder.")
+    return neighbours
 
 
 def neighbour_distances(x: Vectors, k: int, *, device: str = "cpu") -> NDArray[np.float64]:
@@ -34,32 +43,30 @@ def neighbour_distances(x: Vectors, k: int, *, device: str = "cpu") -> NDArray[n
 
 
 def nearest_neighbours(x: Vectors, k: int, *, device: str = "cpu", as_given: bool = False) -> Neighbours:
-    """The k nearest other rows of each row.
+    """The k nearest other rows of each of the (rows, dim) distinct rows.
 
     Args:
-        x: (rows, dim) finite, distinct rows.
-        k: neighbours wanted, at least 1.
         device: "cpu" (scikit-learn), or a torch device; the two agree to 1e-6.
-        as_given: search the rows in their own number type and place, as the study's released code does, on the CPU.
-            It moves intrinsic dimensions by up to 1e-4.
+        as_given: search the rows in their own number type, not centred, as the study's released code does, on the CPU.
+            It changes intrinsic dimensions by up to 1e-4.
     Raises:
         BadCalibration: k or fewer rows.
     """
     if len(x) <= k:
         raise BadCalibration(f"{len(x)} distinct samples; {k} neighbours each need at least {k + 1}. Add samples.")
-    # Centring keeps the digits that the expansion |a|^2 - 2ab + |b|^2 would lose on a cloud far from the origin.
-    centred: NDArray[Any] = np.asarray(x, dtype=np.float64)
-    centred = centred - centred.mean(axis=0)
-    if as_given:
-        centred = x
-    elif device != "cpu":
-        return _on_device(centred, k, device)
+    rows: NDArray[Any] = x
+    if not as_given:
+        # Centring keeps the digits that the expansion |a|^2 - 2ab + |b|^2 would lose on a cloud far from the origin.
+        rows = np.asarray(x, dtype=np.float64)
+        rows = rows - rows.mean(axis=0)
+        if device != "cpu":
+            return _on_device(rows, k, device)
     from sklearn.neighbors import NearestNeighbors
     from threadpoolctl import threadpool_limits
 
-    # Several threads on a small search wait for each other, ten times as long on a machine that is shared.
+    # Several threads on a small search wait for each other, ten times as long on a shared machine.
     with threadpool_limits(1 if len(x) < SMALL else None):
-        distances, index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(centred).kneighbors()
+        distances, index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(rows).kneighbors()
     return Neighbours(distances, index)
 
 
@@ -82,9 +89,7 @@ def _on_device(centred: NDArray[Any], k: int, device: str, chunk: int = 512) -> 
 
 def distinct_rows(x: Vectors) -> NDArray[np.intp]:
     """Index of the first occurrence of every distinct row, ascending."""
-    rows = np.ascontiguousarray(x)
-    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
     first: dict[bytes, int] = {}
-    for i, key in enumerate(keys):
-        first.setdefault(key.tobytes(), i)
+    for i, row in enumerate(np.ascontiguousarray(x)):
+        first.setdefault(row.tobytes(), i)
     return np.fromiter(first.values(), dtype=np.intp, count=len(first))

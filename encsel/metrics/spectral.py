@@ -1,4 +1,4 @@
-"""Spectra of the graph of nearest neighbours among people, and how far two encoders' spectra are apart."""
+"""Spectra of the graph of nearest neighbours among people, and the distance between two encoders' spectra."""
 
 from __future__ import annotations
 
@@ -6,26 +6,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import Metric, Vectors
-from encsel.errors import BadCalibration
-from encsel.metrics.neighbours import nearest_neighbours
+from encsel.metrics.neighbours import neighbours_of_people
 
 K = 20
 N_VALUES = 50
 _SMALL = 600
-"""People up to whom a dense solver is the faster one."""
+"""Most people for which a dense solver is faster."""
 
 
 def spectrum(x: Vectors) -> NDArray[np.float64]:
-    """The smallest eigenvalues of the normalised Laplacian, divided by the largest of them, ascending.
+    """The 50 smallest eigenvalues of the normalised Laplacian, divided by the largest of them, ascending, in [0, 1].
 
-    The graph has an edge where either of two people is among the 20 nearest of the other, all of weight 1.
+    The graph of (n, dim) centroids has an edge of weight 1 where either of two people is among the 20 nearest of the
+    other. With n < 50 there are n values.
 
-    Args:
-        x: (n, dim) centroids, one row per person.
-    Returns:
-        (50,), or as many as there are people; in [0, 1].
     Raises:
-        BadCalibration: fewer than 22 people, or rows that are all the same.
+        BadCalibration: fewer than 22 people, or all rows equal.
     Source: the study's released code (its paper has Gaussian weights and no normalisation).
     """
     from scipy import sparse
@@ -33,23 +29,18 @@ def spectrum(x: Vectors) -> NDArray[np.float64]:
     from scipy.sparse.csgraph import connected_components
     from scipy.sparse.linalg import eigsh
 
-    n = len(x)
-    if n < K + 2:
-        raise BadCalibration(f"{n} people; the spectrum of the graph of {K} neighbours needs at least {K + 2}.")
-    found = nearest_neighbours(x, K)
-    if not found.distances.any():
-        raise BadCalibration("All people have the same embedding; a graph of neighbours needs at least 2 that differ.")
-    edges = sparse.csr_matrix((np.ones(n * K), (np.repeat(np.arange(n), K), found.index.ravel())), shape=(n, n))
+    n, index = len(x), neighbours_of_people(x, K, f"the spectrum of the graph of {K} neighbours needs").index
+    edges = sparse.csr_matrix((np.ones(n * K), (np.repeat(np.arange(n), K), index.ravel())), shape=(n, n))
     joined = ((edges + edges.T) > 0).astype(np.float64)
     scale = sparse.diags(1 / np.sqrt(np.asarray(joined.sum(axis=1)).ravel()))
     similarity = scale @ joined @ scale
-    # Each part of a graph in parts adds an eigenvalue of 0; the iterative solver misses some of many equal ones.
+    # Each unconnected part adds an eigenvalue of 0, and the iterative solver misses some of many equal ones.
     in_parts = connected_components(joined, directed=False, return_labels=False) > 1
     if n <= _SMALL or in_parts:
         count = min(N_VALUES, n)
         largest = eigh(similarity.toarray(), eigvals_only=True, subset_by_index=[n - count, n - 1], check_finite=False)
     else:
-        # The largest of D^-1/2 A D^-1/2 are 1 - the smallest of the Laplacian; shift and invert is far slower.
+        # The largest of D^-1/2 A D^-1/2 are 1 minus the smallest of the Laplacian; shift-invert is far slower.
         start = np.full(n, 1 / np.sqrt(n))
         largest = eigsh(similarity, k=N_VALUES, which="LA", return_eigenvectors=False, v0=start, ncv=120, tol=1e-10)
     values = np.sort(np.abs(1 - largest))

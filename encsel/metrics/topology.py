@@ -1,4 +1,4 @@
-"""How samples cluster by person: cosine distance within people, between people, and the gap."""
+"""Clusters of samples by person: cosine distance within people, between people, and the gap."""
 
 from __future__ import annotations
 
@@ -13,17 +13,12 @@ from encsel.errors import BadCalibration
 from encsel.metrics.centroids import unit_rows
 
 MIN_SAMPLES = 5
-"""Samples from which a person's own spread counts, as in the study."""
+"""Fewest samples of a person who counts, as in the study."""
 
 
 @dataclass(frozen=True)
 class Topology:
-    """Cosine distances in [0, 2].
-
-    Attributes:
-        intra: of a sample to its own person's centroid, mean over samples.
-        inter: between the centroids of two people, mean over pairs of people.
-    """
+    """Mean cosine distances in [0, 2]: `intra` of samples to their person's centroid, `inter` between centroids."""
 
     intra: float
     inter: float
@@ -31,19 +26,12 @@ class Topology:
 
     @property
     def gap(self) -> float:
-        """`inter - intra`: larger, better separated."""
+        """`inter - intra`; larger is better separated."""
         return self.inter - self.intra
 
 
 def topology(x: Vectors, people: NDArray[Any], *, min_samples: int = MIN_SAMPLES) -> Topology:
-    """Distances within and between the people who have at least `min_samples` rows.
-
-    Args:
-        x: (rows, dim) embeddings.
-        people: (rows,) whose each is.
-    Raises:
-        BadCalibration: fewer than 2 such people, or rows that are all the same.
-    """
+    """Distances within and between the `people` with at least `min_samples` rows; BadCalibration for fewer than 2."""
     everyone, index, counts = np.unique(people, return_inverse=True, return_counts=True)
     kept = counts >= min_samples
     n = int(kept.sum())
@@ -53,16 +41,16 @@ def topology(x: Vectors, people: NDArray[Any], *, min_samples: int = MIN_SAMPLES
         )
     rows = kept[index]
     vectors = np.asarray(x[rows], dtype=np.float64)
-    own = (np.cumsum(kept) - 1)[index[rows]]
+    owner = (np.cumsum(kept) - 1)[index[rows]]
     # Scaled first: squares of tiny or huge values would leave the range of floats.
     scale = np.abs(vectors).max()
     if not scale > 0 or np.ptp(vectors, axis=0).max() <= 1e-12 * scale:
         raise BadCalibration("All samples have the same embedding; cluster topology needs at least 2. Check it.")
     vectors = vectors / scale
     sums = np.zeros((n, vectors.shape[1]))
-    np.add.at(sums, own, vectors)
+    np.add.at(sums, owner, vectors)
     centroids = unit_rows(sums)
-    intra = 1 - float(np.einsum("ij,ij->i", unit_rows(vectors), centroids[own]).mean())
+    intra = 1 - float(np.einsum("ij,ij->i", unit_rows(vectors), centroids[owner]).mean())
     total = centroids.sum(axis=0)
     inter = 1 - float(total @ total - np.einsum("ij,ij->", centroids, centroids)) / (n * (n - 1))
     return Topology(intra, inter, n)

@@ -1,8 +1,8 @@
 """Gromov-Wasserstein distance of two encoders' people, with a lower bound that needs no optimiser.
 
-Distances between people are cosine distances divided by the largest. The corrected form takes the same people on both
-sides, starts from two couplings where people are few and keeps the better, and has the root of the paper's definition.
-The reference form is the released code's: two different draws of people, one start, the squared value.
+Distances between people are cosine distances divided by the largest. The corrected form uses the same people on both
+sides, keeps the better of two starts on small sets, and takes the root as the paper defines. The reference form is the
+released code's: two different draws of people, one start, the squared value.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
+from encsel.metrics.centroids import unit_rows
 
 N_PEOPLE = 500
 REFERENCE_SEED = 42
 MIN_FOR_TRANSPORT = 4
 TWO_STARTS = 250
-"""People up to whom a second start is tried; with more the two came within 2 % of each other and take twice as long."""
+"""Most people for which a second start is tried; with more the two agree within 2 % and take twice as long."""
 Distances = NDArray[np.float64]
 
 
@@ -29,11 +30,7 @@ Distances = NDArray[np.float64]
 class GromovWasserstein:
     """The distance lies in [lower_bound, value]: the optimiser finds a coupling, not always the best.
 
-    Attributes:
-        value: of the best coupling found; `squared` says in which form.
-        lower_bound: from the sorted distances alone, in the same form.
-        start: the coupling that led there: "independent" or "same people".
-        converged: the optimiser stopped by itself.
+    Both are squared if `squared`; `start` is the initial coupling, "independent" or "same people".
     """
 
     value: float
@@ -46,51 +43,38 @@ class GromovWasserstein:
 
 
 def people_distances(x: Vectors) -> Distances:
-    """(n, n) cosine distances between rows, divided by the largest.
-
-    Raises:
-        BadCalibration: fewer than 4 rows, or rows that are all alike.
-    """
+    """(n, n) cosine distances between rows, divided by the largest; BadCalibration for fewer than 4 or equal rows."""
     if len(x) < MIN_FOR_TRANSPORT:
         raise BadCalibration(f"{len(x)} people; Gromov-Wasserstein needs at least {MIN_FOR_TRANSPORT}. Add people.")
-    rows = np.asarray(x, dtype=np.float64)
-    rows = rows / max(np.abs(rows).max(), np.finfo(np.float64).tiny)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    if not norms.any():
-        raise BadCalibration("All people have the same embedding, all zeros; Gromov-Wasserstein needs at least 2.")
-    rows = rows / np.where(norms > 0, norms, 1)
-    found = np.clip(1 - rows @ rows.T, 0, None)
-    np.fill_diagonal(found, 0)
-    if found.max() < 1e-12:
-        raise BadCalibration("All people have the same embedding; Gromov-Wasserstein needs at least 2 that differ.")
-    return np.asarray(found / found.max())
+    # Scaled first: squares of tiny or huge values would leave the range of floats.
+    rows = unit_rows(np.asarray(x, dtype=np.float64) / max(np.abs(x).max(), np.finfo(np.float64).tiny))
+    distances = np.clip(1 - rows @ rows.T, 0, None)
+    np.fill_diagonal(distances, 0)
+    if not rows.any() or distances.max() < 1e-12:
+        raise BadCalibration(
+            "All people have the same embedding; Gromov-Wasserstein needs variation. Check the encoder."
+        )
+    return np.asarray(distances / distances.max())
 
 
 def sorted_distance_bound(face: Distances, voice: Distances) -> float:
-    """Squared lower bound: transport between the two distributions of distances on a line.
-
-    Source: Memoli 2011, doi:10.1007/s10208-011-9093-5, its second lower bound.
-    """
+    """Squared lower bound: transport between the distributions of distances (Memoli 2011, second lower bound)."""
     return float(np.mean(np.square(np.sort(face, axis=None) - np.sort(voice, axis=None))))
 
 
 def gromov_wasserstein(face: Distances, voice: Distances) -> GromovWasserstein:
-    """The corrected form: root value, the same people in the same order, of up to 250 people the better of two starts.
-
-    Args:
-        face, voice: (n, n) from `people_distances`.
-    """
+    """The corrected form, from (n, n) `people_distances` of the same people in the same order."""
     n = len(face)
     starts = {"independent": None, "same people": np.eye(n) / n} if n <= TWO_STARTS else {"independent": None}
-    found = {name: _solve(face, voice, start) for name, start in starts.items()}
-    name = min(found, key=lambda key: found[key][0])
-    value, converged, steps = found[name]
+    solved = {name: _solve(face, voice, start) for name, start in starts.items()}
+    name = min(solved, key=lambda key: solved[key][0])
+    value, converged, steps = solved[name]
     bound = np.sqrt(min(sorted_distance_bound(face, voice), value))
     return GromovWasserstein(float(np.sqrt(value)), float(bound), False, name, converged, steps, n)
 
 
 def gromov_wasserstein_reference(face: Distances, voice: Distances) -> GromovWasserstein:
-    """The released code's form: squared value, one start; the two sides may be of different people."""
+    """The released code's form; the two sides may be of different people."""
     value, converged, steps = _solve(face, voice, None)
     bound = min(sorted_distance_bound(face, voice), value)
     return GromovWasserstein(value, bound, True, "independent", converged, steps, len(face))
@@ -111,17 +95,17 @@ def reference_draws(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def _solve(face: Distances, voice: Distances, start: Distances | None) -> tuple[float, bool, int]:
-    """Squared value at a local minimum, whether the optimiser ended by itself, and after how many steps."""
+    """Squared value at a local minimum, whether the optimiser stopped by itself, and the number of its steps."""
     for backend in ("PYTORCH", "JAX", "CUPY", "TENSORFLOW"):
-        # POT imports every library of arrays it finds, which takes seconds and hundreds of megabytes; numpy is enough.
+        # POT imports every array library it finds, which takes seconds and hundreds of megabytes.
         os.environ.setdefault(f"POT_BACKEND_DISABLE_{backend}", "1")
     import ot
 
     weights = np.full(len(face), 1 / len(face)), np.full(len(voice), 1 / len(voice))
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         value, log = ot.gromov.gromov_wasserstein2(face, voice, *weights, "square_loss", G0=start, log=True)
-    return max(float(value), 0.0), not said, len(log["loss"]) - 1
+    return max(float(value), 0.0), not caught, len(log["loss"]) - 1
 
 
 METRICS = (

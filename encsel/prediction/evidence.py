@@ -1,8 +1,7 @@
-"""What a calibration set says of one face-voice pair: the numbers that a calibrated card turns into a predicted EER.
+"""Evidence of one face-voice pair: the numbers that a calibrated card turns into a predicted EER.
 
-All come from centroids of the same people. Cross-validated ones say what a matcher does on people it has not seen;
-those from CKA use all people at once and carry less noise; a card weighs both. Sensitivity d' is the distance of two
-unit Gaussians: EER = Phi(-d' / 2), AUC = Phi(d' / sqrt 2).
+All come from centroids of the same people. Cross-validated ones measure a matcher on people it has not seen; those from
+CKA use all people at once and are less noisy; a card weighs both. For d', see `encsel.matching.sensitivity`.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from encsel.matching.eer import auc_placements
 from encsel.matching.folds import Folds, folds_of, repeats_for
 from encsel.matching.scorers import RIDGE, PairInFold, Side, project
 from encsel.matching.sensitivity import distance_error, distance_of_auc
-from encsel.metrics.linear_cka import Gram, gram, matched_of, null_of_matched
+from encsel.metrics.linear_cka import REFERENCE_SIZE, Gram, gram, null_of_matched, unbiased_cka
 
 EVIDENCE_VERSION = 1
-"""Of what FEATURES mean and how they are measured; a card holds for one."""
+"""Version of the definition and measurement of FEATURES; a card is valid for one."""
 
 FEATURES: Mapping[str, str] = {
     "d_reference": "sensitivity d' behind the cross-validated AUC of the reference scorer",
@@ -47,15 +46,14 @@ FEATURES: Mapping[str, str] = {
 }
 CKA_FORMS = ("root_cka", "root_cka_half", "root_cka_ridge")
 MAX_IMPOSTORS = 2000
-"""Impostor scores a fold that a shuffle looks at; at most 45 test people give no more."""
-
+"""Most impostor scores of a fold in a shuffle; 45 test people give fewer."""
 MAX_FOR_ALL_FOLDS, FEW_FOLDS = 400, 2
-"""Above so many people, shuffles look at so many folds only: their test people are enough to tell chance."""
+"""Above so many people, shuffles use only so many folds, whose test people are enough."""
 
 
 @dataclass(frozen=True)
 class EncoderEvidence:
-    """One encoder's part, computed once: projections in every fold, Gram matrices of the three forms of CKA."""
+    """One encoder's part, computed once: projections in every fold, Gram matrices of CKA_FORMS."""
 
     folds: Sequence[Sequence[Side]]
     grams: Mapping[str, Gram]
@@ -64,13 +62,7 @@ class EncoderEvidence:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One pair.
-
-    Attributes:
-        values: each of FEATURES.
-        standard_error: by scorer, of its d' over people.
-        cross_validated: what the values are from.
-    """
+    """One pair: `values` by FEATURES, and by scorer the `standard_error` of its d' over people."""
 
     values: Mapping[str, float]
     standard_error: Mapping[str, float]
@@ -79,24 +71,19 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Shuffled:
-    """FEATURES of one pair when people are shuffled, and of the pair as it is, both from the same few folds.
-
-    Attributes:
-        observed: (len(FEATURES),).
-        values: (shuffles, len(FEATURES)).
-    """
+    """FEATURES of one pair as it is, (features,), and with shuffled people, (shuffles, features), in the same folds."""
 
     observed: NDArray[np.float64]
     values: NDArray[np.float64]
 
 
 def evidence_folds(n_people: int, *, seed: int) -> Folds:
-    """The folds that evidence on so many people uses."""
+    """Folds of the evidence of n people."""
     return folds_of(n_people, n_repeats=repeats_for(n_people), seed=seed)
 
 
 def encoder_evidence(x: Vectors, folds: Folds) -> EncoderEvidence:
-    """One encoder's part, from its centroids (n, dim), people in the order the folds mean."""
+    """One encoder's part, from its (n, dim) centroids."""
     small = reduced(x)
     everyone = np.arange(len(small))
     whole = project(small, everyone, everyone[:0])
@@ -112,42 +99,39 @@ def encoder_evidence(x: Vectors, folds: Folds) -> EncoderEvidence:
 
 
 def pair_evidence(face: EncoderEvidence, voice: EncoderEvidence, folds: Folds) -> Evidence:
-    """Everything about one pair of encoders of the same people."""
+    """Evidence of one pair of encoders of the same people."""
     validated = held_out_evidence(face.folds, voice.folds, folds)
-    # The ridge of the weighted scorer goes with the number of people; the card was made with that of 999.
+    # The ridge of the weighted scorer depends on the number of people; the card was made with that of 999.
     scored = {name: validated.scored[FIXED if name == "weighted" else name] for name in MEASURED}
     values = {f"d_{name}": float(distance_of_auc(scored[name].auc)) for name in MEASURED}
     values["correlations"] = float(np.clip(validated.correlations, 0, 1).sum())
-    values |= {form: _root(_matched(face.grams[form], voice.grams[form])) for form in CKA_FORMS}
+    values |= {form: _root_cka(face.grams[form], voice.grams[form]) for form in CKA_FORMS}
     values["top_share"] = face.top_share + voice.top_share
     errors = {name: distance_error(one.auc, one.auc_se, validated.n_people) for name, one in scored.items()}
     return Evidence({name: values[name] for name in FEATURES}, errors, validated)
 
 
 def shuffles(folds: Folds, n_shuffles: int, *, seed: int, groups: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
-    """(n_shuffles, n) permutations of people that keep every fold of the first repeat, and every group, to itself.
+    """(n_shuffles, n) permutations of people within every fold of the first repeat and every group.
 
-    These permutations are a group, so a p value from them is exact; and the axes of each fold, which do not depend on
-    who is paired with whom, are fitted once.
+    These permutations are a group, so a p-value from them is exact; and the axes of each fold, which do not depend on
+    the pairing, are fitted once.
     """
     n = len(folds[0][0][0]) + len(folds[0][0][1])
     rng = np.random.default_rng([seed, 2])
-    found = np.tile(np.arange(n), (n_shuffles, 1))
-    blocks = [
-        test[kind]
-        for _, test in folds[0]
-        for kind in ([groups[test] == g for g in np.unique(groups[test])] if groups is not None else [slice(None)])
-    ]
-    for row in found:
+    orders = np.tile(np.arange(n), (n_shuffles, 1))
+    labels = np.zeros(n, np.intp) if groups is None else groups
+    blocks = [test[labels[test] == g] for _, test in folds[0] for g in np.unique(labels[test])]
+    for order in orders:
         for block in blocks:
-            row[block] = rng.permutation(block)
-    return found
+            order[block] = rng.permutation(block)
+    return orders
 
 
 def shuffled_cka(
     faces: Sequence[EncoderEvidence], voices: Sequence[EncoderEvidence], permutations: NDArray[np.intp], form: str
 ) -> NDArray[np.float64]:
-    """(1 + shuffles, voices, faces) of one of CKA_FORMS, people as they are first; all pairs at once."""
+    """(1 + shuffles, voices, faces) of one of CKA_FORMS, unshuffled first, for all pairs at once."""
     orders = np.vstack([np.arange(permutations.shape[1]), permutations])
     null = null_of_matched([v.grams[form] for v in voices], [f.grams[form] for f in faces], permutations=orders)
     return np.sqrt(np.maximum(null, 0))
@@ -160,12 +144,7 @@ def shuffled_evidence(
     permutations: NDArray[np.intp],
     cka: Mapping[str, NDArray[np.float64]],
 ) -> Shuffled:
-    """What one pair's evidence would be with the voices of other people beside its faces.
-
-    Args:
-        permutations: from `shuffles`, on the same folds.
-        cka: of each of CKA_FORMS, (1 + shuffles,) of this pair from `shuffled_cka`.
-    """
+    """One pair's evidence with shuffled people; `cka` by CKA_FORMS, (1 + shuffles,) of the pair in `shuffled_cka`."""
     orders = np.vstack([np.arange(permutations.shape[1]), permutations])
     values = np.zeros((len(orders), len(FEATURES)))
     names = list(FEATURES)
@@ -185,7 +164,7 @@ def _some_folds(
     folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
     order: NDArray[np.intp],
 ) -> tuple[NDArray[np.float64], float]:
-    """AUC of each of MEASURED and the sum of positive held-out correlations, voices taken in `order`."""
+    """AUC of each of MEASURED and the sum of positive held-out correlations, with voices in this order."""
     aucs = np.zeros(len(MEASURED))
     products = np.zeros((3, N_VARIATES))
     for f, v, (train, test) in zip(face, voice, folds, strict=True):
@@ -198,20 +177,16 @@ def _some_folds(
 
 
 def _auc(matrix: Vectors) -> float:
-    """AUC of a fold's scores; of many impostors, those at the smallest cyclic distances, every person equally often."""
+    """AUC of a fold's scores, from at most about MAX_IMPOSTORS impostor pairs at the smallest cyclic distances."""
     n = len(matrix)
     distances = np.arange(1, min(n, 1 + max(1, MAX_IMPOSTORS // n)))
     columns = (np.arange(n)[:, None] + distances) % n
     return float(auc_placements(np.diag(matrix), np.take_along_axis(matrix, columns, axis=1)).mean())
 
 
-def _matched(k: Gram, q: Gram) -> float:
+def _root_cka(k: Gram, q: Gram) -> float:
     try:
-        return matched_of(k, q)
+        return math.sqrt(max(unbiased_cka(k, q, REFERENCE_SIZE), 0.0))
     except BadCalibration:
         # An encoder whose own variation is not above its noise shares none with another.
         return 0.0
-
-
-def _root(value: float) -> float:
-    return math.sqrt(max(value, 0.0))

@@ -1,4 +1,4 @@
-"""Which pair is better, how surely, and which pairs tie: the joint error of all predictions of one set."""
+"""Order of pairs: chances of order and of being best, and ties, from the joint error of all predictions of a set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from encsel.prediction.card import CalibratedCard, Values
 
 N_DRAWS = 20_000
-"""Of the joint distribution of all pairs behind `p_best`."""
+"""Draws from the joint distribution of all pairs, for `p_best`."""
 SURE = 0.9
 """Chance from which one pair is called better than another."""
 Labels = Sequence[Any] | NDArray[Any]
@@ -19,12 +19,7 @@ Labels = Sequence[Any] | NDArray[Any]
 
 
 def covariance(card: CalibratedCard, sd: Values, faces: Labels, voices: Labels) -> Values:
-    """(pairs, pairs) covariance of the errors of predicted d' within one set.
-
-    Args:
-        sd: (pairs,) from `estimate`.
-        faces, voices: encoder of each pair.
-    """
+    """(pairs, pairs) covariance of the errors of predicted d' within one set, whose `sd` (pairs,) `estimate` gives."""
     face, voice = (np.asarray(x)[:, None] == np.asarray(x) for x in (faces, voices))
     s = card.shares
     together = s.everyone + s.face * face + s.voice * voice + s.pair * (face & voice)
@@ -60,21 +55,13 @@ def chance_of_best(
     error = np.sqrt(s.pair) * rng.standard_normal((n_draws, len(distance)))
     for share, index in zip((s.face, s.voice), labels, strict=True):
         error += np.sqrt(share) * rng.standard_normal((n_draws, index.max() + 1))[:, index]
-    # What all pairs have in common matters only where their sds differ.
+    # The error common to all pairs matters only where their sds differ.
     error += np.sqrt(s.everyone) * rng.standard_normal((n_draws, 1))
     best = np.argmax(distance + scale * sd * error, axis=1)
     return np.bincount(best, minlength=len(distance)) / n_draws
 
 
 def rank_groups(chance: Values) -> list[int]:
-    """Group of each pair, best first: a new one begins where every pair above is surely better than every pair below.
-
-    Args:
-        chance: (pairs, pairs) from `chance_of_order`, pairs in order of predicted EER.
-    """
-    groups, current = [], 1
-    for i in range(len(chance)):
-        if i and (chance[:i, i:] >= SURE).all():
-            current += 1
-        groups.append(current)
-    return groups
+    """Group of each pair, best first; a new one begins where every pair above is surely better than every one below."""
+    begins = [i > 0 and bool((chance[:i, i:] >= SURE).all()) for i in range(len(chance))]
+    return (1 + np.cumsum(begins)).tolist()

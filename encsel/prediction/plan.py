@@ -1,4 +1,4 @@
-"""How many people, and samples of each, a calibration set needs; and what a given set can and cannot decide."""
+"""Planning: the people and samples that a calibration set needs, and what a given set can resolve."""
 
 from __future__ import annotations
 
@@ -28,10 +28,8 @@ SAMPLES = (4, 8, 20, 50)
 class Reach:
     """What n people with m samples each can resolve, typical of simulated sets.
 
-    Attributes:
-        half_width: half the width of the interval of a predicted EER.
-        difference, difference_sharing: smallest difference in predicted EER at which one of two pairs is called
-            better, for pairs that share no encoder and for pairs that share one.
+    `difference` is the smallest in predicted EER at which one of two pairs is called better; `difference_sharing` for
+    pairs with a common encoder.
     """
 
     n_identities: int
@@ -51,15 +49,14 @@ class SetSize:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Plan(Result):
-    """What sets of many sizes can resolve. `encsel.plan` makes it.
+    """What sets of many sizes can resolve; made by `encsel.plan`.
 
     Attributes:
-        eer: planned for; errors grow toward chance.
-        width, difference: what was asked for; None if it was not.
+        eer: EER planned for; errors grow toward chance.
+        width, difference: requirements, if any.
         grid: what each number of people and samples can resolve.
-        enough: fewest people for what was asked, by samples per person; None: more than 2000.
-        own: what the given set can resolve; None without a set, or with `reason`.
-        set: size of the given set.
+        enough: fewest people that meet the requirements, by samples per person; None: more than 2000.
+        own: what the given set, of size `set`, can resolve; None without a set, or with `reason`.
     """
 
     schema: str
@@ -86,13 +83,14 @@ def plan(
     card: str | Path | CalibratedCard = "encsel-calibrated",
     allow_outside: bool = False,
 ) -> Plan:
-    """How many people, and samples of each, an interval or the order of two pairs takes; and what a given set can do.
+    """People and samples needed for an interval or for the order of two pairs, and what a given set can resolve.
 
     Args:
         data: a calibration set, which is listed and not embedded; None: none.
         eer: EER to plan for, from 0.02 to 0.48; None: the card's training mean.
         coverage: of the intervals, in [0.5, 0.99].
-        width: wanted width of the interval. difference: of two pairs' EERs, wanted to be resolved.
+        width: required width of the interval.
+        difference: difference of two pairs' EERs to be resolved.
         card: calibrated card.
         allow_outside: count files that a manifest names outside its own folder.
     Raises:
@@ -118,7 +116,7 @@ def plan(
     if width is not None or difference is not None:
         low, high = loaded.people
         for m in SAMPLES:
-            # Errors fall with people apart from bends of the fit: the first number that suffices is the answer.
+            # Errors fall with people except for bends of the fit: the first number that suffices is the answer.
             candidates = (n for n in range(low, high + 1, 5) if suffices(reach(loaded, n, m, at, coverage)))
             enough[str(m)] = next(candidates, None)
     own = reason = None
@@ -133,7 +131,7 @@ def plan(
 
 
 def reach(card: CalibratedCard, n: int, m: float, eer: float, coverage: float) -> Reach:
-    """What n people with m samples each can resolve of pairs of about this EER."""
+    """What n people with m samples each can resolve, for pairs of about this EER."""
     from scipy.special import ndtri
 
     d = float(distance_of_eer(eer))

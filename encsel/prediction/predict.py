@@ -1,10 +1,11 @@
-"""Calibrated predictions for all pairs of one set: evidence, what cards make of it, and what shuffled people give."""
+"""Calibrated predictions for all pairs of one set: evidence, the cards' estimates, and a null of shuffled people."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from encsel.progress import Progress, Silent
 
 N_SHUFFLES = 199
 WHOLE_SHUFFLES, WHOLE_PEOPLE = 20, 200
-"""Shuffles that go through everything a prediction goes through, up to so many people."""
+"""Number of shuffles measured as completely as the pair itself, on sets up to so many people."""
 REPLICATE_COVERAGE = 0.9
 MIN_TO_PREDICT = 30
 """Fewest people for which an EER is predicted."""
@@ -40,19 +41,19 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class PredictionNull:
-    """What the ordering card would have said with faces and voices of different people put together.
+    """Predictions of the ordering card for faces and voices of different people.
 
     Attributes:
-        predicted_eer, sd: mean and standard deviation over shuffles: up to 200 people over 20 that were measured in all
-            as the pair itself; above, over all of them, from a few folds.
-        p: share of shuffles with a prediction as good as the pair's own or better, itself included; from the same few
-            folds for both, so it is exact.
-        p_familywise: share of shuffles in which any pair of the set stands out as much (Westfall and Young).
+        predicted_eer, sd: mean and standard deviation over shuffles: over 20 measured as completely as the pair itself
+            up to 200 people; above, over all, from a few folds.
+        p: permutation p-value: fraction of shuffles, the unshuffled included, predicted at least as good, all from the
+            same few folds, so it is exact.
+        p_familywise: fraction of shuffles in which any pair of the set is as extreme (Westfall and Young).
         within: column within whose groups people were shuffled, if any.
     """
 
-    predicted_eer: float
-    sd: float
+    predicted_eer: float | None
+    sd: float | None
     p: float
     p_familywise: float
     n_permutations: int
@@ -61,10 +62,7 @@ class PredictionNull:
 
 @dataclass(frozen=True)
 class Measured:
-    """What cross-validation measured with one scorer on these people, shares in [0, 1].
-
-    `interval`: where 90 % of the values from as many other people would lie.
-    """
+    """Cross-validated rates of one scorer on these people; 90 % of those of as many other people are in `interval`."""
 
     scorer: str
     eer: float
@@ -85,7 +83,7 @@ class PairPrediction:
 
 @dataclass(frozen=True)
 class Shuffling:
-    """How people are shuffled: `groups` (n,) numbers of the group of each person, of the column `within`."""
+    """Groups within which people are shuffled: (n,) `groups`, numbers of each person's value in the column `within`."""
 
     within: str | None = None
     groups: NDArray[np.intp] | None = None
@@ -103,15 +101,12 @@ def predict_pairs(
     shuffling: Shuffling | None = None,
     progress: Progress | None = None,
 ) -> list[list[PairPrediction]]:
-    """Predictions of every card for every pair (faces, voices).
+    """Predictions of every card for every pair, by face, then voice.
 
     Args:
-        faces, voices: centroids of each encoder, (n, dim), all of the same people in the same order.
-        samples: per face and per voice encoder, median samples a person.
-        cards: the one that orders first; its predictions are what shuffles are judged by.
-    Raises:
-        BadCalibration: under 10 people, or constant embeddings.
-        UsageError: a coverage that a card has no errors for.
+        faces, voices: (n, dim) centroids of each encoder, all of the same people in the same order.
+        samples: median samples per person of each face and each voice encoder.
+        cards: the one that orders first; the null is of its predictions.
     """
     from joblib import Parallel, delayed
     from threadpoolctl import threadpool_limits
@@ -127,38 +122,32 @@ def predict_pairs(
     n_whole = min(WHOLE_SHUFFLES, n_shuffles) if n <= WHOLE_PEOPLE else 0
     n_tasks = len(faces) + len(voices) + len(CKA_FORMS) + len(pairs) + n_whole
     with threadpool_limits(1), progress.task("cross-validation", n_tasks) as task:
-        sides = []
-        for one in threads(delayed(encoder_evidence)(x, folds) for x in (*faces, *voices)):
-            sides.append(one)
-            task.advance()
+
+        def done(calls: Iterable[Any]) -> list[Any]:
+            results = []
+            for one in threads(calls):
+                results.append(one)
+                task.advance()
+            return results
+
+        sides = done(delayed(encoder_evidence)(x, folds) for x in (*faces, *voices))
         of_face, of_voice = sides[: len(faces)], sides[len(faces) :]
-        ckas = {}
-        nulls_of_cka = threads(delayed(shuffled_cka)(of_face, of_voice, orders, form) for form in CKA_FORMS)
-        for form, one in zip(CKA_FORMS, nulls_of_cka, strict=True):
-            ckas[form] = one
-            task.advance()
+        ckas = done(delayed(shuffled_cka)(of_face, of_voice, orders, form) for form in CKA_FORMS)
 
         def both(i: int, j: int) -> tuple[Evidence, Shuffled]:
-            cka = {form: values[:, j, i] for form, values in ckas.items()}
+            cka = {form: values[:, j, i] for form, values in zip(CKA_FORMS, ckas, strict=True)}
             face, voice = of_face[i], of_voice[j]
             return pair_evidence(face, voice, folds), shuffled_evidence(face, voice, folds, orders, cka)
-
-        found = []
-        for pair in threads(delayed(both)(i, j) for i, j in pairs):
-            found.append(pair)
-            task.advance()
 
         def whole(order: NDArray[np.intp]) -> list[Evidence]:
             moved = [encoder_evidence(x[order], folds) for x in voices]
             return [pair_evidence(of_face[i], moved[j], folds) for i, j in pairs]
 
-        wholes = []
-        for one in threads(delayed(whole)(order) for order in orders[:n_whole]):
-            wholes.append(one)
-            task.advance()
+        measured: list[tuple[Evidence, Shuffled]] = done(delayed(both)(i, j) for i, j in pairs)
+        wholes: list[list[Evidence]] = done(delayed(whole)(order) for order in orders[:n_whole])
 
     m = [harmonic_mean(samples[0][i], samples[1][j]) for i, j in pairs]
-    nulls = _nulls(cards[0], found, wholes, n, m, shuffling.within)
+    nulls = _nulls(cards[0], [shuffled for _, shuffled in measured], wholes, n, m, shuffling.within)
     replicate = {card.scorer: card.replicate for card in reversed(cards)}
     flat = [
         PairPrediction(
@@ -168,37 +157,37 @@ def predict_pairs(
             {s: _measured(evidence, s, replicate[s]) for s in MEASURED if s in replicate},
             null,
         )
-        for (evidence, _), size, null in zip(found, m, nulls, strict=True)
+        for (evidence, _), size, null in zip(measured, m, nulls, strict=True)
     ]
     return [flat[i * len(voices) : (i + 1) * len(voices)] for i in range(len(faces))]
 
 
 def _nulls(
     card: CalibratedCard,
-    found: Sequence[tuple[Evidence, Shuffled]],
+    pairs: Sequence[Shuffled],
     wholes: Sequence[Sequence[Evidence]],
     n: int,
     m: Sequence[float],
     within: str | None,
 ) -> list[PredictionNull]:
-    """Args: `wholes`: evidence of all pairs in each shuffle that was measured in all."""
-    observed = np.array([distances(card, s.observed, n, size) for (_, s), size in zip(found, m, strict=True)])
-    shuffled = np.array([distances(card, s.values, n, size) for (_, s), size in zip(found, m, strict=True)])
+    """Null of each pair; `wholes` holds the evidence of all pairs in each complete shuffle."""
+    observed = np.array([distances(card, s.observed, n, size) for s, size in zip(pairs, m, strict=True)])
+    shuffled = np.array([distances(card, s.values, n, size) for s, size in zip(pairs, m, strict=True)])
     count = shuffled.shape[1]
     mean, sd = shuffled.mean(axis=1), np.maximum(shuffled.std(axis=1), 1e-12)
-    # Ties through rounding must count as ties, or a constant statistic would look like the best of all.
+    # Ties up to rounding must count as ties, or a constant statistic would look like the best of all.
     p = (1 + (shuffled >= observed[:, None] - 1e-12).sum(axis=1)) / (1 + count)
     largest = ((shuffled - mean[:, None]) / sd[:, None]).max(axis=0)
     stands_out = (observed - mean) / sd
     familywise = (1 + (largest >= stands_out[:, None] - 1e-12).sum(axis=1)) / (1 + count)
+    null = shuffled
     if wholes:
-        values = np.array([[[e.values[name] for name in FEATURES] for e in pairs] for pairs in wholes])
-        said = predicted_eer(np.array([distances(card, values[:, i], n, size) for i, size in enumerate(m)]))
-    else:
-        said = predicted_eer(shuffled)
+        values = np.array([[[e.values[name] for name in FEATURES] for e in of_pairs] for of_pairs in wholes])
+        null = np.array([distances(card, values[:, i], n, size) for i, size in enumerate(m)])
+    eers = predicted_eer(null)
     return [
-        PredictionNull(float(said[i].mean()), float(said[i].std()), float(p[i]), float(familywise[i]), count, within)
-        for i in range(len(found))
+        PredictionNull(float(eers[i].mean()), float(eers[i].std()), float(p[i]), float(familywise[i]), count, within)
+        for i in range(len(pairs))
     ]
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from encsel.errors import UsageError, nearest
+from encsel.errors import UsageError
 from encsel.metrics.registry import metrics
 from encsel.prediction.card import CalibratedCard, load_calibrated, shipped_calibrated
-from encsel.regression.card import GeometricCard, check_metric_versions, load_geometric_card, shipped_cards
+from encsel.regression.card import (
+    GeometricCard,
+    card_path,
+    check_metric_versions,
+    load_geometric_card,
+    shipped_cards,
+)
 from encsel.storage.documents import family_of
 
 DEFAULT_REGRESSION = "encsel-calibrated"
 STUDY_REGRESSION = "upadhyay2026"
 COMPANIONS = (DEFAULT_REGRESSION, "encsel-calibrated-weighted", "upadhyay2026-ln", STUDY_REGRESSION)
-"""Cards whose predictions are in every result, beside those of the card that orders the pairs."""
+"""Cards whose predictions are in every result, in addition to those of the card that orders the pairs."""
 FEATURES_OF_RANK = ("cka", "id_mismatch")
 
 AnyCard = GeometricCard | CalibratedCard
@@ -35,21 +41,13 @@ def load_card(name_or_path: str | Path) -> AnyCard:
     >>> load_card("upadhyay2026").equation
     'eer = 0.4979 - 0.7842 cka - 0.003861 id_mismatch'
     """
-    text = str(name_or_path)
-    if text in shipped_calibrated() or family_of(Path(text)) == "encsel.calibrated":
-        return load_calibrated(text)
-    if text not in shipped_cards() and Path(text).suffix != ".json" and not Path(text).is_file():
-        hint = nearest(text, card_names())
-        raise UsageError(f"No regression card is named {text!r}. {hint} The path of a .json card works as well.")
-    return load_geometric_card(text)
+    path = card_path(name_or_path, card_names(), "regression card")
+    is_calibrated = str(name_or_path) in shipped_calibrated() or family_of(path) == "encsel.calibrated"
+    return load_calibrated(name_or_path) if is_calibrated else load_geometric_card(name_or_path)
 
 
 def cards_for(regression: str) -> tuple[AnyCard, ...]:
-    """The card that orders, then its companions.
-
-    Raises:
-        UsageError: no such card, one that this encsel cannot apply, or one with the name of a shipped card.
-    """
+    """The card that orders, then its companions; UsageError if it cannot be applied or has a shipped card's name."""
     chosen = load_card(regression)
     if chosen.name in card_names() and chosen.sha256 != load_card(chosen.name).sha256:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""What made the prediction for one pair: evidence, what each part adds, where the pair lies among simulated ones."""
+"""What made the prediction for one pair: its evidence, and how it compares with simulated pairs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from encsel.prediction.predict import MIN_TO_PREDICT, Measured, PredictionNull
 from encsel.ranking.result import CardPrediction, Ranking
 
 CURVE_SIZES = (0.8, 2.0, 5.0)
-"""People behind the points of the learning curve, as multiples of those in the set; the reference size is added."""
+"""Sizes of the learning curve as multiples of the people in the set; the reference size is added."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Part:
     """One feature of the prediction.
 
     Attributes:
-        percentile: share of simulated pairs at about as many people that have less of it, in [0, 1].
-        adds: what it adds to the predicted d' beyond what the median simulated pair has.
+        percentile: fraction of simulated pairs of about as many people with a smaller value, in [0, 1].
+        adds: difference in predicted d' from that of the median simulated pair.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Part:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """EER of a matcher trained on so many people, were d' to grow as CKA alone says it does."""
+    """EER of a matcher trained on so many people if d' grew as CKA alone suggests."""
 
     n_train_identities: int
     eer: float
@@ -48,11 +48,12 @@ class Explanation:
     """One pair, explained.
 
     Attributes:
-        canonical_correlations: of ridge canonical variates, on people held out.
-        distance, sd: predicted d' and its standard deviation. `base`: d' of a pair with the median of every feature.
-        expected_from_cka: EER that CKA alone would lead one to expect of the prediction, and `disagreement`: how many
-            sd of simulated pairs the prediction is better (positive) or worse than that.
-        learning_curve: see CurvePoint; its first point is fitted to cross-validation.
+        distance, sd: predicted d' and its standard deviation.
+        base: d' of a pair with the median of every feature.
+        canonical_correlations: of ridge canonical variates, on held-out people.
+        expected_from_cka: EER that CKA alone suggests.
+        disagreement: standard deviations of simulated pairs by which the prediction is better (positive) or worse.
+        learning_curve: its first point is fitted to cross-validation.
     """
 
     face: str
@@ -88,8 +89,8 @@ def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
     pair, n = ranking.pair(face, voice), ranking.n_identities
     if pair is None:
         names = [f"{p.face}/{p.voice}" for p in ranking.pairs]
-        raise UsageError(f"No pair {f'{face}/{voice}'!r} to explain; FACE/VOICE is needed. "
-                         f"{nearest(f'{face}/{voice}', names)}")  # fmt: skip
+        asked = f"{face}/{voice}"
+        raise UsageError(f"No pair {asked!r} to explain; FACE/VOICE is needed. {nearest(asked, names)}")
     if n < MIN_TO_PREDICT:
         raise UsageError(f"{n} people; below {MIN_TO_PREDICT} there is no prediction to explain. Add people.")
     card = ranking.card
@@ -98,14 +99,13 @@ def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
     prediction = ranking.details[face, voice]
     evidence, m, estimate = prediction.evidence, prediction.samples, prediction.estimates[card.name]
     weights = np.asarray(card.coefficients) @ size_terms(float(n), m, card)
-    medians = {name: float(feature_quantiles(card, name, n)[4]) for name in card.features}
-    parts = tuple(
-        Part(
-            name, FEATURES[name], evidence.values[name], place(card, name, evidence.values[name], n),
-            float(weight * (evidence.values[name] - medians[name])),
-        )
-        for name, weight in zip(card.features, weights[1:], strict=True)
-    )  # fmt: skip
+    medians = {name: feature_quantiles(card, name, n)[4] for name in card.features}
+    base, parts = float(weights[0]), []
+    for name, weight in zip(card.features, weights[1:], strict=True):
+        value = evidence.values[name]
+        adds = float(weight * (value - medians[name]))
+        parts.append(Part(name, FEATURES[name], value, place(card, name, value, n), adds))
+        base += float(weight * medians[name])
     expected, spread = expected_from_cka(card, evidence.values["root_cka"], n, m)
     return Explanation(
         face=face,
@@ -119,13 +119,13 @@ def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
         coverage=ranking.coverage,
         distance=estimate.distance,
         sd=estimate.sd,
-        base=float(weights[0] + sum(w * medians[f] for f, w in zip(card.features, weights[1:], strict=True))),
+        base=base,
         canonical_correlations=tuple(float(r) for r in evidence.cross_validated.correlations),
         measured=tuple(prediction.measured.values()),
         cka=Cka(pair.cka.biased, pair.cka.debiased, pair.cka.matched),
         cka_interval=pair.cka.matched_interval,
         null=prediction.null,
-        parts=parts,
+        parts=tuple(parts),
         expected_from_cka=float(predicted_eer(expected)),
         disagreement=(estimate.distance - expected) / spread,
         learning_curve=_curve(pair.cka.debiased, evidence.values[f"d_{card.scorer}"], n, card.n_train_identities),
@@ -136,13 +136,13 @@ def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
 def _curve(debiased: float, distance: float, n: int, n_reference: int) -> tuple[CurvePoint, ...]:
     """d'^2 = c^2 / (v + 1 / N) with c the debiased CKA and v from the cross-validated d' at 0.8 n people.
 
-    The closed form of a matcher that scores by the cross-covariance itself: c sets how fast d' grows with people.
+    It is the closed form of a matcher that scores by the cross-covariance: c sets how fast d' grows with people.
     """
     if debiased <= 0 or distance <= 0:
         return ()
     trained = max(2, round(CURVE_SIZES[0] * n))
     v = max((debiased / distance) ** 2 - 1 / trained, 0.003)
     sizes = sorted({trained, *(round(k * n) for k in CURVE_SIZES[1:] if k * n < n_reference), n_reference})
-    # Where v had to be held up, the form does not go through the measured point; it is shifted to do so.
+    # Where v was clipped, the form misses the measured point; scale it to go through.
     shift = distance / (debiased / math.sqrt(v + 1 / trained))
     return tuple(CurvePoint(size, float(eer_of_distance(shift * debiased / math.sqrt(v + 1 / size)))) for size in sizes)

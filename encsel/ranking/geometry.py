@@ -1,9 +1,11 @@
-"""The geometry of every encoder, computed once, and of every face-voice pair from there."""
+"""The geometry of every encoder, computed once, and CKA of every face-voice pair with people shuffled."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +21,28 @@ from encsel.metrics.neighbours import Neighbours, distinct_rows, neighbour_dista
 
 MAX_DRAWS = 10
 ROWS_FOR_DRAWS = 20_000
-"""Intrinsic dimension averages as many draws of rows as fit in this many rows in all, at most MAX_DRAWS."""
+"""Total rows of the draws that intrinsic dimension is averaged over, of which there are at most MAX_DRAWS."""
+
+ESTIMATORS: Mapping[str, Callable[[NDArray[Any]], float]] = {
+    "mle_median": mle_median,
+    "mle_harmonic": mle_harmonic,
+    "two_nn": two_nn,
+    "two_nn_reference": partial(two_nn, discard=0.0),
+}
 
 
 @dataclass(frozen=True)
 class IntrinsicDimension:
-    """Estimates at one number of rows per identity, in dimensions; None with the reason where undefined."""
+    """Estimates by metric, of at most so many rows per identity (None: all); None with the reason where undefined."""
 
     rows_per_identity: int | None
-    """Rows of each person that entered, at most; None: all."""
     values: Mapping[str, float] | None
     reason: str | None = None
 
 
 @dataclass(frozen=True)
 class EncoderGeometry:
-    """What `rank` needs to know of one encoder."""
+    """The geometry of one encoder that `rank` needs."""
 
     embeddings: Embeddings
     gram: Gram
@@ -50,9 +58,9 @@ class Null:
     """Matched CKA of one pair with people shuffled.
 
     Attributes:
-        p: share of shuffles at or above the observed value, itself included.
-        p_familywise: share of shuffles in which any pair of the set stands out as much as this one does (Westfall and
-            Young's maximum statistic): of many pairs some look good by luck, and this p allows for it.
+        p: fraction of shuffles at or above the observed value, which is one of them.
+        p_familywise: fraction of shuffles in which any pair of the set stands out as much (Westfall and Young's maximum
+            statistic): of many pairs some look good by chance.
     """
 
     mean: float
@@ -71,20 +79,20 @@ def measure_encoder(
     device: str = "cpu",
     searched: Neighbours | None = None,
 ) -> EncoderGeometry:
-    """Geometry of one encoder over `identities`, which it must all have.
+    """Geometry of one encoder over `identities`, all of which it must have.
 
     Args:
-        searched: neighbours of its distinct rows, where the caller has them.
+        searched: neighbours of its distinct rows, if known already.
     Raises:
         BadCalibration: too few people or constant embeddings; names the encoder.
     """
-    kept = embeddings.rows(np.isin(embeddings.labels, identities))
+    used = embeddings.rows(np.isin(embeddings.labels, identities))
     try:
-        return EncoderGeometry(
-            kept,
-            gram(centroids(kept), device=device),
-            intrinsic_dimension(kept, rows_per_identity=rows_per_identity, seed=seed, device=device, searched=searched),
+        k = gram(centroids(used), device=device)
+        dimension = intrinsic_dimension(
+            used, rows_per_identity=rows_per_identity, seed=seed, device=device, searched=searched
         )
+        return EncoderGeometry(used, k, dimension)
     except BadCalibration as error:
         raise BadCalibration(f"{embeddings.modality} encoder {embeddings.name}: {error}") from error
 
@@ -97,11 +105,7 @@ def intrinsic_dimension(
     device: str = "cpu",
     searched: Neighbours | None = None,
 ) -> IntrinsicDimension:
-    """All estimates over the distinct rows of all people pooled, the mean over seeded draws where rows are left out.
-
-    Args:
-        searched: neighbours of all distinct rows, used where none are left out.
-    """
+    """All estimates over the distinct rows of all people pooled, the mean over seeded draws where rows are left out."""
     counts = np.unique(embeddings.labels, return_counts=True)[1]
     limit = rows_per_identity if rows_per_identity is not None and counts.max() > rows_per_identity else None
     n_rows = int(np.minimum(counts, limit or counts.max()).sum())
@@ -114,19 +118,11 @@ def intrinsic_dimension(
             else:
                 rows = embeddings if limit is None else limit_rows(embeddings, limit, seed=seed * MAX_DRAWS + draw)
                 distances = neighbour_distances(rows.vectors[distinct_rows(rows.vectors)], K, device=device)
-            draws.append(
-                {
-                    "mle_median": mle_median(distances),
-                    "mle_harmonic": mle_harmonic(distances),
-                    "two_nn": two_nn(distances),
-                    "two_nn_reference": two_nn(distances, discard=0.0),
-                }
-            )
+            draws.append({name: estimate(distances) for name, estimate in ESTIMATORS.items()})
     except BadCalibration as error:
         return IntrinsicDimension(rows_per_identity, None, str(error))
-    return IntrinsicDimension(
-        rows_per_identity, {name: float(np.mean([draw[name] for draw in draws])) for name in draws[0]}
-    )
+    means = {name: float(np.mean([draw[name] for draw in draws])) for name in ESTIMATORS}
+    return IntrinsicDimension(rows_per_identity, means)
 
 
 def permutation_null(
@@ -162,14 +158,5 @@ def permutation_null(
     spread = np.maximum(values.std(axis=0), np.finfo(np.float64).tiny)
     largest = ((values - means) / spread).max(axis=(1, 2))
     p_familywise = (1 + (largest[:, None, None] >= (observed - means) / spread).sum(axis=0)) / (1 + n_permutations)
-
-    def null(i: int, j: int) -> Null:
-        return Null(
-            mean=float(means[i, j]),
-            quantile_95=float(high[i, j]),
-            p=float(p[i, j]),
-            p_familywise=float(p_familywise[i, j]),
-            n_permutations=n_permutations,
-        )
-
-    return [[null(i, j) for j in range(len(voices))] for i in range(len(faces))]
+    table = np.stack([means, high, p, p_familywise], axis=-1).tolist()
+    return [[Null(mean, q, p, familywise, n_permutations) for mean, q, p, familywise in row] for row in table]

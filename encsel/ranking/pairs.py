@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from encsel.matching.sensitivity import normal_quantile
 from encsel.metrics.centroids import centroids
 from encsel.metrics.linear_cka import REFERENCE_SIZE, Cka, cka_of_grams, matched_standard_error
 from encsel.prediction.card import CalibratedCard, expected_from_cka
-from encsel.prediction.predict import ALPHA, MIN_TO_PREDICT, REPLICATE_COVERAGE, Measured, PairPrediction
+from encsel.prediction.predict import ALPHA, MIN_TO_PREDICT, REPLICATE_COVERAGE, PairPrediction
 from encsel.prediction.shipped import DEFAULT_REGRESSION, AnyCard, scorer_of
 from encsel.ranking.flags import (
     AT_CHANCE,
@@ -39,24 +38,22 @@ from encsel.ranking.result import (
     CrossValidation,
     EncoderRanking,
     JointSpace,
-    NullPrediction,
     PairRanking,
 )
 from encsel.regression.card import GeometricCard
 
 STRONGLY = 2.576
-"""Standard deviations by which cross-validation and CKA disagree strongly: 1 in 100 simulated pairs."""
+"""Standard deviations of a strong disagreement of cross-validation and CKA: 1 in 100 simulated pairs."""
 _VOXCELEB_IDS = range(10_001, 11_252)
 
 
 @dataclass(frozen=True)
 class MeasuredPair:
-    """What was measured of one pair, before cards speak.
+    """What was measured of one pair of `n` people.
 
     Attributes:
-        cka: in the three forms, matched to `matched_to` people.
-        mismatches: ID mismatch by rows per identity.
-        shown_rows: rows per identity of the ID mismatch that is shown.
+        cka: matched to `matched_to` people.
+        mismatches: ID mismatch by rows per identity, of which `shown_rows` is shown.
         prediction: None with too few people for cross-validation.
     """
 
@@ -75,24 +72,29 @@ def pair_ranking(
     pair: MeasuredPair, cards: Sequence[AnyCard], of_encoders: tuple[EncoderRanking, EncoderRanking], coverage: float
 ) -> PairRanking:
     """The pair as the first card sees it, not ranked yet."""
-    predictions = {card.name: _prediction_of(card, pair, coverage) for card in cards}
+    predictions = {
+        card.name: _calibrated(card, pair.prediction, pair.n)
+        if isinstance(card, CalibratedCard)
+        else _geometric(card, pair, coverage)
+        for card in cards
+    }
     first, predicted = cards[0], predictions[cards[0].name]
     few_people = pair.n < MIN_TO_PREDICT
-    reason = predicted.reason
-    flags = [flag for flag in predicted.flags if flag != EXTRAPOLATES or isinstance(first, CalibratedCard)]
-    if few_people:
-        flags = [FEW_PEOPLE, *(flag for flag in flags if flag != EXTRAPOLATES)]
-        reason = f"{pair.n} people; a predicted EER needs at least {MIN_TO_PREDICT}"
-    if DISAGREE in predictions[DEFAULT_REGRESSION].flags and DISAGREE not in flags:
-        flags.append(DISAGREE)
-    p = pair.null.p_familywise if pair.prediction is None else pair.prediction.null.p_familywise
-    if p > ALPHA:
-        flags.append(AT_CHANCE)
-    if any(e.health for e in of_encoders):
-        flags.append(UNSOUND)
-    if any(TRAINED_ON_THESE in e.flags for e in of_encoders):
-        flags.append(TRAINED_ON_THESE)
+    reason = too_few(pair.n) if few_people else predicted.reason
     usable, prediction = reason is None, pair.prediction
+    null = None if prediction is None else prediction.null
+    extrapolation_flagged = isinstance(first, CalibratedCard) and not few_people
+    flags = {
+        FEW_PEOPLE: few_people,
+        **{flag: flag != EXTRAPOLATES or extrapolation_flagged for flag in predicted.flags},
+        DISAGREE: DISAGREE in predictions[DEFAULT_REGRESSION].flags or DISAGREE in predicted.flags,
+        AT_CHANCE: (null or pair.null).p_familywise > ALPHA,
+        UNSOUND: any(e.health for e in of_encoders),
+        TRAINED_ON_THESE: any(TRAINED_ON_THESE in e.flags for e in of_encoders),
+    }
+    if null is not None and few_people:
+        # With few people a predicted EER means nothing, shuffled or not; the p-value still holds.
+        null = replace(null, predicted_eer=None, sd=None)
     return PairRanking(
         rank=0,
         rank_group=None,
@@ -105,11 +107,11 @@ def pair_ranking(
         reason=reason,
         predictions=predictions,
         cross_validated=None if prediction is None else _cross_validation(prediction, scorer_of(first)),
-        null=None if prediction is None else NullPrediction.of(prediction.null, few_people=few_people),
+        null=null,
         cka=_cka_measured(pair, coverage),
         id_mismatch=pair.mismatches[pair.shown_rows],
         joint_space=_joint_space(pair.face, pair.voice),
-        flags=tuple(flags),
+        flags=tuple(flag for flag, holds in flags.items() if holds),
     )
 
 
@@ -137,13 +139,18 @@ def encoder_ranking(g: EncoderGeometry, health: Health, layout: str) -> EncoderR
     )
 
 
+def too_few(n: int) -> str:
+    """Why there is no predicted EER of a set of so few people."""
+    return f"{n} people; a predicted EER needs at least {MIN_TO_PREDICT}"
+
+
 def people_of(card: GeometricCard) -> int:
-    """People that the card's CKA was measured on."""
+    """Number of people that the card's CKA was measured on."""
     return next((f.n_identities for f in card.features if f.n_identities is not None), REFERENCE_SIZE)
 
 
 def rows_of(card: GeometricCard) -> int | None:
-    """Rows per identity that the card was fitted on; None: not stated."""
+    """Rows per identity that the card was fitted on, if it states them."""
     return next((f.rows_per_identity for f in card.features if f.rows_per_identity is not None), None)
 
 
@@ -170,17 +177,9 @@ def mismatches_at(
     return [[None if f is None or v is None else abs(f - v) for v in sides[1]] for f in sides[0]]
 
 
-def _prediction_of(card: AnyCard, pair: MeasuredPair, coverage: float) -> CardPrediction:
-    if isinstance(card, CalibratedCard):
-        return _calibrated(card, pair.prediction, pair.n)
-    return _geometric(card, pair, coverage)
-
-
 def _calibrated(card: CalibratedCard, prediction: PairPrediction | None, n: int) -> CardPrediction:
-    if prediction is None:
-        return CardPrediction(None, None, (), f"{n} people; cross-validation needs {MIN_FOR_FOLDS}", card.scorer)
-    if n < MIN_TO_PREDICT:
-        reason = f"{n} people; a predicted EER needs at least {MIN_TO_PREDICT}"
+    if prediction is None or n < MIN_TO_PREDICT:
+        reason = f"{n} people; cross-validation needs {MIN_FOR_FOLDS}" if prediction is None else too_few(n)
         return CardPrediction(None, None, (), reason, card.scorer)
     estimate = prediction.estimates[card.name]
     flags = [EXTRAPOLATES] if estimate.outside or n > 2 * card.people[1] else []
@@ -200,7 +199,7 @@ def _geometric(card: GeometricCard, pair: MeasuredPair, coverage: float) -> Card
     prediction = card.apply(values if mismatch is None else {**values, "id_mismatch": mismatch}, coverage)
     flags = [EXTRAPOLATES] if prediction.outside else []
     if needs_mismatch(card) and pair.n != people_of(card):
-        # CKA is converted to the card's number of people; no such correction exists for ID mismatch.
+        # CKA is converted to the card's number of people; ID mismatch cannot be.
         flags.append(PEOPLE_UNLIKE)
     if rows is None and needs_mismatch(card):
         flags.append(ROWS_UNKNOWN)
@@ -212,18 +211,11 @@ def _geometric(card: GeometricCard, pair: MeasuredPair, coverage: float) -> Card
 
 
 def _cross_validation(prediction: PairPrediction, scorer: str) -> CrossValidation:
-    """The scorer that the prediction is about first, where cross-validation measures it."""
-
-    def values(measured: Measured) -> dict[str, Any]:
-        return {
-            "scorer": measured.scorer, "eer": measured.eer, "auc": measured.auc, "interval": measured.interval,
-            "coverage": REPLICATE_COVERAGE,
-        }  # fmt: skip
-
-    by_scorer = prediction.measured
-    first = by_scorer[cross_validated_scorer(scorer)]
-    others = tuple(CrossValidatedEer(**values(m)) for m in by_scorer.values() if m is not first)
-    return CrossValidation(**values(first), n_repeats=prediction.evidence.cross_validated.n_repeats, others=others)
+    """What cross-validation measured, the scorer that the prediction is about first if it is measured."""
+    by_scorer = {s: CrossValidatedEer(**vars(m), coverage=REPLICATE_COVERAGE) for s, m in prediction.measured.items()}
+    first = by_scorer.pop(cross_validated_scorer(scorer))
+    n_repeats = prediction.evidence.cross_validated.n_repeats
+    return CrossValidation(**vars(first), n_repeats=n_repeats, others=tuple(by_scorer.values()))
 
 
 def cross_validated_scorer(scorer: str) -> str:
@@ -240,8 +232,9 @@ def _cka_measured(pair: MeasuredPair, coverage: float) -> CkaMeasured:
         interval = None
     null = pair.null
     return CkaMeasured(
-        pair.cka.biased, pair.cka.debiased, pair.cka.matched, interval, pair.matched_to,
-        null.p, null.p_familywise, null.mean, null.quantile_95, null.n_permutations,
+        **vars(pair.cka), matched_interval=interval, matched_to=pair.matched_to, null_p=null.p,
+        null_p_familywise=null.p_familywise, null_mean=null.mean, null_quantile_95=null.quantile_95,
+        null_permutations=null.n_permutations,
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ from encsel.ranking.pairs import (
 )
 from encsel.ranking.result import BY_CKA, RANK_SCHEMA, CardUsed, PairRanking, Ranking, summary_of
 from encsel.regression.card import GeometricCard
-from encsel.storage.signature import LIBRARIES, signature_text
+from encsel.storage.signature import LIBRARIES, digest, sign, signature_text
 
 METRICS = ("cka_biased", "cka_debiased", "cka_matched", "mle_median", "mle_harmonic", "two_nn", "two_nn_reference")
 """Metrics behind a ranking."""
@@ -51,10 +51,9 @@ class RankSettings:
     """How pairs are predicted.
 
     Attributes:
-        regression: the card that orders, as it was asked for.
+        regression: the card that orders, as requested.
         cards: the card that orders, then its companions.
-        coverage: of the intervals.
-        max_shuffles: fewer shuffles and permutations than usual on sets of more than 400 people; None: the usual.
+        max_shuffles: cap on shuffles and permutations of more than 400 people; None: the usual numbers.
     """
 
     regression: str
@@ -64,7 +63,7 @@ class RankSettings:
 
     @classmethod
     def checked(cls, regression: str, coverage: float, max_shuffles: int | None = None) -> RankSettings:
-        """The cards loaded, and the coverage found possible.
+        """Load the cards and check the coverage.
 
         Raises:
             UsageError: unknown or unusable card, or a coverage that a card has no errors for.
@@ -91,13 +90,22 @@ class RankSettings:
         options: Mapping[str, Any] | None = None,
         libraries: Sequence[str] = LIBRARIES,
     ) -> dict[str, Any]:
-        """The signature of a result; `metrics_used`, `options` and `libraries` are those of the workflow."""
-        n, versions = len(prepared.people), {name: metrics()[name].version for name in metrics_used}
+        """The signature of a result, with metrics, options and libraries of the workflow."""
+        n, groups = len(prepared.people), prepared.shuffling.groups
         named = self.regression if self.regression in {c.name for c in self.cards} else self.cards[0].name
-        return prepared.signature(
+        return sign(
+            data={"layout": prepared.calibration.layout, "sha256": prepared.embedded.data_sha256},
+            encoders={
+                # The name of a file is private; its hash identifies the content.
+                f"{e.modality}:{e.name}": {key: value for key, value in e.provenance.items() if key != "file"}
+                for e in prepared.embedded.embeddings
+            },
             regressions={card.name: card.sha256 for card in self.cards},
-            metrics={**versions, "evidence": EVIDENCE_VERSION},
+            metrics={**{name: metrics()[name].version for name in metrics_used}, "evidence": EVIDENCE_VERSION},
             options={
+                "seed": prepared.seed, "identities": prepared.options.identities,
+                "samples_per_identity": prepared.options.samples_per_identity, "within": prepared.shuffling.within,
+                "groups": None if groups is None else digest(groups.tolist()),
                 "regression": named, "coverage": self.coverage, "n_permutations": self.n_permutations(n),
                 "n_shuffles": self.n_shuffles(n), **(options or {}),
             },
@@ -204,26 +212,22 @@ def rank(
 def verdict_on(ranking: Ranking, gates: Gates) -> Verdict:
     """Judge the gates on a ranking."""
     card = ranking.card if ranking.card is not None and ranking.ordered_by == ranking.card.name else None
-    values = []
-    for p in ranking.pairs:
-        if card is not None and p.predicted_eer is not None and (p.face, p.voice) in ranking.details:
-            estimate = ranking.details[p.face, p.voice].estimates[card.name]
-            values.append(PairValue(p.predicted_eer, estimate.distance, estimate.sd))
-        else:
-            values.append(value_of(p.predicted_eer, p.interval, ranking.coverage))
-    joint = None
-    if card is not None and all(v.sd is not None for v in values):
-        sd = np.array([v.sd for v in values])
-        joint = covariance(card, sd, [p.face for p in ranking.pairs], [p.voice for p in ranking.pairs])
-    names = [f"{p.face}/{p.voice}" for p in ranking.pairs]
+    stated = {(p.face, p.voice): value_of(p.predicted_eer, p.interval, ranking.coverage) for p in ranking.pairs}
+    values, joint = list(stated.values()), None
+    if card is not None:
+        for i, (pair, value) in enumerate(stated.items()):
+            if value.eer is not None and pair in ranking.details:
+                estimate = ranking.details[pair].estimates[card.name]
+                values[i] = PairValue(value.eer, estimate.distance, estimate.sd)
+        if all(v.sd is not None for v in values):
+            faces, voices = zip(*stated, strict=True)
+            joint = covariance(card, np.array([v.sd for v in values]), faces, voices)
     field = field_of(
-        names, values, [p.interval for p in ranking.pairs], joint, seed=int(ranking.signature["options"]["seed"])
-    )
-    new = ResultToCompare(
-        RANK_SCHEMA, f"predicted EER, scorer {ranking.scorer}", ranking.signature,
-        {(p.face, p.voice): value_of(p.predicted_eer, p.interval, ranking.coverage) for p in ranking.pairs},
+        [f"{face}/{voice}" for face, voice in stated], values, [p.interval for p in ranking.pairs], joint,
+        seed=int(ranking.signature["options"]["seed"]),
     )  # fmt: skip
-    return judge(gates, field, new, card)
+    what = f"predicted EER, scorer {ranking.scorer}"
+    return judge(gates, field, ResultToCompare(RANK_SCHEMA, what, ranking.signature, stated), card)
 
 
 def measure(
@@ -237,8 +241,8 @@ def measure(
     """The ranking of a prepared set, without gates.
 
     Args:
-        searched: by (modality, encoder), neighbours of its distinct rows, 20 or more, where the caller has them.
-        healths: by (modality, encoder), its health, where the caller has it.
+        searched: neighbours of the distinct rows of each encoder, 20 or more, by (modality, name), if known already.
+        healths: health of each encoder, by (modality, name), if known already.
     """
     n, seed, layout = len(prepared.people), prepared.seed, prepared.calibration.layout
     cards, first = settings.cards, settings.cards[0]
@@ -267,7 +271,14 @@ def measure(
             device=prepared.device,
         )  # fmt: skip
         task.advance()
-    predictions = _predictions(faces, voices, calibrated, prepared, settings, progress)
+    predictions = None
+    if n >= MIN_FOR_FOLDS:
+        sides = [[centroids(g.embeddings) for g in side] for side in (faces, voices)]
+        samples = [[g.median_rows_per_identity for g in side] for side in (faces, voices)]
+        predictions = predict_pairs(
+            sides[0], sides[1], (samples[0], samples[1]), calibrated, seed=seed, coverage=settings.coverage,
+            n_shuffles=settings.n_shuffles(n), shuffling=prepared.shuffling, progress=progress,
+        )  # fmt: skip
     sizes = {shown_rows, *(rows_of(card) for card in geometric)}
     mismatches = {rows: mismatches_at(faces, voices, rows, shown_rows, seed) for rows in sizes}
     encoders = {}
@@ -285,16 +296,13 @@ def measure(
             unranked.append(pair_ranking(measured, cards, of_pair, settings.coverage))
             if prediction is not None:
                 details[f.embeddings.name, v.embeddings.name] = prediction
-    pairs, ordered_by, notes = _ordered(unranked, first.name)
-    if isinstance(first, CalibratedCard) and ordered_by == first.name:
-        pairs = _with_order(pairs, details, first, seed)
-    beyond = [
-        f"{p.face} x {p.voice}: {'; '.join(outside)}."
-        for p in pairs
-        if isinstance(first, CalibratedCard)
-        and (p.face, p.voice) in details
-        and (outside := details[p.face, p.voice].estimates[first.name].outside)
-    ]
+    pairs, ordered_by, notes = _ordered(unranked, details, first.name)
+    if isinstance(first, CalibratedCard):
+        for p in pairs if details else ():
+            if outside := details[p.face, p.voice].estimates[first.name].outside:
+                notes.append(f"{p.face} x {p.voice}: {'; '.join(outside)}.")
+        if ordered_by == first.name:
+            pairs = _with_order(pairs, details, first, seed)
     reasons = [f"{g.embeddings.name}: {g.intrinsic_dimension.reason}" for g in (*faces, *voices)
                if g.intrinsic_dimension.reason]  # fmt: skip
     signature, n_train = settings.signature(prepared), first.target["n_train_identities"]
@@ -312,81 +320,50 @@ def measure(
         calibration=summary_of(n, [(e.modality, e.n_samples) for e in encoders.values()], prepared.embedded.skipped),
         regressions={card.name: CardUsed(card.sha256) for card in cards},
         encoders=tuple(encoders.values()),
-        pairs=pairs,
+        pairs=tuple(pairs),
         failures=prepared.embedded.failures,
-        notes=(*prepared.calibration.notes, *notes, *beyond, *reasons),
+        notes=(*prepared.calibration.notes, *notes, *reasons),
         card=calibrated[0],
         details=details,
     )
 
 
-def _predictions(
-    faces: Sequence[EncoderGeometry],
-    voices: Sequence[EncoderGeometry],
-    cards: Sequence[CalibratedCard],
-    prepared: Prepared,
-    settings: RankSettings,
-    progress: Progress,
-) -> list[list[PairPrediction]] | None:
-    """Calibrated predictions of every pair; None with too few people for cross-validation."""
-    if len(prepared.people) < MIN_FOR_FOLDS:
-        return None
-    sides = [[centroids(g.embeddings) for g in side] for side in (faces, voices)]
-    samples = tuple([g.median_rows_per_identity for g in side] for side in (faces, voices))
-    return predict_pairs(
-        sides[0], sides[1], (samples[0], samples[1]), cards, seed=prepared.seed, coverage=settings.coverage,
-        n_shuffles=settings.n_shuffles(len(prepared.people)), shuffling=prepared.shuffling, progress=progress,
-    )  # fmt: skip
-
-
-def _ordered(pairs: Sequence[PairRanking], card: str) -> tuple[tuple[PairRanking, ...], str, tuple[str, ...]]:
+def _ordered(
+    pairs: Sequence[PairRanking], details: Mapping[tuple[str, str], PairPrediction], card: str
+) -> tuple[list[PairRanking], str, list[str]]:
     """The pairs with ranks, what ordered them, and why if it was not the card."""
-    n_without = sum(p.predicted_eer is None for p in pairs)
-    if n_without:
+    ordered_by, notes = card, []
+    if n_without := sum(p.predicted_eer is None for p in pairs):
         ordered_by = BY_CKA
-        notes = [
+        notes.append(
             f"{n_without} of {len(pairs)} pairs have no predicted EER (see the reason of each), so all are ordered by "
             "matched CKA, highest first."
-        ]
-        notes += _two_orders(pairs)
-        ordered = sorted(pairs, key=lambda p: (-p.cka.matched, p.face, p.voice))
-    else:
-        ordered_by, notes = card, []
-        ordered = sorted(pairs, key=lambda p: (p.predicted_eer, -p.cka.matched, p.face, p.voice))
-    ranked = (replace(p, rank=i) for i, p in enumerate(ordered, start=1))
-    return tuple(ranked), ordered_by, tuple(notes)
-
-
-def _two_orders(pairs: Sequence[PairRanking]) -> list[str]:
-    """Which pair CKA puts first and which cross-validation, if the two differ."""
-    measured = []
-    for p in pairs:
-        if p.cross_validated is not None:
-            scores = (p.cross_validated, *p.cross_validated.others)
-            measured.append((next(s.eer for s in scores if s.scorer == "reference"), p))
-    if len(measured) < 2:
-        return []
-    by_cka, by_eer = max(pairs, key=lambda p: p.cka.matched), min(measured, key=lambda x: x[0])[1]
-    if by_cka is by_eer:
-        return []
-    return [
-        f"By matched CKA {by_cka.face} x {by_cka.voice} comes first, by cross-validated EER {by_eer.face} x "
-        f"{by_eer.voice}: the two disagree."
-    ]
+        )
+        if len(details) > 1:
+            by_cka = max(pairs, key=lambda p: p.cka.matched)
+            by_eer = min(details, key=lambda pair: details[pair].measured["reference"].eer)
+            if by_eer != (by_cka.face, by_cka.voice):
+                notes.append(
+                    f"By matched CKA {by_cka.face} x {by_cka.voice} comes first, by cross-validated EER "
+                    f"{' x '.join(by_eer)}: the two disagree."
+                )
+    # Unless every pair has a predicted EER, none is used.
+    ordered = sorted(pairs, key=lambda p: (not n_without and p.predicted_eer, -p.cka.matched, p.face, p.voice))
+    return [replace(p, rank=i) for i, p in enumerate(ordered, start=1)], ordered_by, notes
 
 
 def _with_order(
-    pairs: tuple[PairRanking, ...],
+    pairs: Sequence[PairRanking],
     details: Mapping[tuple[str, str], PairPrediction],
     card: CalibratedCard,
     seed: int,
-) -> tuple[PairRanking, ...]:
-    """The ordered pairs with the chance of each to be the best, and with ties."""
+) -> list[PairRanking]:
+    """The ordered pairs with the probability of each to be the best, and with ties."""
     estimates = [details[p.face, p.voice].estimates[card.name] for p in pairs]
     distance, sd = np.array([e.distance for e in estimates]), np.array([e.sd for e in estimates])
     faces, voices = [p.face for p in pairs], [p.voice for p in pairs]
     best = chance_of_best(card, distance, sd, faces, voices, seed=seed)
     groups = rank_groups(chance_of_order(card, distance, sd, faces, voices))
-    return tuple(
+    return [
         replace(p, rank_group=group, p_best=float(chance)) for p, group, chance in zip(pairs, groups, best, strict=True)
-    )
+    ]

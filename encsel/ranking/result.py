@@ -10,8 +10,9 @@ from encsel.core import Modality, Skipped
 from encsel.embedding.embed import Failure
 from encsel.errors import EncoderFailed
 from encsel.gates.judge import Verdict
+from encsel.metrics.linear_cka import Cka
 from encsel.prediction.card import CalibratedCard
-from encsel.prediction.predict import PairPrediction, PredictionNull
+from encsel.prediction.predict import Measured, PairPrediction, PredictionNull
 from encsel.storage.result import HIDDEN, Result
 
 if TYPE_CHECKING:
@@ -61,16 +62,12 @@ class CardPrediction:
 
 
 @dataclass(frozen=True)
-class CrossValidatedEer:
-    """EER and AUC of one scorer by cross-validation on these people, in [0, 1].
+class CrossValidatedEer(Measured):
+    """EER and AUC of one scorer by cross-validation on these people.
 
-    `interval` contains that fraction, `coverage`, of the values from as many other people.
+    `interval` contains the fraction `coverage` of the values from as many other people.
     """
 
-    scorer: str
-    eer: float
-    auc: float
-    interval: tuple[float, float]
     coverage: float
 
 
@@ -83,25 +80,7 @@ class CrossValidation(CrossValidatedEer):
 
 
 @dataclass(frozen=True)
-class NullPrediction:
-    """What the card predicts with people shuffled; see `encsel.prediction.predict.PredictionNull`."""
-
-    predicted_eer: float | None
-    sd: float | None
-    p: float
-    p_familywise: float
-    n_permutations: int
-    within: str | None
-
-    @classmethod
-    def of(cls, null: PredictionNull, *, few_people: bool) -> NullPrediction:
-        """With fewer than 30 people a predicted EER means nothing, shuffled or not; the p-value still holds."""
-        eer, sd = (None, None) if few_people else (null.predicted_eer, null.sd)
-        return cls(eer, sd, null.p, null.p_familywise, null.n_permutations, null.within)
-
-
-@dataclass(frozen=True)
-class CkaMeasured:
+class CkaMeasured(Cka):
     """CKA of one pair in three forms, and matched CKA with people shuffled.
 
     Attributes:
@@ -111,9 +90,6 @@ class CkaMeasured:
         null_p_familywise: fraction of shuffles in which any pair of the set stands out as much (Westfall and Young).
     """
 
-    biased: float
-    debiased: float
-    matched: float
     matched_interval: tuple[float, float] | None
     matched_to: int
     null_p: float
@@ -140,7 +116,7 @@ class PairRanking:
             or more; pairs of one group are tied.
         p_best: chance that the pair is the best of the set. Both are None where no calibrated card ordered.
         reason: why `predicted_eer` is None.
-        cross_validated, null: None with fewer than 10 people.
+        cross_validated, null: None with fewer than 10 people. With fewer than 30 the null has a p-value and no EER.
     """
 
     rank: int
@@ -154,7 +130,7 @@ class PairRanking:
     reason: str | None
     predictions: Mapping[str, CardPrediction]
     cross_validated: CrossValidation | None
-    null: NullPrediction | None
+    null: PredictionNull | None
     cka: CkaMeasured
     id_mismatch: float | None
     joint_space: JointSpace | None
@@ -189,8 +165,32 @@ class EncoderRanking:
     reason: str | None
 
 
+class Measurement(Result):
+    """A result of `rank` or `validate`: what was measured on a set, with failures and the verdict of gates."""
+
+    calibration: SetSummary
+    failures: tuple[Failure, ...]
+    verdict: Verdict
+    strict_health: bool = False
+
+    @property
+    def n_identities(self) -> int:
+        return self.calibration.n_identities
+
+    @property
+    def findings(self) -> dict[str, str]:
+        """What is wrong with each unsound encoder, by name."""
+        raise NotImplementedError
+
+    @property
+    def exit_code(self) -> int:
+        """4 when an encoder failed, or is unsound and `strict_health`; else the exit code of the gates."""
+        unsound = self.strict_health and bool(self.findings)
+        return EncoderFailed.exit_code if self.failures or unsound else self.verdict.exit_code
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class RankDocument(Result):
+class RankDocument(Measurement):
     """The document `encsel.rank/1`: all face-voice pairs of a calibration set, best first.
 
     Attributes:
@@ -222,8 +222,8 @@ class RankDocument(Result):
     verdict: Verdict = field(default_factory=Verdict)
 
     @property
-    def n_identities(self) -> int:
-        return self.calibration.n_identities
+    def findings(self) -> dict[str, str]:
+        return {e.name: "; ".join(e.health) for e in self.encoders if e.health}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -241,16 +241,11 @@ class Ranking(RankDocument):
 
     @property
     def best(self) -> PairRanking:
-        """The first pair. `best.rank_group` and `best.p_best` tell whether it is tied."""
+        """The first pair; `rank_group` and `p_best` tell whether it is tied."""
         return self.pairs[0]
 
-    @property
-    def exit_code(self) -> int:
-        """4 when an encoder failed, or is unsound and `strict_health`; else the exit code of the gates."""
-        return exit_code(self.failures, [e.health for e in self.encoders], self.verdict, strict=self.strict_health)
-
     def pair(self, face: str, voice: str) -> PairRanking | None:
-        """The pair of two encoders; None where there is no such pair."""
+        """The pair of two encoders, if there is one."""
         return next((p for p in self.pairs if (p.face, p.voice) == (face, voice)), None)
 
     def explain(self, face: str, voice: str) -> Explanation:
@@ -262,12 +257,6 @@ class Ranking(RankDocument):
         from encsel.ranking.explain import explain
 
         return explain(self, face, voice)
-
-
-def exit_code(failures: Sequence[Failure], findings: Sequence[Sequence[str]], verdict: Verdict, *, strict: bool) -> int:
-    """Exit code of a result: 4 for a failed encoder, or an unsound one where health is strict; else the gates'."""
-    unsound = strict and any(findings)
-    return EncoderFailed.exit_code if failures or unsound else verdict.exit_code
 
 
 def summary_of(n_people: int, n_samples: Sequence[tuple[Modality, int]], skipped: Sequence[Skipped]) -> SetSummary:

@@ -18,7 +18,7 @@ FORMS = (
     ("unimodal_eer",), ("cka_matched",),
 )  # fmt: skip
 COUNTS = ("n_identities", "n_train_identities", "n_test_identities", "rows_per_identity")
-"""Columns that are sizes and not measurements."""
+"""Columns with sizes, which are not measurements."""
 MIN_PAIRS = 4
 MIN_TREND = 3
 """Fewest pairs of one encoder whose rank order is reported."""
@@ -26,12 +26,7 @@ MIN_TREND = 3
 
 @dataclass(frozen=True)
 class AgainstEer:
-    """Correlation of one column with the EER.
-
-    Attributes:
-        pearson: in [-1, 1]; None if the column is constant.
-        pearson_p: two-sided p-value that treats pairs as independent.
-    """
+    """Correlation of one column with the EER; `pearson_p` treats pairs as independent. None if it is constant."""
 
     rank: Association
     pearson: float | None
@@ -55,9 +50,8 @@ class PredictionErrors:
 
     Attributes:
         against: description of the measured values.
-        bias: predicted minus measured, mean over pairs.
-        rmse: root mean square of predicted minus measured.
-        inside: fraction of pairs with a measured value inside the predicted interval; None if there are no intervals.
+        bias, rmse: mean and root mean square of predicted minus measured.
+        inside: fraction of measured values inside the predicted interval; None if there are no intervals.
     """
 
     card: str
@@ -76,9 +70,8 @@ class Analysis:
 
     Attributes:
         columns: correlation with the EER, by column.
-        forms: errors of regressions of the EER, by their features.
-        baseline: errors of face effect + voice effect, without geometry.
-        fared: errors of predictions, by card.
+        forms: errors of regressions of the EER, by their features; `baseline` without geometry.
+        fared: errors of predictions.
         left_out: columns and forms that could not be used, with the reason.
     """
 
@@ -94,14 +87,7 @@ class Analysis:
 
 
 def analyse(table: PairTable, *, scorer: str, fared: Sequence[PredictionErrors] = (), seed: int) -> Analysis:
-    """Correlations, trends and regressions of the EER over the pairs of a table.
-
-    Args:
-        table: pairs with their EERs, of one data set or several pooled.
-        scorer: name of the scorer that gave the EERs.
-        fared: errors of predictions, kept in the result.
-        seed: random seed of bootstraps and permutations.
-    """
+    """Correlations, trends and regressions of the EER, measured with `scorer`, over the pairs of a table."""
     reason = None
     n_faces, n_voices = (len(np.unique(x)) for x in (table.face_encoder, table.voice_encoder))
     if len(table) < MIN_PAIRS or n_faces < 2 or n_voices < 2:
@@ -118,10 +104,9 @@ def analyse(table: PairTable, *, scorer: str, fared: Sequence[PredictionErrors] 
     forms = {}
     for features in FORMS:
         label = " + ".join(features)
-        if any(f.removeprefix(LN_PREFIX) not in table.columns for f in features):
-            continue
         try:
-            forms[label] = form_errors(table, features)
+            if all(f.removeprefix(LN_PREFIX) in table.columns for f in features):
+                forms[label] = form_errors(table, features)
         except UsageError as error:
             left_out[label] = str(error)
     trends, baseline = _trends(table, list(columns)), baseline_errors(table)
@@ -146,11 +131,8 @@ def prediction_errors(
     against: str,
 ) -> PredictionErrors | None:
     """Errors of one card over the pairs with both a prediction and a measurement; None if there are none."""
-    complete = [
-        (p, i, m)
-        for p, i, m in zip(predicted, intervals, measured, strict=True)
-        if p is not None and m is not None
-    ]  # fmt: skip
+    pairs = zip(predicted, intervals, measured, strict=True)
+    complete = [(p, i, m) for p, i, m in pairs if p is not None and m is not None]
     if not complete:
         return None
     eer, true = np.array([p for p, _, _ in complete]), np.array([m for _, _, m in complete])

@@ -28,7 +28,7 @@ Labels = NDArray[Any]
 class CrossedP:
     """Permutation p-value: fraction of label orders, the observed one included, with at least the observed |Spearman|.
 
-    `n_orders` counts the label orders compared: all of them if `how` is "exact", else the random draws.
+    `n_orders` counts all orders if `how` is "exact", else random draws.
     """
 
     p: float | None
@@ -43,8 +43,8 @@ class Association:
 
     Attributes:
         spearman: in [-1, 1]; negative if larger values go with a lower EER. None if `reason` is set.
-        p: two-sided p-value, Student t. Treats pairs as independent, which pairs that share encoders are not.
-        interval: 95 % percentile bootstrap over pairs; also treats them as independent.
+        p, interval: two-sided p-value (Student t) and 95 % percentile bootstrap over pairs. Both treat pairs as
+            independent, which pairs that share encoders are not.
         crossed: permutation p-value that accounts for pairs sharing encoders.
     """
 
@@ -57,23 +57,14 @@ class Association:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Correlation coefficient in [-1, 1] and its two-sided p-value (Student t, pairs taken as independent).
-
-    Both are None if a column is constant; `p` is None below 3 pairs.
-    """
+    """Correlation in [-1, 1] and its two-sided p-value (Student t); None if a column is constant, `p` below 3 pairs."""
 
     value: float | None
     p: float | None
 
 
 def associate(x: Values, y: Values, face: Labels, voice: Labels, data_set: Labels, *, seed: int) -> Association:
-    """Rank association of `x` with `y` over pairs.
-
-    Args:
-        x, y: (pairs,) finite.
-        face, voice, data_set: (pairs,) labels; no pair twice within a data set.
-        seed: random seed of the bootstrap and of a permutation that is not exact.
-    """
+    """Rank association of (pairs,) `x` with `y`; no pair of labels may occur twice within a data set."""
     rank = correlate("spearman", x, y)
     if rank.value is None:
         reason = f"no rank correlation over {len(x)} pairs: one of the two columns is constant"
@@ -102,10 +93,7 @@ def spearman(x: Values, y: Values) -> float | None:
 
 
 def bootstrap_interval(x: Values, y: Values, *, seed: int) -> tuple[float, float] | None:
-    """95 % percentile interval of Spearman over resampled pairs; None if under half of the resamples have a value.
-
-    Resamples with a constant column are left out.
-    """
+    """95 % percentile interval of Spearman over resampled pairs; None if a column is constant in most resamples."""
     drawn = np.random.default_rng(seed).integers(len(x), size=(N_BOOTSTRAP, len(x)))
     a, b = _centred_ranks(x[drawn]), _centred_ranks(y[drawn])
     scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
@@ -120,8 +108,8 @@ def bootstrap_interval(x: Values, y: Values, *, seed: int) -> tuple[float, float
 def crossed_p(x: Values, y: Values, face: Labels, voice: Labels, data_set: Labels, *, seed: int) -> CrossedP:
     """Two-sided permutation p-value of Spearman: face and voice labels of `y` shuffled within each data set.
 
-    Pairs that share an encoder move together, so 12 pairs of 4 + 3 encoders do not count as 12 independent ones. The
-    smallest possible value is one over the number of orders that give different tables.
+    Pairs that share an encoder are not independent: the smallest possible value is one over the number of orders that
+    give different tables.
     """
     # Shuffling permutes the ranks of y and leaves both norms unchanged: only the sum of products has to be recomputed,
     # with one term per data set.

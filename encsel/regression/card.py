@@ -17,14 +17,11 @@ from encsel.storage import documents
 SCHEMA: Final = "encsel.card/1"
 
 CHANCE_EER = 0.5
-"""Equal error rate of a scorer that knows nothing."""
-
-Transform = Literal["identity", "ln"]
-
-LN_PREFIX = "ln_"
-
 MAX_COEFFICIENT = 1e9
 """Largest coefficient that a card may hold; sums of far larger ones overflow."""
+LN_PREFIX = "ln_"
+
+Transform = Literal["identity", "ln"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +30,8 @@ class Feature:
 
     Attributes:
         metric, metric_version: the encsel metric that computes the column; None if there is none.
-        n_identities, rows_per_identity: sizes the column was measured at; None if unknown or not all equal.
+        n_identities, rows_per_identity: sizes of the measurement; None if unknown or not all equal, for a `reason`.
         range: smallest and largest training value, before the transform.
-        reason: why metric or sizes are None.
     """
 
     name: str
@@ -56,10 +52,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class LeftOutErrors:
-    """Errors on held-out pairs, with one group left out at a time. None if `reason` is set.
-
-    `r2` is 1 - SSE/SST with SST around the mean of all pairs: 0 is no better than that mean, negative is worse.
-    """
+    """Errors with one group of pairs left out at a time, R2 around the mean of all pairs. None if `reason` is set."""
 
     r2: float | None
     rmse: float | None
@@ -80,16 +73,17 @@ class FitErrors:
     leave_voice: LeftOutErrors
     reason: str | None = None
 
+    @property
+    def held_out(self) -> tuple[LeftOutErrors, LeftOutErrors, LeftOutErrors]:
+        return self.leave_pair, self.leave_face, self.leave_voice
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """Prediction of a card for one face-voice pair.
+    """Prediction for one face-voice pair: `eer` is `raw` clipped to [0, 0.5], both None if `reason` is set.
 
-    Attributes:
-        eer: predicted EER clipped to [0, 0.5]; None if `reason` is set.
-        raw: the same before clipping.
-        interval: around `eer`, clipped to [0, 0.5]; None if the card has no errors for unseen encoders.
-        outside: one sentence per feature outside the card's training range.
+    `interval` is clipped, too, and None if the card has no errors for unseen encoders. `outside` has one sentence per
+    feature outside the card's training range.
     """
 
     eer: float | None
@@ -107,7 +101,6 @@ class GeometricCard:
         form: "log" if any feature enters by its logarithm, else "linear".
         target: predicted quantity: name, scorer, n_train_identities, n_test_identities (None if not all equal).
         residual_sd: standard deviation of the residuals, corrected for degrees of freedom.
-        errors: errors of this regression.
         baseline_errors: errors of face effect + voice effect, without geometry.
         associations: rank association of each feature's column with the EER.
         excluded: encoders left out of the tables before fitting.
@@ -132,20 +125,16 @@ class GeometricCard:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Checksum of the card's canonical JSON, without this key."""
+        """Checksum of the card's canonical JSON without this key."""
         return documents.checksum(self)
 
     @property
     def sizes_mixed(self) -> bool:
-        """Whether the card pools pairs measured on different numbers of identities.
-
-        Biased CKA and ID mismatch depend on that number, so `rank` refuses such a card.
-        """
+        """Whether the pairs were measured on different numbers of identities, on which CKA and ID mismatch depend."""
         return any(feature.n_identities is None for feature in self.features)
 
     @property
     def equation(self) -> str:
-        """The regression as text."""
         terms = (
             f" {'-' if f.coefficient < 0 else '+'} {abs(f.coefficient):.4g} "
             + (f"ln({f.name})" if f.transform == "ln" else f.name)
@@ -165,43 +154,37 @@ class GeometricCard:
         """
         if not 0 < coverage < 1:
             raise UsageError(f"The coverage is {coverage}; it must be between 0 and 1, such as 0.9.")
+        raw, outside, reason = self.intercept, [], None
         for feature in self.features:
             if feature.name not in values:
                 raise UsageError(
                     f"The card {self.name} needs {feature.name}, which was not given "
                     f"(given: {', '.join(sorted(values)) or 'nothing'}). Compute it or choose another card."
                 )
-            if not math.isfinite(values[feature.name]):
+            value, (low, high) = float(values[feature.name]), feature.range
+            if not math.isfinite(value):
                 raise UsageError(
-                    f"{feature.name} is {values[feature.name]}; the card {self.name} needs a finite number. "
-                    "Leave this pair out."
+                    f"{feature.name} is {value}; the card {self.name} needs a finite number. Leave this pair out."
                 )
-        outside = tuple(
-            f"{name} {values[name]:.4g} is {side} the card's training range {low:.4g} to {high:.4g}"
-            for name, (low, high) in {f.name: f.range for f in self.features}.items()
-            for side in (("below",) if values[name] < low else ("above",) if values[name] > high else ())
-        )
-        raw = self.intercept
-        for feature in self.features:
-            value = float(values[feature.name])
-            if feature.transform == "ln":
-                if value <= 0:
-                    reason = f"{feature.name} is {value:.4g}, and the card takes its logarithm"
-                    return Prediction(None, None, None, outside, reason)
-                value = math.log(value)
-            raw += feature.coefficient * value
+            if not low <= value <= high:
+                side = "below" if value < low else "above"
+                outside.append(
+                    f"{feature.name} {value:.4g} is {side} the card's training range {low:.4g} to {high:.4g}"
+                )
+            if feature.transform == "ln" and value <= 0:
+                reason = reason or f"{feature.name} is {value:.4g}, and the card takes its logarithm"
+            else:
+                raw += feature.coefficient * (math.log(value) if feature.transform == "ln" else value)
+        if reason:
+            return Prediction(None, None, None, tuple(dict.fromkeys(outside)), reason)
         eer = min(max(raw, 0.0), CHANCE_EER)
         half = self._half_width(coverage)
         # Around the clipped value: around a raw value far below 0 the clipped interval would shrink to nothing.
         interval = None if half is None else (max(eer - half, 0.0), min(eer + half, CHANCE_EER))
-        return Prediction(eer, raw, interval, outside)
+        return Prediction(eer, raw, interval, tuple(dict.fromkeys(outside)))
 
     def save(self, path: str | Path) -> None:
-        """Write the card as JSON, whole or not at all.
-
-        Raises:
-            UsageError: the file cannot be written.
-        """
+        """Write the card as JSON, whole or not at all; UsageError if the file cannot be written."""
         documents.save(self, path)
 
     def _half_width(self, coverage: float) -> float | None:
@@ -216,11 +199,7 @@ class GeometricCard:
 
 
 def check_metric_versions(card: GeometricCard, versions: Mapping[str, int]) -> None:
-    """Check that encsel's metrics are those the card was fitted on.
-
-    Raises:
-        UsageError: a feature has no metric in this encsel, or one of another version.
-    """
+    """Check that encsel's metrics, by name and version, are those the card was fitted on; else UsageError."""
     for feature in card.features:
         if feature.metric is None:
             raise UsageError(
@@ -242,27 +221,22 @@ def shipped_cards() -> tuple[str, ...]:
     return documents.shipped("encsel.card")
 
 
-def load_geometric_card(name_or_path: str) -> GeometricCard:
-    """Load a shipped card by name, or any card by the path of its JSON file.
-
-    Raises:
-        UsageError: no card has that name, or the file is damaged, edited or not a geometric card.
-    """
+def card_path(name_or_path: str | Path, names: tuple[str, ...], what: str) -> Path:
+    """File of a shipped card by its name, or of any card by its path; UsageError names the nearest name."""
     text = str(name_or_path)
+    path = documents.cards_folder() / f"{text}.json" if text in names else Path(text)
+    if path.suffix != ".json" and len(path.parts) < 2 and not path.is_file():
+        raise UsageError(f"No {what} is named {text!r}. {nearest(text, names)} The path of a .json card works as well.")
+    return path
+
+
+def load_geometric_card(name_or_path: str | Path) -> GeometricCard:
+    """A shipped geometric card by name, or any by the path of its file; UsageError if none or damaged."""
     names = shipped_cards()
-    if text in names:
-        path = documents.cards_folder() / f"{text}.json"
-    else:
-        path = Path(text)
-        if path.suffix != ".json" and len(path.parts) < 2 and not path.is_file():
-            raise UsageError(
-                f"No geometric card is named {text!r}. {nearest(text, names)} A path to a .json card works, too."
-            )
-    card = documents.read(
-        path, GeometricCard, schema=SCHEMA, what="geometric card", names=names, check=_check_meaning,
-        remedy="Restore the file, or make it again with `encsel fit`.",
+    card: GeometricCard = documents.read(
+        card_path(name_or_path, names, "geometric card"), GeometricCard, schema=SCHEMA, what="geometric card",
+        names=names, check=_check_meaning, remedy="Restore the file, or make it again with `encsel fit`.",
     )  # fmt: skip
-    assert isinstance(card, GeometricCard)
     return card
 
 

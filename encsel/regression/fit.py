@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from encsel.regression.card import LN_PREFIX, Feature, FitErrors, GeometricCard,
 from encsel.regression.pair_tables import PairTable
 
 METRIC_OF_COLUMN: Mapping[str, str] = {"cka": "cka_biased", "id_mismatch": "mle_median"}
-"""Metric that computes a column of a pair table. Other columns belong to the metric of the same name, if any."""
+"""Metric that computes a column of a pair table, if not the metric of the same name."""
 
 
 def fit(
@@ -36,14 +35,13 @@ def fit(
 
     Args:
         tables: pair tables (CSV) or results of `encsel validate` (JSON), pooled if several; or a table already read.
-        features: columns, in one string separated by commas or in a sequence; the prefix `ln_` takes the natural log.
+        features: columns, separated by commas or in a sequence; the prefix `ln_` takes the natural log.
         exclude: encoders whose pairs are left out.
         name: name of the card. Default: the names of the files, without suffix.
         rows_per_identity: samples per identity, for files without that column.
         scorer: scorer that measured the EERs; selects the EERs of a result of `encsel validate`.
         source: where the pairs come from; kept in the card.
         seed: random seed of the bootstrap and the permutation.
-
     Raises:
         UsageError: a file cannot be used, there are too few pairs or encoders, or the features determine one another.
 
@@ -84,52 +82,39 @@ def fit_table(
     source: str = "",
     seed: int = 0,
 ) -> GeometricCard:
-    """Fit the EER of a table on `features` by least squares.
-
-    Args:
-        features: column names; the prefix `ln_` takes the natural log.
-        metric_versions: versions of encsel's metrics, by name.
-        scorer: scorer that measured the EERs of the table.
-    Raises:
-        UsageError: a column is unusable, there are too few pairs or encoders, or the features determine one another.
-    """
+    """Fit the EER of a table by least squares, as `fit`, with the versions of encsel's metrics by name."""
     specs, design = _checked_design(table, features)
     coefficients = _solve(design, table.eer)
     residuals = table.eer - design @ coefficients
-    n_identities, sizes_reason = _one_count(table, "n_identities")
-    rows_per_identity, rows_reason = _one_count(table, "rows_per_identity")
+    counts, reasons = {}, {}
+    for column in ("n_identities", "rows_per_identity", "n_train_identities", "n_test_identities"):
+        counts[column], reasons[column] = _one_count(table, column)
 
     def feature(spec: tuple[str, Transform], coefficient: float) -> Feature:
         column, transform = spec
         metric = METRIC_OF_COLUMN.get(column, column)
         version = metric_versions.get(metric)
-        metric_reason = None if version is not None else f"no metric of this encsel computes {column}"
-        reasons = [reason for reason in (metric_reason, sizes_reason, rows_reason) if reason]
+        no_metric = None if version is not None else f"no metric of this encsel computes {column}"
+        why = "; ".join(filter(None, (no_metric, reasons["n_identities"], reasons["rows_per_identity"])))
         values = table.columns[column]
         return Feature(
-            column, transform, None if version is None else metric, version, n_identities, rows_per_identity,
-            float(coefficient), (float(values.min()), float(values.max())), "; ".join(reasons) or None,
+            column, transform, None if version is None else metric, version, counts["n_identities"],
+            counts["rows_per_identity"], float(coefficient), (float(values.min()), float(values.max())), why or None,
         )  # fmt: skip
 
-    train, train_reason = _one_count(table, "n_train_identities")
-    test, test_reason = _one_count(table, "n_test_identities")
-    target: dict[str, str | int | None] = {
-        "name": "eer",
-        "scorer": scorer,
-        "n_train_identities": train,
-        "n_test_identities": test,
-    }
-    if reasons := [reason for reason in (train_reason, test_reason) if reason]:
-        target["reason"] = "; ".join(reasons)
+    target: dict[str, str | int | None] = {"name": "eer", "scorer": scorer}
+    target |= {column: counts[column] for column in ("n_train_identities", "n_test_identities")}
+    if why := "; ".join(filter(None, (reasons["n_train_identities"], reasons["n_test_identities"]))):
+        target["reason"] = why
     return GeometricCard(
         name=name,
         form="log" if any(transform == "ln" for _, transform in specs) else "linear",
-        features=tuple(feature(spec, coefficient) for spec, coefficient in zip(specs, coefficients[1:], strict=True)),
+        features=tuple(map(feature, specs, coefficients[1:])),
         intercept=float(coefficients[0]),
         target=target,
         residual_sd=math.sqrt(float(residuals @ residuals) / (len(table) - design.shape[1])),
         n_pairs=len(table),
-        errors=_errors(table, functools.partial(_predict_linear, design, table.eer), design.shape[1]),
+        errors=_linear_errors(table, design),
         baseline_errors=baseline_errors(table),
         associations=associations(table, [column for column, _ in specs], seed=seed),
         source=source,
@@ -140,13 +125,8 @@ def fit_table(
 
 
 def form_errors(table: PairTable, features: Sequence[str]) -> FitErrors:
-    """Errors of the regression of EER on `features`, as in the card of `fit`.
-
-    Raises:
-        UsageError: see `fit_table`.
-    """
-    _, design = _checked_design(table, features)
-    return _errors(table, functools.partial(_predict_linear, design, table.eer), design.shape[1])
+    """Errors of the regression of EER on `features`, as in the card of `fit`; UsageError as there."""
+    return _linear_errors(table, _checked_design(table, features)[1])
 
 
 def baseline_errors(table: PairTable) -> FitErrors:
@@ -154,9 +134,16 @@ def baseline_errors(table: PairTable) -> FitErrors:
 
     Effects sum to zero, so an encoder that was left out gets the mean effect of the others.
     """
+
+    def predict(train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Values:
+        for data_set in np.unique(table.data_set[test]):
+            if data_set not in table.data_set[train]:
+                raise _CannotFit(f"no pair of {data_set} remains")
+        coefficients = _solve(_additive_design(table, train, train), table.eer[train])
+        return np.asarray(_additive_design(table, train, test) @ coefficients)
+
     everything = np.ones(len(table), dtype=bool)
-    n_parameters = _additive_design(table, everything, everything).shape[1]
-    return _errors(table, functools.partial(_predict_additive, table), n_parameters)
+    return _errors(table, predict, _additive_design(table, everything, everything).shape[1])
 
 
 def associations(table: PairTable, columns: Iterable[str], *, seed: int) -> dict[str, Association]:
@@ -166,7 +153,7 @@ def associations(table: PairTable, columns: Iterable[str], *, seed: int) -> dict
 
 
 def _one_count(table: PairTable, column: str) -> tuple[int | None, str | None]:
-    """Value of the column if all pairs agree, else None with the reason."""
+    """Value of a column if all pairs agree, else None with the reason."""
     if column not in table.columns:
         return None, f"{column} is unknown"
     counts = np.unique(table.columns[column])
@@ -183,19 +170,15 @@ class _CannotFit(Exception):
     """The remaining pairs do not determine the coefficients."""
 
 
-def _parse_feature(text: str) -> tuple[str, Transform]:
-    if text.startswith(LN_PREFIX):
-        return text.removeprefix(LN_PREFIX), "ln"
-    return text, "identity"
-
-
 def _checked_design(table: PairTable, features: Sequence[str]) -> tuple[list[tuple[str, Transform]], Values]:
     """Features as (column, transform), and the (pairs, 1 + features) design matrix with a column of ones first."""
     if not features or not all(features):
         raise UsageError("A feature has no name; give column names separated by commas, such as cka,id_mismatch.")
     if len(set(features)) < len(features):
         raise UsageError(f"A feature is named twice in {', '.join(features)}. Name each once.")
-    specs = [_parse_feature(text) for text in features]
+    specs: list[tuple[str, Transform]] = [
+        (text.removeprefix(LN_PREFIX), "ln" if text.startswith(LN_PREFIX) else "identity") for text in features
+    ]
     columns = [np.ones(len(table))]
     for column, transform in specs:
         values = table.column(column)
@@ -248,16 +231,11 @@ def _solve(design: Values, eer: Values) -> Values:
     return np.asarray(np.linalg.lstsq(design, eer, rcond=None)[0])
 
 
-def _predict_linear(design: Values, eer: Values, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Values:
-    return np.asarray(design[test] @ _solve(design[train], eer[train]))
+def _linear_errors(table: PairTable, design: Values) -> FitErrors:
+    def predict(train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Values:
+        return np.asarray(design[test] @ _solve(design[train], table.eer[train]))
 
-
-def _predict_additive(table: PairTable, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Values:
-    for data_set in np.unique(table.data_set[test]):
-        if data_set not in table.data_set[train]:
-            raise _CannotFit(f"no pair of {data_set} remains")
-    coefficients = _solve(_additive_design(table, train, train), table.eer[train])
-    return np.asarray(_additive_design(table, train, test) @ coefficients)
+    return _errors(table, predict, design.shape[1])
 
 
 def _additive_design(table: PairTable, train: NDArray[np.bool_], rows: NDArray[np.bool_]) -> Values:

@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,10 @@ from encsel.regression.association import Values
 from encsel.storage.files import read_whole
 
 VALIDATION_SCHEMAS = ("encsel.validate/1", "encsel.validate/2")
-"""Schemas of the results of `encsel validate` that can be read as a pair table."""
+"""Schemas of results that can be read as a pair table."""
 REPORT_FILE = "validation.json"
 """Name of the result in every folder of `encsel validate --report`."""
+TEXT_COLUMNS = ("data_set", "face_encoder", "voice_encoder")
 REQUIRED_COLUMNS = ("face_encoder", "voice_encoder", "n_identities", "eer")
 
 
@@ -58,11 +59,7 @@ class PairTable:
         return len(self.eer)
 
     def column(self, name: str) -> Values:
-        """Numbers of a column.
-
-        Raises:
-            UsageError: the column does not exist or is not numeric throughout.
-        """
+        """Numbers of a column; UsageError if it does not exist or is not numeric throughout."""
         if name in self.unusable:
             raise UsageError(self.unusable[name])
         if name not in self.columns:
@@ -71,7 +68,6 @@ class PairTable:
 
     @property
     def file_names(self) -> str:
-        """Names of the files, joined by "+"."""
         return " + ".join(file.name for file in self.files)
 
 
@@ -83,7 +79,7 @@ def read_pairs(
     Args:
         paths: files. Tables need REQUIRED_COLUMNS; without a column `data_set` the file's stem names the data set.
         rows_per_identity: samples per identity, for tables without that column.
-        scorer: scorer whose EERs (of centroids) are taken from results; tables hold those of one scorer.
+        scorer: scorer whose EERs (of centroids) are taken from results.
     Raises:
         UsageError: a file cannot be read, lacks a column, holds a value that is not a number, or repeats a pair.
     """
@@ -93,21 +89,24 @@ def read_pairs(
         raise UsageError(f"rows_per_identity is {rows_per_identity}; it must be at least 1.")
     files, rows, headers, is_needed = [], [], [], False
     for path in map(Path, paths):
-        if path.suffix.lower() == ".json":
-            file, header, file_rows = _read_validation(path, scorer)
-        else:
-            file, header, file_rows = _read_table(path)
+        is_result = path.suffix.lower() == ".json"
+        try:
+            data = read_whole(path)
+        except OSError as error:
+            what = "result" if is_result else "pair table"
+            raise UsageError(f"Cannot read the {what} {path}: {error.strerror}. Check the path.") from error
+        header, file_rows = _rows_of_result(path, data, scorer) if is_result else _rows_of_table(path, data)
         if rows_per_identity is not None and "rows_per_identity" not in header:
             is_needed = True
             header = [*header, "rows_per_identity"]
             file_rows = [_Row(r.where, {**r.cells, "rows_per_identity": str(rows_per_identity)}) for r in file_rows]
-        files.append(file)
+        files.append(PairFile(path.name, hashlib.sha256(data).hexdigest()))
         headers.append((path.name, header))
         rows += file_rows
 
     seen: dict[tuple[str, ...], str] = {}
     for row in rows:
-        key = tuple(row.cells[column] for column in ("data_set", "face_encoder", "voice_encoder"))
+        key = tuple(row.cells[column] for column in TEXT_COLUMNS)
         if not all(key):
             raise UsageError(f"{row.where} has an empty face_encoder, voice_encoder or data_set. Fill it in.")
         if key in seen:
@@ -117,17 +116,15 @@ def read_pairs(
             )
         seen[key] = row.where
 
-    text = {"data_set", "face_encoder", "voice_encoder"}
     columns: dict[str, Values] = {}
     unusable: dict[str, str] = {}
-    for column in dict.fromkeys(column for _, header in headers for column in header if column not in text):
-        numbers = _numbers(column, rows, headers)
-        if isinstance(numbers, str):
+    for column in dict.fromkeys(column for _, header in headers for column in header if column not in TEXT_COLUMNS):
+        try:
+            columns[column] = _numbers(column, rows, headers)
+        except UsageError as error:
             if column in REQUIRED_COLUMNS or column == "rows_per_identity":
-                raise UsageError(numbers)
-            unusable[column] = numbers
-        else:
-            columns[column] = numbers
+                raise
+            unusable[column] = str(error)
     if rows_per_identity is not None and not is_needed:
         other = columns["rows_per_identity"][columns["rows_per_identity"] != rows_per_identity]
         if len(other):
@@ -140,22 +137,16 @@ def read_pairs(
 
 
 def exclude(table: PairTable, encoders: Iterable[str]) -> PairTable:
-    """The table without the pairs of these encoders.
-
-    Raises:
-        UsageError: an encoder is in no pair.
-    """
+    """The table without the pairs of these encoders; UsageError if one is in no pair."""
     names = tuple(dict.fromkeys(encoders))
     present = {*table.face_encoder.tolist(), *table.voice_encoder.tolist()}
     for name in names:
         if name not in present:
             raise UsageError(f"No pair in {table.file_names} has the encoder {name!r}. {nearest(name, present)}")
     keep = ~(np.isin(table.face_encoder, names) | np.isin(table.voice_encoder, names))
-    return PairTable(
-        table.data_set[keep], table.face_encoder[keep], table.voice_encoder[keep], table.eer[keep],
-        {name: column[keep] for name, column in table.columns.items()}, table.unusable, table.files,
-        (*table.excluded, *names),
-    )  # fmt: skip
+    arrays = {name: getattr(table, name)[keep] for name in (*TEXT_COLUMNS, "eer")}
+    columns = {name: column[keep] for name, column in table.columns.items()}
+    return replace(table, **arrays, columns=columns, excluded=(*table.excluded, *names))
 
 
 @dataclass(frozen=True)
@@ -164,11 +155,8 @@ class _Row:
     cells: Mapping[str, str]
 
 
-def _read_table(path: Path) -> tuple[PairFile, list[str], list[_Row]]:
-    try:
-        data = read_whole(path)
-    except OSError as error:
-        raise UsageError(f"Cannot read the pair table {path}: {error.strerror}. Check the path.") from error
+def _rows_of_table(path: Path, data: bytes) -> tuple[list[str], list[_Row]]:
+    """Header and rows of a CSV table."""
     try:
         lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         content = [(lines.line_num, [printable(cell.strip()) for cell in line]) for line in lines if line]
@@ -177,7 +165,7 @@ def _read_table(path: Path) -> tuple[PairFile, list[str], list[_Row]]:
     header = content[0][1] if content else []
     if missing := [column for column in REQUIRED_COLUMNS if column not in header]:
         raise UsageError(
-            f"{path} has no column {', '.join(missing)} (found: {_shortened(header)}). "
+            f"{path} has no column {', '.join(missing)} (found: {ascii(', '.join(header))[1:-1][:200] or 'nothing'}). "
             f"A pair table needs {', '.join(REQUIRED_COLUMNS)} and a column per feature, separated by commas."
         )
     if repeated := sorted(column for column, n in Counter(header).items() if n > 1):
@@ -190,15 +178,11 @@ def _read_table(path: Path) -> tuple[PairFile, list[str], list[_Row]]:
             raise UsageError(f"{path.name} line {line} has {len(cells)} fields; its header has {len(header)}. Fix it.")
         named = {"data_set": path.stem, **dict(zip(header, cells, strict=True))}
         rows.append(_Row(f"{path.name} line {line}", named))
-    return PairFile(path.name, hashlib.sha256(data).hexdigest()), list(rows[0].cells), rows
+    return list(rows[0].cells), rows
 
 
-def _read_validation(path: Path, scorer: str) -> tuple[PairFile, list[str], list[_Row]]:
-    """Rows of a table from the pairs with an EER in a result of `encsel validate`."""
-    try:
-        data = read_whole(path)
-    except OSError as error:
-        raise UsageError(f"Cannot read the result {path}: {error.strerror}. Check the path.") from error
+def _rows_of_result(path: Path, data: bytes, scorer: str) -> tuple[list[str], list[_Row]]:
+    """Header and rows of the pairs with an EER in a result of `encsel validate`."""
     try:
         content = json.loads(data)
         if content["schema"] not in VALIDATION_SCHEMAS:
@@ -232,21 +216,15 @@ def _read_validation(path: Path, scorer: str) -> tuple[PairFile, list[str], list
         ) from error
     if not rows:
         raise UsageError(f"{path} has no pair with an EER. Run `encsel validate` without skipping the stage matching.")
-    columns = list(dict.fromkeys(name for row in rows for name in row.cells))
-    return PairFile(path.name, hashlib.sha256(data).hexdigest()), columns, rows
+    return list(dict.fromkeys(name for row in rows for name in row.cells)), rows
 
 
-def _shortened(names: Sequence[str], limit: int = 200) -> str:
-    text = ascii(", ".join(names))[1:-1] or "nothing"
-    return text if len(text) <= limit else f"{text[:limit]}..."
-
-
-def _numbers(column: str, rows: Sequence[_Row], headers: Sequence[tuple[str, list[str]]]) -> Values | str:
-    """(pairs,) float64, or a sentence with the reason why not."""
+def _numbers(column: str, rows: Sequence[_Row], headers: Sequence[tuple[str, list[str]]]) -> Values:
+    """(pairs,) float64; UsageError if the column is missing or not a valid number for each pair."""
     for file, header in headers:
         if column not in header:
             remedy = "pass --rows-per-identity" if column == "rows_per_identity" else "leave the feature out"
-            return f"{file} has no column {column!r}, which another pair table has. Add it, or {remedy}."
+            raise UsageError(f"{file} has no column {column!r}, which another pair table has. Add it, or {remedy}.")
     numbers = []
     for row in rows:
         cell = row.cells.get(column, "")
@@ -254,11 +232,15 @@ def _numbers(column: str, rows: Sequence[_Row], headers: Sequence[tuple[str, lis
             number = float(cell)
         except ValueError:
             number = math.nan
+        needed = None
         if not math.isfinite(number):
-            return f"{column} in {row.where} is {cell!r}; it must be a finite number. Correct it or remove the pair."
-        if column == "eer" and not 0 <= number <= 1:
-            return f"eer in {row.where} is {cell}; it must be a fraction from 0 to 1. Divide percentages by 100."
-        if column in ("n_identities", "rows_per_identity") and (number < 1 or not number.is_integer()):
-            return f"{column} in {row.where} is {cell}; it must be a whole number of at least 1. Correct it."
+            needed = "a finite number. Correct it or remove the pair"
+        elif column == "eer" and not 0 <= number <= 1:
+            needed = "a fraction from 0 to 1. Divide percentages by 100"
+        elif column in ("n_identities", "rows_per_identity") and (number < 1 or not number.is_integer()):
+            needed = "a whole number of at least 1. Correct it"
+        if needed:
+            shown = cell if math.isfinite(number) else repr(cell)
+            raise UsageError(f"{column} in {row.where} is {shown}; it must be {needed}.")
         numbers.append(number)
     return np.array(numbers, dtype=np.float64)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from encsel.ranking.explain import Explanation
-from encsel.storage.sections import MISSING
+from encsel.storage.sections import number, span
 
 
 def explanation_text(e: Explanation) -> str:
     """The explanation as text, ending in a newline."""
     low, high = e.interval
-    measured = [
-        f"  scorer '{m.scorer}': EER {m.eer:.3f}, AUC {m.auc:.3f}; in 9 of 10 sets of as many other people the EER "
-        f"would lie in {m.interval[0]:.2f} to {m.interval[1]:.2f}"
-        for m in e.measured
-    ]
     cka_interval = "" if e.cka_interval is None else f" ({e.cka_interval[0]:.3f} to {e.cka_interval[1]:.3f})"
     side = "better" if e.disagreement > 0 else "worse"
     lines = [
@@ -22,15 +17,19 @@ def explanation_text(e: Explanation) -> str:
         f"  {e.n_identities} people, {e.samples_per_identity:.0f} samples each; d' {e.distance:.2f}, sd {e.sd:.2f} "
         "(EER = Phi(-d'/2))",
         "",
-        "Measured on people held out",
-        *measured,
+        "Measured on held-out people",
+        *(
+            f"  scorer '{m.scorer}': EER {m.eer:.3f}, AUC {m.auc:.3f}; 9 of 10 sets of as many other people would give "
+            f"an EER of {span(m.interval)}"
+            for m in e.measured
+        ),
         "  canonical correlations " + " ".join(f"{r:.2f}" for r in e.canonical_correlations),
         f"CKA: biased {e.cka.biased:.3f}, debiased {e.cka.debiased:.3f}, matched {e.cka.matched:.3f}{cka_interval}",
-        f"  CKA alone would lead one to expect {e.expected_from_cka:.3f}; the prediction is {side} than that by "
+        f"  CKA alone suggests an EER of {e.expected_from_cka:.3f}; the prediction is {side} than that by "
         f"{abs(e.disagreement):.1f} sd of simulated pairs",
-        f"Shuffled people: {e.null.predicted_eer:.3f} (sd {e.null.sd:.3f}), p {e.null.p:.3f}",
+        f"Shuffled people: {number(e.null.predicted_eer)} (sd {number(e.null.sd)}), p {e.null.p:.3f}",
         "",
-        f"Where the prediction comes from: a pair with the median of everything has d' {e.base:.2f}",
+        f"Where the prediction comes from: a pair with the median of every feature has d' {e.base:.2f}",
         *(
             f"  {part.name:<16} {part.value:6.3f}  more than {part.percentile * 100:3.0f} % of simulated pairs  "
             f"adds {part.adds:+.2f}   {part.meaning}"
@@ -39,16 +38,11 @@ def explanation_text(e: Explanation) -> str:
     ]
     if e.learning_curve:
         curve = ", ".join(f"{p.eer:.3f} after {p.n_train_identities}" for p in e.learning_curve)
-        lines += [
-            f"Learning curve with the slope that CKA alone sets (a sketch, not the prediction): EER {curve} people"
-        ]
-    lines += ["Other cards"]
-    lines += [
-        f"  {name:<28} {MISSING if said.eer is None else f'{said.eer:.3f}'}"
-        + (f" ({said.interval[0]:.2f} to {said.interval[1]:.2f})" if said.interval else "")
-        + f"  scorer '{said.scorer}'"
-        + (f"; {', '.join(said.flags)}" if said.flags else "")
-        for name, said in e.predictions.items()
-        if name != e.card
-    ]
+        lines.append(f"Learning curve as CKA alone suggests (a sketch, not the prediction): EER {curve} people")
+    lines.append("Other cards")
+    for name, p in e.predictions.items():
+        if name != e.card:
+            interval = f" ({span(p.interval)})" if p.interval else ""
+            flags = f"; {', '.join(p.flags)}" if p.flags else ""
+            lines.append(f"  {name:<28} {number(p.eer)}{interval}  scorer '{p.scorer}'{flags}")
     return "\n".join(lines) + "\n"

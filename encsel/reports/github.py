@@ -1,4 +1,4 @@
-"""For GitHub Actions: annotations on stdout, and a Markdown summary in the file that a job step names."""
+"""GitHub Actions: annotations on stdout, and a Markdown summary in the file that the runner names."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LEVELS: Mapping[str, str] = {"pass": "notice", "fail": "error", "inconclusive": 
 
 
 def workflow_commands(title: str, verdict: Verdict, failures: Mapping[str, str], unsound: Mapping[str, str]) -> str:
-    """Workflow commands, one a line: a line for each gate, failed encoder and unsound encoder, the headline last.
+    """Workflow commands: a line for each gate, failed encoder and unsound encoder, the headline last.
 
     Args:
-        title: what was done, in one line.
-        failures, unsound: by encoder, why.
+        title: headline of the result.
+        failures, unsound: reasons by encoder.
     """
     lines = [_command(LEVELS[g.status], f"{g.gate}: {g.status}", g.reason) for g in verdict.gates]
     lines += [_command("error", f"{name} failed", reason) for name, reason in failures.items()]
@@ -28,7 +28,7 @@ def workflow_commands(title: str, verdict: Verdict, failures: Mapping[str, str],
 
 
 def append_summary(markdown: str) -> None:
-    """Append to the job's summary, where the variable names one.
+    """Append to the summary of the job, if there is one.
 
     Raises:
         UsageError: the file cannot be written.
@@ -48,7 +48,7 @@ def _command(level: str, title: str, text: str) -> str:
 
 
 def _escaped(text: str, *, property: bool = False) -> str:
-    """As the runner reads them; an unescaped line break would begin a command of its own."""
+    """Text as the runner reads it: an unescaped line break would begin another command."""
     for raw, code in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
         text = text.replace(raw, code)
     return text.replace(":", "%3A").replace(",", "%2C") if property else text

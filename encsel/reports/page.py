@@ -1,4 +1,4 @@
-"""The validation of a validation as a folder: one page that needs nothing else, the figures as PNG, the JSON."""
+"""A validation as a folder: a self-contained page, the figures as PNG, and the JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BEFORE = {
     "curvature": "Encoders",
     "spectra": "Encoders",
 }
-"""The section that each figure stands in; without it, at the end."""
+"""Title of the section of each figure; figures of missing sections come last."""
 
 _STYLE = """
 :root { color-scheme: light dark;
@@ -52,19 +52,16 @@ code { overflow-wrap: anywhere; font-size: .8125rem; }
 
 
 def write_report(validation: Validation, folder: Path, *, private: bool = False) -> Path:
-    """Write the page, the figures and the JSON into a folder, made when missing, and return the page's path.
+    """Write the page, the figures and the JSON into a folder, and return the path of the page.
 
     Args:
-        private: so that only the owner can read the files.
+        private: make files readable by their owner only.
     Raises:
         UsageError: the folder cannot be written.
     """
     figures = drawings(validation)
-    files = {
-        PAGE: page(validation, figures).encode(),
-        DATA: validation.to_json().encode(),
-        **{f"{FIGURES}/{one.name}.png": one.png for one in figures},
-    }
+    files = {PAGE: page(validation, figures).encode(), DATA: validation.to_json().encode()}
+    files |= {f"{FIGURES}/{one.name}.png": one.png for one in figures}
     try:
         (folder / FIGURES).mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
@@ -75,16 +72,14 @@ def write_report(validation: Validation, folder: Path, *, private: bool = False)
 
 
 def page(validation: Validation, figures: list[Drawing]) -> str:
-    """One HTML document that asks for nothing from elsewhere."""
+    """A self-contained HTML document."""
     parts = sections(validation)
     placed = {one.name: _BEFORE.get(one.name, "") for one in figures}
     titles = [part.title for part in parts]
     body = []
     for part in parts:
-        body.append(f'<section id="{_anchor(part.title)}"><h2>{escape(part.title)}</h2>')
-        body.append(table_html(part))
-        body += [_figure(one) for one in figures if placed[one.name] == part.title]
-        body.append("</section>")
+        body += [f'<section id="{_anchor(part.title)}"><h2>{escape(part.title)}</h2>', table_html(part)]
+        body += [*(_figure(one) for one in figures if placed[one.name] == part.title), "</section>"]
     body += [_figure(one) for one in figures if placed[one.name] not in titles]
     links = "".join(f'<li><a href="#{_anchor(t)}">{escape(t)}</a></li>' for t in [*titles, "Notes"])
     notes = "".join(f"<li>{escape(line)}</li>" for line in closing(validation))

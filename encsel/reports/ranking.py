@@ -9,12 +9,12 @@ from encsel.prediction.predict import MIN_TO_PREDICT
 from encsel.prediction.shipped import STUDY_REGRESSION
 from encsel.ranking.flags import EXTRAPOLATES, FEW_PEOPLE, MEANINGS
 from encsel.ranking.pairs import cross_validated_scorer
-from encsel.ranking.result import BY_CKA, CardPrediction, EncoderRanking, PairRanking, RankDocument
+from encsel.ranking.result import BY_CKA, CardPrediction, PairRanking, RankDocument
 from encsel.reports.github import workflow_commands
 from encsel.reports.tables import Dim, csv_of, markdown_table, plain_table, sections_html
 from encsel.reports.verdict import verdict_lines
 from encsel.storage.result import rows, show
-from encsel.storage.sections import Section, number, span
+from encsel.storage.sections import Section, number, span, table
 
 DISPENSABLE = ("CKA biased", "CKA debiased", "ID mismatch", "CKA matched", "CV EER", "p")
 """Columns that a narrow screen hides, in this order."""
@@ -32,8 +32,8 @@ def _(ranking: RankDocument, form: str, *, width: int | None = None, colour: boo
     if form == "markdown":
         notes = "\n".join(f"- {line}" for line in part.notes)
         return f"{markdown_table(part.header, part.rows)}\n{notes}\n\n`{ranking.signature_text}`\n"
-    table = plain_table(part.header, part.rows, n_names=3, width=width, colour=colour, dispensable=DISPENSABLE)
-    return "\n".join([part.title, table.rstrip("\n"), *part.notes, ranking.signature_text]) + "\n"
+    text = plain_table(part.header, part.rows, n_names=3, width=width, colour=colour, dispensable=DISPENSABLE)
+    return f"{part.title}\n{text}" + "\n".join([*part.notes, ranking.signature_text]) + "\n"
 
 
 @rows.register
@@ -43,11 +43,11 @@ def _(ranking: RankDocument) -> list[dict[str, Any]]:
 
 def section(ranking: RankDocument) -> Section:
     """The table of a ranking with its footnotes."""
-    cells = [_cells(ranking, pair) for pair in ranking.pairs]
     order = "matched CKA, highest first" if ranking.ordered_by == BY_CKA else f"predicted EER ({ranking.ordered_by})"
     n = len(ranking.pairs)
     title = f"{n} face-voice pair{'' if n == 1 else 's'}, {ranking.n_identities} people, ordered by {order}"
-    return Section(title, tuple(cells[0]), tuple(tuple(c.values()) for c in cells), tuple(_footnotes(ranking)), 3)
+    cells = [_cells(ranking, pair) for pair in ranking.pairs]
+    return table(title, cells, *_footnotes(ranking), n_names=3)[0]
 
 
 def _row(ranking: RankDocument, pair: PairRanking) -> dict[str, Any]:
@@ -70,15 +70,13 @@ def _github(ranking: RankDocument) -> str:
     value = "" if best.predicted_eer is None else f", predicted EER {best.predicted_eer:.3f}"
     if best.interval is not None:
         value += f" ({span(best.interval)})"
-    return workflow_commands(
-        f"{section(ranking).title}; first {best.face} x {best.voice}{value}", ranking.verdict,
-        {f.encoder: f.reason for f in ranking.failures},
-        {e.name: "; ".join(e.health) for e in ranking.encoders if e.health},
-    )  # fmt: skip
+    title = f"{section(ranking).title}; first {best.face} x {best.voice}{value}"
+    failures = {f.encoder: f.reason for f in ranking.failures}
+    return workflow_commands(title, ranking.verdict, failures, ranking.findings)
 
 
 def _cells(ranking: RankDocument, pair: PairRanking) -> dict[str, str]:
-    first, calibrated = _first_card(ranking), ranking.judged_by
+    first, calibrated = next(iter(ranking.regressions)), ranking.judged_by
     predicted = _eer(pair.predictions[first], reliable=pair.predicted_eer is not None)
     tied = sum(p.rank_group == pair.rank_group for p in ranking.pairs) > 1
     cells = {
@@ -101,10 +99,6 @@ def _cells(ranking: RankDocument, pair: PairRanking) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _first_card(ranking: RankDocument) -> str:
-    return next(iter(ranking.regressions))
-
-
 def _eer(prediction: CardPrediction, *, reliable: bool = True) -> str:
     text = number(prediction.eer)
     return text if reliable or prediction.eer is None else Dim(text)
@@ -112,7 +106,7 @@ def _eer(prediction: CardPrediction, *, reliable: bool = True) -> str:
 
 def _remarks(ranking: RankDocument, pair: PairRanking) -> list[str]:
     """Every flag of a pair, and those of the study's prediction."""
-    first = _first_card(ranking)
+    first = next(iter(ranking.regressions))
     study = [f"study's EER: {flag}" for flag in pair.predictions[STUDY_REGRESSION].flags if flag not in pair.flags]
     extrapolates = EXTRAPOLATES in pair.predictions[first].flags and EXTRAPOLATES not in pair.flags
     beyond = [EXTRAPOLATES] if extrapolates and FEW_PEOPLE not in pair.flags else []
@@ -132,7 +126,7 @@ def _footnotes(ranking: RankDocument) -> list[str]:
         trained += f" with {ranking.n_train_samples} samples each"
     lines = [
         f"Predicted EER: cross-modal error rate of the scorer '{ranking.scorer}' after training on {trained}; chance "
-        "is 0.5. In brackets: not to be relied on, see the flags.",
+        "is 0.5. In brackets: do not rely on it, see the flags.",
         _tie_line(ranking),
         _null_line(ranking),
         f"CV EER: measured here by cross-validation with the scorer '{cross_validated_scorer(ranking.scorer)}', on "
@@ -147,7 +141,11 @@ def _footnotes(ranking: RankDocument) -> list[str]:
         lines += [f"No predicted EER for {p.face} x {p.voice}: {p.reason}." for p in ranking.pairs if p.reason]
     for encoder in ranking.encoders:
         if encoder.health:
-            lines.append(f"UNSOUND {encoder.modality} encoder {encoder.name}: {_health(encoder)}.")
+            lines.append(
+                f"UNSOUND {encoder.modality} encoder {encoder.name}: {'; '.join(encoder.health)} (verification EER "
+                f"{number(encoder.unimodal_eer)}, cosine distance within a person {encoder.intra_distance:.3f}, "
+                f"between people {encoder.inter_distance:.3f})."
+            )
         if encoder.flags:
             lines.append(f"{encoder.name}: {'; '.join(encoder.flags)}.")
     lines += [
@@ -188,11 +186,4 @@ def _null_line(ranking: RankDocument) -> str:
     return (
         f"Null: with faces and voices of different people paired{within}, {ranking.judged_by} predicts "
         f"{low if low == high else f'{low} to {high}'} (sd {max(n.sd or 0 for n in nulls):.2f}); p: {shuffles}."
-    )
-
-
-def _health(encoder: EncoderRanking) -> str:
-    return (
-        f"{'; '.join(encoder.health)} (verification EER {number(encoder.unimodal_eer)}, cosine distance within a "
-        f"person {encoder.intra_distance:.3f}, between people {encoder.inter_distance:.3f})"
     )

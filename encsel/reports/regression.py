@@ -42,10 +42,9 @@ def regressions(forms: Mapping[str, FitErrors], title: str, *notes: str) -> Sect
     """Errors of regressions of the EER, by form."""
     rows, reasons = [], []
     for label, errors in forms.items():
-        held_out = (errors.leave_pair, errors.leave_face, errors.leave_voice)
-        cells = (cell for one in held_out for cell in (number(one.r2), number(one.rmse)))
+        cells = (cell for one in errors.held_out for cell in (number(one.r2), number(one.rmse)))
         rows.append((label, number(errors.r2), number(errors.adjusted_r2), *cells))
-        reasons += [f"{label}: {one.reason}." for one in (errors, *held_out) if one.reason]
+        reasons += [f"{label}: {one.reason}." for one in (errors, *errors.held_out) if one.reason]
     note = (
         "Pair, Face, Voice: errors with one pair, one face encoder or one voice encoder left out at a time. "
         "R2: 1 is exact, 0 is no better than the mean EER. RMSE in EER."
@@ -97,16 +96,15 @@ def _baseline_sentence(card: GeometricCard) -> str | None:
         return None
     if chosen.leave_pair.rmse is not None and names.leave_pair.rmse >= chosen.leave_pair.rmse:
         return None
-    pair, face, voice = (
-        f"{number(of_names.r2)} against {number(of_chosen.r2)}"
-        for of_names, of_chosen in (
-            (names.leave_pair, chosen.leave_pair),
-            (names.leave_face, chosen.leave_face),
-            (names.leave_voice, chosen.leave_voice),
-        )
+
+    def r2_of(errors: FitErrors) -> list[float | None]:
+        return [errors.r2, *(one.r2 for one in errors.held_out)]
+
+    whole, pair, face, voice = (
+        f"{number(of_names)} against {number(of_chosen)}"
+        for of_names, of_chosen in zip(r2_of(names), r2_of(chosen), strict=True)
     )
     return (
         f"The no-geometry baseline, encoder names only, beats {_form_of(card)} on these {card.n_pairs} pairs (R2 "
-        f"{number(names.r2)} against {number(chosen.r2)}, leave-one-pair-out R2 {pair}); for unseen encoders its R2 "
-        f"is {face} (face) and {voice} (voice)."
+        f"{whole}, leave-one-pair-out R2 {pair}); for unseen encoders its R2 is {face} (face) and {voice} (voice)."
     )

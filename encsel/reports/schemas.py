@@ -1,9 +1,9 @@
-"""JSON Schema of the documents that encsel writes for programs. Keys never change meaning within a version."""
+"""JSON Schemas of the documents that encsel writes. Keys never change meaning within a version."""
 
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 from encsel.gates.compare import COMPARE_SCHEMA, Comparison
 from encsel.prediction.plan import PLAN_SCHEMA, Plan
@@ -32,21 +32,17 @@ SIGNATURE: Schema = {
     "additionalProperties": False,
 }  # fmt: skip
 RATES = {"predicted_eer", "eer", "auc", "p", "p_familywise", "p_best", "coverage", "cosine_eer", "unimodal_eer"}
-"""Keys whose numbers are fractions of one, wherever they stand."""
+"""Keys whose numbers are fractions, anywhere in a document."""
 
 
 def schemas() -> dict[str, Schema]:
-    """By name of the document, such as `encsel.rank/1`."""
+    """Schemas by name of the document, such as `encsel.rank/1`."""
     rank = _document(RANK_SCHEMA, schema_of(RankDocument))
-    # Only with --explain.
+    # Present only with --explain.
     rank["properties"]["explanation"] = _bounded(schema_of(Explanation))
-    compare, plan = schema_of(Comparison), schema_of(Plan)
-    return {
-        RANK_SCHEMA: rank,
-        VALIDATE_SCHEMA: _validate(),
-        COMPARE_SCHEMA: _document(COMPARE_SCHEMA, compare),
-        PLAN_SCHEMA: _document(PLAN_SCHEMA, plan),
-    }
+    others = {COMPARE_SCHEMA: Comparison, PLAN_SCHEMA: Plan}
+    described = {name: _document(name, schema_of(kind)) for name, kind in others.items()}
+    return {RANK_SCHEMA: rank, VALIDATE_SCHEMA: _validate(), **described}
 
 
 def _validate() -> Schema:
@@ -55,11 +51,14 @@ def _validate() -> Schema:
     for name in hidden:
         del schema["properties"][name]
         schema["required"].remove(name)
-    for name, kind in (("encoders", EncoderValidation), ("pairs", PairValidation)):
+    subjects: tuple[tuple[str, Literal["encoder", "pair"], Any], ...] = (
+        ("encoders", "encoder", EncoderValidation), ("pairs", "pair", PairValidation)
+    )  # fmt: skip
+    for name, about, kind in subjects:
         one = schema_of(kind)
         results: dict[str, Any] = {}
         for stage in stages().values():
-            results |= stage.fields_of_encoders if name == "encoders" else stage.fields_of_pairs
+            results |= stage.fields_of(about)
         results.pop("metrics")
         del one["properties"]["results"]
         one["properties"] |= {f: {"anyOf": [schema_of(kind), {"type": "null"}]} for f, kind in results.items()}
@@ -76,7 +75,7 @@ def _document(name: str, schema: Schema) -> Schema:
 
 
 def _bounded(schema: Schema) -> Schema:
-    """The schema with bounds on counts and rates, which types do not state."""
+    """The schema with bounds on counts and rates, which types lack."""
 
     def bound(name: str, one: Any) -> Any:
         if not isinstance(one, dict):

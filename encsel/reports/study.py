@@ -19,15 +19,11 @@ DATA_SETS = {"voxceleb1": "VoxCeleb1", "mavceleb": "MAV-Celeb"}
 FORMS = ("cka", "ln_cka", "cka + id_mismatch", "cka + id_mismatch + gw_distance + spectral_gap")
 SUSPECT = "arcface"
 """Encoder whose rows look broken: centroids of different people nearly coincide."""
-_ENCODER_COLUMNS = (
-    "encoder",
-    "modality",
-    "ambient_dim",
-    "id_mle",
-    "id_twonn",
-    "mean_curvature_median",
-    "compactness_gap",
-)
+_ENCODER_COLUMNS = {
+    "encoder": "Encoder", "modality": "Modality", "ambient_dim": "Ambient dim", "id_mle": "ID (MLE)",
+    "id_twonn": "ID (TwoNN)", "mean_curvature_median": "Mean curvature", "compactness_gap": "Compactness gap",
+}  # fmt: skip
+_DIGITS = {"id_mle": 1, "id_twonn": 1, "mean_curvature_median": 4, "compactness_gap": 3}
 
 
 def study(folder: Path | None = None) -> list[Section]:
@@ -61,32 +57,23 @@ def _encoders(path: Path, title: str) -> Section:
         raise UsageError(f"{path} has no {lacking}. Give the study's table of encoders.")
     try:
         cells = tuple(
-            (
-                row["encoder"], row["modality"], row["ambient_dim"], f"{float(row['id_mle']):.1f}",
-                f"{float(row['id_twonn']):.1f}", f"{float(row['mean_curvature_median']):.4f}",
-                f"{float(row['compactness_gap']):.3f}",
-            )
+            tuple(f"{float(row[c]):.{_DIGITS[c]}f}" if c in _DIGITS else row[c] for c in _ENCODER_COLUMNS)
             for row in rows
-        )  # fmt: skip
+        )
     except (ValueError, TypeError) as error:
         raise UsageError(f"{path} holds a value that is not a number ({error}). Correct it.") from error
-    header = ("Encoder", "Modality", "Ambient dim", "ID (MLE)", "ID (TwoNN)", "Mean curvature", "Compactness gap")
     note = "Mean curvature has the arbitrary sign of a normal, so its median is near 0 for any curvature."
-    return Section(f"Table 2, {title}: geometry of the encoders", header, cells, (note,))
+    return Section(f"Table 2, {title}: geometry of the encoders", tuple(_ENCODER_COLUMNS.values()), cells, (note,))
 
 
 def _pairs(table: PairTable, title: str) -> Section:
-    columns = ("gw_distance", "spectral_gap", "cka", "id_mismatch")
-    order = sorted(range(len(table)), key=lambda i: (table.face_encoder[i], table.voice_encoder[i]))
-    rows = tuple(
-        (
-            str(table.face_encoder[i]), str(table.voice_encoder[i]), *(f"{table.column(c)[i]:.3f}" for c in columns),
-            f"{table.eer[i]:.3f}",
-        )
-        for i in order
-    )  # fmt: skip
+    columns = [table.column(name) for name in ("gw_distance", "spectral_gap", "cka", "id_mismatch")] + [table.eer]
+    rows = sorted(
+        (str(face), str(voice), *(f"{column[i]:.3f}" for column in columns))
+        for i, (face, voice) in enumerate(zip(table.face_encoder, table.voice_encoder, strict=True))
+    )
     header = ("Face", "Voice", "GW dist.", "Spectral gap", "CKA", "ID mismatch", "EER")
-    return Section(f"Table 3, {title}: pairs and their EER", header, rows, n_names=2)
+    return Section(f"Table 3, {title}: pairs and their EER", header, tuple(rows), n_names=2)
 
 
 def _analysis(table: PairTable, title: str) -> list[Section]:

@@ -20,7 +20,7 @@ WORDS = "Flags"
 
 
 class Dim(str):
-    """A cell not to be relied on: in brackets, and dim on a terminal."""
+    """A cell of an unreliable value: in brackets, and dim on a terminal."""
 
     __slots__ = ()
 

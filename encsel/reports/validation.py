@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from encsel.matching.scorers import SCORERS
@@ -12,9 +13,9 @@ from encsel.reports.regression import BASELINE, correlations, regressions
 from encsel.reports.tables import csv_of, render_sections
 from encsel.reports.verdict import verdict_lines
 from encsel.storage.result import rows, show
-from encsel.storage.sections import MISSING, Section, number, span
+from encsel.storage.sections import MISSING, Section, number, span, table
 from encsel.validation.columns import column_label
-from encsel.validation.result import EncoderValidation, PairValidation, Validation
+from encsel.validation.result import PairValidation, Validation
 from encsel.validation.stage import SKIPPED, stages
 
 PROTOCOL_WORDS = {
@@ -52,10 +53,9 @@ def title_of(validation: Validation) -> str:
 
 def sections(validation: Validation) -> list[Section]:
     """Every table that has something to show, the measured errors first."""
-    by_stage = {name: list(s.sections(validation)) for name, s in stages().items() if s.sections is not None}
-    first = by_stage.pop("matching", [])
-    shared = [_encoders(validation), _pairs(validation)]
-    return [*first, *shared, *(part for parts in by_stage.values() for part in parts), *_analysis(validation)]
+    by_stage = {name: stage.sections(validation) for name, stage in stages().items()}
+    first = by_stage.pop("matching", ())
+    return [*first, *_shared(validation), *itertools.chain(*by_stage.values()), *_analysis(validation)]
 
 
 def closing(validation: Validation) -> list[str]:
@@ -65,8 +65,7 @@ def closing(validation: Validation) -> list[str]:
     for flag in dict.fromkeys(flag for pair in validation.pairs for flag in pair.flags):
         meaning = next((f": {text}" for start, text in meanings.items() if flag.startswith(start)), "")
         lines.append(f"{flag}{meaning or MEANINGS.get(flag, '')}.")
-    for encoder in validation.encoders:
-        lines += [f"{encoder.name}: {finding}." for finding in encoder["health"].findings]
+    lines += [f"{name}: {finding}." for name, finding in validation.findings.items()]
     names = [(f"{p.face} x {p.voice}", p.reasons) for p in validation.pairs]
     lines += _missing([*names, *((e.name, e.reasons) for e in validation.encoders)], len(validation.pairs))
     analysis = validation.analysis
@@ -119,42 +118,36 @@ def _github(validation: Validation) -> str:
         )
     return workflow_commands(
         f"{title_of(validation)}{first}", validation.verdict, {f.encoder: f.reason for f in validation.failures},
-        {e.name: "; ".join(e["health"].findings) for e in validation.encoders if e["health"].findings},
+        validation.findings,
     )  # fmt: skip
 
 
-def _encoders(validation: Validation) -> Section:
-    def cells(e: EncoderValidation) -> dict[str, str]:
-        row = {
-            "Encoder": e.name, "Modality": e.modality, "Dim": str(e.dim), "Samples": f"{e.samples_per_identity:g}"
-        }  # fmt: skip
-        for stage in stages().values():
-            if stage.encoder_cells is not None:
-                row |= stage.encoder_cells(e, validation)
-        return row
-
-    return _table("Encoders", [cells(e) for e in validation.encoders], _notes(validation), n_names=1)
-
-
-def _pairs(validation: Validation) -> Section:
-    def cells(p: PairValidation) -> dict[str, str]:
-        row = {"Face": p.face, "Voice": p.voice}
-        for stage in stages().values():
-            if stage.pair_cells is not None:
-                row |= stage.pair_cells(p)
-        return row
-
-    return _table("Geometry of the pairs", [cells(p) for p in validation.pairs], (), n_names=2)
+def _shared(validation: Validation) -> list[Section]:
+    """The tables of all encoders and of all pairs, whose columns are those of the stages."""
+    encoders = [
+        {"Encoder": e.name, "Modality": e.modality, "Dim": str(e.dim), "Samples": f"{e.samples_per_identity:g}"}
+        | _merged(stage.encoder_cells(e, validation) for stage in stages().values())
+        for e in validation.encoders
+    ]
+    pairs = [
+        {"Face": p.face, "Voice": p.voice} | _merged(stage.pair_cells(p) for stage in stages().values())
+        for p in validation.pairs
+    ]
+    notes = (note for stage in stages().values() for note in stage.notes(validation))
+    return [
+        *table("Encoders", _without_empty(encoders), *notes),
+        *table("Geometry of the pairs", _without_empty(pairs), n_names=2),
+    ]
 
 
-def _notes(validation: Validation) -> tuple[str, ...]:
-    return tuple(note for stage in stages().values() if stage.notes is not None for note in stage.notes(validation))
+def _merged(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    return {heading: cell for part in parts for heading, cell in part.items()}
 
 
-def _table(title: str, cells: Sequence[dict[str, str]], notes: Sequence[str], *, n_names: int) -> Section:
-    """A table whose columns that nobody has a value in are left out."""
-    header = [name for name in cells[0] if any(row[name] != MISSING for row in cells)]
-    return Section(title, tuple(header), tuple(tuple(row[h] for h in header) for row in cells), tuple(notes), n_names)
+def _without_empty(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The rows without columns that nobody has a value in."""
+    header = [heading for heading in rows[0] if any(row[heading] != MISSING for row in rows)]
+    return [{heading: row[heading] for heading in header} for row in rows]
 
 
 def _label(column: str) -> str:
@@ -174,18 +167,16 @@ def _analysis(validation: Validation) -> list[Section]:
     if analysis.baseline is not None:
         forms = {BASELINE: analysis.baseline, **analysis.forms}
         found.append(regressions(forms, "Regressions", "`encsel fit` keeps one of these as a card."))
-    if analysis.fared:
-        header = ("Card", "Scorer", "Against", "Pairs", "Bias", "RMSE", "Spearman", "In interval")
-        cells = tuple(
-            (
-                one.card, one.scorer, one.against, str(one.n_pairs), f"{one.bias:+.3f}", number(one.rmse),
-                number(one.spearman, 2), MISSING if one.inside is None else f"{100 * one.inside:.0f} %",
-            )
-            for one in analysis.fared
-        )  # fmt: skip
-        note = (
-            "Bias: predicted minus measured. A prediction is about 999 training people with 20 samples each; fewer of "
-            "either give a larger EER."
-        )
-        found.append(Section("How predictions fared", header, cells, (note,), n_names=3))
-    return found
+    fared = [
+        {
+            "Card": one.card, "Scorer": one.scorer, "Against": one.against, "Pairs": str(one.n_pairs),
+            "Bias": f"{one.bias:+.3f}", "RMSE": number(one.rmse), "Spearman": number(one.spearman, 2),
+            "In interval": MISSING if one.inside is None else f"{100 * one.inside:.0f} %",
+        }
+        for one in analysis.fared
+    ]  # fmt: skip
+    note = (
+        "Bias: predicted minus measured. A prediction is about 999 training people with 20 samples each; fewer of "
+        "either give a larger EER."
+    )
+    return found + table("How predictions fared", fared, note, n_names=3)

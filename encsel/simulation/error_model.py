@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,6 @@ from encsel.matching.sensitivity import distance_of_eer
 from encsel.prediction.card import COVERAGES, SPREAD_TERMS, CalibratedCard, Shares, spread_terms, tail
 from encsel.simulation.table import Table, Values, quantiles_by_people
 
-Rows = tuple[tuple[float, ...], ...]
-
 
 def error_model(table: Table, d: Values) -> dict[str, Any]:
     """Fields of a card that describe its errors: from (rows,) d' predicted without the row's kind.
@@ -21,15 +20,16 @@ def error_model(table: Table, d: Values) -> dict[str, Any]:
     The factors on differences between pairs are left at 1.
     """
     spread, factor = _fit_spread(table, d)
-    z = (d - distance_of_eer(table.truth)) / _standard_deviation(spread, factor, table, d)
+    z = (d - distance_of_eer(table.truth)) / standard_deviation(spread, factor, table, d)
     tails = quantiles_by_people(table, np.abs(z), COVERAGES)
     fields: dict[str, Any] = {"spread": tuple(spread.tolist()), "own_error": factor, "tails": tails}
     return {**fields, "shares": _shares(table, z), "order_scale": 1.0, "best_scale": 1.0}
 
 
-def standard_deviation(card: CalibratedCard, table: Table, d: Values) -> Values:
-    """(rows,) standard deviation of predicted d'."""
-    return _standard_deviation(np.asarray(card.spread), card.own_error, table, d)
+def standard_deviation(spread: Sequence[float] | Values, own_error: float, table: Table, d: Values) -> Values:
+    """(rows,) standard deviation of predicted d', from the fields of a card."""
+    variance = np.exp(spread_terms(table.n, table.m, d) @ np.asarray(spread)) + (own_error * table.d_error) ** 2
+    return np.asarray(np.sqrt(variance))
 
 
 def tails_of(card: CalibratedCard, n: Values) -> Values:
@@ -38,12 +38,8 @@ def tails_of(card: CalibratedCard, n: Values) -> Values:
     return np.array([tail(card, 0.9, int(size)) for size in sizes])[index]
 
 
-def widened(tails: Rows, table: Table, excess: Values) -> Rows:
-    """The tails, widened where more than 10 % of held-out errors lie outside the 90 % interval.
-
-    Args:
-        excess: (rows,) size of each error, in half-widths of its interval.
-    """
+def widened(tails: tuple[tuple[float, ...], ...], table: Table, excess: Values) -> tuple[tuple[float, ...], ...]:
+    """The tails, widened where over 10 % of held-out errors exceed their 90 % interval (`excess` in half-widths)."""
     people, factors = np.array(quantiles_by_people(table, excess, (0.9,))).T
     wider = [max(1.0, float(np.interp(math.log(n), np.log(people), factors))) for n, *_ in tails]
     return tuple((n, *(factor * x for x in row)) for factor, (n, *row) in zip(wider, tails, strict=True))
@@ -52,8 +48,7 @@ def widened(tails: Rows, table: Table, excess: Values) -> Rows:
 def replicate_error(table: Table) -> float:
     """Standard errors within which 90 % of the cross-validated d' of another set of the same sizes lie.
 
-    The largest over kinds and numbers of people, so that it holds for each: which of them real people resemble is
-    unknown.
+    The largest over kinds and sizes: which of them real people resemble is unknown.
     """
     cells: dict[tuple[str, float], list[Values]] = {}
     for one, two in itertools.pairwise(table.sets):
@@ -62,10 +57,6 @@ def replicate_error(table: Table) -> float:
             cell = cells.setdefault((str(table.kind[one.start]), float(table.n[one.start])), [])
             cell += [gap / np.maximum(table.d_error[rows], 1e-6) for rows in (one, two)]
     return max(float(np.quantile(np.concatenate(parts), 0.9)) for parts in cells.values())
-
-
-def _standard_deviation(spread: Values, factor: float, table: Table, d: Values) -> Values:
-    return np.asarray(np.sqrt(np.exp(spread_terms(table.n, table.m, d) @ spread) + (factor * table.d_error) ** 2))
 
 
 def _fit_spread(table: Table, d: Values) -> tuple[Values, float]:

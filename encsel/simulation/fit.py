@@ -6,6 +6,7 @@ then the error model are fitted on the other kinds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,26 +15,21 @@ import numpy as np
 
 from encsel.matching.scorers import SCORERS
 from encsel.matching.sensitivity import distance_of_eer
-from encsel.prediction.card import FEATURE_QUANTILES, SIZE_TERMS, CalibratedCard, predicted_eer, size_terms
+from encsel.prediction.card import FEATURE_QUANTILES, SIZE_TERMS, CalibratedCard, HeldOut, predicted_eer, size_terms
 from encsel.prediction.evidence import EVIDENCE_VERSION, FEATURES
+from encsel.regression.association import spearman
 from encsel.simulation import order
 from encsel.simulation.error_model import error_model, replicate_error, standard_deviation, tails_of, widened
-from encsel.simulation.held_out import held_out, rmse
 from encsel.simulation.populations import KINDS, TruthSizes
 from encsel.simulation.table import Table, Values, design, quantiles_by_people
-from encsel.simulation.trials import LARGE_PEOPLE, OTHER_SAMPLES, TESTED_PEOPLE, TRIALS_VERSION
+from encsel.simulation.trials import LARGE_PEOPLE, OTHER_SAMPLES, TESTED_PEOPLE, TESTED_SAMPLES, TRIALS_VERSION
 
-PEOPLE_RANGE = (30, max(LARGE_PEOPLE))
-SAMPLES_RANGE = (min(OTHER_SAMPLES), max(OTHER_SAMPLES))
 SHRINKAGES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+STUDY_LINE = (0.1403247829724709, -0.07991596036292957)  # upadhyay2026-ln: EER = a + b ln CKA
 
 
 def fit_card(table: Table, *, name: str, scorer: str, features: Sequence[str] = tuple(FEATURES)) -> CalibratedCard:
-    """The card of one scorer, with its errors on held-out kinds.
-
-    Args:
-        table: populations of at least 3 of the KINDS, and of no others.
-    """
+    """The card of one scorer, from at least 3 of the KINDS and no others, with its errors on held-out kinds."""
     kinds = [kind for kind in KINDS if (table.kind == kind).any()]
     matrix, target = design(table, features), distance_of_eer(table.truth)
     shrinkage, d = _cross_fitted(table, matrix, target, kinds)
@@ -45,7 +41,8 @@ def fit_card(table: Table, *, name: str, scorer: str, features: Sequence[str] = 
             "n_train_identities": sizes.n_train, "n_test_identities": sizes.n_test,
             "samples_per_identity": sizes.n_samples,
         },
-        features=tuple(features), evidence_version=EVIDENCE_VERSION, people=PEOPLE_RANGE, samples=SAMPLES_RANGE,
+        features=tuple(features), evidence_version=EVIDENCE_VERSION,
+        people=(30, max(LARGE_PEOPLE)), samples=(min(OTHER_SAMPLES), max(OTHER_SAMPLES)),
         coefficients=_rows(coefficients), shrinkage=shrinkage,
         typical_error=_log_line(size_terms(table.n, table.m), table.d_error),
         ranges={f: quantiles_by_people(table, table.feature(f), FEATURE_QUANTILES) for f in features},
@@ -76,11 +73,8 @@ def _cross_fitted(table: Table, matrix: Values, target: Values, kinds: Sequence[
 def _tested(card: CalibratedCard, table: Table, d: Values, kinds: Sequence[str]) -> CalibratedCard:
     """The card with tails and factors that hold on held-out kinds, and its held-out errors.
 
-    The error model that tests a kind is fitted on the errors of the other kinds. How much wider the tails must be for
-    a new kind, and the factors on differences between pairs, come from these tests.
-
-    Args:
-        d: (rows,) d' predicted by regressions fitted without the row's kind.
+    The regression (for `d`) and the error model that test a kind are fitted on the other kinds. How much wider the tails
+    must be for a new kind, and the factors on differences between pairs, come from these tests.
     """
     inside = {kind: table.kind == kind for kind in kinds}
     models = {k: replace(card, **error_model(table.rows(~rows), d[~rows])) for k, rows in inside.items()}
@@ -89,7 +83,7 @@ def _tested(card: CalibratedCard, table: Table, d: Values, kinds: Sequence[str])
     best: dict[float, dict[str, order.BestChances]] = {scale: {} for scale in order.BEST_SCALES}
     for kind, model in models.items():
         rows, subset = inside[kind], table.rows(inside[kind])
-        sd[rows] = standard_deviation(model, subset, d[rows])
+        sd[rows] = standard_deviation(model.spread, model.own_error, subset, d[rows])
         reach[rows] = tails_of(model, subset.n) * sd[rows]
         made[kind] = order.comparisons(model, subset, d[rows], sd[rows])
         for scale, by_kind in best.items():
@@ -118,6 +112,42 @@ def _tested(card: CalibratedCard, table: Table, d: Values, kinds: Sequence[str])
         ),
         gaps=order.gap_bins(order.joined(tested_order)),
         p_best=order.reliability(order.joined(tested_best)),
+    )
+
+
+def rmse(predicted: Values, truth: Values) -> float:
+    """Root mean squared error."""
+    return math.sqrt(float(np.mean(np.square(predicted - truth))))
+
+
+def held_out(kind: str, table: Table, d: Values, half_width: Values, *, training_mean: float) -> HeldOut:
+    """Errors of (rows,) predicted d' with its half-width, for sets of one number of people."""
+    eer = predicted_eer(d)
+    error = eer - table.truth
+    low = predicted_eer(d + half_width)
+    high = np.where(d - half_width <= 0, 0.5, predicted_eer(d - half_width))
+    # An interval that reaches chance also holds EERs above it.
+    inside = (low <= table.truth) & ((table.truth <= high) | (high >= 0.5))
+    sets = [(eer[rows], table.truth[rows]) for rows in table.sets]
+    cka = np.maximum(table.feature("root_cka") ** 2, 8e-3)
+    rivals = {
+        "training mean": np.asarray(training_mean),
+        "best constant": np.asarray(table.truth.mean()),
+        "cross-validated EER": table.measured,
+        "matched CKA, ln fit": STUDY_LINE[0] + STUDY_LINE[1] * np.log(cka),
+    }
+    return HeldOut(
+        kind=kind,
+        n_identities=int(table.n[0]),
+        n_sets=len(sets),
+        n_pairs=len(table),
+        rmse=rmse(eer, table.truth),
+        bias=float(error.mean()),
+        bias_at={str(m): float(error[table.m == m].mean()) for m in TESTED_SAMPLES if (table.m == m).any()},
+        spearman=float(np.mean([spearman(predicted, truth) or 0.0 for predicted, truth in sets])),
+        regret=float(np.mean([truth[np.argmin(predicted)] - truth.min() for predicted, truth in sets])),
+        coverage=float(inside.mean()),
+        rivals={name: rmse(predicted, table.truth) for name, predicted in rivals.items()},
     )
 
 

@@ -16,37 +16,27 @@ from encsel.simulation.table import Table, Values
 ORDER_SCALES = tuple(np.arange(1.0, 2.01, 0.05).round(2).tolist())
 BEST_SCALES = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
 GAP_EDGES = (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.09, 0.5)
-MIN_CASES = 200
-"""Comparisons needed for a bin of gaps to decide on the factor."""
-MARGIN = 0.02
-"""Required above SURE, because a new kind is predicted slightly worse than the simulated ones."""
-MIN_RELIABLE = 30
-"""Pairs needed for a decile of p_best to decide on the factor."""
+MIN_CASES = 200  # comparisons needed for a bin of gaps to decide on the factor
+MARGIN = 0.02  # required above SURE, because a new kind is predicted slightly worse than the simulated ones
+MIN_RELIABLE = 30  # pairs needed for a decile of p_best to decide on the factor
 N_DRAWS = 1000
 
-Mask = NDArray[np.bool_]
 Columns = TypeVar("Columns", bound=tuple[Any, ...])
 
 
 class Comparisons(NamedTuple):
-    """Comparisons of two pairs of one set, the one predicted better first: columns of equal length.
+    """Comparisons of two pairs of one set, the one predicted better first: columns of equal length."""
 
-    Attributes:
-        gap: predicted gap in EER.
-        z: normal quantile of the chance that the order is right.
-        right: whether it is right.
-    """
-
-    gap: Values
-    z: Values
-    right: Mask
+    gap: Values  # predicted gap in EER
+    z: Values  # normal quantile of the chance that the order is right
+    right: NDArray[np.bool_]  # whether it is
 
 
 class BestChances(NamedTuple):
     """p_best of every pair, and whether the pair is the best of its set: columns of equal length."""
 
     chance: Values
-    is_best: Mask
+    is_best: NDArray[np.bool_]
 
 
 def joined(parts: Iterable[Columns]) -> Columns:
@@ -102,16 +92,13 @@ def reliability(best: BestChances) -> tuple[tuple[float, float, int], ...]:
 
 
 def order_scale(made: Sequence[Comparisons]) -> float:
-    """Smallest factor on the sd of differences with which declared orders are right often enough in every bin.
-
-    Raises:
-        ValueError: no factor suffices; such a card must not be written.
-    """
+    """Smallest factor on the sd of differences with which declared orders are right often enough in every bin."""
     every = joined(made)
     for scale in ORDER_SCALES:
         bins = gap_bins(every._replace(z=every.z / scale))
         if all(b.right >= SURE + MARGIN for b in bins if b.n >= MIN_CASES):
             return float(scale)
+    # Such a card must not be written.
     raise ValueError("declared orders are wrong too often with every factor on the sd of differences")
 
 

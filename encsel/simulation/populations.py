@@ -30,8 +30,7 @@ KINDS: Mapping[str, str] = {
     "channel": "face and voice of one occasion share its recording channel, and people keep part of it",
     "clustered": "tight, nearly orthogonal people, as from encoders trained with an identity loss",
 }
-USELESS = 0.2
-"""Fraction of encoders that see hardly anything of what face and voice share."""
+USELESS = 0.2  # fraction of encoders that see hardly anything of what face and voice share
 N_NOISE, N_HIDDEN, N_CHANNEL = 100, 150, 6
 Values = NDArray[np.float64]
 
@@ -177,8 +176,8 @@ class Population:
         return (rng.standard_t(3, size=(n, dims)) / math.sqrt(3)).astype(np.float32)  # t has variance 3
 
 
+# Draws new people: number of people, samples of each and a generator to unit centroids by modality and encoder.
 Centroids = Callable[[int, int, np.random.Generator], Mapping[Modality, tuple[Values, ...]]]
-"""Draws new people: number of people, samples of each and a generator to unit centroids by modality and encoder."""
 
 
 def truth(centroids: Centroids, rng: np.random.Generator, sizes: TruthSizes) -> dict[str, Values]:

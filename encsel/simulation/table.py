@@ -12,40 +12,29 @@ from numpy.typing import NDArray
 from encsel.matching.crossval import MEASURED
 from encsel.prediction.card import size_terms
 from encsel.prediction.evidence import FEATURES
+from encsel.simulation.populations import Values
 from encsel.simulation.trials import Trials
 
-Values = NDArray[np.float64]
-
-MIN_ROWS = 100
-"""Pairs needed for a quantile."""
+MIN_ROWS = 100  # pairs needed for a quantile
+# Numbers of people at which quantiles are taken, from sets of about that many.
 PEOPLE_POINTS = (30, 40, 50, 70, 100, 140, 200, 320, 600, 1400)
-"""Numbers of people at which quantiles are taken, from sets of about that many."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One row per pair of every set, for one scorer; rows of a set are consecutive, faces outermost.
-
-    Attributes:
-        group: (rows,) set.
-        n, m: (rows,) people, and samples of each.
-        face, voice: (rows,) index of the encoder in its population.
-        x: (rows, features) in the order of FEATURES.
-        d_error: (rows,) standard error of the cross-validated d'.
-        measured, truth: (rows,) cross-validated and true EER.
-    """
+    """One row per pair of every set, for one scorer; rows of a set are consecutive, faces outermost."""
 
     kind: NDArray[np.str_]
     population: NDArray[np.int64]
-    group: NDArray[np.int64]
-    n: Values
-    m: Values
-    face: NDArray[np.int64]
+    group: NDArray[np.int64]  # the set
+    n: Values  # people
+    m: Values  # samples of each
+    face: NDArray[np.int64]  # index of the encoder in its population
     voice: NDArray[np.int64]
-    x: Values
-    d_error: Values
-    measured: Values
-    truth: Values
+    x: Values  # (rows, features) in the order of FEATURES
+    d_error: Values  # standard error of the cross-validated d'
+    measured: Values  # cross-validated EER
+    truth: Values  # true EER
 
     def __len__(self) -> int:
         return len(self.truth)

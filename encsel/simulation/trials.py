@@ -2,72 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encsel.core import MODALITIES, Modality
+from encsel.core import MODALITIES
 from encsel.matching.crossval import MEASURED
 from encsel.prediction.evidence import FEATURES, Evidence, encoder_evidence, evidence_folds, pair_evidence
 from encsel.progress import Progress
-from encsel.simulation.populations import KINDS, Centroids, Population, TruthSizes, truth
+from encsel.simulation.populations import KINDS, Centroids, Population, TruthSizes, Values, truth
 
-TRIALS_VERSION = 2
-"""Version of what is simulated and measured; files of other versions are ignored."""
-TESTED_PEOPLE = (30, 50, 70, 100, 200)
-"""Numbers of people for which errors are reported by kind."""
+TRIALS_VERSION = 2  # version of what is simulated and measured; files of other versions are ignored
+TESTED_PEOPLE = (30, 50, 70, 100, 200)  # numbers of people for which errors are reported by kind
 TESTED_SAMPLES = (4, 8, 20)
 OTHER_PEOPLE = (30, 35, 40, 45, 50, 60, 70, 85, 100, 120, 140, 170, 200, 280, 350)
 LARGE_PEOPLE = (500, 700, 1000, 1400, 2000)
 OTHER_SAMPLES = (2, 3, 4, 4, 6, 8, 8, 12, 20, 20, 35, 50)
 ENCODERS_PER_MODALITY = 3
 
-Values = NDArray[np.float64]
-Size = tuple[int, int]
-"""People, and samples of each."""
-Job = tuple[str, Callable[[], "Trials"]]
-"""Name of a file without suffix, and what simulates its content."""
+Size = tuple[int, int]  # people, and samples of each
+Job = tuple[str, Callable[[], "Trials"]]  # name of a file without suffix, and what simulates its content
 
 
 @dataclass(frozen=True)
 class Trials:
-    """All simulated sets of one population: T sets, F faces, V voices, K features, S scorers (MEASURED).
-
-    Attributes:
-        sizes: (T, 2) people, and samples per person.
-        values: (T, F, V, K) in the order of FEATURES.
-        errors: (T, S, F, V) standard error of the cross-validated d'.
-        eers: (T, S, F, V) cross-validated EER.
-        truth: (S, F, V) true EER.
-    """
+    """All simulated sets of one population: T sets, F faces, V voices, K features, S scorers (MEASURED)."""
 
     kind: str
     seed: int
-    sizes: NDArray[np.int64]
-    values: Values
-    errors: Values
-    eers: Values
-    truth: Values
-
-
-def evidence_of(centroids: Mapping[Modality, tuple[Values, ...]]) -> list[list[Evidence]]:
-    """Evidence of every pair (faces, voices) from unit centroids of the same people."""
-    folds = evidence_folds(len(centroids["face"][0]), seed=0)
-    faces, voices = ([encoder_evidence(x, folds) for x in centroids[m]] for m in MODALITIES)
-    return [[pair_evidence(f, v, folds) for v in voices] for f in faces]
+    sizes: NDArray[np.int64]  # (T, 2) people, and samples per person
+    values: Values  # (T, F, V, K) in the order of FEATURES
+    errors: Values  # (T, S, F, V) standard error of the cross-validated d'
+    eers: Values  # (T, S, F, V) cross-validated EER
+    truth: Values  # (S, F, V) true EER
 
 
 def training_sizes(kind: str, seed: int) -> list[Size]:
-    """Sizes of the sets drawn from one training population.
-
-    Every tested number of people, the small ones twice; four other sizes; a large one for every second seed.
-    """
+    """Sets of a training population: tested sizes, small ones twice; 4 others; a large one for every second seed."""
     rng = np.random.default_rng([seed, list(KINDS).index(kind), 2])
     sizes = [size for n in TESTED_PEOPLE for size in [(n, int(rng.choice(TESTED_SAMPLES)))] * (2 if n <= 70 else 1)]
     sizes += [(int(n), int(rng.choice(OTHER_SAMPLES))) for n in rng.choice(OTHER_PEOPLE, 4, replace=False)]
@@ -83,7 +61,11 @@ def simulate(kind: str, seed: int, centroids: Centroids, sizes: Sequence[Size], 
     with threadpool_limits(1):
         true_eer = truth(centroids, np.random.default_rng([seed, 1]), truth_sizes)
         rng = np.random.default_rng([seed, 2])
-        sets = [evidence_of(centroids(n, m, rng)) for n, m in sizes]
+        sets = []
+        for n, m in sizes:
+            people, folds = centroids(n, m, rng), evidence_folds(n, seed=0)
+            faces, voices = ([encoder_evidence(x, folds) for x in people[modality]] for modality in MODALITIES)
+            sets.append([[pair_evidence(f, v, folds) for v in voices] for f in faces])
 
     def stacked(value: Callable[[Evidence, str], float], names: Sequence[str]) -> Values:
         return np.array([[[[value(e, name) for name in names] for e in row] for row in pairs] for pairs in sets])
@@ -108,12 +90,7 @@ def training_job(kind: str, seed: int, truth_sizes: TruthSizes) -> Job:
 
 
 def resumed(jobs: Sequence[Job], work: Path, *, n_jobs: int = -1, progress: Progress) -> Iterator[Trials]:
-    """Trials of every job, read from its file in `work` where a complete one exists, else simulated and written.
-
-    Args:
-        work: folder, created if missing.
-        n_jobs: number of processes, as in joblib.
-    """
+    """Trials of every job, read from its file in `work` where a complete one exists, else simulated and written."""
     from joblib import Parallel, delayed
 
     work.mkdir(parents=True, exist_ok=True)
@@ -140,8 +117,6 @@ def _read(path: Path) -> Trials:
 
 
 def _is_complete(path: Path) -> bool:
-    try:
-        _read(path)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        return False
-    return True
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return bool(_read(path))
+    return False

@@ -27,48 +27,40 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.errors import UsageError
-from encsel.storage.files import TEMPORARY_PREFIX, sweep, write_private
+from encsel.storage.files import TEMPORARY_PREFIX, locked, sweep, write_private
 from encsel.storage.folders import expanded, user_folder
 from encsel.storage.signature import canonical, digest
 
 NO_PLACE = "There is no place for the cache: name one with --cache or $ENCSEL_CACHE."
 
 SECRET_BYTES = 32
-FLUSH_SAMPLES = 256
-FLUSH_SECONDS = 2.0
+FLUSH_SAMPLES, FLUSH_SECONDS = 256, 2.0
 _SECRET = {"name": "key of hashed names"}
 _KEY = re.compile("[0-9a-f]{32}")
 _BATCH = re.compile("[0-9a-f]{64}[.]npz")
 _MARK = "CACHEDIR.TAG"
 _MARK_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by encsel. Holds embeddings of people.\n"
 
-Note = Callable[[str], None]
 
+def cache_root(cache: str | Path | None, note: Callable[[str], None] = lambda text: None) -> Path | None:
+    """Folder that `cache` (a folder, "default" or None) stands for; None if nothing is kept, or there is no place.
 
-def cache_root(cache: str | Path | None, note: Note | None = None) -> Path | None:
-    """Folder that the argument `cache` stands for; None if nothing is to be kept, or there is no place to keep it.
-
-    Args:
-        cache: a folder; "default": that of the user; None: keep nothing.
-        note: called with one sentence if there is no place, or the default folder was moved from that of encsel 0.1.
+    The default is $ENCSEL_CACHE, or encsel's folder in the user's cache folder. `note` is called with one sentence if
+    there is no place, or that folder was moved from where encsel 0.1 had it.
     """
     if cache is None:
         return None
-    root = default_root(note) if cache == "default" else expanded(cache)
-    if root is None and note is not None:
+    if cache == "default":
+        cache = os.environ.get("ENCSEL_CACHE") or user_folder("cache", note)
+    root = None if cache is None else expanded(cache)
+    if root is None:
         note(NO_PLACE)
     return root
 
 
-def default_root(note: Note | None = None) -> Path | None:
-    """$ENCSEL_CACHE, or encsel's folder in the user's cache folder; None without a home directory."""
-    named = os.environ.get("ENCSEL_CACHE")
-    return expanded(named) if named else user_folder("cache", note)
-
-
 @dataclass(frozen=True)
 class Entry:
-    """What the cache holds for one encoder."""
+    """What the cache holds for one encoder and setting."""
 
     key: str
     encoder: str
@@ -76,19 +68,37 @@ class Entry:
     n_bytes: int
 
 
-class EmbeddingCache:
+class _Store:
+    """A folder of the cache, made by the first write; a failure is stored in `write_error`, not raised."""
+
+    def __init__(self, root: Path | None, description: Mapping[str, Any]) -> None:
+        self._description = description
+        self._folder = None if root is None else root / digest(description)[:32]
+        self.write_error: str | None = None
+
+    def _write(self, folder: Path, name: str, content: bytes) -> None:
+        try:
+            _prepare(folder, self._description)
+            write_private(folder / name, content)
+        except OSError as error:
+            self.write_error = f"{error.strerror or error} ({folder.parent})"
+
+
+class EmbeddingCache(_Store):
     """The cached vectors of one encoder; with `root` None they are kept for this run only."""
 
     def __init__(self, root: Path | None, description: Mapping[str, Any], dim: int) -> None:
-        self._folder = root / digest(description)[:32] if root is not None else None
-        self._description, self._dim = description, dim
+        super().__init__(root, description)
+        self._dim = dim
         self._vectors: dict[str, Vectors] = {}
         self._unsaved: list[str] = []
         self._saved_at = time.monotonic()
         self.n_damaged = 0
-        self.write_error: str | None = None
         if self._folder is not None:
-            self._load(self._folder)
+            sweep(self._folder)
+            for path in _files(self._folder):
+                if _BATCH.fullmatch(path.name):
+                    self._load(path)
 
     def get(self, content_hash: str) -> Vectors | None:
         return self._vectors.get(content_hash)
@@ -101,49 +111,34 @@ class EmbeddingCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is not on disk yet. A failure is stored in `write_error`, not raised."""
+        """Write what is not on disk yet."""
         if self._folder is None or not self._unsaved or self.write_error:
             return
         buffer = io.BytesIO()
         keys = np.frombuffer(b"".join(bytes.fromhex(key) for key in self._unsaved), dtype=np.uint8)
         np.savez(buffer, keys=keys.reshape(-1, 32), vectors=np.stack([self._vectors[key] for key in self._unsaved]))
         content = buffer.getvalue()
-        try:
-            _prepare(self._folder, self._description)
-            write_private(self._folder / f"{_name(self._folder, content)}.npz", content)
-        except OSError as error:
-            self.write_error = f"{error.strerror or error} ({self._folder.parent})"
-            return
+        self._write(self._folder, f"{_name(self._folder, content)}.npz", content)
         self._unsaved.clear()
         self._saved_at = time.monotonic()
 
-    def _load(self, folder: Path) -> None:
-        sweep(folder)
-        for path in _files(folder):
-            with contextlib.suppress(OSError):  # purged by another process, or not ours to touch: compute it again
-                if _BATCH.fullmatch(path.name):
-                    batch = _verified(path, self._dim)
-                    if batch is not None:
-                        self._vectors.update(batch)
-                    else:
-                        self.n_damaged += 1
-                        path.unlink()
+    def _load(self, path: Path) -> None:
+        with contextlib.suppress(OSError):  # purged by another process, or not ours to touch: compute it again
+            batch = _verified(path, self._dim)
+            self._vectors.update(batch or {})
+            if batch is None:
+                self.n_damaged += 1
+                path.unlink()
 
 
-class StageCache:
-    """Results of finished stages by key, a small document each; with `root` None nothing is kept.
-
-    They lie beside the embeddings they were made from, and are purged with them.
-    """
+class StageCache(_Store):
+    """Results of finished stages by key, a small document each; with `root` None nothing is kept."""
 
     NAME = "results of validate"
-    VERSION = 2
-    """Version of the documents; those of other versions are counted and purged, but not read."""
+    VERSION = 2  # version of the documents; those of other versions are counted and purged, but not read
 
     def __init__(self, root: Path | None) -> None:
-        self._description = {"name": self.NAME, "version": self.VERSION}
-        self._folder = None if root is None else root / digest(self._description)[:32]
-        self.write_error: str | None = None
+        super().__init__(root, {"name": self.NAME, "version": self.VERSION})
 
     def get(self, key: Mapping[str, Any]) -> Any:
         """The document of a key; None if there is none or it is damaged."""
@@ -156,32 +151,21 @@ class StageCache:
             return None
 
     def put(self, key: Mapping[str, Any], value: Any) -> None:
-        """Write a document. A failure is stored in `write_error`, not raised."""
-        if self._folder is None or self.write_error:
-            return
-        try:
-            _prepare(self._folder, self._description)
+        """Write a document."""
+        if self._folder is not None and not self.write_error:
             # The hash covers the key, so a renamed file does not pass for another result.
             text = canonical({"value": value, "sha256": digest([digest(key), value])})
-            write_private(self._folder / f"{digest(key)}.json", text.encode())
-        except OSError as error:
-            self.write_error = f"{error.strerror or error} ({self._folder.parent})"
+            self._write(self._folder, f"{digest(key)}.json", text.encode())
 
 
 def entries(root: Path) -> list[Entry]:
-    """Contents of the cache, one entry per encoder and setting.
-
-    Raises:
-        UsageError: `root` cannot be read.
-    """
+    """Contents of the cache. Raise UsageError if it cannot be read."""
     try:
         folders = sorted(p for p in root.iterdir() if _KEY.fullmatch(p.name)) if root.exists() else []
     except OSError as error:
         raise UsageError(f"The cache {root} cannot be read: {error.strerror}. Choose another.") from error
     listed = []
     for folder in folders:
-        description = _description(folder)
-        name = str(description.get("name", "unknown")) if isinstance(description, dict) else "unknown"
         samples: set[str] = set()
         n_bytes = 0
         for path in _files(folder):
@@ -189,20 +173,16 @@ def entries(root: Path) -> list[Entry]:
                 n_bytes += path.stat().st_size
                 if _BATCH.fullmatch(path.name):
                     samples.update(_verified(path, None) or ())
-        listed.append(Entry(folder.name, name, len(samples), n_bytes))
+        listed.append(Entry(folder.name, str(_description(folder).get("name", "unknown")), len(samples), n_bytes))
     return listed
 
 
 def purge(root: Path, encoder: str | None = None) -> list[Entry]:
-    """Remove everything that encsel wrote, or the vectors of one encoder, and return what was removed.
-
-    Raises:
-        UsageError: encsel did not make `root`, or it cannot be removed.
-    """
+    """Remove and return all that encsel wrote, or one encoder's; UsageError if it cannot, or did not make `root`."""
     listed = entries(root)
     if not root.exists():
         return []
-    if not _is_ours(root) and any(root.iterdir()):
+    if not _is_marked(root) and not _holds_ours_alone(root) and any(root.iterdir()):
         raise UsageError(f"{root} holds files but no {_MARK} of encsel: it is not an encsel cache and is left alone.")
     removed = [entry for entry in listed if encoder in (None, entry.encoder)]
     try:
@@ -214,89 +194,60 @@ def purge(root: Path, encoder: str | None = None) -> list[Entry]:
             if not any(root.iterdir()):  # files of others stay
                 root.rmdir()
     except OSError as error:
-        what = error.filename or root
-        raise UsageError(f"{what} cannot be removed: {error.strerror}. Remove it yourself.") from error
+        raise UsageError(
+            f"{error.filename or root} cannot be removed: {error.strerror}. Remove it yourself."
+        ) from error
     return removed
 
 
 def secret(root: Path) -> bytes:
-    """32 random bytes that belong to the cache: made by the first call, and purged with the rest.
-
-    Raises:
-        OSError: they can be neither read nor written.
-    """
+    """32 random bytes of the cache, made by the first call and purged with the rest; OSError if they cannot be made."""
     folder = root / digest(_SECRET)[:32]
     path = folder / "key"
-    with contextlib.suppress(FileNotFoundError):
-        content = path.read_bytes()
-        if content == _sealed(content[:SECRET_BYTES]):
-            return content[:SECRET_BYTES]
-        path.unlink()  # damaged
     _prepare(folder, _SECRET)
-    candidate = folder / f"key-{secrets.token_hex(8)}"
-    write_private(candidate, _sealed(secrets.token_bytes(SECRET_BYTES)))
-    try:
-        path.hardlink_to(candidate)
-    except FileExistsError:  # another process was first: use its key
-        pass
-    except OSError:  # a file system without links
-        candidate.replace(path)
-    candidate.unlink(missing_ok=True)
+    with locked(folder):  # another process may make it at the same time
+        content = path.read_bytes() if path.exists() else b""
+        key, stated = content[:SECRET_BYTES], content[SECRET_BYTES:]
+        if len(key) < SECRET_BYTES or stated != hashlib.sha256(key).digest():  # absent or damaged
+            key = secrets.token_bytes(SECRET_BYTES)
+            write_private(path, key + hashlib.sha256(key).digest())
     return path.read_bytes()[:SECRET_BYTES]
-
-
-def _sealed(key: bytes) -> bytes:
-    """The key followed by its hash, so that damage is noticed."""
-    return key + hashlib.sha256(key).digest()
 
 
 def _prepare(folder: Path, description: Mapping[str, Any]) -> None:
     """Make the cache and the folder of an encoder in it, each with a file that says what it is."""
-    _make_root(folder.parent)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    text = canonical(description).encode()
-    try:
-        is_described = (folder / "encoder.json").read_bytes() == text
-    except OSError:
-        is_described = False
-    if not is_described:
-        write_private(folder / "encoder.json", text)
-
-
-def _make_root(root: Path) -> None:
+    root = folder.parent
     root.mkdir(parents=True, mode=0o700, exist_ok=True)
     # Another process may be making the same cache; any other folder with files belongs to somebody else. List the names
     # first: a mark that is among them is whole by the time it is read.
     names = _names(root)
-    if _is_marked(root):
-        return
-    if not all(map(_KEY.fullmatch, names)) and not _holds_ours_alone(root):
-        raise OSError(f"{root} holds other files; the cache needs an empty or new folder")
-    root.chmod(root.stat().st_mode & 0o700)  # close it to others; keep it read-only if its owner made it so
-    write_private(root / _MARK, _MARK_TEXT.encode())
-
-
-def _is_ours(root: Path) -> bool:
-    return _is_marked(root) or _holds_ours_alone(root)
+    if not _is_marked(root):
+        if not all(map(_KEY.fullmatch, names)) and not _holds_ours_alone(root):
+            raise OSError(f"{root} holds other files; the cache needs an empty or new folder")
+        root.chmod(root.stat().st_mode & 0o700)  # close it to others; keep it read-only if its owner made it so
+        write_private(root / _MARK, _MARK_TEXT.encode())
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if not _description(folder):
+        write_private(folder / "encoder.json", canonical(description).encode())
 
 
 def _holds_ours_alone(root: Path) -> bool:
     """Whether the folder holds nothing but folders of encoders, one with a valid description, and a damaged mark."""
     names = _names(root) - {_MARK}
-    return all(map(_KEY.fullmatch, names)) and any(_description(root / name) is not None for name in names)
+    return all(map(_KEY.fullmatch, names)) and any(_description(root / name) for name in names)
 
 
 def _names(root: Path) -> set[str]:
     return {path.name for path in root.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)}
 
 
-def _description(folder: Path) -> Any:
-    """Description of the encoder of a folder; None if it does not match the folder's name."""
-    try:
+def _description(folder: Path) -> dict[str, Any]:
+    """Description of the encoder of a folder; empty if it does not match the folder's name."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         description = json.loads((folder / "encoder.json").read_bytes())
-        return description if digest(description)[:32] == folder.name else None
-    except (OSError, ValueError, RecursionError):
-        return None
+        if isinstance(description, dict) and digest(description)[:32] == folder.name:
+            return description
+    return {}
 
 
 def _is_marked(root: Path) -> bool:
@@ -308,10 +259,9 @@ def _is_marked(root: Path) -> bool:
 
 def _files(folder: Path) -> list[Path]:
     """Files of a folder; empty if it is absent or not readable."""
-    try:
+    with contextlib.suppress(OSError):
         return sorted(path for path in folder.iterdir() if path.is_file())
-    except OSError:
-        return []
+    return []
 
 
 def _name(folder: Path, content: bytes) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 import types
 import typing
@@ -14,10 +13,9 @@ from typing import Any, Literal
 
 from encsel.errors import UsageError, printable
 from encsel.storage import files
-from encsel.storage.files import read_whole
+from encsel.storage.signature import digest
 
-LARGEST_INTEGER = 2**53
-"""Beyond it an integer is no longer exact as a float, and nothing here counts that far."""
+LARGEST_INTEGER = 2**53  # beyond it an integer is no longer exact as a float, and nothing here counts that far
 
 
 class Malformed(Exception):
@@ -25,14 +23,10 @@ class Malformed(Exception):
 
 
 def cards_folder() -> Path:
-    """Folder of the shipped cards: inside the installed package, or beside it in a checkout.
-
-    Raises:
-        UsageError: there is neither.
-    """
+    """Folder of the shipped cards: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
-    for folder in (package / "pretrained_regression", package.parent / "pretrained_regression"):
-        if folder.is_dir():
+    for parent in (package, package.parent):
+        if (folder := parent / "pretrained_regression").is_dir():
             return folder
     raise UsageError(
         f"No folder pretrained_regression in or beside {package}. Reinstall encsel, or give the path of a card."
@@ -64,11 +58,7 @@ def text_of(card: Any) -> str:
 
 
 def save(card: Any, path: str | Path) -> None:
-    """Write a card, whole or not at all.
-
-    Raises:
-        UsageError: the file cannot be written.
-    """
+    """Write a card, whole or not at all; UsageError if it cannot be written."""
     try:
         files.write_public(Path(path), text_of(card).encode())
     except OSError as error:
@@ -77,7 +67,7 @@ def save(card: Any, path: str | Path) -> None:
 
 def checksum(card: Any) -> str:
     """SHA-256 of the canonical JSON of a dataclass."""
-    return _checksum(dataclasses.asdict(card))
+    return digest(dataclasses.asdict(card))
 
 
 def read(
@@ -86,22 +76,21 @@ def read(
     """Read a card.
 
     Args:
-        kind: dataclass of the card.
-        schema: schema that the file must state.
-        what: kind of card for messages, such as "regression card".
-        names: names of the shipped cards, for messages.
+        kind, schema: dataclass of the card, and the schema that the file must state.
+        what, names, remedy: kind of card, names of the shipped ones, and last sentence, for messages.
         check: function that raises Malformed for a card whose values make no sense.
-        remedy: last sentence of messages.
     Raises:
         UsageError: the file is absent, damaged, edited or not such a card.
     """
     try:
         content = _json(path)
+        stated = content.pop("sha256", None) if isinstance(content, dict) else None
+        actual = digest(content)
     except OSError as error:
         raise UsageError(
             f"Cannot read the card {path}: {error.strerror}. Give a .json file or one of: {', '.join(names)}."
         ) from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # infinite numbers, too
         raise UsageError(f"The card {path} is not valid JSON ({error}). {remedy}") from error
     if not isinstance(content, dict) or "schema" not in content:
         raise UsageError(f"{path} is not a {what}: it states no schema, but {schema} is needed. {remedy}")
@@ -110,11 +99,6 @@ def read(
             f"{path} is a {content['schema']!r}; this command needs a {what}, {schema}. "
             "Give another file, or use the encsel that made it."
         )
-    stated = content.pop("sha256", None)
-    try:
-        actual = _checksum(content)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"The card {path} holds a number out of range ({error}). {remedy}") from error
     if stated != actual:
         raise UsageError(f"The card {path} was damaged or edited: its checksum does not match its content. {remedy}")
     try:
@@ -155,11 +139,11 @@ def schema_of(kind: Any) -> dict[str, Any]:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = typing.get_type_hints(kind)
-        names = [field.name for field in dataclasses.fields(kind)]
+        properties = {field.name: schema_of(hints[field.name]) for field in dataclasses.fields(kind)}
         return {
             "type": "object",
-            "properties": {name: schema_of(hints[name]) for name in names},
-            "required": names,
+            "properties": properties,
+            "required": list(properties),
             "additionalProperties": False,
             "description": (kind.__doc__ or "").strip().split("\n")[0],
         }
@@ -179,11 +163,7 @@ def schema_of(kind: Any) -> dict[str, Any]:
 
 
 def check_names(names: Iterable[object], what: str) -> None:
-    """Check that names can be printed.
-
-    Raises:
-        Malformed: one holds control characters or the like.
-    """
+    """Raise Malformed if a name holds control characters or the like."""
     for name in names:
         if isinstance(name, str) and printable(name) != name:
             raise Malformed(f"{what} {name!r} holds characters that cannot be printed")
@@ -197,18 +177,13 @@ def _adapter(kind: Any) -> Any:
     return TypeAdapter(list[kind], config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
 def _json(path: Path) -> Any:
     """Content of a JSON file; ValueError or RecursionError if it is not JSON."""
 
     def refuse(constant: str) -> Any:
         raise ValueError(f"{constant} is not JSON")
 
-    return json.loads(read_whole(path).decode("utf-8"), parse_constant=refuse, parse_int=_integer)
+    return json.loads(files.read_whole(path).decode("utf-8"), parse_constant=refuse, parse_int=_integer)
 
 
 def _integer(text: str) -> int:

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".encsel-writing-"
-MAX_TEXT_BYTES = 64 << 20
-"""Largest card, result, table of pairs or settings file."""
+MAX_TEXT_BYTES = 64 << 20  # largest card, result, table of pairs or settings file
 
 
 class Refused(OSError):
@@ -24,7 +23,6 @@ def read_whole(path: Path, at_most: int = MAX_TEXT_BYTES) -> bytes:
 
     Raises:
         Refused: a folder, pipe, socket or device, or a larger file.
-        OSError: the file cannot be read.
     """
     try:
         # Check before opening: opening a device may already have an effect.
@@ -54,11 +52,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def write_public(path: Path, content: bytes) -> None:
-    """Write a file with the permissions of the user's umask.
-
-    Raises:
-        OSError: the folder does not exist or cannot be written.
-    """
+    """Write a file with the permissions of the user's umask into an existing folder."""
     umask = os.umask(0)
     os.umask(umask)
     _replace(path, content, 0o666 & ~umask)
@@ -88,10 +82,9 @@ def sweep(folder: Path) -> None:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Wait for other processes that hold this lock of a folder; go on where the file system has no locks."""
-    if os.name == "nt":  # cannot open a folder
-        handle = os.open(folder / ".encsel-lock", os.O_RDWR | os.O_CREAT)
-    else:
-        handle = os.open(folder, os.O_RDONLY)
+    # Windows cannot open a folder.
+    where, flags = (folder / ".encsel-lock", os.O_RDWR | os.O_CREAT) if os.name == "nt" else (folder, os.O_RDONLY)
+    handle = os.open(where, flags)
     try:
         _lock(handle, wait=True)
         yield
@@ -138,6 +131,5 @@ def _lock(handle: int, *, wait: bool = False) -> bool:
 def _check(path: Path, facts: os.stat_result, at_most: int) -> None:
     if not stat.S_ISREG(facts.st_mode):
         raise Refused(errno.EINVAL, "not a file", str(path))
-    if facts.st_size > at_most:
-        size = f"{facts.st_size / 2**20:.0f} MiB, at most {at_most >> 20}"
-        raise Refused(errno.EFBIG, f"too large: {size}", str(path))
+    if (size := facts.st_size) > at_most:
+        raise Refused(errno.EFBIG, f"too large: {size / 2**20:.0f} MiB, at most {at_most >> 20}", str(path))

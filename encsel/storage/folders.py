@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Literal
 _OLD = {"cache": ("XDG_CACHE_HOME", ".cache"), "state": ("XDG_STATE_HOME", ".local/state")}
 
 
-def user_folder(kind: Literal["cache", "state"], note: Callable[[str], None] | None = None) -> Path | None:
+def user_folder(kind: Literal["cache", "state"], note: Callable[[str], None] = lambda text: None) -> Path | None:
     """encsel's folder by the platform's conventions, not necessarily there yet; None without a home directory.
 
-    The folder of encsel 0.1 is moved there once, which `note` is told; if it cannot be moved it remains in use.
+    The folder of encsel 0.1 is moved there once, with a note; if it cannot be moved it remains in use.
     """
     import platformdirs
 
@@ -24,12 +25,15 @@ def user_folder(kind: Literal["cache", "state"], note: Callable[[str], None] | N
         return None
     if not new.is_absolute():  # "~/.cache/encsel": older platformdirs where there is no home
         return None
-    old = _old_folder(kind)
-    if old is None or old == new:
+    variable, below_home = _OLD[kind]
+    base = expanded(os.environ.get(variable) or f"~/{below_home}")
+    if base is None or (old := base / "encsel") == new:
         return new
-    text = move_old(old, new)
-    if text is not None and note is not None:
-        note(text)
+    with contextlib.suppress(OSError):
+        if old.is_dir() and not new.exists():
+            new.parent.mkdir(parents=True, exist_ok=True)
+            old.rename(new)
+            note(f"Moved {old}, which encsel 0.1 used, to {new}.")
     return old if old.is_dir() and not new.is_dir() else new
 
 
@@ -39,21 +43,3 @@ def expanded(path: str | Path) -> Path | None:
         return Path(path).expanduser()
     except RuntimeError:
         return None
-
-
-def move_old(old: Path, new: Path) -> str | None:
-    """Rename a folder unless the new one exists; a sentence saying so, None if nothing was moved."""
-    try:
-        if new.exists() or not old.is_dir():
-            return None
-        new.parent.mkdir(parents=True, exist_ok=True)
-        old.rename(new)
-    except OSError:
-        return None
-    return f"Moved {old}, which encsel 0.1 used, to {new}."
-
-
-def _old_folder(kind: str) -> Path | None:
-    variable, below_home = _OLD[kind]
-    base = expanded(os.environ.get(variable) or f"~/{below_home}")
-    return None if base is None else base / "encsel"

@@ -12,8 +12,7 @@ from pathlib import Path
 from encsel.core import Skipped
 from encsel.storage.cache import secret
 
-DIGITS = 16
-"""Hexadecimal digits of a hash. Among a million names two coincide with a probability of 3 in 10 million."""
+DIGITS = 16  # Hexadecimal digits of a hash. Among a million names two coincide with a probability of 3 in 10 million.
 
 _QUOTED = re.compile(r"""(?P<quote>['"])(?:file://)?~?/[^'"\n]*/(?P<name>[^'"/\n]*)(?P=quote)""")
 _FOLDERS = re.compile(r"""(?:file://|(?<![\w./]))~?/(?!/)(?:[^\s/'":,;()]+/)+""")
@@ -29,14 +28,9 @@ def without_folders(text: str) -> str:
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    """Stand-ins for names. A name has the same hash for as long as the key exists.
+    """Stand-ins for names, or with `show` the names. A name has the same hash for as long as the key exists."""
 
-    Attributes:
-        key: key of the hashes (HMAC-SHA256); without one, likely names could be hashed and compared.
-        show: show the names themselves.
-    """
-
-    key: bytes | None
+    key: bytes | None  # key of the hashes (HMAC-SHA256); without one, likely names could be hashed and compared
     show: bool = False
 
     def person(self, identity: str) -> str | None:
@@ -61,9 +55,5 @@ class Pseudonyms:
 
 
 def pseudonyms(cache: Path | None, *, show: bool) -> Pseudonyms:
-    """Stand-ins with the key of a cache, which is made at first use; without a cache there is no key.
-
-    Raises:
-        OSError: the key can be neither read nor written.
-    """
+    """Stand-ins with the key of a cache, made at first use (OSError if it cannot be); without a cache there is none."""
     return Pseudonyms(None if show or cache is None else secret(cache), show)

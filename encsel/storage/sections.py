@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,13 @@ class Section:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
     n_names: int = 1
+
+
+def table(title: str, rows: Sequence[Mapping[str, str]], *notes: str, n_names: int = 1) -> list[Section]:
+    """A section of rows, each a cell by heading; none without rows."""
+    if not rows:
+        return []
+    return [Section(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows), notes, n_names)]
 
 
 def number(value: Any, digits: int = 3) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -25,29 +26,18 @@ def canonical(value: Any) -> str:
 
 
 def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str | None]:
-    return {name: _version(name) for name in names}
+    """Versions of installed packages; None for those that are not."""
+    versions: dict[str, str | None] = dict.fromkeys(names)
+    for name in versions:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
-def sign(
-    *,
-    data: Mapping[str, Any],
-    encoders: Mapping[str, Any],
-    regressions: Mapping[str, str],
-    metrics: Mapping[str, int],
-    options: Mapping[str, Any],
-    libraries: Iterable[str] = LIBRARIES,
-) -> dict[str, Any]:
-    """The signature as a dict; `id` is the hash of the rest."""
-    parts = {
-        "encsel": __version__,
-        "data": dict(data),
-        "encoders": dict(encoders),
-        "regressions": dict(regressions),
-        "metrics": dict(metrics),
-        "options": dict(options),
-        "libraries": library_versions(libraries),
-    }
-    return {**parts, "id": digest(parts)}
+def sign(*, libraries: Iterable[str] = LIBRARIES, **parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The signature as a dict: `data`, `encoders`, `regressions`, `metrics` and `options`; `id` is the hash of all."""
+    signature = {"encsel": __version__, **parts, "libraries": library_versions(libraries)}
+    return {**signature, "id": digest(signature)}
 
 
 def signature_text(signature: Mapping[str, Any]) -> str:
@@ -58,10 +48,3 @@ def signature_text(signature: Mapping[str, Any]) -> str:
         f"encoders {digest(signature['encoders'])[:8]} | {cards} | metrics {digest(signature['metrics'])[:8]} | "
         f"seed {signature['options']['seed']} | id {signature['id'][:12]}"
     )
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -11,17 +11,15 @@ from encsel.core import Metric
 from encsel.metrics.registry import metrics
 from encsel.regression.pair_tables import PairFile, PairTable
 from encsel.validation.result import EncoderValidation, PairValidation
-from encsel.validation.stage import stages
+from encsel.validation.stage import stages, value_at
 
 
-def metric_values(results: object, of: tuple[str, ...]) -> dict[str, float | None]:
+def metric_values(results: EncoderValidation | PairValidation, of: tuple[str, ...]) -> dict[str, float | None]:
     """Registered metrics of an encoder ("rows", "people") or a pair ("pair"), read from its results."""
-    found: dict[str, float | None] = {}
+    values: dict[str, float | None] = {}
     for stage in stages().values():
-        found |= {name: read(results) for name, read in stage.metrics.items() if metrics()[name].of in of}
-    for name, value in (results["metrics"] or {}).items():  # type: ignore[index]
-        found[name] = value
-    return found
+        values |= {name: value_at(results, path) for name, path in stage.metrics.items() if metrics()[name].of in of}
+    return values | (results["metrics"] or {})
 
 
 def pair_columns(pair: PairValidation, face: EncoderValidation, voice: EncoderValidation) -> dict[str, float | None]:
@@ -37,8 +35,7 @@ def pair_columns(pair: PairValidation, face: EncoderValidation, voice: EncoderVa
             continue
         columns[metric.column or name] = value
     for stage in stages().values():
-        if stage.columns is not None:
-            columns |= stage.columns(pair, face, voice)
+        columns |= stage.columns(pair, face, voice)
     return columns
 
 

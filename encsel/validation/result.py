@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from encsel.core import Modality
@@ -11,9 +11,9 @@ from encsel.embedding.embed import Failure
 from encsel.gates.judge import Verdict
 from encsel.matching.error_rates import Matching
 from encsel.metrics.centroids import harmonic_mean
-from encsel.ranking.result import PairRanking, Ranking, SetSummary, exit_code
+from encsel.ranking.result import Measurement, PairRanking, Ranking, SetSummary
 from encsel.regression.analysis import Analysis
-from encsel.storage.result import HIDDEN, Result, plain
+from encsel.storage.result import HIDDEN
 
 if TYPE_CHECKING:
     from encsel.ranking.explain import Explanation
@@ -91,7 +91,7 @@ class PredictionSummary:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Validation(Result):
+class Validation(Measurement):
     """Everything measured about every pair. `encsel.validate` makes it.
 
     Attributes:
@@ -121,22 +121,11 @@ class Validation(Result):
     @property
     def best(self) -> PairValidation:
         """The pair with the lowest measured EER; the first pair where nothing was measured."""
-
-        def eer(pair: PairValidation) -> float:
-            matching = pair.matching(self.scorer)
-            return 2.0 if matching is None else matching.eer
-
-        return min(self.pairs, key=eer)
+        return min(self.pairs, key=lambda p: m.eer if (m := p.matching(self.scorer)) else 2.0)
 
     @property
-    def n_identities(self) -> int:
-        return self.calibration.n_identities
-
-    @property
-    def exit_code(self) -> int:
-        """4 when an encoder failed, or is unsound and `strict_health`; else the exit code of the gates."""
-        findings = [e["health"].findings for e in self.encoders]
-        return exit_code(self.failures, findings, self.verdict, strict=self.strict_health)
+    def findings(self) -> dict[str, str]:
+        return {e.name: "; ".join(e["health"].findings) for e in self.encoders if e["health"].findings}
 
     def encoder(self, modality: Modality, name: str) -> EncoderValidation:
         return next(e for e in self.encoders if (e.modality, e.name) == (modality, name))
@@ -158,25 +147,15 @@ class Validation(Result):
         return self.ranking.explain(face, voice)
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            f.name: [_flat(one) for one in getattr(self, f.name)]
-            if f.name in ("encoders", "pairs")
-            else plain(getattr(self, f.name))
-            for f in fields(self)
-            if f.metadata.get("document", True)
-        }
+        document = super().to_dict()
+        for one in (*document["encoders"], *document["pairs"]):
+            results = one.pop("results")
+            # What the stage `metrics` found is in `metrics` and `columns`.
+            del results["metrics"]
+            one.update(results)
+        return document
 
 
 def rows_per_identity(face_samples: float, voice_samples: float) -> int:
     """Samples per person behind the numbers of a pair."""
     return max(1, round(harmonic_mean(face_samples, voice_samples)))
-
-
-def _flat(one: EncoderValidation | PairValidation) -> dict[str, Any]:
-    """The document of an encoder or a pair: its results beside its other fields."""
-    document: dict[str, Any] = {}
-    for f in fields(one):
-        value = plain(getattr(one, f.name))
-        # What the stage `metrics` found is in `metrics` and `columns`.
-        document |= {k: v for k, v in value.items() if k != "metrics"} if f.name == "results" else {f.name: value}
-    return document

@@ -1,4 +1,4 @@
-"""The workflow `validate`: run the stages and assemble what they found."""
+"""The workflow `validate`: run the stages and assemble their results."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from encsel.validation.result import (
     rows_per_identity,
 )
 from encsel.validation.score_files import write_scores
-from encsel.validation.stage import Pair, metrics_of_their_own, stage_names, stages
+from encsel.validation.stage import Outcome, Pair, metrics_of_their_own, stage_names, stages
 from encsel.validation.work import Work
 
 MAX_SHUFFLES = 39
-"""Shuffles behind a p-value of more than 400 people, where little is near chance and each takes long."""
+"""Shuffles behind a p-value of more than 400 people, where few pairs are near chance and each shuffle is slow."""
 
 
 def validate(
@@ -191,7 +191,7 @@ def verdict_on(validation: Validation, gates: Gates) -> Verdict:
 
 
 def assembled(work: Work, scorer: str) -> Validation:
-    """The validation that the outcomes of all stages make."""
+    """The validation made of the outcomes of all stages."""
     prepared = work.prepared
     ranking: Ranking | None = work.value("prediction", "ranking", "set")
     encoders = {key: _encoder(work, key, e, ranking) for key, e in work.encoders.items()}
@@ -204,10 +204,8 @@ def assembled(work: Work, scorer: str) -> Validation:
     notes = (*prepared.calibration.notes, *(ranking.notes if ranking else ()))
     summary = None
     if ranking is not None:
-        summary = PredictionSummary(
-            ranking.ordered_by, ranking.scorer, ranking.coverage, ranking.n_train_identities,
-            work.settings.n_shuffles(len(work.people)),
-        )  # fmt: skip
+        of_ranking = (ranking.ordered_by, ranking.scorer, ranking.coverage, ranking.n_train_identities)
+        summary = PredictionSummary(*of_ranking, n_permutations=work.settings.n_shuffles(len(work.people)))
     samples = [(e.modality, e.n_samples) for e in encoders.values()]
     return Validation(
         schema=VALIDATE_SCHEMA, signature=work.signature, signature_text=signature_text(work.signature),
@@ -218,22 +216,22 @@ def assembled(work: Work, scorer: str) -> Validation:
     )  # fmt: skip
 
 
-def _results(work: Work, subject: Any, *, of_pairs: bool) -> tuple[dict[str, Any], dict[str, str]]:
+def _results(work: Work, subject: Any, about: Literal["encoder", "pair"]) -> tuple[dict[str, Any], dict[str, str]]:
     """Values by field, and reasons by stage, of one encoder or pair."""
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     for stage in stages().values():
         outcomes = work.outcomes[stage.name].get(subject, {})
-        for field in stage.fields_of_pairs if of_pairs else stage.fields_of_encoders:
-            outcome = outcomes.get(field)
-            values[field] = None if outcome is None else outcome.value
-            if outcome is not None and outcome.reason is not None:
+        for field in stage.fields_of(about):
+            outcome = outcomes.get(field, Outcome(None))
+            values[field] = outcome.value
+            if outcome.reason is not None:
                 reasons[stage.name] = outcome.reason
     return values, reasons
 
 
 def _encoder(work: Work, key: Any, e: Embeddings, ranking: Ranking | None) -> EncoderValidation:
-    results, reasons = _results(work, key, of_pairs=False)
+    results, reasons = _results(work, key, "encoder")
     flags = next((r.flags for r in ranking.encoders if (r.modality, r.name) == key), ()) if ranking else e.traits.flags
     encoder = EncoderValidation(
         e.name, e.modality, e.dim, len(e.vectors), median_samples(e), results, {}, recordings(e) is not None, reasons,
@@ -243,20 +241,19 @@ def _encoder(work: Work, key: Any, e: Embeddings, ranking: Ranking | None) -> En
 
 
 def _pair(work: Work, pair: Pair, face: EncoderValidation, voice: EncoderValidation, scorer: str) -> PairValidation:
-    results, reasons = _results(work, pair, of_pairs=True)
+    results, reasons = _results(work, pair, "pair")
     rows = rows_per_identity(face.samples_per_identity, voice.samples_per_identity)
     made = PairValidation(face.name, voice.name, results, (), reasons, rows, {})
     made = replace(made, columns=pair_columns(made, face, voice))
     flags: list[str] = []
     for stage in stages().values():
-        if stage.flags is not None:
-            flags += stage.flags(made, scorer, flags)
+        flags += stage.flags(made, scorer, flags)
     return replace(made, flags=tuple(flags))
 
 
 def _prediction_errors(pairs: Sequence[PairValidation], work: Work) -> list[PredictionErrors]:
     """Errors of each card's predictions, against what was measured and against the extrapolated learning curve."""
-    found = []
+    errors = []
     for card in work.settings.cards:
         predictions = [p.ranked.predictions[card.name] if p.ranked else None for p in pairs]
         scorer = next((p.scorer for p in predictions if p is not None), "")
@@ -271,7 +268,5 @@ def _prediction_errors(pairs: Sequence[PairValidation], work: Work) -> list[Pred
             (measured, f"measured after training on {trained} people"),
             (extrapolated, f"the learning curve at {REFERENCE_TRAIN} people"),
         ):
-            one = prediction_errors(card.name, scorer, predicted, intervals, values, against)
-            if one is not None:
-                found.append(one)
-    return found
+            errors.append(prediction_errors(card.name, scorer, predicted, intervals, values, against))
+    return [one for one in errors if one is not None]

@@ -1,4 +1,4 @@
-"""One validation under way: schedules pieces of work, keeps what is done, and never does a piece twice."""
+"""One validation in progress: schedules pieces of work, keeps results, and never does a piece twice."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from encsel.validation.stage import SKIPPED, Key, Outcome, Outcomes, Pair, Stage
 
 
 class Work:
-    """The set, what it is measured with, and what is done already.
+    """The set, how it is measured, and the results so far.
 
     Args:
-        wanted: names of the stages to do.
-        signature: of the result.
+        wanted: names of the stages to run.
+        signature: that of the result.
         jobs: pieces of work at a time, one thread each.
     """
 
@@ -57,7 +57,7 @@ class Work:
         self.columns = person_groups(prepared.embeddings, self.people)
         self.content = {key: _content(e) for key, e in self.encoders.items()}
         self.outcomes: dict[str, Outcomes] = {}
-        """By stage: what is done so far."""
+        """Results so far, by stage."""
         self._cache, self._jobs = cache, jobs
         self._made_with = {
             "encsel": signature["encsel"], "libraries": signature["libraries"], "seed": self.seed,
@@ -66,31 +66,17 @@ class Work:
         self._shared: dict[tuple[str, Key], Any] = {}
 
     def run(self) -> None:
-        """Do every stage that is wanted."""
+        """Run every stage that is wanted."""
         for stage in stages().values():
             self.outcomes[stage.name] = stage.compute(self) if stage.name in self.wanted else self._skipped(stage)
 
     def value(self, stage: str, field: str, subject: Any) -> Any:
-        """The value of an earlier stage; None where there is none."""
+        """The value of an earlier stage, if there is one."""
         return self.outcomes[stage].get(subject, {}).get(field, Outcome(None)).value
 
-    def of_encoders(
-        self,
-        stage: Stage,
-        field: str,
-        compute: Callable[[Key, Any], Any],
-        *,
-        shared: Callable[[Sequence[Key]], Any] | None = None,
-        more: Mapping[str, Any] | None = None,
-    ) -> Outcomes:
-        """A field of every encoder.
-
-        Args:
-            shared: makes what `compute` takes as well, once for all encoders that are not in the cache.
-            more: options that the results depend on.
-        """
-        subjects = {key: (key,) for key in self.encoders}
-        return self._of(stage, field, subjects, compute, shared=shared, more=more)
+    def of_encoders(self, stage: Stage, field: str, compute: Callable[[Key, Any], Any], **options: Any) -> Outcomes:
+        """A field of every encoder; see `of` for the options."""
+        return self.of(stage, field, {key: (key,) for key in self.encoders}, compute, **options)
 
     def of_pairs(
         self,
@@ -98,25 +84,53 @@ class Work:
         field: str,
         compute: Callable[[Pair, Any], Any],
         *,
-        shared: Callable[[Sequence[Pair]], Any] | None = None,
-        more: Mapping[str, Any] | None = None,
         pairs: Sequence[Pair] | None = None,
+        **options: Any,
     ) -> Outcomes:
-        """A field of every pair, or of some; arguments as `of_encoders`."""
+        """A field of every pair, or of some; see `of` for the options."""
         subjects = {pair: pair for pair in (self.pairs if pairs is None else pairs)}
-        return self._of(stage, field, subjects, compute, shared=shared, more=more)
+        return self.of(stage, field, subjects, compute, **options)
+
+    def of(
+        self,
+        stage: Stage,
+        field: str,
+        subjects: Mapping[Any, Sequence[Key]],
+        compute: Callable[[Any, Any], Any],
+        *,
+        shared: Callable[[Sequence[Any]], Any] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> Outcomes:
+        """A field of every subject, from the cache or computed.
+
+        Args:
+            subjects: the encoders that each subject consists of.
+            shared: makes the second argument of `compute`, once for all subjects that are not in the cache.
+            more: options that the results depend on.
+        """
+        kind = {**stage.fields, **stage.pair_fields}[field]
+        keys = {s: self._key(stage, encoders, {"field": field, **(more or {})}) for s, encoders in subjects.items()}
+        done = {s: cached for s in subjects if (cached := self._cached(kind, keys[s])) is not None}
+        missing = [s for s in subjects if s not in done]
+        context = shared(missing) if shared is not None and missing else None
+        if missing and done:
+            self.progress.note(f"{stage.name}: {len(done)} of {len(subjects)} kept from an earlier run.")
+        with self.several(stage.name, missing) as each:
+            for s, outcome in each(lambda s: outcome_of(lambda: compute(s, context))):
+                done[s] = self._keep(kind, keys[s], outcome)
+        return {s: {field: done[s]} for s in subjects}
 
     def of_set(self, stage: Stage, kind: Any, compute: Callable[[], Any], *, more: Mapping[str, Any]) -> Outcome[Any]:
         """One value of all encoders together."""
         key = self._key(stage, tuple(self.encoders), more)
-        kept = self._kept(kind, key)
-        return kept if kept is not None else self._keep(kind, key, outcome_of(compute))
+        cached = self._cached(kind, key)
+        return cached if cached is not None else self._keep(kind, key, outcome_of(compute))
 
     def each(self, label: str, keys: Sequence[Key], make: Callable[[Key], Any]) -> dict[Key, Any]:
-        """What `make` makes of each of these encoders, made once and remembered under the label until `forget`.
+        """What `make` returns for each encoder, computed once and remembered under the label until `forget`.
 
         Raises:
-            BadCalibration: at the value's first use, not here: `make` failed for an encoder.
+            BadCalibration: when the value is used, not here: `make` failed for an encoder.
         """
         missing = [key for key in keys if (label, key) not in self._shared]
         with self.several(label, missing) as several:
@@ -125,7 +139,7 @@ class Work:
         return _Outcomes({key: self._shared[label, key] for key in keys})
 
     def for_pairs(self, label: str, make: Callable[[Key], Any]) -> Callable[[Sequence[Pair]], dict[Key, Any]]:
-        """An argument `shared` of `of_pairs`: what `make` makes of every encoder of the missing pairs."""
+        """An argument `shared` of `of_pairs`: what `make` returns for every encoder of the missing pairs."""
         return lambda pairs: self.each(label, [k for k in self.encoders if any(k in p for p in pairs)], make)
 
     def forget(self, label: str) -> None:
@@ -133,7 +147,7 @@ class Work:
         self._shared = {key: value for key, value in self._shared.items() if key[0] != label}
 
     def remembered(self, label: str) -> dict[Key, Any]:
-        """What `each` has under a label, without what failed."""
+        """Values that `each` has under a label, without failures."""
         return {k: o.value for (name, k), o in self._shared.items() if name == label and o.value is not None}
 
     def centroids(self, key: Key) -> Vectors:
@@ -146,14 +160,14 @@ class Work:
     def several(
         self, label: str, subjects: Sequence[Any]
     ) -> Iterator[Callable[[Callable[[Any], Any]], Iterator[tuple[Any, Any]]]]:
-        """A function that yields (subject, what a function makes of it) as they are done, several at a time."""
+        """A function that yields each subject with the result of a function, as they finish, several at a time."""
         from joblib import Parallel, delayed
         from threadpoolctl import threadpool_limits
 
         if not subjects:
             yield lambda _: iter(())
             return
-        # One thread inside each: small matrices gain nothing from more, and lose ten times on a shared machine.
+        # One thread inside each: small matrices gain nothing from more, and are ten times slower on a shared machine.
         with threadpool_limits(1), self.progress.task(label, len(subjects)) as task:
 
             def each(function: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
@@ -164,42 +178,20 @@ class Work:
 
             yield each
 
-    def _of(
-        self,
-        stage: Stage,
-        field: str,
-        subjects: Mapping[Any, Sequence[Key]],
-        compute: Callable[[Any, Any], Any],
-        *,
-        shared: Callable[[Sequence[Any]], Any] | None = None,
-        more: Mapping[str, Any] | None = None,
-    ) -> Outcomes:
-        kind = {**stage.fields, **stage.pair_fields}[field]
-        keys = {s: self._key(stage, encoders, {"field": field, **(more or {})}) for s, encoders in subjects.items()}
-        done = {s: kept for s in subjects if (kept := self._kept(kind, keys[s])) is not None}
-        missing = [s for s in subjects if s not in done]
-        context = shared(missing) if shared is not None and missing else None
-        if missing and done:
-            self.progress.note(f"{stage.name}: {len(done)} of {len(subjects)} kept from an earlier run.")
-        with self.several(stage.name, missing) as each:
-            for s, outcome in each(lambda s: outcome_of(lambda: compute(s, context))):
-                done[s] = self._keep(kind, keys[s], outcome)
-        return {s: {field: done[s]} for s in subjects}
-
     def _key(self, stage: Stage, encoders: Sequence[Key], more: Mapping[str, Any]) -> dict[str, Any]:
-        """What a result is kept under: everything it depends on."""
+        """The key of a result in the cache: everything it depends on."""
         versions = {name: metrics()[name].version for name in stage.metrics}
         return {
             **self._made_with, "stage": stage.name, "version": stage.version, "metrics": versions,
             "content": [self.content[k] for k in encoders], **more,
         }  # fmt: skip
 
-    def _kept(self, kind: Any, key: Mapping[str, Any]) -> Outcome[Any] | None:
-        """What an earlier run kept; None if there is nothing, or it is damaged."""
+    def _cached(self, kind: Any, key: Mapping[str, Any]) -> Outcome[Any] | None:
+        """The outcome of an earlier run; None if there is none, or it is damaged."""
         return _read(kind, self._cache.get(key))
 
     def _keep(self, kind: Any, key: Mapping[str, Any], outcome: Outcome[Any]) -> Outcome[Any]:
-        """Keep an outcome, and return it as a later run will read it: to the order of its keys."""
+        """Keep an outcome, and return it as a later run will read it, down to the order of its keys."""
         content = json.loads(canonical({"value": plain(outcome.value), "reason": outcome.reason}))
         self._cache.put(key, content)
         read = _read(kind, content)
@@ -207,12 +199,10 @@ class Work:
         return read
 
     def _skipped(self, stage: Stage) -> Outcomes:
-        nothing: Outcome[Any] = Outcome(None, SKIPPED)
         subjects: dict[str, Sequence[Any]] = {"encoder": [*self.encoders], "pair": self.pairs, "set": ["set"]}
-        skipped: Outcomes = {s: dict.fromkeys(stage.fields, nothing) for s in subjects[stage.about]}
-        if stage.pair_fields:
-            skipped |= {p: dict.fromkeys(stage.pair_fields, nothing) for p in self.pairs}
-        return skipped
+        fields = ((subjects[stage.about], stage.fields), (self.pairs, stage.pair_fields))
+        nothing: Outcome[Any] = Outcome(None, SKIPPED)
+        return {s: dict.fromkeys(names, nothing) for of, names in fields if names for s in of}
 
 
 class _Outcomes(dict[Key, Any]):
@@ -226,7 +216,7 @@ class _Outcomes(dict[Key, Any]):
 
 
 def outcome_of(compute: Callable[[], Any]) -> Outcome[Any]:
-    """The value, or the message of the BadCalibration that prevented it."""
+    """The value of a computation, or the message of its BadCalibration."""
     try:
         return Outcome(compute())
     except BadCalibration as error:
@@ -252,7 +242,7 @@ def _hash(*parts: str) -> str:
 
 
 def _content(e: Embeddings) -> str:
-    """Hash of everything in an encoder's embeddings that a result can depend on."""
+    """Hash of everything in embeddings that a result can depend on."""
     total = hashlib.sha256(f"{e.modality}\0{e.name}\0{e.vectors.shape}\0{e.vectors.dtype}\0".encode())
     total.update(np.ascontiguousarray(e.vectors).data)
     for name, column in (("", e.labels), (" ", e.samples), *sorted(e.attributes.items())):

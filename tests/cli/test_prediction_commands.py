@@ -1,29 +1,39 @@
-"""Plan, explain, coverage and calibrate on the command line."""
+"""Plan, explain and coverage on the command line."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from toy import people, write_population
 
-
-@pytest.fixture(scope="module")
-def ready(tmp_path_factory):
-    return write_population(tmp_path_factory.mktemp("ready"), 40, shared=1.0)
+ONE_PAIR = ("--face", "face0", "--voice", "voice0")
 
 
-def test_rank_orders_by_the_calibrated_card_and_says_so(call, ready):
-    code, out, _ = call("rank", ready)
+def with_sex(root: Path, sex: list[str]) -> Path:
+    """A population of one pair, each person with the sex given."""
+    write_population(root, len(sex), faces=1, voices=1)
+    of_person = dict(zip(people(len(sex)), sex, strict=True))
+    for path in root.rglob("*.npz"):
+        with np.load(path) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        np.savez(path, **arrays, sex=np.array([of_person[p] for p in arrays["labels"]]))
+    return root
+
+
+def test_rank_orders_by_the_calibrated_card_and_explains_a_pair_in_text_and_json(call, population, tmp_path):
+    table = tmp_path / "ranking.txt"
+    code, out, _ = call("rank", population, "--explain", "face0/voice1", "--format", "json", "--output", table)
     assert code == 0
-    assert "ordered by predicted EER (encsel-calibrated)" in out
-    assert "scorer 'reference'" in out
-    assert "Null: with faces and voices of different people put together" in out
-
-
-def test_json_has_order_null_and_cross_validation(call, ready):
-    document = json.loads(call("rank", ready, "--format", "json")[1])
+    for words in (
+        "ordered by predicted EER (encsel-calibrated)", "scorer 'reference'",
+        "Null: with faces and voices of different people paired", "Why face0 x voice1", "canonical correlations",
+        "d_reference", "root_cka", "Learning curve", "CKA alone",
+    ):  # fmt: skip
+        assert words in table.read_text()
+    document = json.loads(out)
     assert document["ordered_by"] == "encsel-calibrated"
     for pair in document["pairs"]:
         assert pair["rank_group"] >= 1
@@ -34,67 +44,52 @@ def test_json_has_order_null_and_cross_validation(call, ready):
         assert set(pair["predictions"]) == {
             "encsel-calibrated", "encsel-calibrated-weighted", "upadhyay2026-ln", "upadhyay2026",
         }  # fmt: skip
-        assert all("scorer" in said for said in pair["predictions"].values())
+        assert all("scorer" in prediction for prediction in pair["predictions"].values())
         assert len(pair["cka"]["matched_interval"]) == 2
     assert sum(p["p_best"] for p in document["pairs"]) == pytest.approx(1)
-
-
-def test_the_weighted_card_orders_by_the_scorer_to_deploy(call, ready):
-    document = json.loads(call("rank", ready, "--regression", "encsel-calibrated-weighted", "--format", "json")[1])
-    assert document["scorer"] == "weighted"
-    assert document["pairs"][0]["cross_validated"]["scorer"] == "weighted"
-    eers = [p["predicted_eer"] for p in document["pairs"]]
-    assert eers == sorted(eers)
-
-
-def test_coverage_widens_the_intervals_and_must_be_known(call, ready):
-    widths = []
-    for coverage in (0.6, 0.95):
-        document = json.loads(call("rank", ready, "--coverage", coverage, "--format", "json")[1])
-        pair = document["pairs"][0]
-        assert pair["coverage"] == coverage
-        widths.append(pair["interval"][1] - pair["interval"][0])
-    assert widths[0] < widths[1]
-    assert call("rank", ready, "--coverage", 0.2)[0] == 2
-
-
-def test_explain_shows_what_made_the_prediction(call, ready):
-    code, out, _ = call("rank", ready, "--explain", "face0/voice1")
-    assert code == 0
-    for words in (
-        "Why face0 x voice1",
-        "canonical correlations",
-        "d_reference",
-        "root_cka",
-        "Learning curve",
-        "CKA alone",
-    ):
-        assert words in out
-    document = json.loads(call("rank", ready, "--explain", "face0/voice1", "--format", "json")[1])
     explanation = document["explanation"]
-    assert explanation["face"] == "face0"
+    assert (explanation["face"], explanation["voice"]) == ("face0", "voice1")
     assert len(explanation["canonical_correlations"]) == 12
     total = explanation["base"] + sum(part["adds"] for part in explanation["parts"])
     assert total == pytest.approx(explanation["distance"])
 
 
-def test_a_pair_that_is_not_there_is_not_explained(call, ready):
-    code, out, err = call("rank", ready, "--explain", "face0/voice7")
+def test_the_weighted_card_orders_by_the_scorer_to_deploy_and_coverage_widens_intervals(call, population, ranking):
+    options = ("--regression", "encsel-calibrated-weighted", "--voice", "voice0", "--coverage", 0.6)
+    document = json.loads(call("rank", population, *options, "--format", "json")[1])
+    assert document["scorer"] == "weighted"
+    assert document["coverage"] == 0.6
+    assert [p["cross_validated"]["scorer"] for p in document["pairs"]] == ["weighted"] * 2
+    eers = [p["predicted_eer"] for p in document["pairs"]]
+    assert eers == sorted(eers)
+    for pair in document["pairs"]:
+        (low, high), wider = pair["interval"], ranking.pair(pair["face"], pair["voice"])
+        assert pair["coverage"] == 0.6
+        low_at_90, high_at_90 = wider.predictions["encsel-calibrated-weighted"].interval
+        assert low_at_90 < low < high < high_at_90
+
+
+def test_a_coverage_that_cannot_be_had_is_refused(call, population):
+    assert call("rank", population, "--coverage", 0.2)[0] == 2
+
+
+def test_a_pair_that_is_not_there_is_not_explained(call, population):
+    code, out, err = call("rank", population, *ONE_PAIR, "--explain", "face0/voice7")
     assert code == 2
-    assert "face0/voice1" in err
+    assert "face0/voice0" in err
     assert "Predicted EER" in out  # the ranking is not lost with it
-    assert call("rank", ready, "--explain", "face0/voice1", "--format", "csv")[:2] == (2, "")
+    assert call("rank", population, "--explain", "face0/voice1", "--format", "csv")[:2] == (2, "")
 
 
-def test_explaining_a_few_people_and_a_published_order_works_where_it_can(call, ready, tmp_path):
+def test_explaining_a_few_people_and_a_published_order_works_where_it_can(call, population, tmp_path):
     few = write_population(tmp_path / "few", 8, faces=1, voices=1)
     assert call("rank", few, "--min-identities", 5, "--explain", "face0/voice0")[0] == 2
-    out = call("rank", ready, "--regression", "upadhyay2026-ln", "--explain", "face0/voice0")[1]
+    out = call("rank", population, *ONE_PAIR, "--regression", "upadhyay2026-ln", "--explain", "face0/voice0")[1]
     assert "Why face0 x voice0" in out
 
 
 def test_under_30_people_there_is_a_coarse_order_and_both_measures(call, tmp_path):
-    few = write_population(tmp_path / "few", 16)
+    few = write_population(tmp_path / "few", 16, voices=1)
     code, out, _ = call("rank", few, "--min-identities", 10, "--format", "json")
     document = json.loads(out)
     assert code == 0
@@ -110,23 +105,14 @@ def test_under_30_people_there_is_a_coarse_order_and_both_measures(call, tmp_pat
 
 
 def test_people_are_shuffled_within_sex_where_everybody_has_one(call, tmp_path):
-    root = write_population(tmp_path / "set", 40, faces=1, voices=1, shared=1.0)
-    for path in root.rglob("*.npz"):
-        with np.load(path) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        of = {person: "fm"[i % 2] for i, person in enumerate(people(40))}
-        np.savez(path, **arrays, sex=np.array([of[p] for p in arrays["labels"]]))
+    root = with_sex(tmp_path / "set", ["f", "m"] * 15)
     pair = json.loads(call("rank", root, "--format", "json")[1])["pairs"][0]
     assert pair["null"]["within"] == "sex"
     assert call("rank", root, "--within", "language")[0] == 2
 
 
 def test_groups_too_small_to_shuffle_within_are_said_when_asked_for_and_left_when_not(call, tmp_path):
-    root = write_population(tmp_path / "set", 40, faces=1, voices=1, shared=1.0)
-    for path in root.rglob("*.npz"):
-        with np.load(path) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        np.savez(path, **arrays, sex=np.array(["f" if p in people(3) else "m" for p in arrays["labels"]]))
+    root = with_sex(tmp_path / "set", ["f"] * 3 + ["m"] * 27)
     _, out, err = call("rank", root, "--format", "json")
     assert json.loads(out)["pairs"][0]["null"]["within"] is None
     assert "shuffled across sex, not within it: a group has 3 people" in err
@@ -139,21 +125,21 @@ def test_plan_prints_a_table_and_answers_a_wish(call):
     code, out, _ = call("plan", "--width", 0.1, "--difference", 0.03)
     assert code == 0
     assert "people" in out
-    assert "Fewest people for an interval no wider than 0.1 and a difference of 0.03 told apart" in out
+    assert "Fewest people for an interval no wider than 0.1 and resolving a difference of 0.03:" in out
     document = json.loads(call("plan", "--width", 0.1, "--format", "json")[1])
     assert document["schema"] == "encsel.plan/1"
     assert document["enough"]["20"] > 30
 
 
-def test_plan_of_a_set_tells_what_it_can_decide(call, ready, tmp_path):
-    out = call("plan", ready)[1]
-    assert "This set: 40 people, 4 samples each." in out
-    assert "will be a tie" in out
+def test_plan_of_a_set_tells_what_it_can_decide(call, population, tmp_path):
+    out = call("plan", population)[1]
+    assert "This set: 60 people, 4 samples each." in out
+    assert "will be ties" in out
     few = write_population(tmp_path / "few", 12)
     assert "decides no EER" in call("plan", few)[1]
     document = json.loads(call("plan", few, "--format", "json")[1])
     assert document["own"] is None
-    assert "under 30 people" in document["reason"]
+    assert "fewer than 30 people" in document["reason"]
     assert document["set"]["n_identities"] == 12
 
 

@@ -2,53 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import os
-import subprocess
+import socket
 import sys
+from typing import NamedTuple
 
 import pytest
-from media_samples import write_set
+from toy import few_shuffles
 
+from encsel import cli
 from encsel.loading.registry import encoder_families
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 FAMILIES = [f for f in encoder_families().values() if f.write_tiny is not None]
-NO_SOCKETS = """
-import socket
-def refuse(*args, **kwargs):
-    raise AssertionError(f"a connection was tried: {args}")
-socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
-"""
+
+
+class Ranked(NamedTuple):
+    code: int
+    out: str
+    err: str
 
 
 @pytest.fixture(scope="module")
-def media(tmp_path_factory):
-    root = tmp_path_factory.mktemp("media")
-    write_set(root, n_identities=6, n_samples=2)
-    return root
+def ranked(media, tmp_path_factory) -> Ranked:
+    """One run over all families, while sockets refuse."""
 
+    def refuse(*arguments: object, **_: object) -> None:
+        raise AssertionError(f"a connection was tried: {arguments}")
 
-@pytest.fixture(scope="module")
-def ranked(media, tmp_path_factory):
-    """One run over all families, in a process whose sockets refuse."""
-    options = []
+    command = ["encsel", "rank", str(media), "--min-identities", "5", "--max-skipped", "0.5", "--format", "json"]
     for family in FAMILIES:
         folder = tmp_path_factory.mktemp(family.name)
-        options += [f"--{family.modality}", f"{family.write_tiny(folder)}@name={family.name}"]
-    site = tmp_path_factory.mktemp("site")
-    (site / "sitecustomize.py").write_text(NO_SOCKETS)
-    command = [sys.executable, "-m", "encsel", "rank", str(media), "--min-identities", "5", "--max-skipped", "0.5"]
-    return subprocess.run(
-        [*command, "--format", "json", "--no-cache", "--offline", *options],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path])},
-    )
+        command += [f"--{family.modality}", f"{family.write_tiny(folder)}@name={family.name}"]
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        patch.setattr(socket.socket, "connect_ex", refuse)
+        patch.setattr(socket, "getaddrinfo", refuse)
+        patch.setattr(sys, "argv", [*command, "--no-cache", "--offline"])
+        few_shuffles(patch)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = cli.run()
+    return Ranked(code, out.getvalue(), err.getvalue())
 
 
 def test_every_family_goes_through_rank_offline(ranked):
-    assert ranked.returncode in (0, 4), ranked.stderr
-    document = json.loads(ranked.stdout)
+    assert ranked.code in (0, 4), ranked.err
+    document = json.loads(ranked.out)
     # Drawn test pictures hold no face that a random detector must find; every other family must have run.
     failed = {f["encoder"] for f in document["failures"]}
     assert failed <= {"arcface"}, document["failures"]
@@ -56,7 +58,7 @@ def test_every_family_goes_through_rank_offline(ranked):
 
 
 def test_signature_names_weights_and_library_versions_of_every_family(ranked):
-    for described in json.loads(ranked.stdout)["signature"]["encoders"].values():
+    for described in json.loads(ranked.out)["signature"]["encoders"].values():
         assert all(len(sha256) == 64 for sha256 in described["weights"].values())
         assert described["weights"]
         assert all(described["libraries"].values())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 from media_samples import write_set
 from plugins import write_plugin
-from test_validation import N, people
-from test_validation import write_set as write_embeddings
+from toy import people
 
 from encsel.loading.registry import encoder_families
 from encsel.storage.pseudonyms import DIGITS
@@ -19,16 +19,17 @@ HASH = re.compile(f"[0-9a-f]{{{DIGITS}}}")
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory):
-    """34 people; one image of p00 is empty."""
-    root = write_set(tmp_path_factory.mktemp("set"), n_identities=34, n_samples=2)
+    """6 people; one image of p00 is empty."""
+    root = write_set(tmp_path_factory.mktemp("set"), n_identities=6, n_samples=2)
     (root / "faces" / "p00" / "00.png").write_bytes(b"")
     return root
 
 
+COMMON = ("--face", "pixels", "--voice", "ltas", "--format", "json", "--max-skipped", "0.5", "--min-identities", 5)
+
+
 def rank(call, media, *options):
-    code, out, err = call(
-        "rank", media, "--face", "pixels", "--voice", "ltas", "--format", "json", "--max-skipped", "0.5", *options
-    )
+    code, out, err = call("rank", media, *COMMON, *options)
     assert code == 0, err
     assert "p00/00.png" in err
     return out, json.loads(out)["calibration"]["skipped"]["samples"]
@@ -76,10 +77,7 @@ ENCODER = EncoderFamily("broken", "face", 2, 1, "none", "a test", load=lambda: e
 """
     monkeypatch.syspath_prepend(str(write_plugin(tmp_path / "packages", "broken_plugin", source)))
     encoder_families.cache_clear()
-    code, out, err = call(
-        "rank", media, "--face", "pixels", "--face", "broken", "--voice", "ltas", "--format", "json",
-        "--max-skipped", "0.5", "--no-cache",
-    )  # fmt: skip
+    code, out, err = call("rank", media, *COMMON, "--face", "broken", "--no-cache")
     encoder_families.cache_clear()
     assert code == 4
     assert "/home/somebody/secret/weights.bin" in err
@@ -87,17 +85,17 @@ ENCODER = EncoderFamily("broken", "face", 2, 1, "none", "a test", load=lambda: e
     assert "weights.bin" in json.loads(out)["failures"][0]["reason"]
 
 
-def test_score_files_hold_hashes_that_agree_over_encoders(call, tmp_path):
-    data = write_embeddings(tmp_path / "set")
-    code, _, err = call(
-        "validate", data, "--only", "matching", "--scores", tmp_path / "s", "--cache", tmp_path / "cache", "--quiet"
-    )
+def test_score_files_hold_hashes_that_agree_over_encoders(call, ready, tmp_path):
+    scores = tmp_path / "scores"
+    shutil.copytree(ready, tmp_path / "set")
+    shutil.copy(ready / "voices" / "voice0.npz", tmp_path / "set" / "voices" / "voice1.npz")
+    code, _, err = call("validate", tmp_path / "set", "--only", "matching", "--scores", scores, "--quiet")
     assert code == 0, err
-    files = sorted((tmp_path / "s").iterdir())
-    found = [{word for line in path.read_text().splitlines() for word in line.split()[:2]} for path in files]
+    files = sorted(scores.iterdir())
+    names = [{word for line in path.read_text().splitlines() for word in line.split()[:2]} for path in files]
     assert len(files) > 3
-    assert all(names == found[0] for names in found)
-    assert len(found[0]) == N
-    assert all(HASH.fullmatch(name) for name in found[0])
-    assert not found[0] & set(people(N))
+    assert all(one == names[0] for one in names)
+    assert len(names[0]) == 32
+    assert all(HASH.fullmatch(name) for name in names[0])
+    assert not names[0] & set(people(32))
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from encsel.core import Vectors
 from encsel.metrics.curvature import Curvature, curvature, curvature_points, flat_control
 from encsel.metrics.neighbours import Neighbours
 from encsel.storage.sections import significant
-from encsel.validation.neighbours import neighbours_of
-from encsel.validation.result import EncoderValidation, Validation
-from encsel.validation.stage import Outcomes, Stage
+from encsel.validation.result import Validation
+from encsel.validation.shared import neighbours_of
+from encsel.validation.stage import Outcomes, Stage, cells
 from encsel.validation.work import Work
 
+MEAN_CURVATURE = "curvature.encoder.mean_absolute_median"
+CELLS = {
+    "|H|": MEAN_CURVATURE, "flat": "curvature.flat.mean_absolute_median", "K": "curvature.encoder.gaussian_median"
+}  # fmt: skip
 FLAT_POINTS = 300
-"""Points of the flat control, of whose curvature only the median is used."""
+"""Points of the flat control: only the median is used."""
 
 
 @dataclass(frozen=True)
 class Curved:
-    """Curvature, and that of a flat cloud of the same spread; the reference form has no such control."""
+    """Curvature, and that of a flat cloud of the same spread; the reference form has no control."""
 
     encoder: Curvature
     flat: Curvature | None
@@ -44,15 +48,6 @@ def compute(work: Work) -> Outcomes:
     )  # fmt: skip
 
 
-def encoder_cells(e: EncoderValidation, _: Validation) -> Mapping[str, str]:
-    c: Curved | None = e["curvature"]
-    return {
-        "|H|": significant(c.encoder.mean_absolute_median if c else None),
-        "flat": significant(c.flat.mean_absolute_median if c and c.flat else None),
-        "K": significant(c.encoder.gaussian_median if c else None),
-    }
-
-
 def notes(validation: Validation) -> Sequence[str]:
     form = "released code's" if validation.protocol == "reference" else "corrected"
     return (
@@ -63,13 +58,11 @@ def notes(validation: Validation) -> Sequence[str]:
 
 STAGE = Stage(
     name="curvature",
-    meaning="curvature and its flat control",
     about="encoder",
-    version=1,
     order=21,
     fields={"curvature": Curved},
     compute=compute,
-    metrics={"mean_curvature": lambda e: e["curvature"].encoder.mean_absolute_median if e["curvature"] else None},
-    encoder_cells=encoder_cells,
+    metrics={"mean_curvature": MEAN_CURVATURE},
+    encoder_cells=lambda e, _: cells(e, CELLS, significant),
     notes=notes,
 )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from encsel.matching.folds import some_folds
 from encsel.matching.learning_curve import LearningCurve, curve_projections, learning_curve
 from encsel.prediction.shipped import DEFAULT_REGRESSION
-from encsel.storage.sections import Section, number, span
+from encsel.storage.sections import Section, number, span, table
 from encsel.validation.result import Validation
 from encsel.validation.stage import Outcomes, Stage
 from encsel.validation.work import Work
@@ -25,40 +25,33 @@ def compute(work: Work) -> Outcomes:
 
 
 def sections(validation: Validation) -> Sequence[Section]:
-    curves: list[tuple[LearningCurve, tuple[str, ...]]] = []
+    rows, reasons, scorer = [], set(), validation.scorer
     for p in validation.pairs:
         curve: LearningCurve | None = p["curve"]
         if curve is None:
             continue
-        at = curve.extrapolated[validation.scorer]
-        predicted = None if p.ranked is None else p.ranked.predictions.get(DEFAULT_REGRESSION)
-        cells = (
-            p.face, p.voice, *(number(point.eer[validation.scorer]) for point in curve.points), number(at.eer),
-            span(at.interval), number(at.plateau), number(predicted and predicted.eer),
-            span(predicted.interval if predicted else None),
-        )  # fmt: skip
-        curves.append((curve, cells))
-    if not curves:
-        return []
-    first = curves[0][0]
-    header = (
-        "Face", "Voice", *(str(point.n_train) for point in first.points),
-        f"At {first.extrapolated[validation.scorer].n_train}", "Interval 90 %", "Plateau", "Predicted", "Interval",
+        end = curve.extrapolated[scorer]
+        predicted = p.ranked and p.ranked.predictions.get(DEFAULT_REGRESSION)
+        row = {
+            "Face": p.face, "Voice": p.voice, **{str(x.n_train): number(x.eer[scorer]) for x in curve.points},
+            f"At {end.n_train}": number(end.eer), "Interval 90 %": span(end.interval), "Plateau": number(end.plateau),
+            "Predicted": number(predicted and predicted.eer),
+            "Interval": span(predicted.interval if predicted else None),
+        }  # fmt: skip
+        rows.append(row)
+        if end.reason is not None:
+            reasons.add(end.reason)
+    return table(
+        "Learning curve", rows,
+        f"EER of the scorer {scorer} by number of training people, extrapolated along d' = d sqrt(N / (N + k)); beside "
+        "it the prediction of the calibrated card.",
+        *(f"Not extrapolated: {reason}." for reason in sorted(reasons)), n_names=2,
     )  # fmt: skip
-    note = (
-        f"EER of the scorer {validation.scorer} by number of training people, extrapolated along d' = d sqrt(N / (N + "
-        "k)); beside it the prediction of the calibrated card."
-    )
-    reasons = {r for curve, _ in curves if (r := curve.extrapolated[validation.scorer].reason) is not None}
-    notes = (note, *(f"Not extrapolated: {reason}." for reason in sorted(reasons)))
-    return [Section("Learning curve", header, tuple(cells for _, cells in curves), notes, n_names=2)]
 
 
 STAGE = Stage(
     name="curve",
-    meaning="learning curve",
     about="pair",
-    version=1,
     order=71,
     fields={"curve": LearningCurve},
     compute=compute,

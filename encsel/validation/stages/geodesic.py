@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from encsel.metrics.geodesic import geodesic_gram
 from encsel.metrics.linear_cka import REFERENCE_SIZE, Cka, cka_of_grams
-from encsel.storage.sections import number
-from encsel.validation.stage import Outcomes, Stage
+from encsel.validation.stage import Outcomes, Stage, cells
 from encsel.validation.work import Work
 
 
@@ -19,12 +18,10 @@ def compute(work: Work) -> Outcomes:
 
 STAGE = Stage(
     name="geodesic",
-    meaning="geodesic CKA",
     about="pair",
-    version=1,
     order=41,
     fields={"geodesic": Cka},
     compute=compute,
-    metrics={"geodesic_cka": lambda p: p["geodesic"] and p["geodesic"].debiased},
-    pair_cells=lambda p: {"Geodesic CKA": number(p["geodesic"] and p["geodesic"].debiased)},
+    metrics={"geodesic_cka": "geodesic.debiased"},
+    pair_cells=lambda p: cells(p, {"Geodesic CKA": "geodesic.debiased"}),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,18 +21,19 @@ from encsel.prediction.card import CalibratedCard
 from encsel.prediction.predict import ALPHA, MIN_TO_PREDICT, Shuffling, predict_pairs
 from encsel.prediction.shipped import DEFAULT_REGRESSION
 from encsel.ranking.flags import AT_CHANCE
-from encsel.storage.sections import Section, number, span
+from encsel.ranking.pairs import too_few
+from encsel.storage.sections import Section, number, span, table
 from encsel.validation.result import EncoderValidation, PairValidation, Validation
 from encsel.validation.stage import Key, Outcome, Outcomes, Pair, Stage
 from encsel.validation.work import Work
 
 ONLY_ITS_GROUP = "tells only"
-"""Followed by the column."""
+"""Beginning of a flag; the column follows."""
 
 
 @dataclass(frozen=True)
 class CentredOnGroups:
-    """One pair without the mean of each person's group: what is left beyond telling the groups apart.
+    """One pair without the mean of each person's group: what remains beyond telling the groups apart.
 
     Attributes:
         predicted_eer, interval: by the default card; None with `reason`. Group means are those of all people;
@@ -65,9 +67,13 @@ def compute(work: Work) -> Outcomes:
     centred: dict[Pair, tuple[CentredOnGroups, ...]] = dict.fromkeys(work.pairs, ())
     values: dict[Pair, tuple[WithinValue, ...]] = dict.fromkeys(work.pairs, ())
     for column in work.columns:
-        for key, probe in _probes(work, column).items():
-            if probe is not None:
-                probes[key] |= probe
+
+        def probe(key: Key, _: object, column: PersonGroups = column) -> dict[str, float]:
+            return {column.column: group_probe(work.centroids(key), column, seed=work.seed)}
+
+        probed = work.of_encoders(STAGE, "group_probe", probe, more={"probe": column.column})
+        for key, outcome in probed.items():
+            probes[key] |= outcome["group_probe"].value or {}
         for pair, one in zip(work.pairs, _centred(work, column), strict=False):
             centred[pair] = (*centred[pair], one)
     for group in sample_groups(work.prepared.embeddings, work.people):
@@ -80,17 +86,8 @@ def compute(work: Work) -> Outcomes:
     return outcomes
 
 
-def _probes(work: Work, column: PersonGroups) -> dict[Key, dict[str, float] | None]:
-    outcomes = work.of_encoders(
-        STAGE, "group_probe",
-        lambda key, _: {column.column: group_probe(work.centroids(key), column, seed=work.seed)},
-        more={"probe": column.column},
-    )  # fmt: skip
-    return {key: outcome["group_probe"].value for key, outcome in outcomes.items()}
-
-
 def _centred(work: Work, column: PersonGroups) -> tuple[CentredOnGroups, ...]:
-    """Every pair without group means. All pairs at once: the family-wise p-value is over all of them."""
+    """Every pair without group means, all at once: the family-wise p-value is over all pairs."""
     n_shuffles = work.settings.n_shuffles(len(work.people))
     more = {
         "field": "centred", "column": column.column, "n_shuffles": n_shuffles, "coverage": work.settings.coverage,
@@ -115,17 +112,15 @@ def _centred_now(work: Work, column: PersonGroups, n_shuffles: int) -> tuple[Cen
     )  # fmt: skip
     grams = {key: gram(x) for key, x in sides.items()}
     n = len(grouped)
-    few = f"{n} people; a predicted EER needs at least {MIN_TO_PREDICT}" if n < MIN_TO_PREDICT else None
+    few = too_few(n) if n < MIN_TO_PREDICT else None
     results = []
-    for (f, v), one in zip(work.pairs, (one for row in predictions for one in row), strict=True):
-        estimate, null = one.estimates[card.name], one.null
+    for (f, v), prediction in zip(work.pairs, itertools.chain(*predictions), strict=True):
+        estimate, null = prediction.estimates[card.name], prediction.null
+        eer, interval = (None, None) if few else (estimate.eer, estimate.interval)
+        cka = cka_of_grams(grams[f], grams[v], matched_to=REFERENCE_SIZE)
         results.append(
-            CentredOnGroups(
-                column.column, n, cka_of_grams(grams[f], grams[v], matched_to=REFERENCE_SIZE),
-                None if few else estimate.eer, None if few else estimate.interval,
-                null.p, null.p_familywise, null.n_permutations, few,
-            )
-        )  # fmt: skip
+            CentredOnGroups(column.column, n, cka, eer, interval, null.p, null.p_familywise, null.n_permutations, few)
+        )
     return tuple(results)
 
 
@@ -166,9 +161,9 @@ def encoder_cells(e: EncoderValidation, validation: Validation) -> Mapping[str, 
 
 
 def notes(validation: Validation) -> Sequence[str]:
-    if not any(e["group_probe"] for e in validation.encoders):
-        return ()
-    return ("Probe: balanced accuracy of a linear classifier of the group on people it was not fitted on.",)
+    probed = any(e["group_probe"] for e in validation.encoders)
+    note = "Probe: balanced accuracy of a linear classifier of the group on people it was not fitted on."
+    return (note,) if probed else ()
 
 
 def sections(validation: Validation) -> Sequence[Section]:
@@ -176,69 +171,56 @@ def sections(validation: Validation) -> Sequence[Section]:
 
 
 def _by_column(validation: Validation) -> list[Section]:
-    found = []
+    tables = []
     for column, sizes in validation.group_columns.items():
         rows = []
         for p in validation.pairs:
-            measured = p["measured"]
+            measured, everyone = p["measured"], p.matching(validation.scorer)
             within = next((w for w in measured.within if w.column == column), None) if measured else None
             centred = next((c for c in p["centred"] or () if c.column == column), None)
             if within is None and centred is None:
                 continue
-            of_scorer = None if within is None else within.matching[validation.scorer]
-            everyone = p.matching(validation.scorer)
-            rows.append(
-                (
-                    p.face, p.voice, number(everyone and everyone.eer), number(within and within.floor),
-                    number(of_scorer and of_scorer.eer), span(of_scorer.interval if of_scorer else None),
-                    *(number(within.eer_of[value][validation.scorer] if within else None) for value in sizes),
-                    number(centred and centred.cka.debiased), number(centred and centred.predicted_eer),
-                    number(centred and centred.null_p),
-                )
-            )  # fmt: skip
-        if not rows:
-            continue
-        header = (
-            "Face", "Voice", "EER, all", f"{column} alone", "EER within", "Interval 90 %", *sizes, "CKA centred",
-            "Predicted centred", "p within",
-        )  # fmt: skip
+            of_scorer = within and within.matching[validation.scorer]
+            row = {
+                "Face": p.face, "Voice": p.voice,
+                "EER, all": number(everyone and everyone.eer), f"{column} alone": number(within and within.floor),
+                "EER within": number(of_scorer and of_scorer.eer),
+                "Interval 90 %": span(of_scorer and of_scorer.interval),
+                **{value: number(within and within.eer_of[value][validation.scorer]) for value in sizes},
+                "CKA centred": number(centred and centred.cka.debiased),
+                "Predicted centred": number(centred and centred.predicted_eer),
+                "p within": number(centred and centred.null_p),
+            }  # fmt: skip
+            rows.append(row)
         groups = ", ".join(f"{value}: {size}" for value, size in sizes.items())
-        note = (
+        tables += table(
+            f"Within {column}", rows,
             f"{column} alone: EER of knowing the {column} and nothing else. EER within: impostors have the same "
             f"{column}. Centred: without each group's mean. p within: permutation p-value of shuffles of people within "
-            f"{column}. Near 0.5 and a large p: the pair tells only the {column}. People: {groups}."
-        )
-        found.append(Section(f"Within {column}", header, tuple(rows), (note,), n_names=2))
-    return found
+            f"{column}. Near 0.5 and a large p: the pair tells only the {column}. People: {groups}.", n_names=2,
+        )  # fmt: skip
+    return tables
 
 
 def _by_value(validation: Validation) -> list[Section]:
-    by_column: dict[str, list[tuple[str, ...]]] = {}
+    by_column: dict[str, list[Mapping[str, str]]] = {}
     for p in validation.pairs:
         for w in p["values"] or ():
             of_scorer = w.matching[validation.scorer]
-            by_column.setdefault(w.column, []).append(
-                (
-                    p.face, p.voice, w.value, str(w.n_people), *(number(w.matching[name].eer) for name in SCORERS),
-                    span(of_scorer.interval), number(of_scorer.auc),
-                )
-            )  # fmt: skip
-    found = []
-    for column, rows in by_column.items():
-        header = (
-            "Face", "Voice", column.capitalize(), "People", *(f"EER {name}" for name in SCORERS), "Interval 90 %",
-            "AUC",
-        )  # fmt: skip
-        note = f"Samples of one {column} on both sides, of people who have it; centroids, cross-validated."
-        found.append(Section(f"Within each {column}", header, tuple(rows), (note,), n_names=3))
-    return found
+            row = {
+                "Face": p.face, "Voice": p.voice, w.column.capitalize(): w.value, "People": str(w.n_people),
+                **{f"EER {name}": number(w.matching[name].eer) for name in SCORERS},
+                "Interval 90 %": span(of_scorer.interval), "AUC": number(of_scorer.auc),
+            }  # fmt: skip
+            by_column.setdefault(w.column, []).append(row)
+    note = "Samples of one {} on both sides, of people who have it; centroids, cross-validated."
+    tables = (table(f"Within each {c}", rows, note.format(c), n_names=3) for c, rows in by_column.items())
+    return list(itertools.chain(*tables))
 
 
 STAGE = Stage(
     name="groups",
-    meaning="within groups of people and samples",
     about="encoder",
-    version=1,
     order=65,
     fields={"group_probe": Mapping[str, float]},
     pair_fields={"centred": tuple[CentredOnGroups, ...], "values": tuple[WithinValue, ...]},

@@ -20,7 +20,7 @@ from encsel.validation.work import Work
 
 
 def gromov_wasserstein_of(face: Vectors, voice: Vectors, *, reference: bool, seed: int) -> GromovWasserstein:
-    """Distance of one pair's centroids (n, dim), of 500 people or all."""
+    """Distance of one pair's centroids (n, dim), of at most 500 people."""
     if reference:
         of_faces, of_voices = reference_draws(len(face))
         return gromov_wasserstein_reference(people_distances(face[of_faces]), people_distances(voice[of_voices]))
@@ -57,15 +57,13 @@ def notes(validation: Validation) -> Sequence[str]:
 
 STAGE = Stage(
     name="gw",
-    meaning="Gromov-Wasserstein",
     about="pair",
-    version=1,
     order=43,
     fields={"gromov_wasserstein": GromovWasserstein},
     compute=compute,
     metrics={
-        "gromov_wasserstein": lambda p: p["gromov_wasserstein"] and p["gromov_wasserstein"].value,
-        "gromov_wasserstein_bound": lambda p: p["gromov_wasserstein"] and p["gromov_wasserstein"].lower_bound,
+        "gromov_wasserstein": "gromov_wasserstein.value",
+        "gromov_wasserstein_bound": "gromov_wasserstein.lower_bound",
     },
     pair_cells=pair_cells,
     notes=notes,

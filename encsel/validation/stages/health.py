@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from encsel.embedding.health import Health
-from encsel.storage.sections import number
-from encsel.validation.result import EncoderValidation, PairValidation, Validation
-from encsel.validation.stage import Outcomes, Stage
+from encsel.validation.result import EncoderValidation, PairValidation
+from encsel.validation.stage import Outcomes, Stage, cells
 from encsel.validation.work import Work
 
 
@@ -20,20 +17,14 @@ def columns(_: PairValidation, face: EncoderValidation, voice: EncoderValidation
     return {"unimodal_eer": None if None in rates else (rates[0] + rates[1]) / 2}
 
 
-def encoder_cells(e: EncoderValidation, _: Validation) -> Mapping[str, str]:
-    return {"Verif. EER": number(e["health"].unimodal_eer)}
-
-
 STAGE = Stage(
     name="health",
-    meaning="verification EER and soundness of every encoder",
     about="encoder",
-    version=1,
     order=10,
     fields={"health": Health},
     compute=compute,
     always=True,
     columns=columns,
     labels={"unimodal_eer": ("verification EER, mean of the two", "fraction")},
-    encoder_cells=encoder_cells,
+    encoder_cells=lambda e, _: cells(e, {"Verif. EER": "health.unimodal_eer"}),
 )

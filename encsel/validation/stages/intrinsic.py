@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from encsel.metrics.distance_ratio import two_nn
 from encsel.metrics.mle import K, mle_harmonic, mle_median
 from encsel.metrics.neighbours import Neighbours
 from encsel.storage.sections import number
-from encsel.validation.neighbours import KS, neighbours_of
 from encsel.validation.result import EncoderValidation, Validation
-from encsel.validation.stage import Outcome, Outcomes, Pair, Stage
+from encsel.validation.shared import KS, neighbours_of
+from encsel.validation.stage import Outcome, Outcomes, Pair, Stage, cells
 from encsel.validation.work import Work
+
+METRICS = {
+    "mle_median": f"dimensions.mle_median.{K}", "mle_harmonic": f"dimensions.mle_harmonic.{K}",
+    "two_nn": "dimensions.two_nn", "two_nn_reference": "dimensions.two_nn_reference",
+}  # fmt: skip
+one_decimal = partial(number, digits=1)
 
 
 @dataclass(frozen=True)
@@ -64,19 +71,10 @@ def compute(work: Work) -> Outcomes:
     return outcomes
 
 
-def _at(e: EncoderValidation, name: str) -> float | None:
-    d: Dimensions | None = e["dimensions"]
-    if d is None:
-        return None
-    value = getattr(d, name)
-    return value.get(str(K)) if isinstance(value, Mapping) else value
-
-
 def encoder_cells(e: EncoderValidation, validation: Validation) -> Mapping[str, str]:
-    d: Dimensions | None = e["dimensions"]
-    cells = {"ID k=5" if k == "5" else f"k={k}": number(d.mle_median.get(k) if d else None, 1) for k in map(str, KS)}
+    paths = {"ID k=5" if k == 5 else f"k={k}": f"dimensions.mle_median.{k}" for k in KS}
     ratio = "two_nn_reference" if validation.protocol == "reference" else "two_nn"
-    return {**cells, "ID harm.": number(_at(e, "mle_harmonic"), 1), "TwoNN": number(_at(e, ratio), 1)}
+    return cells(e, {**paths, "ID harm.": METRICS["mle_harmonic"], "TwoNN": METRICS[ratio]}, one_decimal)
 
 
 def notes(_: Validation) -> Sequence[str]:
@@ -89,18 +87,13 @@ def notes(_: Validation) -> Sequence[str]:
 
 STAGE = Stage(
     name="intrinsic",
-    meaning="intrinsic dimensions",
     about="encoder",
-    version=1,
     order=20,
     fields={"dimensions": Dimensions},
     pair_fields={"id_mismatch": float},
     compute=compute,
-    metrics={
-        name: lambda e, name=name: _at(e, name)  # type: ignore[misc]
-        for name in ("mle_median", "mle_harmonic", "two_nn", "two_nn_reference")
-    },
+    metrics=METRICS,
     encoder_cells=encoder_cells,
-    pair_cells=lambda p: {"ID mismatch": number(p["id_mismatch"], 1)},
+    pair_cells=lambda p: cells(p, {"ID mismatch": "id_mismatch"}, one_decimal),
     notes=notes,
 )

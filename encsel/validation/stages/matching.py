@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from encsel.matching.error_rates import WAYS, Matching
 from encsel.matching.evaluate import PairMeasured, measure_pair, plain_cosine
 from encsel.matching.projections import Projections, first_axes
 from encsel.matching.scorers import SCORERS
-from encsel.storage.sections import MISSING, Section, number, span
-from encsel.validation.projections import projections_of
+from encsel.storage.sections import MISSING, Section, number, span, table
 from encsel.validation.result import PairValidation, Validation
+from encsel.validation.shared import projections_of
 from encsel.validation.stage import Key, Outcome, Outcomes, Pair, Stage
 from encsel.validation.work import Work
 
 FEW_ERRORS = "fewer than 30 errors"
+RANKS = (1, 5, 10)
 
 
 def compute(work: Work) -> Outcomes:
@@ -37,28 +37,23 @@ def flags(pair: PairValidation, scorer: str, _: Sequence[str]) -> Sequence[str]:
 
 def sections(validation: Validation) -> Sequence[Section]:
     pairs = [p for p in validation.pairs if p["measured"] is not None]
-    return [_error_rates(validation, pairs), *_identification(validation, pairs)] if pairs else []
+    return [*_error_rates(validation, pairs), *_identification(validation, pairs)] if pairs else []
 
 
-def _error_rates(validation: Validation, pairs: Sequence[PairValidation]) -> Section:
+def _error_rates(validation: Validation, pairs: Sequence[PairValidation]) -> list[Section]:
     rows = []
     for p in pairs:
         levels, ranked = p["measured"].levels, p.ranked
         of_scorer: Matching = levels["identity"][validation.scorer]
-        single: Matching = levels["sample"][validation.scorer]
-        rows.append(
-            (
-                p.face, p.voice, *(number(levels["identity"][name].eer) for name in SCORERS),
-                span(of_scorer.interval), number(single.eer), number(of_scorer.auc),
-                number(of_scorer.fnmr_at["0.01"]), number(of_scorer.fnmr_at["0.1"]),
-                number(ranked and ranked.predicted_eer), number(ranked.null.p if ranked and ranked.null else None),
-                "; ".join(p.flags) or MISSING,
-            )
-        )  # fmt: skip
-    header = (
-        "Face", "Voice", *(f"EER {name}" for name in SCORERS), "Interval 90 %", "Single EER", "AUC", "FNMR @1 %",
-        "FNMR @10 %", "Predicted EER", "p", "Flags",
-    )  # fmt: skip
+        row = {
+            "Face": p.face, "Voice": p.voice,
+            **{f"EER {name}": number(levels["identity"][name].eer) for name in SCORERS},
+            "Interval 90 %": span(of_scorer.interval), "Single EER": number(levels["sample"][validation.scorer].eer),
+            "AUC": number(of_scorer.auc), "FNMR @1 %": number(of_scorer.fnmr_at["0.01"]),
+            "FNMR @10 %": number(of_scorer.fnmr_at["0.1"]), "Predicted EER": number(ranked and ranked.predicted_eer),
+            "p": number(ranked.null.p if ranked and ranked.null else None), "Flags": "; ".join(p.flags) or MISSING,
+        }  # fmt: skip
+        rows.append(row)
     first: PairMeasured = pairs[0]["measured"]
     repeats = f", {first.n_repeats} repeats" if first.n_repeats > 1 else ""
     notes = [
@@ -67,11 +62,10 @@ def _error_rates(validation: Validation, pairs: Sequence[PairValidation]) -> Sec
         f"non-match rate at that false match rate) are those of the scorer {validation.scorer}.",
         *(f"{name}: {meaning}." for name, meaning in SCORERS.items()),
     ]
-    if validation.prediction is not None:
+    if (summary := validation.prediction) is not None:
         notes.append(
-            f"Predicted: what `encsel rank` predicts for {validation.prediction.n_train_identities} training people, "
-            f"scorer {validation.prediction.scorer}; p: permutation p-value of {validation.prediction.n_permutations} "
-            "shuffles of people."
+            f"Predicted: what `encsel rank` predicts for {summary.n_train_identities} training people, scorer "
+            f"{summary.scorer}; p: permutation p-value of {summary.n_permutations} shuffles of people."
         )
     notes += [
         f"{p.face} x {p.voice} share a joint space: by plain cosine, without any fit, EER "
@@ -79,44 +73,34 @@ def _error_rates(validation: Validation, pairs: Sequence[PairValidation]) -> Sec
         for p in validation.pairs
         if (joint := p["joint_cosine"]) is not None
     ]
-    return Section("Measured error", header, tuple(rows), tuple(notes), n_names=2)
+    return table("Measured error", rows, *notes, n_names=2)
 
 
 def _identification(validation: Validation, pairs: Sequence[PairValidation]) -> list[Section]:
-    rows: list[tuple[str, ...]] = []
-    chance: Any = None
+    rows, by_chance, gallery = [], "", 0.0
     for p in pairs:
         matching: Matching = p["measured"].levels["identity"][validation.scorer]
         if len(matching.retrieval) < len(WAYS):
             continue
-        to_voice, to_face = (matching.retrieval[way] for way in WAYS)
-        chance = to_voice
-        rows.append(
-            (
-                p.face, p.voice, *(number(matching.two_choice[way]) for way in WAYS),
-                *(number(to_voice.recall[str(k)]) for k in (1, 5, 10)), number(to_voice.mean_average_precision),
-                *(number(to_face.recall[str(k)]) for k in (1, 5, 10)), number(to_face.mean_average_precision),
-            )
-        )  # fmt: skip
-    if not rows:
-        return []
-    header = (
-        "Face", "Voice", "2 voices", "2 faces", "Voice R@1", "R@5", "R@10", "mAP", "Face R@1", "R@5", "R@10", "mAP",
-    )  # fmt: skip
-    by_chance = ", ".join(f"{chance.chance[str(k)]:.3f} at {k}" for k in (1, 5, 10))
-    note = (
+        row = {"Face": p.face, "Voice": p.voice}
+        row |= {name: number(matching.two_choice[w]) for name, w in zip(("2 voices", "2 faces"), WAYS, strict=True)}
+        for target, retrieval in zip(("Voice", "Face"), (matching.retrieval[way] for way in WAYS), strict=True):
+            row |= {f"{target} R@{k}": number(retrieval.recall[str(k)]) for k in RANKS}
+            row[f"{target} mAP"] = number(retrieval.mean_average_precision)
+        rows.append(row)
+        chance = matching.retrieval[WAYS[0]]
+        by_chance, gallery = ", ".join(f"{chance.chance[str(k)]:.3f} at {k}" for k in RANKS), chance.gallery
+    return table(
+        "Two-choice matching and retrieval", rows,
         "2 voices: fraction correct when a face chooses between its person's voice and another (chance 0.5); R@k: "
-        f"fraction of faces whose person's voice is among the first k of {chance.gallery:.0f} (chance {by_chance}). "
-        f"Scorer {validation.scorer}."
-    )
-    return [Section("Two-choice matching and retrieval", header, tuple(rows), (note,), n_names=2)]
+        f"fraction of faces whose person's voice is among the first k of {gallery:.0f} (chance {by_chance}). Scorer "
+        f"{validation.scorer}.", n_names=2,
+    )  # fmt: skip
 
 
 STAGE = Stage(
     name="matching",
-    meaning="EER, AUC, FNMR, DET, two-choice, retrieval of every pair and scorer",
     about="pair",
-    version=1,
     order=50,
     fields={"measured": PairMeasured, "joint_cosine": Mapping[str, Matching]},
     compute=compute,

@@ -71,9 +71,7 @@ def pair_cells(p: PairValidation) -> Mapping[str, str]:
 
 STAGE = Stage(
     name="metrics",
-    meaning="further metrics",
     about="encoder",
-    version=1,
     order=90,
     fields={"metrics": Mapping[str, float | None]},
     pair_fields={"metrics": Mapping[str, float | None]},

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from encsel.metrics.mutual_neighbours import K, mutual_knn, nearest_people
-from encsel.storage.sections import number
-from encsel.validation.result import PairValidation
-from encsel.validation.stage import Outcomes, Stage
+from encsel.validation.stage import Outcomes, Stage, cells
 from encsel.validation.work import Work
 
 
@@ -29,19 +26,12 @@ def compute(work: Work) -> Outcomes:
     )  # fmt: skip
 
 
-def pair_cells(p: PairValidation) -> Mapping[str, str]:
-    m: Mutual | None = p["mutual"]
-    return {f"Mutual {K}-NN": number(m and m.value), "Chance": number(m and m.chance)}
-
-
 STAGE = Stage(
     name="mutual",
-    meaning="mutual neighbours",
     about="pair",
-    version=1,
     order=42,
     fields={"mutual": Mutual},
     compute=compute,
-    metrics={"mutual_knn": lambda p: p["mutual"] and p["mutual"].value},
-    pair_cells=pair_cells,
+    metrics={"mutual_knn": "mutual.value"},
+    pair_cells=lambda p: cells(p, {f"Mutual {K}-NN": "mutual.value", "Chance": "mutual.chance"}),
 )

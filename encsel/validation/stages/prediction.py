@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from encsel.ranking.rank import METRICS, measure
 from encsel.ranking.result import PairRanking, RankDocument, Ranking
-from encsel.validation.neighbours import LABEL
 from encsel.validation.result import EncoderValidation, PairValidation
+from encsel.validation.shared import NEIGHBOURS
 from encsel.validation.stage import Outcome, Outcomes, Stage
 from encsel.validation.work import Work
 
 
 def compute(work: Work) -> Outcomes:
     # The reference search moves predictions in the fifth digit: `rank` searches by itself then.
-    searched = {} if work.reference else {key: n for key, (_, n) in work.remembered(LABEL).items()}
+    searched = {} if work.reference else {key: n for key, (_, n) in work.remembered(NEIGHBOURS).items()}
     healths = {key: work.value("health", "health", key) for key in work.encoders}
     # A ranking that is made now has the details that a kept one lacks.
     made: list[Ranking] = []
@@ -32,7 +32,7 @@ def compute(work: Work) -> Outcomes:
         "metrics": {name: signed["metrics"][name] for name in (*METRICS, "evidence")},
     }
     outcome = work.of_set(STAGE, RankDocument, now, more=more)
-    work.forget(LABEL)
+    work.forget(NEIGHBOURS)
     ranking = made[0] if made else Ranking(**vars(outcome.value)) if outcome.value else None
     outcomes: Outcomes = {"set": {"ranking": Outcome(ranking, outcome.reason)}}
     # As a later run reads them, to the order of their keys.
@@ -52,9 +52,7 @@ def flags(pair: PairValidation, _: str, __: Sequence[str]) -> Sequence[str]:
 
 STAGE = Stage(
     name="prediction",
-    meaning="what `rank` predicts",
     about="set",
-    version=1,
     order=30,
     fields={"ranking": RankDocument},
     pair_fields={"ranked": PairRanking},

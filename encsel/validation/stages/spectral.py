@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from encsel.metrics.spectral import spectral_gap, spectrum
-from encsel.storage.sections import number
-from encsel.validation.stage import Outcome, Outcomes, Pair, Stage
+from encsel.validation.stage import Outcome, Outcomes, Pair, Stage, cells
 from encsel.validation.work import Work
 
 
@@ -35,13 +34,11 @@ def compute(work: Work) -> Outcomes:
 
 STAGE = Stage(
     name="spectral",
-    meaning="spectra of neighbour graphs",
     about="encoder",
-    version=1,
     order=23,
     fields={"spectrum": Spectrum},
     pair_fields={"spectral_gap": float},
     compute=compute,
-    metrics={"spectral_gap": lambda p: p["spectral_gap"]},
-    pair_cells=lambda p: {"Spectral gap": number(p["spectral_gap"])},
+    metrics={"spectral_gap": "spectral_gap"},
+    pair_cells=lambda p: cells(p, {"Spectral gap": "spectral_gap"}),
 )

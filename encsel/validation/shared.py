@@ -1,0 +1,45 @@
+"""Work of encoders that several stages share: neighbours of samples, and projections onto principal axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from encsel.core import Vectors
+from encsel.errors import BadCalibration
+from encsel.matching.evaluate import AXES
+from encsel.matching.projections import Projections, project_encoder
+from encsel.matching.scorers import N_AXES
+from encsel.metrics.neighbours import Neighbours, distinct_rows, nearest_neighbours
+from encsel.validation.stage import Key, Pair
+from encsel.validation.work import Work
+
+NEIGHBOURS, PROJECTIONS = "neighbours", "projections"
+"""Labels for `Work.forget`."""
+N_NEIGHBOURS = 50
+KS = (5, 10, 20, 50)
+
+
+def neighbours_of(work: Work, keys: Sequence[Key]) -> dict[Key, tuple[Vectors, Neighbours]]:
+    """Distinct rows of encoders and their neighbours, 50 or as many as there are.
+
+    A value raises BadCalibration if its encoder has fewer than 7 distinct rows.
+    """
+
+    def search(key: Key) -> tuple[Vectors, Neighbours]:
+        vectors = work.encoders[key].vectors
+        first = distinct_rows(vectors)
+        rows = vectors if len(first) == len(vectors) else vectors[first]
+        k = min(N_NEIGHBOURS, len(rows) - 1)
+        if k <= KS[0]:
+            raise BadCalibration(f"{len(rows)} distinct samples; neighbours need at least {KS[0] + 2}. Add samples.")
+        return rows, nearest_neighbours(rows, k, device=work.prepared.device, as_given=work.reference)
+
+    return work.each(NEIGHBOURS, keys, search)
+
+
+def projections_of(work: Work) -> Callable[[Sequence[Pair]], dict[Key, Projections]]:
+    """An argument `shared` of `Work.of_pairs`: encoders on as many principal axes as any stage needs, in every fold."""
+    n_axes = max(AXES) if "axes" in work.wanted else N_AXES
+    return work.for_pairs(
+        PROJECTIONS, lambda key: project_encoder(work.encoders[key], work.folds, seed=work.seed, n_axes=n_axes)
+    )
