@@ -1,7 +1,5 @@
 """Every failure encsel reports on purpose, each with the exit code the command line gives it."""
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import re

@@ -1,7 +1,5 @@
 """Progress: a bar with an estimate on a terminal, log lines elsewhere, always on stderr."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator

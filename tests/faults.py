@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from media_samples import write_set
 from plugins import environment, write_plugin
 
@@ -47,6 +49,16 @@ OFTEN = "encsel.storage.cache.FLUSH_SAMPLES = 1\n"
 READY = "print('ready', file=sys.stderr, flush=True)\n"
 WAITING = READY + "sys.stdin.readline()\n"
 MAIN = "from encsel.cli import main\nmain()\n"
+
+
+def robust(*values: object) -> Any:
+    """Parameters of a case that `-m robust` runs."""
+    return pytest.param(*values, marks=pytest.mark.robust)
+
+
+def slow(*values: object) -> Any:
+    """Parameters of a case that `-m slow` runs."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 class Bench:

@@ -4,7 +4,7 @@
     python tests/fuzz.py                        # every target
     python tests/fuzz.py npz image --inputs 100000 --seconds 600
 
-Each target has a process of its own, which ends at its first failure, after 20 s with one input, or over 2 GiB.
+Each target runs in its own process, which stops at the first failure: an error, 20 s for one input, or over 2 GiB.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import Any
 
 N_INPUTS = 20_000
-"""Of each target: half an hour for all on one core that does nothing else."""
+"""Inputs per target: half an hour for all targets on one idle core."""
 LIMITS = ("-timeout=20", "-rss_limit_mb=2048", "-max_len=16384", "-seed=1", "-print_final_stats=0", "-verbosity=0")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", metavar="TARGET")
-    parser.add_argument("--inputs", type=int, default=N_INPUTS, help="Of each target. Default: %(default)s.")
-    parser.add_argument("--seconds", type=float, default=3600, help="Of each target, whatever is left to try.")
+    parser.add_argument("--inputs", type=int, default=N_INPUTS, help="Inputs per target. Default: %(default)s.")
+    parser.add_argument("--seconds", type=float, default=3600, help="Time limit per target.")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if importlib.util.find_spec("atheris") is None:
@@ -67,7 +67,7 @@ def run_in_a_process(name: str, n_inputs: int, seconds: float) -> dict[str, Any]
             capture_output=True, text=True, errors="replace", env={**os.environ, "TMPDIR": folder}, check=False,
         )  # fmt: skip
         report = Path(folder) / "report.json"
-        found = json.loads(report.read_text()) if report.exists() else {"inputs": 0, "failure": "it told nothing"}
+        found = json.loads(report.read_text()) if report.exists() else {"inputs": 0, "failure": "no report was written"}
         if done.returncode and found["failure"] is None:  # libFuzzer ended the process
             found["failure"] = "\n".join((done.stdout + done.stderr).splitlines()[-30:])
         return {**found, "seconds": time.monotonic() - start}

@@ -34,6 +34,8 @@ from faults import (
     contents,
     half_written,
     in_mounts_of_its_own,
+    robust,
+    slow,
 )
 from media_samples import write_face, write_set, write_voice
 from plugins import environment, write_plugin
@@ -53,14 +55,6 @@ def bench(tmp_path) -> Bench:
 
 
 pytestmark = pytest.mark.usefixtures("interruptible")
-
-
-def robust(*values):
-    return pytest.param(*values, marks=pytest.mark.robust)
-
-
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 # --- several processes

@@ -20,7 +20,6 @@ from encsel.gates.compare import (
     value_of,
 )
 from encsel.gates.judge import Gates, Verdict, checked_gates, field_of, judge
-from encsel.reports.verdict import verdict_lines
 
 SIGNATURE = {
     "encsel": "0.1.0", "data": {"sha256": "d"}, "encoders": {"face:f": {"sha256": "1"}, "voice:v": {"sha256": "2"}},
@@ -93,7 +92,7 @@ def test_one_failure_fails_all_and_one_open_gate_leaves_all_open():
 
 
 def test_the_printed_verdict_is_that_of_the_exit_code():
-    said = verdict_lines(verdict(checked_gates(max_eer=0.25, min_margin=0.2), CLEAR))
+    said = verdict(checked_gates(max_eer=0.25, min_margin=0.2), CLEAR).lines
     assert said[0].startswith("Gate max-eer 0.25: PASS")
     assert said[-1] == "Verdict: FAIL."
 

@@ -102,4 +102,4 @@ def test_of_many_pairs_of_unrelated_encoders_few_sets_hold_one_above_chance():
 
 def _only_gram(k):
     made = embeddings("a", "face", population(4)[0])
-    return EncoderGeometry(made, k, IntrinsicDimension(None, None))
+    return EncoderGeometry(made, k, IntrinsicDimension(None))

@@ -18,19 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults import IMPORTED, OFTEN, Bench, contents, half_written
+from faults import IMPORTED, OFTEN, Bench, contents, half_written, robust, slow
 from toy import write_population
 
 from encsel.storage.cache import EmbeddingCache, StageCache
-
-
-def robust(*values):
-    return pytest.param(*values, marks=pytest.mark.robust)
-
-
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
-
 
 # --- embedding and writing the cache
 

@@ -77,9 +77,9 @@ def test_shuffling_within_a_group_hides_what_the_group_alone_gives(cards):
     people = world.people(100, 8, rng)
     x, y = (unit_mean(world.embed(world.encoders[m][0], people, 8, rng)) for m in ("face", "voice"))
     group = (people.traits["face"][:, 0] + people.traits["voice"][:, 0] > 0).astype(int)
-    free = predict(cards[:1], x, y, n_shuffles=59)
-    within = predict(cards[:1], x, y, n_shuffles=59, shuffling=Shuffling("sex", group))
-    assert free.null.p == 1 / 60
+    free = predict(cards[:1], x, y, n_shuffles=39)
+    within = predict(cards[:1], x, y, n_shuffles=39, shuffling=Shuffling("sex", group))
+    assert free.null.p == 1 / 40
     assert within.null.p > 0.05
     assert within.null.within == "sex"
     assert within.null.predicted_eer < free.null.predicted_eer - 0.03
@@ -96,8 +96,8 @@ def test_shuffled_sets_are_called_better_than_chance_in_at_most_6_4_percent(card
     assert claims <= 64
 
 
-# Of 12 sets 0.6 are expected, and of 60 sets 3: 99.9 % of the time at most 4, and 9.
-@pytest.mark.parametrize(("n_sets", "most"), [(12, 4), pytest.param(60, 9, marks=pytest.mark.slow)])
+# Of 8 sets 0.4 are expected, and of 60 sets 3: 99.9 % of the time at most 3, and 9.
+@pytest.mark.parametrize(("n_sets", "most"), [(8, 3), pytest.param(60, 9, marks=pytest.mark.slow)])
 def test_shuffled_sets_are_seldom_called_better_than_chance(cards, n_sets, most):
     claims = 0
     for seed in range(n_sets):

@@ -117,9 +117,9 @@ def test_a_set_whose_people_are_shuffled_is_predicted_near_chance_and_flagged(da
     shuffled = replace(data.embeddings[0], labels=np.random.default_rng(0).permutation(people)[index])
     assert shuffled.modality == "face"
     data = replace(data, embeddings=(shuffled, *data.embeddings[1:]))
-    for pair in encsel.rank(data, samples_per_identity=8, cache=None).pairs:
-        assert pair.predicted_eer > 0.42
-        assert AT_CHANCE in pair.flags
+    (pair,) = encsel.rank(data, voices="ecapa", samples_per_identity=8, cache=None).pairs
+    assert pair.predicted_eer > 0.42
+    assert AT_CHANCE in pair.flags
 
 
 def test_unpaired_media_decode_and_are_never_called_better_than_chance(cache):

@@ -46,7 +46,7 @@ def calibrate(output: Path, populations: int, quick: bool, name: str, jobs: int)
     todo = [training_job(kind, seed, sizes) for seed in range(2 if quick else populations) for kind in KINDS]
     trials = list(resumed(todo, output / "work", n_jobs=jobs, progress=progress))
     for scorer, suffix in SUFFIXES.items():
-        # A card of a quick run is not for use, and must not overwrite one that is.
+        # A card of a quick run must not overwrite a real one.
         title = name + suffix + ("-quick" if quick else "")
         with progress.task(f"fit {title}", 1) as task:
             card = fit_card(table_of(trials, scorer), name=title, scorer=scorer)
@@ -60,20 +60,20 @@ def calibrate(output: Path, populations: int, quick: bool, name: str, jobs: int)
 def errors_table(rows: Sequence[HeldOut]) -> str:
     """Held-out errors as a Markdown table; the last columns are the RMSE of simpler predictions."""
     from encsel.reports.tables import markdown_table
-    from encsel.storage.sections import MISSING
+    from encsel.storage.sections import MISSING, number, table
 
     rivals = list(dict.fromkeys(name for row in rows for name in row.rivals))
-    header = ["kind", "n", "sets", "RMSE", "bias 4", "bias 8", "bias 20", "Spearman", "regret", "coverage", *rivals]
     cells = [
-        [
-            row.kind, str(row.n_identities), str(row.n_sets), f"{row.rmse:.3f}",
-            *(f"{row.bias_at[m]:+.3f}" if m in row.bias_at else MISSING for m in ("4", "8", "20")),
-            f"{row.spearman:.2f}", f"{row.regret:.3f}", f"{row.coverage:.2f}",
-            *(f"{row.rivals[name]:.3f}" if name in row.rivals else MISSING for name in rivals),
-        ]
+        {
+            "kind": row.kind, "n": str(row.n_identities), "sets": str(row.n_sets), "RMSE": number(row.rmse),
+            **{f"bias {m}": f"{row.bias_at[m]:+.3f}" if m in row.bias_at else MISSING for m in ("4", "8", "20")},
+            "Spearman": number(row.spearman, 2), "regret": number(row.regret), "coverage": number(row.coverage, 2),
+            **{name: number(row.rivals.get(name)) for name in rivals},
+        }
         for row in rows
     ]  # fmt: skip
-    return markdown_table(header, cells)
+    (section,) = table("", cells)
+    return markdown_table(section.header, section.rows)
 
 
 def _order_lines(card: CalibratedCard) -> str:

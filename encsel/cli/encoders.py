@@ -140,10 +140,8 @@ def _facts(family: EncoderFamily) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    if value is None:
-        return "-"
     if isinstance(value, int) and value >= 1_000_000:
         return f"{value / 1e6:.0f} M"
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return json.dumps(value) if isinstance(value, dict) else str(value)
+    return "-" if value is None else json.dumps(value) if isinstance(value, dict) else str(value)

@@ -91,16 +91,10 @@ def imagine_person(rng: np.random.Generator) -> Person:
         *copies(),
         skin_shade=skin_shade,
         hair_shade=float(np.clip(rng.beta(1.6, 1.2) + 0.8 * max(skin_shade - 0.4, 0), 0, 1)),
-        hair_redness=rng.beta(1, 2.5),
-        hair_volume=rng.standard_normal(),
-        parting=rng.uniform(-1, 1),
-        nose=rng.standard_normal(),
-        eye_spacing=rng.standard_normal(),
-        eye_size=rng.standard_normal(),
-        lips=rng.standard_normal(),
-        iris=int(rng.integers(len(IRISES))),
-        glasses=bool(rng.random() < 0.2),
-    )
+        hair_redness=rng.beta(1, 2.5), hair_volume=rng.standard_normal(), parting=rng.uniform(-1, 1),
+        nose=rng.standard_normal(), eye_spacing=rng.standard_normal(), eye_size=rng.standard_normal(),
+        lips=rng.standard_normal(), iris=int(rng.integers(len(IRISES))), glasses=bool(rng.random() < 0.2),
+    )  # fmt: skip
     # The order of the fields: pitch, rate, nasality, tilt, liveliness.
     voice = VoiceTraits(*copies(), *rng.standard_normal(5), vowel_weights=rng.dirichlet(np.full(len(VOWELS), 2.0)))
     return Person(face, voice)

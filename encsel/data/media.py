@@ -32,8 +32,7 @@ MIN_SIDE = 16
 MIN_SECONDS = 0.1
 MAX_SECONDS = 5.0  # longer clips are cut, as in the study
 MIN_RATE, MAX_RATE = 1000, 768_000  # Hz. A header may state any rate, and 5 s at a billion Hz would exhaust the memory.
-_STRIP = 64  # rows scaled at a time
-_BLOCK = 1 << 23  # values of all channels decoded at a time; ordinary clips have fewer
+_STRIP, _BLOCK = 64, 1 << 23  # rows scaled, and values of all channels decoded, at a time; ordinary clips have fewer
 
 _TEXT_PICTURES = (b"P1", b"P2", b"P3")
 _TILE_WIDTH, _TILE_LENGTH = 322, 323

@@ -1,7 +1,5 @@
 """arcface: recognition models of insightface: find the face, align it by five points, embed it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

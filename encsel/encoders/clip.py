@@ -1,7 +1,5 @@
 """clip: the image encoder of CLIP, projected into the space it shares with text."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """dinov2: DINOv2's class token after the last layer norm."""
 
-from __future__ import annotations
-
 from encsel.loading.vision import Architecture, vision_family
 
 ENCODER = vision_family(

@@ -1,7 +1,5 @@
 """ecapa: SpeechBrain's ECAPA-TDNN speaker embeddings, loaded without the checkpoint's YAML, which can run code."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

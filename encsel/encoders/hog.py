@@ -1,7 +1,5 @@
 """hog: histograms of oriented gradients, the classical face descriptor."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from encsel.core import EmbedBatch, EncoderFamily, Image, Vectors

@@ -1,7 +1,5 @@
 """hubert: HuBERT (transformers), mean of a layer over frames."""
 
-from __future__ import annotations
-
 from encsel.loading.speech import layer_family
 
 ENCODER = layer_family(

@@ -1,7 +1,5 @@
 """ltas: the long-term average spectrum of a clip, in decibels about its own mean."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from encsel.core import SAMPLING_RATE, Clip, EmbedBatch, EncoderFamily, Vectors

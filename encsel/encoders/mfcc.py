@@ -1,7 +1,5 @@
 """mfcc: mean and standard deviation of mel-frequency cepstral coefficients, the classical voice descriptor."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from encsel.core import SAMPLING_RATE, Clip, EmbedBatch, EncoderFamily, Vectors

@@ -1,7 +1,5 @@
 """pixels: the face as a small grey image, the baseline every face encoder must beat."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from encsel.core import EmbedBatch, EncoderFamily, Image, Vectors

@@ -1,7 +1,5 @@
 """siglip: the image half of SigLIP, pooled by its attention head."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

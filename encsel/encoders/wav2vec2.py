@@ -1,7 +1,5 @@
 """wav2vec2: wav2vec 2.0 (transformers), mean of a layer over frames."""
 
-from __future__ import annotations
-
 from encsel.loading.speech import layer_family
 
 ENCODER = layer_family(

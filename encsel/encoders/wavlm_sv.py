@@ -1,7 +1,5 @@
 """wavlm-sv: WavLM with the x-vector head of transformers, trained for speaker verification."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

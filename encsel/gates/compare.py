@@ -1,7 +1,5 @@
 """Compare two results of `rank` or `validate`: which pairs moved by more than their uncertainty."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

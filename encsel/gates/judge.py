@@ -1,7 +1,5 @@
 """Gates: what a CI job requires of a result, and the one verdict behind the text, the JSON and the exit code."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +66,12 @@ class Verdict:
     @property
     def exit_code(self) -> int:
         return {"fail": GATE_FAILED, "inconclusive": GATE_INCONCLUSIVE}.get(self.status, 0)
+
+    @property
+    def lines(self) -> list[str]:
+        """One line per gate, the overall verdict last; none without gates."""
+        lines = [f"Gate {g.gate}: {g.status.upper()}: {g.reason}." for g in self.gates]
+        return [*lines, f"Verdict: {self.status.upper()}."] if lines else []
 
 
 @dataclass(frozen=True)

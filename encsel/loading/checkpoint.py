@@ -1,7 +1,5 @@
 """Checkpoints of transformers found, hashed and described as encoders, with nothing loaded; tiny ones for tests."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Time limits for calls that may never return: they run in threads that can be abandoned."""
 
-from __future__ import annotations
-
 import contextlib
 import queue
 import threading

@@ -1,7 +1,5 @@
 """Find pretrained weights in a local folder or on the Hugging Face hub, hash them, and load them safely."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """insightface's packs of ONNX models: finding, downloading and checking one, and running its models in onnxruntime."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import re
@@ -51,12 +49,7 @@ class Pack:
 
 
 def find_pack(checkpoint: str | None, runtime: Runtime) -> Path:
-    """Folder or file of a checkpoint. Only the default pack is ever downloaded.
-
-    Raises:
-        NotHere: the default pack is not on this machine, and must not or cannot be stored there.
-        EncoderFailed: no such folder, file or pack, or the download failed.
-    """
+    """Folder or file of a checkpoint, downloaded only for the default pack; NotHere if that is impossible here."""
     if checkpoint is not None and (path := _expanded(checkpoint)).exists():
         return path
     name = checkpoint or DEFAULT_PACK

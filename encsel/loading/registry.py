@@ -1,7 +1,5 @@
 """Find encoder families, in `encsel.encoders` or in entry points of third parties, and open their encoders."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import pkgutil

@@ -36,9 +36,8 @@ def signed_off(spec: Spec, default: str | None, encoders: Sequence[Encoder], sig
     """Check the weights of a spec's encoders against the record; flag the encoders if they could not be recorded.
 
     Weights in a folder of the user are not checked: the user may change them, and their hashes are in the signature.
+    `default` is the checkpoint of a spec that names none.
 
-    Args:
-        default: checkpoint of a spec that names none.
     Raises:
         Changed: other hashes are recorded.
         UsageError: the record is damaged.

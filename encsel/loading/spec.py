@@ -1,7 +1,5 @@
 """Parse the text that names an encoder: FAMILY[:CHECKPOINT_OR_DIR][@key=value,...]."""
 
-from __future__ import annotations
-
 from encsel.core import SPEC_OPTIONS, Spec
 from encsel.errors import UsageError, nearest, printable
 

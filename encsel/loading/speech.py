@@ -1,7 +1,5 @@
 """Families of transformers speech models: clip preparation, pooling over frames, layers."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

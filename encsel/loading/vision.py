@@ -1,7 +1,5 @@
 """Families of transformers vision models: image processor, model, batch."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,12 +23,7 @@ TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "pa
 
 @dataclass(frozen=True)
 class Architecture:
-    """The transformers class that reads a checkpoint, and the output that is the embedding.
-
-    Attributes:
-        dim: value from the configuration, not yet checked.
-        overrides: configuration values that replace those transformers would read.
-    """
+    """The transformers class and output, the unchecked dimension, and values that override the configuration."""
 
     model: str
     output: str

@@ -1,7 +1,5 @@
 """Evidence from cross-validation: how scorers and canonical variates do on held-out people, for one pair."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """The equal error rate of verification scores."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """Error rates of scores: EER, AUC, FNMR, DET, two-choice accuracy, retrieval, and their intervals over people."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping

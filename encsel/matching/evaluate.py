@@ -4,8 +4,6 @@ Everything fitted (centre, principal axes, canonical directions) sees training p
 pairs are then small matrices.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,9 +33,8 @@ AXES = (20, 50, 100, 200)
 class WithinGroups:
     """A pair with impostors of the genuine person's own group only.
 
-    Attributes:
-        eer_of: by value of the column, then scorer; None if no fold has two test people of a value.
-        floor: EER against all impostors of a matcher that knows the group and nothing else.
+    `eer_of` is by value of the column, then scorer, None if no fold has two test people of a value. `floor` is the EER
+    against all impostors of a matcher that knows the group and nothing else.
     """
 
     column: str

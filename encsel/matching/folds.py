@@ -1,7 +1,5 @@
 """Cross-validation folds over people, and the matchers of one pair of encoders in every fold."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Literal
 

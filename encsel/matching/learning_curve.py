@@ -1,7 +1,5 @@
 """EER by number of training people, extrapolated to the reference size."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

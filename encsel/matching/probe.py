@@ -1,7 +1,5 @@
 """Groups of people, such as sex, in an encoder's centroids: how well they can be read, and how to remove them."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """Encoders projected on their principal axes in every fold, once per encoder."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Faces and voices from the same recordings against those from different recordings, for the same people."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

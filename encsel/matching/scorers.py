@@ -4,8 +4,6 @@ Every scorer is fitted on training people alone: principal axes of each side, th
 singular value decomposition. An EER is meaningful only together with the name of its scorer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self

@@ -4,8 +4,6 @@ d' is the distance of two Gaussians of unit variance: EER = Phi(-d' / 2), AUC = 
 rate of 0 or 1, so rates are clipped first, to one of three ranges.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -13,8 +13,6 @@ A metric of two encoders takes (n, dim) rows of the same people in the same orde
 encoder takes (rows, dim), and `compactness_gap` takes the identity of each row as well.
 """
 
-from __future__ import annotations
-
 from encsel.core import Metric
 
 ALIASES = {"cka": "cka_biased"}

@@ -1,7 +1,5 @@
 """Centroids (one vector per identity), rows scaled and centred, and counts of samples per identity."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from encsel.core import Embeddings, Vectors

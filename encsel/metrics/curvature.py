@@ -5,8 +5,6 @@ is the normal. The height along it is regressed on products of tangent coordinat
 neighbours is needed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,11 +30,8 @@ _CHUNK = 200
 class Curvature:
     """Curvature over points, in one over the unit of the embeddings (its square for `gaussian_median`).
 
-    Attributes:
-        mean_absolute_median: median over points of |mean of the principal curvatures|.
-        mean_median, mean_std: median (reference form only) and deviation with the arbitrary signs of the decomposition.
-        gaussian_median: median of the product of the two largest |principal curvatures|.
-        absolute_quantiles: (41,) of |mean curvature|.
+    Medians are over points: of |mean of the principal curvatures|, of this mean with the arbitrary signs of the
+    decomposition (reference form only), and of the product of the two largest |principal curvatures|.
     """
 
     form: str

@@ -1,7 +1,5 @@
 """Intrinsic dimension from the ratio of the two nearest distances: TwoNN of Facco et al. 2017."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """CKA of kernels of distances along the graph of neighbours, the next step that the study names."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from encsel.core import Metric, Vectors

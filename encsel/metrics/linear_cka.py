@@ -5,8 +5,6 @@ Song et al. 2012, JMLR 13. Biased CKA of unrelated embeddings grows as people ge
 CKA is the expected value of biased CKA at another number of people.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Intrinsic dimension by maximum likelihood from the distances to the 20 nearest neighbours."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """Mutual nearest neighbours: whether two encoders put the same people next to each other."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """Nearest neighbours, searched once per encoder and shared by every metric that needs them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +87,5 @@ def _on_device(centred: NDArray[Any], k: int, device: str, chunk: int = 512) -> 
 
 def distinct_rows(x: Vectors) -> NDArray[np.intp]:
     """Index of the first occurrence of every distinct row, ascending."""
-    first: dict[bytes, int] = {}
-    for i, row in enumerate(np.ascontiguousarray(x)):
-        first.setdefault(row.tobytes(), i)
-    return np.fromiter(first.values(), dtype=np.intp, count=len(first))
+    first = {row.tobytes(): i for i, row in reversed([*enumerate(x)])}
+    return np.sort(np.fromiter(first.values(), dtype=np.intp))

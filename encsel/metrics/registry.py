@@ -1,7 +1,5 @@
 """Finds the metrics: every file of this package that defines METRICS."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from functools import cache

@@ -1,7 +1,5 @@
 """Spectra of the graph of nearest neighbours among people, and the distance between two encoders' spectra."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """Clusters of samples by person: cosine distance within people, between people, and the gap."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -5,8 +5,6 @@ sides, keeps the better of two starts on small sets, and takes the root as the p
 released code's: two different draws of people, one start, the squared value.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A card is a regression of d' at the reference size on `encsel.prediction.evidenc
 fitted by `encsel calibrate` to simulated populations. Its errors were measured on kinds of population not in the fit.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

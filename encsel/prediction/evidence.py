@@ -4,8 +4,6 @@ All come from centroids of the same people. Cross-validated ones measure a match
 CKA use all people at once and are less noisy; a card weighs both. For d', see `encsel.matching.sensitivity`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

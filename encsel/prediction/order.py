@@ -1,7 +1,5 @@
 """Order of pairs: chances of order and of being best, and ties, from the joint error of all predictions of a set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

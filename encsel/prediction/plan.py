@@ -1,7 +1,5 @@
 """Planning: the people and samples that a calibration set needs, and what a given set can resolve."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Calibrated predictions for all pairs of one set: evidence, the cards' estimates, and a null of shuffled people."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The cards that encsel ships, and loading a card of either kind."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from encsel.errors import UsageError

@@ -33,9 +33,8 @@ ESTIMATORS: Mapping[str, Callable[[NDArray[Any]], float]] = {
 
 @dataclass(frozen=True)
 class IntrinsicDimension:
-    """Estimates by metric, of at most so many rows per identity (None: all); None with the reason where undefined."""
+    """Estimates by metric, in dimensions; None with the reason where undefined."""
 
-    rows_per_identity: int | None
     values: Mapping[str, float] | None
     reason: str | None = None
 
@@ -120,9 +119,9 @@ def intrinsic_dimension(
                 distances = neighbour_distances(rows.vectors[distinct_rows(rows.vectors)], K, device=device)
             draws.append({name: estimate(distances) for name, estimate in ESTIMATORS.items()})
     except BadCalibration as error:
-        return IntrinsicDimension(rows_per_identity, None, str(error))
+        return IntrinsicDimension(None, str(error))
     means = {name: float(np.mean([draw[name] for draw in draws])) for name in ESTIMATORS}
-    return IntrinsicDimension(rows_per_identity, means)
+    return IntrinsicDimension(means)
 
 
 def permutation_null(

@@ -154,7 +154,6 @@ def rank(
         coverage: of the intervals, in [0.5, 0.99].
         within: column of the set within whose groups people are shuffled for the null; None: sex or gender if every
             person has one.
-        seed: random seed.
         identities, samples_per_identity: use only this many people, or samples per person and modality.
         min_identities: fewest people with both modalities.
         max_skipped: largest fraction of samples that may be unusable.
@@ -359,9 +358,9 @@ def _with_order(
     seed: int,
 ) -> list[PairRanking]:
     """The ordered pairs with the probability of each to be the best, and with ties."""
-    estimates = [details[p.face, p.voice].estimates[card.name] for p in pairs]
-    distance, sd = np.array([e.distance for e in estimates]), np.array([e.sd for e in estimates])
     faces, voices = [p.face for p in pairs], [p.voice for p in pairs]
+    estimates = [details[pair].estimates[card.name] for pair in zip(faces, voices, strict=True)]
+    distance, sd = np.array([e.distance for e in estimates]), np.array([e.sd for e in estimates])
     best = chance_of_best(card, distance, sd, faces, voices, seed=seed)
     groups = rank_groups(chance_of_order(card, distance, sd, faces, voices))
     return [

@@ -1,7 +1,5 @@
 """Analysis of the numbers of each pair against its measured EER: correlations, regressions, errors of predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,12 +44,9 @@ class Trend:
 
 @dataclass(frozen=True)
 class PredictionErrors:
-    """Errors of one card's predictions against the measured EERs of its scorer.
+    """Errors of one card's predictions, predicted minus measured EERs of its scorer; `against` describes the latter.
 
-    Attributes:
-        against: description of the measured values.
-        bias, rmse: mean and root mean square of predicted minus measured.
-        inside: fraction of measured values inside the predicted interval; None if there are no intervals.
+    `inside` is the fraction of measured values inside the predicted interval, None without intervals.
     """
 
     card: str

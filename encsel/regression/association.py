@@ -1,7 +1,5 @@
 """Correlation of one number per face-voice pair with the EER, with p-values and an interval."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import warnings

@@ -1,7 +1,5 @@
 """Geometric cards: a fitted regression of EER on geometry, its predictions and its file."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Regression of EER on geometry: from pair tables to a card with its errors on unseen encoders."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path

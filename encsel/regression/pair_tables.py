@@ -1,7 +1,5 @@
 """Pair tables: measured face-voice pairs, from CSV tables and results of `encsel validate`."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

@@ -11,9 +11,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from encsel.validation.columns import column_label
 from encsel.validation.result import Validation
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
@@ -34,21 +31,18 @@ def style_of(styles: Sequence[Any], names: Sequence[str], name: str) -> Any:
     return styles[list(names).index(name) % len(styles)]
 
 
+def pair_style(report: Validation, face: str, voice: str, *, lines: bool = False) -> dict[str, Any]:
+    """The colour of the face encoder, and the mark, or line style, of the voice encoder."""
+    key, styles = ("linestyle", LINES) if lines else ("marker", MARKS)
+    faces, voices = names_of(report, "face"), names_of(report, "voice")
+    return {"color": style_of(COLOURS, faces, face), key: style_of(styles, voices, voice)}
+
+
 def shortened(name: str, limit: int = 24) -> str:
     """Both ends of a long name: encoders often differ only in the last part."""
     short = name if len(name) <= limit else f"{name[: limit // 2 - 1]}…{name[-limit // 2 :]}"
     # matplotlib reads "$" as the start of a formula.
     return short.replace("$", "\\$")
-
-
-def axis_label(column: str) -> str:
-    heading, unit = column_label(column)
-    return f"{heading} ({unit or 'no unit'})"
-
-
-def spread_out(quantiles: Sequence[float]) -> Any:
-    """1000 values with these quantiles."""
-    return np.interp(np.linspace(0, 1, 1000), np.linspace(0, 1, len(quantiles)), quantiles)
 
 
 _STYLE: Any = {
@@ -95,8 +89,9 @@ def add_legend(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> No
     )
 
 
-def add_encoder_legend(figure: Any, faces: Sequence[str], voices: Sequence[str], *, lines: bool = False) -> None:
-    """Face encoders by colour, voice encoders by mark, or by line style."""
+def add_encoder_legend(figure: Any, report: Validation, *, lines: bool = False) -> None:
+    """A legend of face encoders by colour, and voice encoders by mark, or by line style."""
+    faces, voices = names_of(report, "face"), names_of(report, "voice")
     handles = [handle(color=style_of(COLOURS, faces, f), linestyle="-", linewidth=5) for f in faces]
     if lines:
         handles += [handle(color=INK, linestyle=style_of(LINES, voices, v)) for v in voices]

@@ -14,18 +14,16 @@ from encsel.reports.drawing import (
     COLOURS,
     FAINT,
     INK,
-    LINES,
     MARKS,
     add_encoder_legend,
     add_legend,
     as_png,
     as_svg,
-    axis_label,
     handle,
     names_of,
     new_figure,
+    pair_style,
     shortened,
-    spread_out,
     style_of,
 )
 from encsel.validation.columns import column_label, pair_table
@@ -41,10 +39,12 @@ class Drawing:
 
     Attributes:
         name: name of its file, without suffix.
+        section: title of its section of the page; without that section, it comes last.
         alt: description for readers who cannot see it.
     """
 
     name: str
+    section: str
     title: str
     caption: str
     alt: str
@@ -55,11 +55,11 @@ class Drawing:
 def drawings(report: Validation) -> list[Drawing]:
     """Every figure that has something to show."""
     made = []
-    for name, title, caption, draw in FIGURES:
+    for name, section, title, caption, draw in FIGURES:
         if (drawn := draw(report)) is not None:
             figure, alt = drawn
             caption = caption.format(scorer=report.scorer)
-            made.append(Drawing(name, title, caption, alt, as_png(figure), as_svg(figure, name)))
+            made.append(Drawing(name, section, title, caption, alt, as_png(figure), as_svg(figure, name)))
     return made
 
 
@@ -103,20 +103,18 @@ def _against_eer(report: Validation) -> Drawn:
     ordered = sorted(table.columns, key=lambda c: -abs(rho.get(c) or 0))
     shown = [c for c in ordered if not c.startswith("predicted_")][:MAX_PANELS]
     figure, panels = new_figure(3.4, 2.9, len(shown), max_columns=3)
-    faces, voices = names_of(report, "face"), names_of(report, "voice")
     for axes, column in zip(panels, shown, strict=True):
         for x, y, f, v in zip(table.columns[column], table.eer, table.face_encoder, table.voice_encoder, strict=True):
-            axes.plot(
-                x, y, linestyle="none", marker=style_of(MARKS, voices, v), color=style_of(COLOURS, faces, f),
-                markersize=7, markeredgecolor=INK, markeredgewidth=0.5,
-            )  # fmt: skip
-        axes.set_xlabel(textwrap.fill(axis_label(column), 34), fontsize=9)
+            look = {"linestyle": "none", "markersize": 7, "markeredgecolor": INK, "markeredgewidth": 0.5}
+            axes.plot(x, y, **pair_style(report, f, v), **look)
+        heading, unit = column_label(column)
+        axes.set_xlabel(textwrap.fill(f"{heading} ({unit or 'no unit'})", 34), fontsize=9)
         axes.ticklabel_format(useOffset=False)
         axes.locator_params(axis="x", nbins=4)
         axes.set_ylabel("EER (fraction)", fontsize=9)
         if rho.get(column) is not None:
             axes.set_title(f"Spearman {rho[column]:+.2f}", fontsize=9)
-    add_encoder_legend(figure, faces, voices)
+    add_encoder_legend(figure, report)
     alt = f"{len(shown)} panels, each one number about the {len(table)} pairs against their EER. " + " ".join(
         f"{column_label(c)[0]}: Spearman {rho[c]:+.2f}." for c in shown if rho.get(c) is not None
     )
@@ -130,21 +128,17 @@ def _det(report: Validation) -> Drawn:
     if not measured:
         return None
     figure, (axes,) = new_figure(6.6, 5.0)
-    faces, voices = names_of(report, "face"), names_of(report, "voice")
     low, high = 0.0008, 0.93
     for p, matching in measured:
         det = np.array(matching.det)
         det = det[((det > low) & (det < high)).all(axis=1)]
-        axes.plot(
-            *ndtri(det).T, color=style_of(COLOURS, faces, p.face), linestyle=style_of(LINES, voices, p.voice),
-            linewidth=1.8,
-        )  # fmt: skip
+        axes.plot(*ndtri(det).T, **pair_style(report, p.face, p.voice, lines=True), linewidth=1.8)
     ticks, labels, ends = ndtri(DET_TICKS), [f"{100 * t:g}" for t in DET_TICKS], ndtri([low, high])
     axes.set(xlim=ends, ylim=ends, xlabel="false match rate (%)", ylabel="false non-match rate (%)")
     axes.set_xticks(ticks, labels)
     axes.set_yticks(ticks, labels)
     axes.plot(ends, ends, color=FAINT, linewidth=0.8)
-    add_encoder_legend(figure, faces, voices, lines=True)
+    add_encoder_legend(figure, report, lines=True)
     best, matching = min(measured, key=lambda one: one[1].eer)
     return figure, (
         f"Detection error trade-off curves of {len(measured)} pairs, scorer {report.scorer}; lowest equal error rate "
@@ -159,7 +153,9 @@ def _curvature(report: Validation) -> Drawn:
     figure, panels = new_figure(2.7, 2.4, len(encoders), max_columns=4)
     for axes, e in zip(panels, encoders, strict=True):
         flat = e["curvature"].flat
-        clouds = [spread_out(c.absolute_quantiles) for c in (e["curvature"].encoder, flat) if c is not None]
+        quantiles = [c.absolute_quantiles for c in (e["curvature"].encoder, flat) if c is not None]
+        # 1000 values with these quantiles.
+        clouds = [np.interp(np.linspace(0, 1, 1000), np.linspace(0, 1, len(q)), q) for q in quantiles]
         bins = np.linspace(0, max(1e-12, *(float(np.quantile(x, 0.98)) for x in clouds)), 31)
         colour = style_of(COLOURS, names_of(report, e.modality), e.name)
         looks: tuple[dict[str, Any], ...] = (
@@ -294,17 +290,15 @@ def _predicted(report: Validation) -> Drawn:
     if not compared:
         return None
     figure, (axes,) = new_figure(5.6, 4.4)
-    faces, voices = names_of(report, "face"), names_of(report, "voice")
     for p, prediction, measured in compared:
-        look = {"color": style_of(COLOURS, faces, p.face), "marker": style_of(MARKS, voices, p.voice)}
-        _error_bar(axes, measured, prediction, markersize=7, **look)
+        _error_bar(axes, measured, prediction, markersize=7, **pair_style(report, p.face, p.voice))
     measured_eers = [measured for *_, measured in compared]
     ends = (max(0, min(measured_eers) - 0.08), min(0.6, max(measured_eers) + 0.08))
     axes.plot(ends, ends, color=FAINT, linewidth=0.8)
     n_train = compared[0][0]["measured"].n_train
     axes.set(xlim=ends, ylim=ends, ylabel="predicted EER at 999 people (fraction)",
              xlabel=f"measured EER after training on {n_train} people (fraction)")  # fmt: skip
-    add_encoder_legend(figure, faces, voices)
+    add_encoder_legend(figure, report)
     alt = "Predicted against measured EER. " + " ".join(
         f"{p.face} with {p.voice}: predicted {prediction.eer:.3f}, measured {measured:.3f}."
         for p, prediction, measured in compared
@@ -312,21 +306,21 @@ def _predicted(report: Validation) -> Drawn:
     return figure, alt
 
 
-FIGURES: tuple[tuple[str, str, str, Callable[[Validation], Drawn]], ...] = (
-    ("cka", "CKA of every pair", "How alike the two encoders of a pair order people.", _cka),
-    ("det", "Detection error trade-off",
+FIGURES: tuple[tuple[str, str, str, str, Callable[[Validation], Drawn]], ...] = (
+    ("cka", "Geometry of the pairs", "CKA of every pair", "How alike the two encoders of a pair order people.", _cka),
+    ("det", "Measured error", "Detection error trade-off",
      "Centroids of test people, scorer {scorer}; axes on normal deviates. Grey line: both rates are equal.", _det),
-    ("against-eer", "Each number against the EER", "Scorer {scorer}. Colour: face encoder; mark: voice encoder.",
-     _against_eer),
-    ("learning-curves", "Learning curves",
+    ("against-eer", "What goes with the EER", "Each number against the EER",
+     "Scorer {scorer}. Colour: face encoder; mark: voice encoder.", _against_eer),
+    ("learning-curves", "Learning curve", "Learning curves",
      "Measured, scorer {scorer}; dotted: extrapolated to 999 people; open marks with intervals: what the calibrated "
      "card predicts for 999, drawn side by side.", _curves),
-    ("predicted", "Predicted and measured EER",
+    ("predicted", "How predictions fared", "Predicted and measured EER",
      "Scorer reference. Grey line: both agree; with fewer than 999 training people the measured EER is larger.",
      _predicted),
-    ("intrinsic-dimension", "Intrinsic dimensions", "Maximum likelihood, median over points.", _dimensions),
-    ("curvature", "Curvature", "Absolute mean curvature over points; outline: a flat cloud of the same covariance.",
-     _curvature),
-    ("spectra", "Spectra", "Normalised Laplacian of the graph of the 20 nearest people.", _spectra),
+    ("intrinsic-dimension", "Encoders", "Intrinsic dimensions", "Maximum likelihood, median over points.", _dimensions),
+    ("curvature", "Encoders", "Curvature",
+     "Absolute mean curvature over points; outline: a flat cloud of the same covariance.", _curvature),
+    ("spectra", "Encoders", "Spectra", "Normalised Laplacian of the graph of the 20 nearest people.", _spectra),
 )  # fmt: skip
-"""Name, title, caption and how to draw it."""
+"""Name, section of the page, title, caption and how to draw it."""

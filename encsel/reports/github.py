@@ -10,6 +10,9 @@ from encsel.errors import UsageError
 from encsel.gates.judge import Verdict
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+# An unescaped line break would begin another command.
+_IN_TEXT = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
+_IN_PROPERTY = _IN_TEXT | str.maketrans({":": "%3A", ",": "%2C"})
 LEVELS: Mapping[str, str] = {"pass": "notice", "fail": "error", "inconclusive": "warning", "none": "notice"}
 
 
@@ -44,11 +47,4 @@ def append_summary(markdown: str) -> None:
 
 
 def _command(level: str, title: str, text: str) -> str:
-    return f"::{level} title={_escaped(title, property=True)}::{_escaped(text)}"
-
-
-def _escaped(text: str, *, property: bool = False) -> str:
-    """Text as the runner reads it: an unescaped line break would begin another command."""
-    for raw, code in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
-        text = text.replace(raw, code)
-    return text.replace(":", "%3A").replace(",", "%2C") if property else text
+    return f"::{level} title={title.translate(_IN_PROPERTY)}::{text.translate(_IN_TEXT)}"

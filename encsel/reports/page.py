@@ -14,18 +14,6 @@ from encsel.validation.result import Validation
 
 PAGE, DATA, FIGURES = "index.html", "validation.json", "figures"
 
-_BEFORE = {
-    "det": "Measured error",
-    "cka": "Geometry of the pairs",
-    "against-eer": "What goes with the EER",
-    "learning-curves": "Learning curve",
-    "predicted": "How predictions fared",
-    "intrinsic-dimension": "Encoders",
-    "curvature": "Encoders",
-    "spectra": "Encoders",
-}
-"""Title of the section of each figure; figures of missing sections come last."""
-
 _STYLE = """
 :root { color-scheme: light dark;
   --paper: #ffffff; --ink: #1b1f24; --faint: #59636e; --line: #d0d7de; --band: #f6f8fa; }
@@ -74,13 +62,12 @@ def write_report(validation: Validation, folder: Path, *, private: bool = False)
 def page(validation: Validation, figures: list[Drawing]) -> str:
     """A self-contained HTML document."""
     parts = sections(validation)
-    placed = {one.name: _BEFORE.get(one.name, "") for one in figures}
     titles = [part.title for part in parts]
     body = []
     for part in parts:
         body += [f'<section id="{_anchor(part.title)}"><h2>{escape(part.title)}</h2>', table_html(part)]
-        body += [*(_figure(one) for one in figures if placed[one.name] == part.title), "</section>"]
-    body += [_figure(one) for one in figures if placed[one.name] not in titles]
+        body += [*(_figure(one) for one in figures if one.section == part.title), "</section>"]
+    body += [_figure(one) for one in figures if one.section not in titles]
     links = "".join(f'<li><a href="#{_anchor(t)}">{escape(t)}</a></li>' for t in [*titles, "Notes"])
     notes = "".join(f"<li>{escape(line)}</li>" for line in closing(validation))
     title = escape(title_of(validation))

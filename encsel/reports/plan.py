@@ -9,7 +9,16 @@ from encsel.storage.result import show
 
 @show.register
 def _(plan: Plan, form: str, *, width: int | None = None, colour: bool = False) -> str:
-    lines = [*_grid(plan), *_wish(plan), *_set(plan)]
+    lines = _grid(plan)
+    if plan.enough:
+        goals = {"an interval no wider than": plan.width, "resolving a difference of": plan.difference}
+        words = " and ".join(f"{goal} {value}" for goal, value in goals.items() if value is not None)
+        lines += ["", f"Fewest people for {words}:"]
+        for m, n in plan.enough.items():
+            lines.append(f"  {m:>2} samples each: {'more than 2000 people' if n is None else n}")
+    if plan.set is not None:
+        n, m = plan.set.n_identities, plan.set.samples_per_identity
+        lines += ["", f"This set: {n} people, {m:.0f} samples each.", *_set(plan)]
     return f"<pre>{chr(10).join(lines)}</pre>\n" if form == "html" else "\n".join(lines) + "\n"
 
 
@@ -28,33 +37,16 @@ def _grid(plan: Plan) -> list[str]:
     return [*lines, "", "Above 300 people few sets were simulated: those rows are rough."]
 
 
-def _wish(plan: Plan) -> list[str]:
-    if not plan.enough:
-        return []
-    asked = (
-        (f"an interval no wider than {plan.width}", plan.width),
-        (f"resolving a difference of {plan.difference}", plan.difference),
-    )
-    lines = ["", f"Fewest people for {' and '.join(words for words, value in asked if value is not None)}:"]
-    return lines + [
-        f"  {m:>2} samples each: {'more than 2000 people' if n is None else n}" for m, n in plan.enough.items()
-    ]
-
-
 def _set(plan: Plan) -> list[str]:
-    if plan.set is None:
-        return []
-    lines = ["", f"This set: {plan.set.n_identities} people, {plan.set.samples_per_identity:.0f} samples each."]
-    if plan.own is None:
-        return [*lines, f"It decides no EER: with fewer than {MIN_TO_PREDICT} people the order is coarse."]
     own = plan.own
-    lines += [
+    if own is None:
+        return [f"It decides no EER: with fewer than {MIN_TO_PREDICT} people the order is coarse."]
+    lines = [
         f"It gives an EER within {own.half_width:.3f} either way, and calls one pair better than another from a "
         f"difference of {own.difference:.3f}",
         f"({own.difference_sharing:.3f} where the two share an encoder). Smaller differences will be ties.",
     ]
-    more = [r for r in plan.grid if r.n_identities >= 2 * own.n_identities]
-    if more:
+    if more := [r for r in plan.grid if r.n_identities >= 2 * own.n_identities]:
         best = min(more, key=lambda r: (r.n_identities, abs(r.samples_per_identity - own.samples_per_identity)))
         lines.append(
             f"{best.n_identities} people with {best.samples_per_identity} samples each would give "

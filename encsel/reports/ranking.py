@@ -12,7 +12,6 @@ from encsel.ranking.pairs import cross_validated_scorer
 from encsel.ranking.result import BY_CKA, CardPrediction, PairRanking, RankDocument
 from encsel.reports.github import workflow_commands
 from encsel.reports.tables import Dim, csv_of, markdown_table, plain_table, sections_html
-from encsel.reports.verdict import verdict_lines
 from encsel.storage.result import rows, show
 from encsel.storage.sections import Section, number, span, table
 
@@ -157,7 +156,7 @@ def _footnotes(ranking: RankDocument) -> list[str]:
     lines += [f"FAILED {f.modality} encoder {f.encoder}: {f.reason}" for f in ranking.failures]
     if n_skipped := ranking.calibration.skipped.count:
         lines.append(f"{n_skipped} samples were skipped; stderr names them.")
-    return [*lines, *ranking.notes, *verdict_lines(ranking.verdict)]
+    return [*lines, *ranking.notes, *ranking.verdict.lines]
 
 
 def _tie_line(ranking: RankDocument) -> str:

@@ -1,7 +1,5 @@
 """Tables of correlations and regressions of the EER, and the report of `encsel fit`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from encsel.regression.analysis import FORMS, Analysis

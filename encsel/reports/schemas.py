@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any
 
 from encsel.gates.compare import COMPARE_SCHEMA, Comparison
 from encsel.prediction.plan import PLAN_SCHEMA, Plan
@@ -51,10 +51,7 @@ def _validate() -> Schema:
     for name in hidden:
         del schema["properties"][name]
         schema["required"].remove(name)
-    subjects: tuple[tuple[str, Literal["encoder", "pair"], Any], ...] = (
-        ("encoders", "encoder", EncoderValidation), ("pairs", "pair", PairValidation)
-    )  # fmt: skip
-    for name, about, kind in subjects:
+    for about, kind in (("encoder", EncoderValidation), ("pair", PairValidation)):
         one = schema_of(kind)
         results: dict[str, Any] = {}
         for stage in stages().values():
@@ -63,7 +60,7 @@ def _validate() -> Schema:
         del one["properties"]["results"]
         one["properties"] |= {f: {"anyOf": [schema_of(kind), {"type": "null"}]} for f, kind in results.items()}
         one["required"] = list(one["properties"])
-        schema["properties"][name] = {"type": "array", "items": one}
+        schema["properties"][f"{about}s"] = {"type": "array", "items": one}
     return _document(VALIDATE_SCHEMA, schema)
 
 

@@ -1,7 +1,5 @@
 """Tables and analysis of the study behind encsel, rebuilt from its published figures."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io

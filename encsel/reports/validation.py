@@ -11,7 +11,6 @@ from encsel.ranking.flags import MEANINGS
 from encsel.reports.github import workflow_commands
 from encsel.reports.regression import BASELINE, correlations, regressions
 from encsel.reports.tables import csv_of, render_sections
-from encsel.reports.verdict import verdict_lines
 from encsel.storage.result import rows, show
 from encsel.storage.sections import MISSING, Section, number, span, table
 from encsel.validation.columns import column_label
@@ -82,7 +81,7 @@ def closing(validation: Validation) -> list[str]:
     lines += [f"{failure.encoder} failed: {failure.reason}" for failure in validation.failures]
     if n_skipped := validation.calibration.skipped.count:
         lines.append(f"{n_skipped} samples could not be used; stderr names them.")
-    return [*lines, *validation.notes, *verdict_lines(validation.verdict)]
+    return [*lines, *validation.notes, *validation.verdict.lines]
 
 
 def _missing(subjects: Iterable[tuple[str, Any]], n_pairs: int) -> list[str]:

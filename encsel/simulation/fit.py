@@ -37,10 +37,8 @@ def fit_card(table: Table, *, name: str, scorer: str, features: Sequence[str] = 
     sizes = TruthSizes()
     card = CalibratedCard(
         name=name, scorer=scorer,
-        target={
-            "n_train_identities": sizes.n_train, "n_test_identities": sizes.n_test,
-            "samples_per_identity": sizes.n_samples,
-        },
+        target={"n_train_identities": sizes.n_train, "n_test_identities": sizes.n_test,
+                "samples_per_identity": sizes.n_samples},
         features=tuple(features), evidence_version=EVIDENCE_VERSION,
         people=(30, max(LARGE_PEOPLE)), samples=(min(OTHER_SAMPLES), max(OTHER_SAMPLES)),
         coefficients=_rows(coefficients), shrinkage=shrinkage,
@@ -48,10 +46,8 @@ def fit_card(table: Table, *, name: str, scorer: str, features: Sequence[str] = 
         ranges={f: quantiles_by_people(table, table.feature(f), FEATURE_QUANTILES) for f in features},
         training_mean=float(table.truth.mean()), replicate=replicate_error(table),
         **error_model(table, d), **_cka_line(table, matrix @ coefficients), held_out=(), gaps=(), p_best=(),
-        recipe={
-            "trials_version": TRIALS_VERSION, "n_populations": len(np.unique(table.population)),
-            "n_sets": len(table.sets), "n_pairs": len(table), "kinds": ", ".join(kinds), "scorer": SCORERS[scorer],
-        },
+        recipe={"trials_version": TRIALS_VERSION, "n_populations": len(np.unique(table.population)),
+                "n_sets": len(table.sets), "n_pairs": len(table), "kinds": ", ".join(kinds), "scorer": SCORERS[scorer]},
     )  # fmt: skip
     return _tested(card, table, d, kinds)
 
@@ -73,8 +69,8 @@ def _cross_fitted(table: Table, matrix: Values, target: Values, kinds: Sequence[
 def _tested(card: CalibratedCard, table: Table, d: Values, kinds: Sequence[str]) -> CalibratedCard:
     """The card with tails and factors that hold on held-out kinds, and its held-out errors.
 
-    The regression (for `d`) and the error model that test a kind are fitted on the other kinds. How much wider the tails
-    must be for a new kind, and the factors on differences between pairs, come from these tests.
+    Regression (of `d`) and error model are fitted on other kinds than they are tested on. How much wider tails must be
+    for a new kind, and the factors on differences between pairs, come from these tests.
     """
     inside = {kind: table.kind == kind for kind in kinds}
     models = {k: replace(card, **error_model(table.rows(~rows), d[~rows])) for k, rows in inside.items()}
@@ -137,18 +133,14 @@ def held_out(kind: str, table: Table, d: Values, half_width: Values, *, training
         "matched CKA, ln fit": STUDY_LINE[0] + STUDY_LINE[1] * np.log(cka),
     }
     return HeldOut(
-        kind=kind,
-        n_identities=int(table.n[0]),
-        n_sets=len(sets),
-        n_pairs=len(table),
-        rmse=rmse(eer, table.truth),
-        bias=float(error.mean()),
+        kind=kind, n_identities=int(table.n[0]), n_sets=len(sets), n_pairs=len(table),
+        rmse=rmse(eer, table.truth), bias=float(error.mean()),
         bias_at={str(m): float(error[table.m == m].mean()) for m in TESTED_SAMPLES if (table.m == m).any()},
         spearman=float(np.mean([spearman(predicted, truth) or 0.0 for predicted, truth in sets])),
         regret=float(np.mean([truth[np.argmin(predicted)] - truth.min() for predicted, truth in sets])),
         coverage=float(inside.mean()),
         rivals={name: rmse(predicted, table.truth) for name, predicted in rivals.items()},
-    )
+    )  # fmt: skip
 
 
 def _cka_line(table: Table, d: Values) -> dict[str, Any]:

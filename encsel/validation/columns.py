@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from encsel.core import Metric
 from encsel.metrics.registry import metrics
 from encsel.regression.pair_tables import PairFile, PairTable
 from encsel.validation.result import EncoderValidation, PairValidation
@@ -26,14 +25,15 @@ def pair_columns(pair: PairValidation, face: EncoderValidation, voice: EncoderVa
     """Every number of one pair: its metrics, those of its encoders combined, and further columns of stages."""
     of_pair = metric_values(pair, ("pair",))
     columns: dict[str, float | None] = {}
-    for name, metric in _in_order():
+    in_stages = dict.fromkeys(name for stage in stages().values() for name in stage.metrics)
+    for name in in_stages | dict.fromkeys(metrics()):
+        metric = metrics()[name]
+        sides = [value for e in (face, voice) if (value := e.metrics.get(name)) is not None]
         if metric.of == "pair":
-            value = of_pair.get(name)
+            columns[metric.column or name] = of_pair.get(name)
         elif metric.combine is not None:
-            value = _combined(metric, face.metrics.get(name), voice.metrics.get(name))
-        else:
-            continue
-        columns[metric.column or name] = value
+            combine = np.ptp if metric.combine == "difference" else np.mean
+            columns[metric.column or name] = float(combine(sides)) if len(sides) == 2 else None
     for stage in stages().values():
         columns |= stage.columns(pair, face, voice)
     return columns
@@ -73,15 +73,3 @@ def pair_table(pairs: Sequence[PairValidation], scorer: str) -> PairTable:
         unusable,
         (PairFile("this set", ""),),
     )
-
-
-def _in_order() -> list[tuple[str, Metric]]:
-    """Metrics in the order of the stages that contain them, the others last."""
-    names = dict.fromkeys(name for stage in stages().values() for name in stage.metrics)
-    return [(name, metrics()[name]) for name in (*names, *(n for n in metrics() if n not in names))]
-
-
-def _combined(metric: Metric, face: float | None, voice: float | None) -> float | None:
-    if face is None or voice is None:
-        return None
-    return abs(face - voice) if metric.combine == "difference" else float(np.mean([face, voice]))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from encsel.core import Modality
 from encsel.embedding.embed import Failure
+from encsel.errors import UsageError
 from encsel.gates.judge import Verdict
 from encsel.matching.error_rates import Matching
-from encsel.metrics.centroids import harmonic_mean
 from encsel.ranking.result import Measurement, PairRanking, Ranking, SetSummary
 from encsel.regression.analysis import Analysis
 from encsel.storage.result import HIDDEN
@@ -127,21 +127,12 @@ class Validation(Measurement):
     def findings(self) -> dict[str, str]:
         return {e.name: "; ".join(e["health"].findings) for e in self.encoders if e["health"].findings}
 
-    def encoder(self, modality: Modality, name: str) -> EncoderValidation:
-        return next(e for e in self.encoders if (e.modality, e.name) == (modality, name))
-
-    def sides(self, pair: PairValidation) -> tuple[EncoderValidation, EncoderValidation]:
-        """Both encoders of a pair."""
-        return self.encoder("face", pair.face), self.encoder("voice", pair.voice)
-
     def explain(self, face: str, voice: str) -> Explanation:
         """What made the prediction of `rank` for one pair.
 
         Raises:
             UsageError: no such pair, or the prediction was skipped or kept from an earlier run.
         """
-        from encsel.errors import UsageError
-
         if self.ranking is None:
             raise UsageError("The stage prediction was skipped, so there is no prediction to explain.")
         return self.ranking.explain(face, voice)
@@ -154,8 +145,3 @@ class Validation(Measurement):
             del results["metrics"]
             one.update(results)
         return document
-
-
-def rows_per_identity(face_samples: float, voice_samples: float) -> int:
-    """Samples per person behind the numbers of a pair."""
-    return max(1, round(harmonic_mean(face_samples, voice_samples)))

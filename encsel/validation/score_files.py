@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from encsel.errors import UsageError, printable
+from encsel.errors import printable
 from encsel.matching.folds import fitted
 from encsel.matching.projections import first_axes, project_encoder, sides_of
 from encsel.matching.scorers import SCORERS
-from encsel.storage.files import write_private
 from encsel.storage.pseudonyms import Pseudonyms
+from encsel.storage.result import save_text
 from encsel.validation.work import Work
 
 
@@ -40,10 +40,7 @@ def write_scores(work: Work, folder: Path, pseudonyms: Pseudonyms) -> None:
                     ]
             for scorer in SCORERS:
                 path = folder / f"{_file_name(f[1])}__{_file_name(v[1])}__{scorer}.txt"
-                try:
-                    write_private(path, ("\n".join(lines[scorer]) + "\n").encode())
-                except OSError as error:
-                    raise UsageError(f"{path} cannot be written: {error.strerror}. Choose another folder.") from error
+                save_text(path, "\n".join(lines[scorer]) + "\n", private=True)
                 task.advance()
 
 

@@ -77,8 +77,8 @@ class Stage:
     meanings: Mapping[str, str] = field(default_factory=dict)
     pair_fields: Mapping[str, Any] = field(default_factory=dict)
 
-    def fields_of(self, about: Literal["encoder", "pair"]) -> Mapping[str, Any]:
-        """Fields of every encoder, or of every pair."""
+    def fields_of(self, about: str) -> Mapping[str, Any]:
+        """Fields of every "encoder", or of every "pair"."""
         return self.fields if self.about == about else self.pair_fields if about == "pair" else {}
 
 

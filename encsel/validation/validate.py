@@ -18,7 +18,7 @@ from encsel.gates.judge import Gates, Verdict, check_baseline, checked_gates, fi
 from encsel.matching.error_rates import COVERAGE
 from encsel.matching.folds import MIN_FOR_FOLDS, PROTOCOLS, Protocol
 from encsel.matching.scorers import REFERENCE_TRAIN, SCORERS
-from encsel.metrics.centroids import median_samples
+from encsel.metrics.centroids import harmonic_mean, median_samples
 from encsel.prediction.predict import MIN_TO_PREDICT
 from encsel.prediction.shipped import DEFAULT_REGRESSION
 from encsel.progress import Progress, Silent
@@ -34,7 +34,6 @@ from encsel.validation.result import (
     PairValidation,
     PredictionSummary,
     Validation,
-    rows_per_identity,
 )
 from encsel.validation.score_files import write_scores
 from encsel.validation.stage import Outcome, Pair, metrics_of_their_own, stage_names, stages
@@ -216,7 +215,7 @@ def assembled(work: Work, scorer: str) -> Validation:
     )  # fmt: skip
 
 
-def _results(work: Work, subject: Any, about: Literal["encoder", "pair"]) -> tuple[dict[str, Any], dict[str, str]]:
+def _results(work: Work, subject: Any, about: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Values by field, and reasons by stage, of one encoder or pair."""
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
@@ -242,7 +241,7 @@ def _encoder(work: Work, key: Any, e: Embeddings, ranking: Ranking | None) -> En
 
 def _pair(work: Work, pair: Pair, face: EncoderValidation, voice: EncoderValidation, scorer: str) -> PairValidation:
     results, reasons = _results(work, pair, "pair")
-    rows = rows_per_identity(face.samples_per_identity, voice.samples_per_identity)
+    rows = max(1, round(harmonic_mean(face.samples_per_identity, voice.samples_per_identity)))
     made = PairValidation(face.name, voice.name, results, (), reasons, rows, {})
     made = replace(made, columns=pair_columns(made, face, voice))
     flags: list[str] = []

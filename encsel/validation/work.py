@@ -22,7 +22,7 @@ from encsel.ranking.rank import RankSettings
 from encsel.storage.cache import StageCache
 from encsel.storage.documents import Malformed, decoded
 from encsel.storage.result import plain
-from encsel.storage.signature import canonical
+from encsel.storage.signature import canonical, digest
 from encsel.validation.stage import SKIPPED, Key, Outcome, Outcomes, Pair, Stage, stages
 
 
@@ -61,7 +61,7 @@ class Work:
         self._cache, self._jobs = cache, jobs
         self._made_with = {
             "encsel": signature["encsel"], "libraries": signature["libraries"], "seed": self.seed,
-            "people": _hash(*self.people),
+            "people": digest(list(self.people)),
         }  # fmt: skip
         self._shared: dict[tuple[str, Key], Any] = {}
 
@@ -234,18 +234,8 @@ def _read(kind: Any, content: Any) -> Outcome[Any] | None:
         return None
 
 
-def _hash(*parts: str) -> str:
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(part.encode("utf-8", "surrogatepass") + b"\0")
-    return total.hexdigest()
-
-
 def _content(e: Embeddings) -> str:
     """Hash of everything in embeddings that a result can depend on."""
-    total = hashlib.sha256(f"{e.modality}\0{e.name}\0{e.vectors.shape}\0{e.vectors.dtype}\0".encode())
-    total.update(np.ascontiguousarray(e.vectors).data)
-    for name, column in (("", e.labels), (" ", e.samples), *sorted(e.attributes.items())):
-        total.update(_hash(name, *column.tolist()).encode())
-    total.update(repr(e.traits).encode())
-    return total.hexdigest()
+    vectors = hashlib.sha256(np.ascontiguousarray(e.vectors).data).hexdigest()
+    columns = [(name, column.tolist()) for name, column in (("", e.labels), (" ", e.samples), *e.attributes.items())]
+    return digest([e.modality, e.name, e.vectors.shape, str(e.vectors.dtype), vectors, sorted(columns), repr(e.traits)])

@@ -88,40 +88,38 @@ def compute(work: Work) -> Outcomes:
 
 def _centred(work: Work, column: PersonGroups) -> tuple[CentredOnGroups, ...]:
     """Every pair without group means, all at once: the family-wise p-value is over all pairs."""
-    n_shuffles = work.settings.n_shuffles(len(work.people))
+    n_shuffles, coverage = work.settings.n_shuffles(len(work.people)), work.settings.coverage
+
+    def compute() -> tuple[CentredOnGroups, ...]:
+        sides, grouped = {}, np.zeros(0, np.intp)
+        for key in work.encoders:
+            sides[key], grouped = centred_within(work.centroids(key), column)
+        cards = [c for c in work.settings.cards if isinstance(c, CalibratedCard)]
+        card = min(cards, key=lambda card: card.name != DEFAULT_REGRESSION)
+        samples = {key: median_samples(e) for key, e in work.encoders.items()}
+        predictions = predict_pairs(
+            [sides[e] for e in work.faces], [sides[e] for e in work.voices],
+            ([samples[e] for e in work.faces], [samples[e] for e in work.voices]), [card],
+            seed=work.seed, coverage=coverage, n_shuffles=n_shuffles,
+            shuffling=Shuffling(column.column, column.index[grouped]), progress=work.progress,
+        )  # fmt: skip
+        grams, n = {key: gram(x) for key, x in sides.items()}, len(grouped)
+        few = too_few(n) if n < MIN_TO_PREDICT else None
+        results = []
+        for (f, v), prediction in zip(work.pairs, itertools.chain(*predictions), strict=True):
+            estimate, p = prediction.estimates[card.name], prediction.null
+            eer, interval = (None, None) if few else (estimate.eer, estimate.interval)
+            cka = cka_of_grams(grams[f], grams[v], matched_to=REFERENCE_SIZE)
+            results.append(
+                CentredOnGroups(column.column, n, cka, eer, interval, p.p, p.p_familywise, p.n_permutations, few)
+            )
+        return tuple(results)
+
     more = {
-        "field": "centred", "column": column.column, "n_shuffles": n_shuffles, "coverage": work.settings.coverage,
+        "field": "centred", "column": column.column, "n_shuffles": n_shuffles, "coverage": coverage,
         "regressions": work.signature["regressions"],
     }  # fmt: skip
-    kind = tuple[CentredOnGroups, ...]
-    return work.of_set(STAGE, kind, lambda: _centred_now(work, column, n_shuffles), more=more).value or ()
-
-
-def _centred_now(work: Work, column: PersonGroups, n_shuffles: int) -> tuple[CentredOnGroups, ...]:
-    sides, grouped = {}, np.zeros(0, np.intp)
-    for key in work.encoders:
-        sides[key], grouped = centred_within(work.centroids(key), column)
-    cards = [c for c in work.settings.cards if isinstance(c, CalibratedCard)]
-    card = min(cards, key=lambda card: card.name != DEFAULT_REGRESSION)
-    samples = {key: median_samples(e) for key, e in work.encoders.items()}
-    predictions = predict_pairs(
-        [sides[e] for e in work.faces], [sides[e] for e in work.voices],
-        ([samples[e] for e in work.faces], [samples[e] for e in work.voices]), [card],
-        seed=work.seed, coverage=work.settings.coverage, n_shuffles=n_shuffles,
-        shuffling=Shuffling(column.column, column.index[grouped]), progress=work.progress,
-    )  # fmt: skip
-    grams = {key: gram(x) for key, x in sides.items()}
-    n = len(grouped)
-    few = too_few(n) if n < MIN_TO_PREDICT else None
-    results = []
-    for (f, v), prediction in zip(work.pairs, itertools.chain(*predictions), strict=True):
-        estimate, null = prediction.estimates[card.name], prediction.null
-        eer, interval = (None, None) if few else (estimate.eer, estimate.interval)
-        cka = cka_of_grams(grams[f], grams[v], matched_to=REFERENCE_SIZE)
-        results.append(
-            CentredOnGroups(column.column, n, cka, eer, interval, null.p, null.p_familywise, null.n_permutations, few)
-        )
-    return tuple(results)
+    return work.of_set(STAGE, tuple[CentredOnGroups, ...], compute, more=more).value or ()
 
 
 def _within_value(work: Work, column: str, value: str) -> dict[Pair, tuple[WithinValue, ...] | None]:

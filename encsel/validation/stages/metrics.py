@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from encsel.core import Metric
 from encsel.errors import BadCalibration
@@ -14,41 +17,30 @@ from encsel.validation.work import Work
 
 def compute(work: Work) -> Outcomes:
     outcomes: Outcomes = {}
-    of_encoders, of_pairs = (
-        {name: metric for name, metric in metrics_of_their_own().items() if (metric.of == "pair") is about_pairs}
-        for about_pairs in (False, True)
-    )
-    for subjects, wanted in (([*work.encoders], of_encoders), (work.pairs, of_pairs)):
-        by_metric = {name: _one(work, metric) for name, metric in wanted.items()}
+    for subjects, run, about_pairs in (([*work.encoders], work.of_encoders, False), (work.pairs, work.of_pairs, True)):
+        by_metric = {}
+        for name, metric in metrics_of_their_own().items():
+            if (metric.of == "pair") is about_pairs:
+                more = {"metric": name, "metric_version": metric.version}
+                by_metric[name] = run(STAGE, "metrics", partial(_value, work, metric), more=more)
         for subject in subjects:
-            found = {name: values[subject]["metrics"] for name, values in by_metric.items()}
-            reasons = [f"{name}: {o.reason}" for name, o in found.items() if o.reason is not None]
-            values = {name: o.value["value"] if o.value else None for name, o in found.items()}
+            by_name = {name: values[subject]["metrics"] for name, values in by_metric.items()}
+            reasons = [f"{name}: {o.reason}" for name, o in by_name.items() if o.reason is not None]
+            values = {name: o.value["value"] if o.value else None for name, o in by_name.items()}
             outcomes[subject] = {"metrics": Outcome(values, "; ".join(reasons) or None)}
     return outcomes
 
 
-def _one(work: Work, metric: Metric) -> Outcomes:
-    """One metric of every encoder or pair."""
-    more = {"metric": metric.name, "metric_version": metric.version}
-
-    def checked(value: float) -> dict[str, float]:
-        if not float("-inf") < value < float("inf"):
-            raise BadCalibration(f"{metric.name} gave {value}, which is not a finite number")
-        return {"value": value}
-
+def _value(work: Work, metric: Metric, subject: Any, _: object) -> dict[str, float]:
+    """A metric of an encoder or a pair."""
     if metric.of == "pair":
-        return work.of_pairs(
-            STAGE, "metrics", lambda pair, _: checked(metric(*(work.centroids(key) for key in pair))), more=more
-        )
-    by_person = metric.of == "people"
-    return work.of_encoders(
-        STAGE, "metrics",
-        lambda key, _: checked(
-            metric(work.encoders[key].vectors, *([work.encoders[key].labels] if by_person else []))
-        ),
-        more=more,
-    )  # fmt: skip
+        value = metric(*(work.centroids(key) for key in subject))
+    else:
+        e = work.encoders[subject]
+        value = metric(e.vectors, e.labels) if metric.of == "people" else metric(e.vectors)
+    if not math.isfinite(value):
+        raise BadCalibration(f"{metric.name} gave {value}, which is not a finite number")
+    return {"value": value}
 
 
 def _cells(values: Mapping[str, float | None]) -> dict[str, str]:
