@@ -17,8 +17,8 @@ def _(plan: Plan, form: str, *, width: int | None = None, colour: bool = False) 
         for m, n in plan.enough.items():
             lines.append(f"  {m:>2} samples each: {'more than 2000 people' if n is None else n}")
     if plan.set is not None:
-        n, m = plan.set.n_identities, plan.set.samples_per_identity
-        lines += ["", f"This set: {n} people, {m:.0f} samples each.", *_set(plan)]
+        lines += ["", f"This set: {plan.set.n_identities} people, {plan.set.samples_per_identity:.0f} samples each."]
+        lines += _set(plan)
     return f"<pre>{chr(10).join(lines)}</pre>\n" if form == "html" else "\n".join(lines) + "\n"
 
 
