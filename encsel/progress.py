@@ -17,7 +17,7 @@ class Task:
 
 
 class Progress(Protocol):
-    """What long work calls; encsel's functions print nothing themselves."""
+    """Receiver of notes and progress; encsel's functions print nothing themselves."""
 
     def note(self, text: str) -> None:
         """Tell the user something."""

@@ -335,7 +335,7 @@ def test_model_that_onnxruntime_cannot_build_is_refused(tmp_path):
     model.graph.node[0].op_type = "NoSuchOperator"
     onnx.save(model, path)
     encoder = opened(path)
-    with pytest.raises(EncoderFailed, match=r"rec.onnx does not load in onnxruntime \(.*NoSuchOperator"):
+    with pytest.raises(EncoderFailed, match=r"rec.onnx does not load in onnxruntime \(.*INVALID_GRAPH"):
         encoder.load()
 
 

@@ -504,7 +504,7 @@ def test_what_an_encoder_prints_stays_off_stdout(root, capsys):
 
 def test_files_are_decoded_by_several_threads(root, monkeypatch):
     monkeypatch.setattr(embedding, "N_THREADS", 4)
-    two = threading.Barrier(2, timeout=20)
+    two = threading.Barrier(2, timeout=120)
 
     def together(*arguments):
         two.wait()  # nobody goes on alone

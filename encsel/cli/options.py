@@ -116,6 +116,7 @@ def min_identities_option(least: int, consequence: str) -> Decorator:
 
 
 result_options = together(
+    prediction_options,
     gate_options,
     click.option("--strict-health", is_flag=True, help="Exit 4 if an encoder is unsound."),
     click.option("--show-names", is_flag=True,
@@ -127,4 +128,4 @@ result_options = together(
     format_option(FORMATS),
     quiet_option,
 )  # fmt: skip
-"""Gates, and where the result goes in which form."""
+"""Prediction, gates, and where the result goes in which form."""

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 import click
 
-from encsel.cli.options import PATH, cache_of, min_identities_option, prediction_options, result_options, set_options
+from encsel.cli.options import PATH, cache_of, min_identities_option, result_options, set_options
 from encsel.cli.output import check_outputs, deliver, progress_of, results_apart, resumable
 
 
@@ -16,7 +16,6 @@ from encsel.cli.output import check_outputs, deliver, progress_of, results_apart
 @click.argument("data", type=PATH)
 @set_options
 @min_identities_option(1, "Below 30 the order is coarse and no EER is predicted.")
-@prediction_options
 @click.option("--explain", metavar="FACE/VOICE", help="Also show what made the prediction for this pair.")
 @result_options
 def rank(data: Path, **options: Any) -> int:

@@ -8,16 +8,7 @@ from typing import Any, TextIO
 
 import click
 
-from encsel.cli.options import (
-    FOLDER,
-    PATH,
-    cache_of,
-    min_identities_option,
-    prediction_options,
-    result_options,
-    set_options,
-    together,
-)
+from encsel.cli.options import FOLDER, PATH, cache_of, min_identities_option, result_options, set_options, together
 from encsel.cli.output import check_outputs, deliver, progress_of, results_apart, resumable
 from encsel.matching.folds import PROTOCOLS
 from encsel.matching.scorers import SCORERS
@@ -32,7 +23,6 @@ stage_options = together(
     click.option("--skip", metavar="STAGES", help=f"Leave these out, separated by commas: {', '.join(stage_names())}."),
     click.option("--only", metavar="STAGES", help="Do only these, separated by commas. Linear CKA is always measured."),
     click.option("--jobs", type=click.IntRange(1), help="Encoders or pairs at a time. Default: all processors."),
-    prediction_options,
     click.option("--report", "folder", type=FOLDER, metavar="DIR",
                  help="Write index.html (all tables and figures on one page), figures/*.png and validation.json."),
     click.option("--scores", type=FOLDER, metavar="DIR",

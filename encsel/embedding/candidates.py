@@ -121,10 +121,9 @@ class _Candidates:
             elif calibration.samples:
                 specs.append(checked_spec(name, modality))
             else:
-                where = "The calibration set" if calibration.root is None else str(calibration.root)
                 raise UsageError(
-                    f"{where} holds embeddings, and no {modality} encoder among them is named {name!r}. "
-                    f"{nearest(name, in_set)}"
+                    f"{calibration.root or 'The calibration set'} holds embeddings, and no {modality} encoder among "
+                    f"them is named {name!r}. {nearest(name, in_set)}"
                 )
         for spec in specs:
             try:

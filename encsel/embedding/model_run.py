@@ -104,7 +104,11 @@ class ModelRun:
         """The samples that this run lacks; the first one loads the model."""
         for content_hash, sample in decoded:
             if self.wants(content_hash):
-                self._load()
+                if self._model is None:
+                    try:
+                        self._model = self._deadline.call(self.encoders[0].load)
+                    except (Exception, SystemExit) as error:
+                        self.failure = named(error)
                 yield content_hash, sample
 
     def close(self) -> None:
@@ -146,14 +150,6 @@ class ModelRun:
         except (Exception, SystemExit) as error:
             self.failure = named(error)
             return content_hash, None, UnusableSample("not tried")
-
-    def _load(self) -> None:
-        if self._model is not None:
-            return
-        try:
-            self._model = self._deadline.call(self.encoders[0].load)
-        except (Exception, SystemExit) as error:
-            self.failure = named(error)
 
     def _size(self) -> int:
         if self.batch_size is None:

@@ -1,1 +1,1 @@
-"""What a CI job asks of a result: gates, and the comparison with a baseline."""
+"""Requirements of a CI job on a result: gates, and the comparison with a baseline."""

@@ -77,7 +77,7 @@ def compare(old: str | Path | Result, new: str | Path | Result, *, allow_unlike:
         UsageError: a file that cannot be read, results of different kinds, or results that differ in more than
             their encoders.
     """
-    before, after = (result_of(r.to_dict()) if isinstance(r, Result) else read_result(Path(r)) for r in (old, new))
+    before, after = loaded(old), loaded(new)
     comparison = compare_results(before, after, card_of(after))
     if comparison.unlike and not allow_unlike:
         names = [str(r) if isinstance(r, str | Path) else "the result given" for r in (old, new)]
@@ -86,6 +86,11 @@ def compare(old: str | Path | Result, new: str | Path | Result, *, allow_unlike:
             "--allow-unlike."
         )
     return comparison
+
+
+def loaded(result: str | Path | Result) -> ResultToCompare:
+    """A result, or the one in a JSON file."""
+    return result_of(result.to_dict()) if isinstance(result, Result) else read_result(Path(result))
 
 
 def read_result(path: Path) -> ResultToCompare:

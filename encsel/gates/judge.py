@@ -1,4 +1,4 @@
-"""Gates: what a CI job requires of a result, and the one verdict behind the text, the JSON and the exit code."""
+"""Gates: requirements on a result, and the one verdict behind the text, the JSON and the exit code."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,15 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.errors import GATE_FAILED, GATE_INCONCLUSIVE, UsageError, nearest
-from encsel.gates.compare import (
-    UNKNOWN,
-    Comparison,
-    PairValue,
-    ResultToCompare,
-    compare_results,
-    read_result,
-    result_of,
-)
+from encsel.gates.compare import UNKNOWN, Comparison, PairValue, ResultToCompare, compare_results, loaded
 from encsel.matching.sensitivity import eer_of_distance
 from encsel.prediction.card import CalibratedCard
 from encsel.prediction.order import SURE
@@ -109,10 +101,8 @@ def checked_gates(
         raise UsageError("--baseline and --max-regression belong together; give both or neither.")
     if gate_on not in ("interval", "point"):
         raise UsageError(f"Gates are judged on {gate_on!r}. {nearest(gate_on, ('interval', 'point'))}")
-    read = None
-    if baseline is not None:
-        read = result_of(baseline.to_dict()) if isinstance(baseline, Result) else read_result(Path(baseline))
-    return Gates(max_eer, expect_best, min_margin, read, max_regression, gate_on)  # type: ignore[arg-type]
+    before = None if baseline is None else loaded(baseline)
+    return Gates(max_eer, expect_best, min_margin, before, max_regression, gate_on)  # type: ignore[arg-type]
 
 
 def check_baseline(gates: Gates, what: str) -> None:

@@ -101,10 +101,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def load_transformers(
     cls: Any, snapshot: Snapshot, runtime: Runtime, *, optional: frozenset[str] = frozenset(), **options: Any
 ) -> Any:
-    """Load a transformers model in evaluation mode on the runtime's device, with every weight from the checkpoint.
+    """Load a transformers model for inference on the runtime's device, with every weight except the `optional` keys.
 
-    Args:
-        optional: keys that may be missing because inference never reads them.
     Raises:
         EncoderFailed: weights damaged, missing, of another architecture or of other shapes.
     """

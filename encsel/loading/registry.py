@@ -47,7 +47,7 @@ def encoder_families() -> dict[str, EncoderFamily]:
 
 
 def _problem(family: object) -> str | None:
-    """What is wrong with a plug-in's description, or None."""
+    """The problem with a plug-in's description, or None."""
     if not isinstance(family, EncoderFamily):
         return f"is a {type(family).__name__}; it must be an encsel.core.EncoderFamily"
     if family.modality not in MODALITIES:

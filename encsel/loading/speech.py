@@ -86,25 +86,25 @@ def open_speech(
 
     With `equal_lengths`, this kind of model can never be padded, whatever the configuration says.
     """
-    found = open_checkpoint(family, spec, runtime, model_types=(model_type,), processor="feature_extractor")
-    config = {**CONFIG_DEFAULTS, **found.config}
-    _check(config, found.name)
+    opened = open_checkpoint(family, spec, runtime, model_types=(model_type,), processor="feature_extractor")
+    config = {**CONFIG_DEFAULTS, **opened.config}
+    _check(config, opened.name)
     if config.get("add_adapter"):
         raise EncoderFailed(
-            f"{found.name} has an adapter after its layers, which {family.name} cannot pool. Choose another checkpoint."
+            f"{opened.name} has an adapter after its layers, which {family.name} cannot pool. Choose another model."
         )
-    kind = found.processor.get("feature_extractor_type", EXTRACTOR)
-    rate = found.processor.get("sampling_rate", SAMPLING_RATE)
+    kind = opened.processor.get("feature_extractor_type", EXTRACTOR)
+    rate = opened.processor.get("sampling_rate", SAMPLING_RATE)
     if kind != EXTRACTOR or rate != SAMPLING_RATE:
         raise EncoderFailed(
-            f"{found.name} prepares clips with {kind} at {rate} Hz; encsel needs {EXTRACTOR} at {SAMPLING_RATE} Hz. "
+            f"{opened.name} prepares clips with {kind} at {rate} Hz; encsel needs {EXTRACTOR} at {SAMPLING_RATE} Hz. "
             "Choose another checkpoint."
         )
     # A batch norm before the convolution makes padding differ from silence.
     unpaddable = config["feat_extract_norm"] != "layer" or config.get("conv_pos_batch_norm", False)
     return SpeechCheckpoint(
-        **{**vars(found), "config": config},
-        do_normalize=bool(found.processor.get("do_normalize", True)),
+        **{**vars(opened), "config": config},
+        do_normalize=bool(opened.processor.get("do_normalize", True)),
         equal_lengths=equal_lengths or unpaddable,
         n_least=n_samples_for(1, config),
     )
@@ -218,10 +218,7 @@ def mean_over_frames(hidden: Any, n_frames: Any) -> Any:
 def write_tiny_model(
     folder: Path, class_name: str, *, do_normalize: bool = True, return_attention_mask: bool = False, **config: Any
 ) -> None:
-    """Write a small random model of that transformers class, and its feature extractor, as published ones are saved.
-
-    The convolutions keep the kernels and strides of the real models: frames of 400 samples, 320 apart.
-    """
+    """Write a small random model of that class, with real kernels and strides, and its feature extractor."""
     import transformers
 
     small = {

@@ -16,8 +16,8 @@ def group_probe(x: Vectors, groups: PersonGroups, *, seed: int) -> float:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    known = groups.index >= 0
-    rows, labels = np.asarray(x, dtype=np.float64)[known], groups.index[known]
+    grouped = groups.index >= 0
+    rows, labels = np.asarray(x, dtype=np.float64)[grouped], groups.index[grouped]
     least = int(np.bincount(labels).min())
     n_axes = min(N_AXES, int(0.7 * len(rows)), rows.shape[1])
     probe = make_pipeline(
@@ -31,9 +31,9 @@ def group_probe(x: Vectors, groups: PersonGroups, *, seed: int) -> float:
 
 def centred_within(x: Vectors, groups: PersonGroups) -> tuple[Vectors, NDArray[np.intp]]:
     """Centroids of the people who have a group, minus their group's mean, and the row numbers of those people."""
-    known = np.flatnonzero(groups.index >= 0)
-    rows = np.asarray(x, dtype=np.float64)[known]
+    grouped = np.flatnonzero(groups.index >= 0)
+    rows = np.asarray(x, dtype=np.float64)[grouped]
     for value in range(len(groups.values)):
-        own = groups.index[known] == value
-        rows[own] -= rows[own].mean(axis=0)
-    return rows, known
+        members = groups.index[grouped] == value
+        rows[members] -= rows[members].mean(axis=0)
+    return rows, grouped

@@ -33,9 +33,9 @@ def project_encoder(embeddings: Embeddings, folds: Folds, *, seed: int, n_axes: 
     """Project one encoder in every fold, whose row numbers are people in sorted order."""
     x = centroids(embeddings)
     n = len(x)
-    kept = limit_rows(embeddings, rows_per_person(n), seed=seed)
-    owners = np.searchsorted(np.unique(embeddings.labels), kept.labels)
-    everything = in_span_of(x, unit_rows(kept.vectors.astype(np.float64)))
+    limited = limit_rows(embeddings, rows_per_person(n), seed=seed)
+    owners = np.searchsorted(np.unique(embeddings.labels), limited.labels)
+    everything = in_span_of(x, unit_rows(limited.vectors.astype(np.float64)))
     projections: Projections = []
     for number, repeat in enumerate(folds):
         of_repeat = []
@@ -84,8 +84,8 @@ def in_span_of(x: Vectors, rows: Vectors) -> Vectors:
     if len(x) > x.shape[1]:
         return np.vstack([x, rows])
     values, vectors = np.linalg.eigh(x @ x.T)
-    kept = values > len(x) * np.finfo(np.float64).eps * max(values[-1], float(np.square(centre).sum()) * 1e-8)
-    if not kept.any():
+    varies = values > len(x) * np.finfo(np.float64).eps * max(values[-1], float(np.square(centre).sum()) * 1e-8)
+    if not varies.any():
         raise BadCalibration("All people have the same embedding; matching needs variation. Check the encoder.")
-    axes = x.T @ (vectors[:, kept] / np.sqrt(values[kept]))
+    axes = x.T @ (vectors[:, varies] / np.sqrt(values[varies]))
     return np.vstack([x @ axes, rows @ axes])

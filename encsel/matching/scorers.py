@@ -65,10 +65,10 @@ def project(x: Vectors, train: Axis, test: Axis, *, n_axes: int = N_AXES) -> Sid
     # Duplicated people leave fewer directions than people; dividing by a deviation of 1e-17 would amplify noise.
     # Rounding of the mean alone leaves values near 1e-32 of the squared scale, which is not variation either.
     floor = max(values[0] * 1e-12, n * float(np.square(centre).sum()) * 1e-24) if len(values) else np.inf
-    kept = values > floor
-    if not kept.any():
+    varies = values > floor
+    if not varies.any():
         raise BadCalibration("All people have the same embedding; matching needs variation. Check the encoder.")
-    values, vectors = values[kept], vectors[:, kept]
+    values, vectors = values[varies], vectors[:, varies]
     axes = rows.T @ (vectors / np.sqrt(values)) if n <= dim else vectors
     held_out = np.asarray(x[test], dtype=np.float64) - centre
     return Side(rows @ axes, held_out @ axes, np.sqrt(values / (n - 1)))

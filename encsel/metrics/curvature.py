@@ -99,10 +99,10 @@ def flat_control(x: Vectors, *, n_points: int, k: int, seed: int) -> Curvature:
     rows = rows - rows.mean(axis=0)
     n = len(rows)
     values = np.linalg.eigvalsh(rows.T @ rows / n if n > rows.shape[1] else rows @ rows.T / n)
-    kept = values > 1e-12 * values[-1]
+    varies = values > 1e-12 * values[-1]
     rng = np.random.default_rng([seed, 7])
     # On its own axes: curvature ignores rotation.
-    cloud = rng.standard_normal((n, int(kept.sum())), np.float32) * np.sqrt(values[kept]).astype(np.float32)
+    cloud = rng.standard_normal((n, int(varies.sum())), np.float32) * np.sqrt(values[varies]).astype(np.float32)
     points = np.arange(n_points)
     index = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(cloud).kneighbors(cloud[:n_points])[1]
     return curvature(cloud, points, index[:, 1:])

@@ -64,13 +64,13 @@ def cka_of_grams(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> Cka:
 
 def unbiased_cka(k: Gram, q: Gram, matched_to: int | None) -> float:
     """Debiased CKA, or with `matched_to` matched CKA; arguments and errors as for `cka_of_grams`."""
-    own = _term(k, k, matched_to) * _term(q, q, matched_to)
-    if _term(k, k, matched_to) <= 0 or own <= 0:
+    variation = _term(k, k, matched_to) * _term(q, q, matched_to)
+    if _term(k, k, matched_to) <= 0 or variation <= 0:
         raise BadCalibration(
             f"With {len(k)} identities an encoder's own variation is not above its noise; debiased CKA is undefined. "
             "Add people or drop the encoder."
         )
-    return float(_term(k, q, matched_to) / np.sqrt(own))
+    return float(_term(k, q, matched_to) / np.sqrt(variation))
 
 
 def matched_standard_error(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> float:
@@ -82,10 +82,10 @@ def matched_standard_error(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE
     if n <= MIN_FOR_CKA:
         raise BadCalibration(f"{n} identities; the error of CKA needs at least {MIN_FOR_CKA + 1}. Add people.")
     kq, kk, qq = (_terms_without_one(a, b, matched_to) for a, b in ((k, q), (k, k), (q, q)))
-    own = kk * qq
-    if (kk <= 0).any() or (own <= 0).any():
-        raise BadCalibration(f"With {n} identities an encoder's own variation hangs on one of them. Add people.")
-    values = kq / np.sqrt(own)
+    variation = kk * qq
+    if (kk <= 0).any() or (variation <= 0).any():
+        raise BadCalibration(f"With {n} identities an encoder's own variation depends on one of them. Add people.")
+    values = kq / np.sqrt(variation)
     return float(np.sqrt((n - 1) * np.mean((values - values.mean()) ** 2)))
 
 
@@ -106,9 +106,9 @@ def null_of_matched(
     q_sums = np.stack([q.sum(axis=0) - np.diag(q) for q in qs])
     constant = np.outer(k_sums.sum(axis=1), q_sums.sum(axis=1)) / ((n - 1) * (n - 2))
     traces = np.outer([_spread(k) for k in ks], [_spread(q) for q in qs]) / matched_to
-    own = np.outer([_term(k, k, matched_to) for k in ks], [_term(q, q, matched_to) for q in qs])
+    variation = np.outer([_term(k, k, matched_to) for k in ks], [_term(q, q, matched_to) for q in qs])
     # The CKA of an encoder whose own variation is not above its noise is 0.
-    scale = np.where(own > 0, np.sqrt(np.abs(own)), np.inf)
+    scale = np.where(variation > 0, np.sqrt(np.abs(variation)), np.inf)
     cross_of = _cross_products(k_off, q_off, device)
     values = np.empty((len(permutations), len(ks), len(qs)))
     for i, p in enumerate(permutations):
@@ -147,7 +147,7 @@ def _terms_without_one(k: Gram, q: Gram, matched_to: int) -> NDArray[np.float64]
     """(n,) `_term` without each person in turn."""
     n = len(k)
     m = n - 1
-    k_own, q_own = np.diag(k), np.diag(q)
+    k_diag, q_diag = np.diag(k), np.diag(q)
     k_off, q_off = _off_diagonal(k), _off_diagonal(q)
     k_sums, q_sums = k_off.sum(axis=0), q_off.sum(axis=0)
     by_person = (k_off * q_off).sum(axis=0)
@@ -156,7 +156,7 @@ def _terms_without_one(k: Gram, q: Gram, matched_to: int) -> NDArray[np.float64]
     sums = k_sums @ q_sums - k_sums * q_sums - k_off @ q_sums - q_off @ k_sums + by_person
     unbiased = (cross + whole - 2 * sums / (m - 2)) / (m * (m - 3))
     # Rows sum to zero, so without person i the others sum to minus row i.
-    k_spread, q_spread = ((np.trace(x) - own * n / m) / (m - 1) for x, own in ((k, k_own), (q, q_own)))
+    k_spread, q_spread = ((np.trace(x) - diag * n / m) / (m - 1) for x, diag in ((k, k_diag), (q, q_diag)))
     return np.asarray(unbiased + k_spread * q_spread / matched_to)
 
 

@@ -77,8 +77,8 @@ def _on_device(centred: NDArray[Any], k: int, device: str, chunk: int = 512) -> 
     for start in range(0, len(rows), chunk):
         block = rows[start : start + chunk]
         squared = squares[start : start + chunk, None] + squares - 2 * block @ rows.T
-        own = torch.arange(len(block), device=rows.device)
-        squared[own, start + own] = torch.inf
+        rows_of_block = torch.arange(len(block), device=rows.device)
+        squared[rows_of_block, start + rows_of_block] = torch.inf
         nearest = squared.topk(k, dim=1, largest=False)
         distances.append(nearest.values.clamp(min=0).sqrt().cpu())
         index.append(nearest.indices.cpu())

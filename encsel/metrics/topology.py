@@ -31,15 +31,15 @@ class Topology:
 def topology(x: Vectors, people: NDArray[Any], *, min_samples: int = MIN_SAMPLES) -> Topology:
     """Distances within and between the `people` with at least `min_samples` rows; BadCalibration for fewer than 2."""
     everyone, index, counts = np.unique(people, return_inverse=True, return_counts=True)
-    kept = counts >= min_samples
-    n = int(kept.sum())
+    large = counts >= min_samples
+    n = int(large.sum())
     if n < 2:
         raise BadCalibration(
             f"{n} of {len(everyone)} people have {min_samples} samples or more; cluster topology needs at least 2 such."
         )
-    rows = kept[index]
+    rows = large[index]
     vectors = np.asarray(x[rows], dtype=np.float64)
-    owner = (np.cumsum(kept) - 1)[index[rows]]
+    owner = (np.cumsum(large) - 1)[index[rows]]
     # Scaled first: squares of tiny or huge values would leave the range of floats.
     scale = np.abs(vectors).max()
     if not scale > 0 or np.ptp(vectors, axis=0).max() <= 1e-12 * scale:

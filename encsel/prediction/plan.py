@@ -24,7 +24,7 @@ SAMPLES = (4, 8, 20, 50)
 
 @dataclass(frozen=True)
 class Reach:
-    """What n people with m samples each can resolve, typical of simulated sets.
+    """Resolution of n people with m samples each, typical of simulated sets.
 
     `difference` is the smallest in predicted EER at which one of two pairs is called better; `difference_sharing` for
     pairs with a common encoder.
@@ -47,7 +47,7 @@ class SetSize:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Plan(Result):
-    """What sets of many sizes can resolve; made by `encsel.plan`.
+    """Resolution of sets of many sizes, made by `encsel.plan`.
 
     Attributes:
         eer: EER planned for; errors grow toward chance.
@@ -129,7 +129,7 @@ def plan(
 
 
 def reach(card: CalibratedCard, n: int, m: float, eer: float, coverage: float) -> Reach:
-    """What n people with m samples each can resolve, for pairs of about this EER."""
+    """Resolution of n people with m samples each, for pairs of about this EER."""
     from scipy.special import ndtri
 
     d = float(distance_of_eer(eer))

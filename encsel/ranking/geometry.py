@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from encsel.core import Embeddings
 from encsel.data.sampling import limit_rows
 from encsel.errors import BadCalibration
-from encsel.metrics.centroids import centroids, median_samples
+from encsel.metrics.centroids import centroids
 from encsel.metrics.distance_ratio import two_nn
 from encsel.metrics.linear_cka import Gram, gram, null_of_matched
 from encsel.metrics.mle import K, mle_harmonic, mle_median
@@ -46,10 +46,6 @@ class EncoderGeometry:
     embeddings: Embeddings
     gram: Gram
     intrinsic_dimension: IntrinsicDimension
-
-    @property
-    def median_rows_per_identity(self) -> float:
-        return median_samples(self.embeddings)
 
 
 @dataclass(frozen=True)

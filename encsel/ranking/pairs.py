@@ -14,7 +14,7 @@ from encsel.matching.eer import eer
 from encsel.matching.folds import MIN_FOR_FOLDS
 from encsel.matching.scorers import split_scores
 from encsel.matching.sensitivity import normal_quantile
-from encsel.metrics.centroids import centroids
+from encsel.metrics.centroids import centroids, median_samples
 from encsel.metrics.linear_cka import REFERENCE_SIZE, Cka, cka_of_grams, matched_standard_error
 from encsel.prediction.card import CalibratedCard, expected_from_cka
 from encsel.prediction.predict import ALPHA, MIN_TO_PREDICT, REPLICATE_COVERAGE, PairPrediction
@@ -126,7 +126,7 @@ def encoder_ranking(g: EncoderGeometry, health: Health, layout: str) -> EncoderR
         modality=embeddings.modality,
         dim=embeddings.dim,
         n_samples=len(embeddings.vectors),
-        samples_per_identity=g.median_rows_per_identity,
+        samples_per_identity=median_samples(g.embeddings),
         intrinsic_dimension=None if values is None else values["mle_median"],
         intrinsic_dimensions=values,
         unimodal_eer=health.unimodal_eer,
@@ -203,7 +203,7 @@ def _geometric(card: GeometricCard, pair: MeasuredPair, coverage: float) -> Card
         flags.append(PEOPLE_UNLIKE)
     if rows is None and needs_mismatch(card):
         flags.append(ROWS_UNKNOWN)
-    elif rows is not None and any(not 0.5 <= g.median_rows_per_identity / rows <= 2 for g in (pair.face, pair.voice)):
+    elif rows is not None and any(not 0.5 <= median_samples(g.embeddings) / rows <= 2 for g in (pair.face, pair.voice)):
         flags.append(ROWS_UNLIKE)
     reason = prediction.reason or "; ".join(prediction.outside) or None
     interval = None if prediction.outside else prediction.interval

@@ -16,7 +16,7 @@ from encsel.embedding.prepare import Prepared, prepare
 from encsel.gates.compare import PairValue, ResultToCompare, value_of
 from encsel.gates.judge import Gates, Verdict, check_baseline, checked_gates, field_of, judge
 from encsel.matching.folds import MIN_FOR_FOLDS
-from encsel.metrics.centroids import centroids
+from encsel.metrics.centroids import centroids, median_samples
 from encsel.metrics.linear_cka import REFERENCE_SIZE, cka_of_grams
 from encsel.metrics.neighbours import Neighbours
 from encsel.metrics.registry import metrics
@@ -273,7 +273,7 @@ def measure(
     predictions = None
     if n >= MIN_FOR_FOLDS:
         sides = [[centroids(g.embeddings) for g in side] for side in (faces, voices)]
-        samples = [[g.median_rows_per_identity for g in side] for side in (faces, voices)]
+        samples = [[median_samples(g.embeddings) for g in side] for side in (faces, voices)]
         predictions = predict_pairs(
             sides[0], sides[1], (samples[0], samples[1]), calibrated, seed=seed, coverage=settings.coverage,
             n_shuffles=settings.n_shuffles(n), shuffling=prepared.shuffling, progress=progress,
@@ -316,7 +316,7 @@ def measure(
         n_train_samples=first.target["samples_per_identity"] if isinstance(first, CalibratedCard) else None,
         judged_by=calibrated[0].name,
         layout=layout,
-        calibration=summary_of(n, [(e.modality, e.n_samples) for e in encoders.values()], prepared.embedded.skipped),
+        calibration=summary_of(n, encoders.values(), prepared.embedded.skipped),
         regressions={card.name: CardUsed(card.sha256) for card in cards},
         encoders=tuple(encoders.values()),
         pairs=tuple(pairs),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from encsel.core import Modality, Skipped
+from encsel.core import MODALITIES, Modality, Skipped
 from encsel.embedding.embed import Failure
 from encsel.errors import EncoderFailed
 from encsel.gates.judge import Verdict
@@ -259,11 +259,7 @@ class Ranking(RankDocument):
         return explain(self, face, voice)
 
 
-def summary_of(n_people: int, n_samples: Sequence[tuple[Modality, int]], skipped: Sequence[Skipped]) -> SetSummary:
-    """The summary of a set.
-
-    Args:
-        n_samples: modality and number of samples of each encoder.
-    """
-    most = {m: max(n for modality, n in n_samples if modality == m) for m in ("face", "voice")}
-    return SetSummary(n_people, most["face"], most["voice"], SkippedSamples(len(skipped), tuple(skipped)))
+def summary_of(n_people: int, encoders: Collection[Any], skipped: Sequence[Skipped]) -> SetSummary:
+    """The summary of a set, from the encoders of a result."""
+    n_samples = {m: max(e.n_samples for e in encoders if e.modality == m) for m in MODALITIES}
+    return SetSummary(n_people, n_samples["face"], n_samples["voice"], SkippedSamples(len(skipped), tuple(skipped)))

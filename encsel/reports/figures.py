@@ -133,10 +133,10 @@ def _det(report: Validation) -> Drawn:
         det = np.array(matching.det)
         det = det[((det > low) & (det < high)).all(axis=1)]
         axes.plot(*ndtri(det).T, **pair_style(report, p.face, p.voice, lines=True), linewidth=1.8)
-    ticks, labels, ends = ndtri(DET_TICKS), [f"{100 * t:g}" for t in DET_TICKS], ndtri([low, high])
+    ends = ndtri([low, high])
     axes.set(xlim=ends, ylim=ends, xlabel="false match rate (%)", ylabel="false non-match rate (%)")
-    axes.set_xticks(ticks, labels)
-    axes.set_yticks(ticks, labels)
+    for set_ticks in (axes.set_xticks, axes.set_yticks):
+        set_ticks(ndtri(DET_TICKS), [f"{100 * t:g}" for t in DET_TICKS])
     axes.plot(ends, ends, color=FAINT, linewidth=0.8)
     add_encoder_legend(figure, report, lines=True)
     best, matching = min(measured, key=lambda one: one[1].eer)

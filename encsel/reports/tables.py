@@ -10,10 +10,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from encsel.storage.result import Result, rows
+from encsel.storage.result import FILE_WIDTH, Result, rows
 from encsel.storage.sections import MISSING, Section
 
-DEFAULT_WIDTH = 160
 MAX_WIDTH = 240
 WORDS = "Flags"
 """Heading of the column of words."""
@@ -53,13 +52,13 @@ def plain_table(
 
     Args:
         n_names: number of leading columns with names, aligned to the left ("#" excepted) and folded if too wide.
-        width: columns of the terminal; None: DEFAULT_WIDTH. A table of numbers that does not fit is printed wider.
+        width: columns of the terminal; None: 160. A table of numbers that does not fit is printed wider.
         dispensable: headings of columns to hide, in this order, until the table fits; a last line names them.
     """
     from rich.console import Console
     from rich.text import Text
 
-    width = width or DEFAULT_WIDTH
+    width = width or FILE_WIDTH
     measuring = Console(file=io.StringIO(), width=width)
     for n_hidden in range(len(dispensable) + 1):
         table = _rich_table(header, rows, n_names, dispensable[:n_hidden])

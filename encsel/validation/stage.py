@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from encsel.core import Metric, Modality
 from encsel.metrics.registry import metrics
@@ -22,18 +22,16 @@ Key = tuple[Modality, str]
 Pair = tuple[Key, Key]
 SKIPPED = "skipped"
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
-class Outcome(Generic[T]):
+class Outcome:
     """Result of one piece of work: a value, or the reason why there is none."""
 
-    value: T | None
+    value: Any
     reason: str | None = None
 
 
-Outcomes = dict[Any, dict[str, Outcome[Any]]]
+Outcomes = dict[Any, dict[str, Outcome]]
 """By encoder (Key) or Pair, then field."""
 
 

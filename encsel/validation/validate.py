@@ -181,10 +181,10 @@ def verdict_on(validation: Validation, gates: Gates) -> Verdict:
     """Judge the gates on measured EERs of centroids, by the validation's scorer."""
     measured = [p.matching(validation.scorer) for p in validation.pairs]
     values = [value_of(m.eer, m.interval, COVERAGE) if m else value_of(None, None, COVERAGE) for m in measured]
-    names = [f"{p.face}/{p.voice}" for p in validation.pairs]
-    intervals = [None if m is None else m.interval for m in measured]
-    field = field_of(names, values, intervals, None, seed=int(validation.signature["options"]["seed"]))
     pairs = {(p.face, p.voice): value for p, value in zip(validation.pairs, values, strict=True)}
+    intervals = [None if m is None else m.interval for m in measured]
+    seed = int(validation.signature["options"]["seed"])
+    field = field_of(["/".join(pair) for pair in pairs], values, intervals, None, seed=seed)
     what = f"measured EER, scorer {validation.scorer}"
     return judge(gates, field, ResultToCompare(VALIDATE_SCHEMA, what, validation.signature, pairs))
 
@@ -205,11 +205,10 @@ def assembled(work: Work, scorer: str) -> Validation:
     if ranking is not None:
         of_ranking = (ranking.ordered_by, ranking.scorer, ranking.coverage, ranking.n_train_identities)
         summary = PredictionSummary(*of_ranking, n_permutations=work.settings.n_shuffles(len(work.people)))
-    samples = [(e.modality, e.n_samples) for e in encoders.values()]
     return Validation(
         schema=VALIDATE_SCHEMA, signature=work.signature, signature_text=signature_text(work.signature),
         protocol=work.protocol, scorer=scorer, layout=prepared.calibration.layout,
-        calibration=summary_of(len(work.people), samples, prepared.embedded.skipped), group_columns=sizes,
+        calibration=summary_of(len(work.people), encoders.values(), prepared.embedded.skipped), group_columns=sizes,
         prediction=summary, encoders=tuple(encoders.values()), pairs=tuple(pairs), analysis=analysis,
         failures=prepared.embedded.failures, notes=tuple(dict.fromkeys(notes)), ranking=ranking,
     )  # fmt: skip

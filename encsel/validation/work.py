@@ -120,7 +120,7 @@ class Work:
                 done[s] = self._keep(kind, keys[s], outcome)
         return {s: {field: done[s]} for s in subjects}
 
-    def of_set(self, stage: Stage, kind: Any, compute: Callable[[], Any], *, more: Mapping[str, Any]) -> Outcome[Any]:
+    def of_set(self, stage: Stage, kind: Any, compute: Callable[[], Any], *, more: Mapping[str, Any]) -> Outcome:
         """One value of all encoders together."""
         key = self._key(stage, tuple(self.encoders), more)
         cached = self._cached(kind, key)
@@ -186,11 +186,11 @@ class Work:
             "content": [self.content[k] for k in encoders], **more,
         }  # fmt: skip
 
-    def _cached(self, kind: Any, key: Mapping[str, Any]) -> Outcome[Any] | None:
+    def _cached(self, kind: Any, key: Mapping[str, Any]) -> Outcome | None:
         """The outcome of an earlier run; None if there is none, or it is damaged."""
         return _read(kind, self._cache.get(key))
 
-    def _keep(self, kind: Any, key: Mapping[str, Any], outcome: Outcome[Any]) -> Outcome[Any]:
+    def _keep(self, kind: Any, key: Mapping[str, Any], outcome: Outcome) -> Outcome:
         """Keep an outcome, and return it as a later run will read it, down to the order of its keys."""
         content = json.loads(canonical({"value": plain(outcome.value), "reason": outcome.reason}))
         self._cache.put(key, content)
@@ -201,7 +201,7 @@ class Work:
     def _skipped(self, stage: Stage) -> Outcomes:
         subjects: dict[str, Sequence[Any]] = {"encoder": [*self.encoders], "pair": self.pairs, "set": ["set"]}
         fields = ((subjects[stage.about], stage.fields), (self.pairs, stage.pair_fields))
-        nothing: Outcome[Any] = Outcome(None, SKIPPED)
+        nothing: Outcome = Outcome(None, SKIPPED)
         return {s: dict.fromkeys(names, nothing) for of, names in fields if names for s in of}
 
 
@@ -215,7 +215,7 @@ class _Outcomes(dict[Key, Any]):
         return outcome.value
 
 
-def outcome_of(compute: Callable[[], Any]) -> Outcome[Any]:
+def outcome_of(compute: Callable[[], Any]) -> Outcome:
     """The value of a computation, or the message of its BadCalibration."""
     try:
         return Outcome(compute())
@@ -223,7 +223,7 @@ def outcome_of(compute: Callable[[], Any]) -> Outcome[Any]:
         return Outcome(None, str(error))
 
 
-def _read(kind: Any, content: Any) -> Outcome[Any] | None:
+def _read(kind: Any, content: Any) -> Outcome | None:
     if not isinstance(content, dict):
         return None
     try:
