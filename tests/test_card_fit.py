@@ -13,9 +13,9 @@ import pytest
 from encsel.errors import UsageError
 from encsel.matching.crossval import MEASURED
 from encsel.matching.sensitivity import eer_of_distance
-from encsel.prediction.order import SURE
 from encsel.prediction.card import load_calibrated
 from encsel.prediction.evidence import FEATURES
+from encsel.prediction.order import SURE
 from encsel.progress import Silent
 from encsel.simulation.fit import fit_card
 from encsel.simulation.order import MIN_CASES

@@ -113,7 +113,8 @@ def test_one_person_who_differs_from_all_equal_others_shares_nothing_and_gives_n
 def test_jackknife_error_is_that_of_leaving_each_person_out():
     x, y = (centroids(side) for side in population(20))
     values = [
-        cka_of_grams(gram(np.delete(x, i, axis=0)), gram(np.delete(y, i, axis=0)), matched_to=300).matched for i in range(20)
+        cka_of_grams(gram(np.delete(x, i, axis=0)), gram(np.delete(y, i, axis=0)), matched_to=300).matched
+        for i in range(20)
     ]
     expected = np.sqrt(19 * np.mean((values - np.mean(values)) ** 2))
     assert matched_standard_error(gram(x), gram(y), matched_to=300) == pytest.approx(expected, rel=1e-8)

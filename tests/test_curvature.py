@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
-from encsel.metrics.registry import metrics
 from encsel.metrics.curvature import (
     CLIP,
     N_POINTS,
@@ -20,6 +19,7 @@ from encsel.metrics.curvature import (
     flat_control,
 )
 from encsel.metrics.neighbours import nearest_neighbours
+from encsel.metrics.registry import metrics
 
 
 def rotated(x: np.ndarray, dim: int = 10, seed: int = 1) -> np.ndarray:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
-from encsel.metrics.registry import metrics
-from encsel.metrics.linear_cka import cka_of_grams, gram
 from encsel.metrics.geodesic import geodesic_gram
+from encsel.metrics.linear_cka import cka_of_grams, gram
+from encsel.metrics.registry import metrics
 
 
 def swiss_roll(n: int = 500, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

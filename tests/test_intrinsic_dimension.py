@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
+from encsel.metrics.distance_ratio import two_nn
 from encsel.metrics.mle import mle_harmonic, mle_median
 from encsel.metrics.neighbours import distinct_rows, neighbour_distances
-from encsel.metrics.distance_ratio import two_nn
 
 
 def ball(dim: int, n: int = 3000, seed: int = 0) -> np.ndarray:

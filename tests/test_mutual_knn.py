@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
-from encsel.metrics.registry import metrics
 from encsel.metrics.mutual_neighbours import K, mutual_knn, nearest_people
+from encsel.metrics.registry import metrics
 
 
 def naive(x: np.ndarray, y: np.ndarray) -> float:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
-from encsel.metrics.registry import metrics
 from encsel.metrics import spectral as module
+from encsel.metrics.registry import metrics
 from encsel.metrics.spectral import N_VALUES, K, spectral_gap, spectrum
 
 

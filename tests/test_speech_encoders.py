@@ -19,8 +19,8 @@ from media_samples import write_face, write_voice
 from encsel.core import SAMPLING_RATE, Runtime
 from encsel.data.calibration_set import CalibrationSet
 from encsel.data.media import decode_voice
-from encsel.embedding.model_run import describe
 from encsel.embedding.embed import embed
+from encsel.embedding.model_run import describe
 from encsel.errors import EncoderFailed, UnusableSample, UsageError
 from encsel.loading import speech
 from encsel.loading.registry import checked_spec, encoder_family, open_encoders

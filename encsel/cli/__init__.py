@@ -1,7 +1,5 @@
 """The command line. Imports nothing at first, so that interrupts are handled from the first moment on."""
 
-from __future__ import annotations
-
 import importlib
 import os
 from typing import Any

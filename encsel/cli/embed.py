@@ -1,7 +1,5 @@
 """encsel embed."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any, TextIO

@@ -1,7 +1,5 @@
 """encsel fit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

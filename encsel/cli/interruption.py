@@ -1,7 +1,5 @@
 """Ctrl-C and SIGTERM: the first ends the run cleanly, a second one at once, and neither with a traceback."""
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import os

@@ -1,7 +1,5 @@
 """How commands report progress and write results: stdout for results alone, files whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

@@ -1,7 +1,5 @@
 """encsel rank."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, TextIO

@@ -1,7 +1,5 @@
 """encsel schema."""
 
-from __future__ import annotations
-
 import click
 
 

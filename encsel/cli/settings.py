@@ -1,7 +1,5 @@
 """Settings from a file: `encsel.toml`, or `[tool.encsel]` of `pyproject.toml`, in the folder encsel is run in."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """encsel study."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """encsel validate."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO

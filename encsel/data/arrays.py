@@ -1,7 +1,5 @@
 """Checked embeddings from arrays, whether in memory or read from a file."""
 
-from __future__ import annotations
-
 import hashlib
 import numbers
 from typing import Any

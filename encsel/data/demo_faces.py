@@ -1,7 +1,5 @@
 """Cartoon faces of the demo set."""
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 

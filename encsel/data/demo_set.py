@@ -4,8 +4,6 @@ Three traits of a person (sex, build, age) show in both modalities as noisy copi
 therefore predicts the voice in part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

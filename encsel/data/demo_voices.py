@@ -1,7 +1,5 @@
 """Synthetic voices of the demo set."""
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np

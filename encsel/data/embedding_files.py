@@ -1,7 +1,5 @@
 """Embedding files: read .npz, .safetensors and .npy with .csv; write .npz with mode 0600."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

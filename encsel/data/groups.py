@@ -1,7 +1,5 @@
 """Groups of samples and identities: recordings, and attributes such as sex or language."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

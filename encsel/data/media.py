@@ -1,7 +1,5 @@
 """Decode a face image or voice clip from bytes, the same for every encoder."""
 
-from __future__ import annotations
-
 import io
 import math
 import re

@@ -1,7 +1,5 @@
 """Seeded choices by name, independent of the order of files and of other encoders."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Hashable, Sequence
 

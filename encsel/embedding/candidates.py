@@ -1,7 +1,5 @@
 """Which encoders take part, and their embeddings: read from files, taken from the set, or made from media."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

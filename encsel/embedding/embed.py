@@ -1,7 +1,5 @@
 """Run encoders over a calibration set of media: every file is decoded once, every vector cached."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import sys

@@ -1,7 +1,5 @@
 """Whether the embeddings of an encoder are sound."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

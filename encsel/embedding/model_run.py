@@ -1,7 +1,5 @@
 """One model during one run: embeds the samples it lacks, in batches that fit the memory."""
 
-from __future__ import annotations
-
 import gc
 import os
 import sys

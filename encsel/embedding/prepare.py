@@ -1,7 +1,5 @@
 """The first step of `rank` and `validate`: open the set, embed it, and find the people that all encoders have."""
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from collections.abc import Sequence

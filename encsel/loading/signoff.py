@@ -1,7 +1,5 @@
 """Hashes of fetched weights, recorded at first use and checked at every later use."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What made the prediction for one pair: its evidence, and how it compares with simulated pairs."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Flags: short remarks that results carry about a pair, each explained in the report's legend."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from encsel.prediction.predict import MIN_TO_PREDICT

@@ -1,7 +1,5 @@
 """The geometry of every encoder, computed once, and CKA of every face-voice pair with people shuffled."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """One face-voice pair of a ranking: what each card predicts for it, and its flags."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 

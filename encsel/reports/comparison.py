@@ -1,7 +1,5 @@
 """A comparison of two results as table, Markdown and JSON."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any
 

@@ -3,8 +3,6 @@
 Colours are those of Okabe and Ito, which colour-blind readers can tell apart; marks and line styles repeat them.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import re

@@ -1,7 +1,5 @@
 """The explanation of one prediction as text."""
 
-from __future__ import annotations
-
 from encsel.ranking.explain import Explanation
 from encsel.storage.sections import number, span
 

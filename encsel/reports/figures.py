@@ -1,7 +1,5 @@
 """The figures of a validation, drawn with matplotlib: PNG for documents, SVG for the page."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

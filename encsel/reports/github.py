@@ -1,7 +1,5 @@
 """GitHub Actions: annotations on stdout, and a Markdown summary in the file that the runner names."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A validation as a folder: a self-contained page, the figures as PNG, and the JSON."""
 
-from __future__ import annotations
-
 from html import escape
 from pathlib import Path
 

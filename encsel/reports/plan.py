@@ -1,7 +1,5 @@
 """A plan as text."""
 
-from __future__ import annotations
-
 from encsel.prediction.plan import SAMPLES, Plan
 from encsel.prediction.predict import MIN_TO_PREDICT
 from encsel.storage.result import show

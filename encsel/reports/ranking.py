@@ -1,7 +1,5 @@
 """A ranking as table, Markdown, CSV and annotations."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 

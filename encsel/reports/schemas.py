@@ -1,7 +1,5 @@
 """JSON Schemas of the documents that encsel writes. Keys never change meaning within a version."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 from typing import Any
 

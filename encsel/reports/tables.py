@@ -1,7 +1,5 @@
 """Sections and rows as tables: for a terminal, as Markdown, HTML and CSV."""
 
-from __future__ import annotations
-
 import csv
 import io
 import itertools

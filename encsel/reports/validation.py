@@ -1,7 +1,5 @@
 """A validation as tables, Markdown, CSV and annotations: the sections of its stages, then the analysis."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

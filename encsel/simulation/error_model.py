@@ -1,7 +1,5 @@
 """Error model of a card: spread, tails and shared components of the errors of predicted d', from held-out kinds."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

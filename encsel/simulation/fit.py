@@ -4,8 +4,6 @@ Every error a card states comes from kinds of population it was not fitted on: f
 then the error model are fitted on the other kinds.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Reliability of comparisons between pairs, and the factors on their standard deviation that make them reliable."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar

@@ -1,7 +1,5 @@
 """Simulated calibration sets: evidence of every pair beside its true EER, one file per population, resumable."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

@@ -5,8 +5,6 @@ hash of the encoder's key and its own bytes; ROOT/<encoder key>/encoder.json des
 its content, whichever process writes it, so processes need not wait for one another.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Documents: frozen dataclasses as JSON files with a schema and a checksum, read back strictly; their JSON Schema."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json

@@ -1,7 +1,5 @@
 """Files read and written whole: ordinary ones of bounded size, replaced in one step or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """Folders of the user: where the cache and the record of weights are by default."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable

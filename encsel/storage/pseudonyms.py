@@ -1,7 +1,5 @@
 """Names of people and samples in results: hashed with a key that stays on this machine."""
 
-from __future__ import annotations
-
 import contextlib
 import hmac
 import re

@@ -1,7 +1,5 @@
 """Sections: the tables that results are shown as, and how numbers are written in them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The signature of a result: hashes of everything that could change it."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """The numbers of every pair, by name: what may go with its EER, and what `encsel fit` reads."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

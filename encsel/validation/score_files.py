@@ -1,7 +1,5 @@
 """Score files: one per pair and scorer, four columns per line, as bob.bio and similar tools read them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from encsel.errors import printable

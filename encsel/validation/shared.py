@@ -1,7 +1,5 @@
 """Work of encoders that several stages share: neighbours of samples, and projections onto principal axes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from encsel.core import Vectors

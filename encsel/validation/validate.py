@@ -1,7 +1,5 @@
 """The workflow `validate`: run the stages and assemble their results."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import replace

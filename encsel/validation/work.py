@@ -1,7 +1,5 @@
 """One validation in progress: schedules pieces of work, keeps results, and never does a piece twice."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence

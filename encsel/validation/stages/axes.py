@@ -1,7 +1,5 @@
 """axes: EER of every pair by number of principal axes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from encsel.matching.evaluate import AXES, eer_by_axes

@@ -1,7 +1,5 @@
 """cka: linear CKA of every pair, in all forms."""
 
-from __future__ import annotations
-
 from encsel.metrics.linear_cka import REFERENCE_SIZE, Cka, cka_of_grams, gram
 from encsel.validation.stage import Outcomes, Stage, cells
 from encsel.validation.work import Work

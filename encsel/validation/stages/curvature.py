@@ -1,7 +1,5 @@
 """curvature: local curvature of every encoder, with a flat control."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """curve: learning curve of every pair, extrapolated to the reference size."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from encsel.matching.folds import some_folds

@@ -1,7 +1,5 @@
 """geodesic: CKA of every pair along the graphs of nearest people."""
 
-from __future__ import annotations
-
 from encsel.metrics.geodesic import geodesic_gram
 from encsel.metrics.linear_cka import REFERENCE_SIZE, Cka, cka_of_grams
 from encsel.validation.stage import Outcomes, Stage, cells

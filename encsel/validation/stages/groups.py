@@ -1,7 +1,5 @@
 """groups: every pair within groups of people (sex, ...) and of samples (language, ...)."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """gw: Gromov-Wasserstein distance of every pair, with its lower bound."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from encsel.core import Vectors

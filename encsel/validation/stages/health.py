@@ -1,7 +1,5 @@
 """health: whether each encoder's embeddings are sound within its own modality."""
 
-from __future__ import annotations
-
 from encsel.embedding.health import Health
 from encsel.validation.result import EncoderValidation, PairValidation
 from encsel.validation.stage import Outcomes, Stage, cells

@@ -1,7 +1,5 @@
 """intrinsic: intrinsic dimensions of every encoder, at several numbers of neighbours."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """matching: error rates of every pair and scorer, on people the matcher was not fitted on."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from encsel.matching.error_rates import WAYS, Matching

@@ -1,7 +1,5 @@
 """metrics: every registered metric that no other stage contains, computed one by one."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from functools import partial

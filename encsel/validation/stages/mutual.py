@@ -1,7 +1,5 @@
 """mutual: fraction of the nearest people that both encoders of a pair agree on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from encsel.metrics.mutual_neighbours import K, mutual_knn, nearest_people

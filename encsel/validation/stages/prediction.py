@@ -1,7 +1,5 @@
 """prediction: what `rank` predicts for every pair of the same set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from encsel.ranking.rank import METRICS, measure

@@ -1,7 +1,5 @@
 """recordings: every pair with faces and voices from the same recordings, and from different ones."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """reliability: CKA of an encoder with itself on split halves of everybody's samples, the ceiling of a pair's CKA."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

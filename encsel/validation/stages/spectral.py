@@ -1,7 +1,5 @@
 """spectral: spectra of the graphs of nearest people, and how far those of a pair are apart."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

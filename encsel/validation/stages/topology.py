@@ -1,7 +1,5 @@
 """topology: cosine distances within and between people, of every encoder."""
 
-from __future__ import annotations
-
 from encsel.metrics.topology import Topology, topology
 from encsel.validation.stage import Outcomes, Stage, cells
 from encsel.validation.work import Work
