@@ -40,10 +40,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Skipped:
-    """One sample that was not used, and why: by `encoder`, or by any encoder if that is None.
-
-    `sample` is None in results without names.
-    """
+    """One sample that `encoder` (None: any) could not use. `sample` is None in results without names."""
 
     modality: Modality
     sample: str | None

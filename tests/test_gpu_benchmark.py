@@ -19,7 +19,11 @@ MAX_DIFFERENCES = {
 }
 
 
-@pytest.mark.parametrize("options", [["--quick"], pytest.param([], marks=pytest.mark.gpu)], ids=["quick", "full"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(["--quick"], marks=pytest.mark.robust), pytest.param([], marks=pytest.mark.gpu)],
+    ids=["quick", "full"],
+)
 def test_benchmark_runs_and_the_device_agrees_with_the_cpu(tmp_path, options):
     if not options and not pytest.importorskip("torch").cuda.is_available():
         pytest.skip("no CUDA device")

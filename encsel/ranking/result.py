@@ -63,10 +63,7 @@ class CardPrediction:
 
 @dataclass(frozen=True)
 class CrossValidatedEer(Measured):
-    """EER and AUC of one scorer by cross-validation on these people.
-
-    `interval` contains the fraction `coverage` of the values from as many other people.
-    """
+    """EER and AUC of one scorer; `interval` contains the fraction `coverage` of values from as many other people."""
 
     coverage: float
 

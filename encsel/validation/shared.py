@@ -18,10 +18,7 @@ KS = (5, 10, 20, 50)
 
 
 def neighbours_of(work: Work, keys: Sequence[Key]) -> dict[Key, tuple[Vectors, Neighbours]]:
-    """Distinct rows of encoders and their neighbours, 50 or as many as there are.
-
-    A value raises BadCalibration if its encoder has fewer than 7 distinct rows.
-    """
+    """Distinct rows of encoders and their 50 neighbours, or fewer; BadCalibration for fewer than 7 distinct rows."""
 
     def search(key: Key) -> tuple[Vectors, Neighbours]:
         vectors = work.encoders[key].vectors

@@ -71,7 +71,7 @@ main()
 @pytest.mark.parametrize(
     ("limit", "code", "says", "quick"),
     [
-        ("0.28", 6, "Cannot be told", True),
+        pytest.param("0.28", 6, "Cannot be told", True, marks=pytest.mark.robust),
         pytest.param("0.4", 0, "Accepted", False, marks=pytest.mark.slow),
         pytest.param("0.2", 1, "a gate failed", False, marks=pytest.mark.slow),
     ],
