@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import socket
 import sys
@@ -18,6 +19,10 @@ from encsel.ranking.result import Ranking
 from encsel.validation.result import Validation
 
 Call = Callable[..., tuple[int, str, str]]
+
+# Tests start many processes: none of them shall compile the package again, even where bytecode is switched off.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(autouse=True)

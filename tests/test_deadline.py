@@ -259,9 +259,10 @@ def test_default_encoder_that_hangs_is_a_failure_and_not_absent(media, hanging, 
     assert [path.stem for path in (tmp_path / "out" / "faces").iterdir()] == ["pixels"]
 
 
+@pytest.mark.robust
 @pytest.mark.parametrize(
     ("command", "timeout"),
-    [("embed", 4), pytest.param("rank", 8, marks=pytest.mark.robust)],
+    [("embed", 4), ("rank", 8)],
 )
 def test_command_gives_up_what_hangs_and_ends(media, tmp_path, command, timeout):
     packages = write_plugin(tmp_path / "packages", "hanging", HANGING)
