@@ -83,12 +83,22 @@ def emit(text: str, out: TextIO | None = None) -> None:
 
     out = out or sys.stdout
     try:
-        click.echo(text, file=out, nl=False)
+        click.echo(_encodable(text, out), file=out, nl=False)
     except OSError as error:
         # Elsewhere, so that the interpreter's last flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         if not isinstance(error, BrokenPipeError):
             raise UsageError(f"The result cannot be written to stdout: {error.strerror}. Send it elsewhere.") from error
+
+
+def _encodable(text: str, out: TextIO) -> str:
+    """The text as the stream's encoding has it: in the C locale tables get ASCII lines, the rest escapes."""
+    encoding = out.encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.replace("─", "-").encode(encoding, "backslashreplace").decode(encoding)
+    return text
 
 
 def terminal_width(least: int = 80) -> int:
