@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import os
+
+# Tests run side by side, one a core: numerical libraries, which read this when imported, take one thread each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import gc
 import signal
 import socket
 import sys
@@ -34,10 +38,12 @@ def _own_record_of_weights(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: py
 @pytest.fixture(autouse=True)
 def _no_lazy_modules() -> Iterator[None]:
     """Take speechbrain's lazy modules out of sys.modules: hypothesis looks at every module, which imports them."""
+    before = len(sys.modules)
     yield
-    for name, module in list(sys.modules.items()):
-        if type(module).__module__ == "speechbrain.utils.importutils":
-            del sys.modules[name]
+    if len(sys.modules) != before:
+        for name, module in list(sys.modules.items()):
+            if type(module).__module__ == "speechbrain.utils.importutils":
+                del sys.modules[name]
 
 
 @pytest.fixture(autouse=True)
@@ -120,8 +126,11 @@ def ranking(population: Path) -> Ranking:
 
 
 @pytest.fixture(scope="session")
-def validation(population: Path) -> Validation:
+def validation(population: Path, tmp_path_factory: pytest.TempPathFactory) -> Validation:
     """One validation, every stage, for all tests that look at how a validation is shown."""
+    base = tmp_path_factory.getbasetemp()
+    # Processes of pytest-xdist share the folder above theirs, and so what one of them measured.
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as monkeypatch:
         few_shuffles(monkeypatch)
-        return encsel.validate(population, cache=None)
+        return encsel.validate(population, cache=shared / "cache-of-validation")

@@ -69,6 +69,6 @@ def write_plugin(folder: Path, module: str, source: str) -> Path:
     return folder
 
 
-def environment(packages: Path, **more: str) -> dict[str, str]:
-    """Of a process that sees the packages in a folder."""
-    return {**os.environ, "PYTHONPATH": str(packages), **more}
+def environment(*packages: Path, **more: str) -> dict[str, str]:
+    """Of a process that sees the packages in some folders."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, packages)), **more}

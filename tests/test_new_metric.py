@@ -52,13 +52,22 @@ STAGE = Stage(
     sections=sections,
 )
 """
+PROGRAM = """
+import pytest, toy
+from encsel.cli import main
+from encsel.reports import figures
+toy.few_shuffles(pytest.MonkeyPatch())
+figures.FIGURES = []  # they take seconds, and show nothing of a new metric
+main()
+"""
 NEW = ("toy_spread", "toy_overlap", "toy_width")
 
 
 def run(packages: Path, *arguments: object) -> str:
     """Output of `encsel ARGUMENTS...` by the package in a folder; it must succeed."""
-    command = [sys.executable, "-m", "encsel", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(packages), cwd=packages, check=False)
+    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    paths = (packages, Path(__file__).parent)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(*paths), cwd=packages, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -47,7 +47,8 @@ def load_card(name_or_path: str | Path) -> AnyCard:
 def cards_for(regression: str) -> tuple[AnyCard, ...]:
     """The card that orders, then its companions; UsageError if it cannot be applied or has a shipped card's name."""
     chosen = load_card(regression)
-    if chosen.name in card_names() and chosen.sha256 != load_card(chosen.name).sha256:
+    names = card_names()
+    if regression not in names and chosen.name in names and chosen.sha256 != load_card(chosen.name).sha256:
         raise UsageError(
             f"The card {regression} is named {chosen.name!r}, like a card that encsel ships. "
             "Fit it again with another --name."

@@ -81,8 +81,10 @@ def read(
         UsageError: the file is absent, damaged, edited or not such a card.
     """
     try:
-        content = _json(path)
-        stated = content.pop("sha256", None) if isinstance(content, dict) else None
+        content, stated = _json(path), None
+        if isinstance(content, dict):
+            stated = content.get("sha256")
+            content = {key: value for key, value in content.items() if key != "sha256"}
         actual = digest(content)
     except OSError as error:
         raise UsageError(
@@ -176,12 +178,16 @@ def _adapter(kind: Any) -> Any:
 
 
 def _json(path: Path) -> Any:
-    """Content of a JSON file; ValueError or RecursionError if it is not JSON."""
+    """Content of a JSON file, not to be changed; ValueError or RecursionError if it is not JSON."""
+    return _parsed(files.read_whole(path))
 
+
+@functools.lru_cache(maxsize=16)
+def _parsed(text: bytes) -> Any:
     def refuse(constant: str) -> Any:
         raise ValueError(f"{constant} is not JSON")
 
-    return json.loads(files.read_whole(path).decode("utf-8"), parse_constant=refuse, parse_int=_integer)
+    return json.loads(text.decode("utf-8"), parse_constant=refuse, parse_int=_integer)
 
 
 def _integer(text: str) -> int:
