@@ -176,6 +176,9 @@ class Encoder:
         revision: commit of the weights in their hub repository; None without a hub.
         folder: place of the weights on this machine.
         weights: SHA-256 of each weight file by name; empty without weights.
+        files: the same of other files in `folder` that can change vectors, such as configurations.
+        code: distribution and hash of the code of a plug-in; empty for encsel's own families.
+        runtime: with which a process of its own opens and runs the encoder; None: it runs in this process.
         preprocessing: everything done to a decoded sample before the model, with all parameters.
         libraries: packages whose version can change the vectors.
         shares: encoders with the same value come from one pass of one model and differ only in `tap`.
@@ -194,6 +197,9 @@ class Encoder:
     load: Callable[[], Model]
     revision: str | None = None
     weights: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
+    runtime: Runtime | None = None
     folder: Path | None = None
     trained_on: str = ""
     preprocessing: Mapping[str, str | int | float | bool] = field(default_factory=dict)

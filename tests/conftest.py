@@ -19,6 +19,7 @@ from toy import few_shuffles, write_population
 
 import encsel
 from encsel import cli
+from encsel.loading import registry
 from encsel.ranking.result import Ranking
 from encsel.validation.result import Validation
 
@@ -95,6 +96,13 @@ def _few_shuffles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     """Shuffle people less often than users do, which moves p-values alone. Tests of these are marked `whole`."""
     if "whole" not in request.keywords:
         few_shuffles(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run all encoders in this process: one of their own takes seconds. Tests of these are marked `workers`."""
+    if "workers" not in request.keywords:
+        monkeypatch.setattr(registry, "IN_WORKERS", False)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ ENCODER = EncoderFamily(
 def write_plugin(folder: Path, module: str, source: str) -> Path:
     """A module whose ENCODER is an entry point of its own distribution."""
     info = folder / f"{module}-1.0.dist-info"
-    info.mkdir(parents=True)
+    info.mkdir(parents=True, exist_ok=True)
     (folder / f"{module}.py").write_text(source)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[encsel.encoders]\n{module} = {module}:ENCODER\n")

@@ -347,6 +347,42 @@ def test_weights_outside_the_file_are_refused_because_they_would_not_be_hashed(t
         opened(tmp_path / "apart.onnx")
 
 
+def external(name="elsewhere"):
+    tensor = onnx.TensorProto(name=name, data_type=onnx.TensorProto.FLOAT, dims=[1])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="apart.data")
+    return tensor
+
+
+def in_constant(model):
+    model.graph.node.append(onnx.helper.make_node("Constant", [], ["c"], value=external()))
+
+
+def in_subgraph(model):
+    inner = onnx.helper.make_graph([], "inner", [], [], [external()])
+    model.graph.node.append(onnx.helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner))
+
+
+def in_function(model):
+    constant = onnx.helper.make_node("Constant", [], ["c"], value=external())
+    model.functions.append(onnx.helper.make_function("own", "f", [], ["c"], [constant], []))
+
+
+def in_sparse_initializer(model):
+    sparse = model.graph.sparse_initializer.add()
+    sparse.values.CopyFrom(external())
+
+
+@pytest.mark.parametrize("put", [in_constant, in_subgraph, in_function, in_sparse_initializer])
+def test_weights_outside_the_file_are_found_wherever_a_model_can_hold_them(tmp_path, put):
+    arcface.write_tiny(tmp_path)
+    model = onnx.load(tmp_path / "w_tiny.onnx")
+    put(model)
+    (tmp_path / "odd.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(EncoderFailed, match="keeps weights in another file"):
+        opened(tmp_path / "odd.onnx")
+
+
 # Networks and devices
 
 

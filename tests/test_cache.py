@@ -367,6 +367,62 @@ def fill(root, first, barrier):
         one.flush()
 
 
+@pytest.mark.parametrize("name", ["0" * 32, "a" * 32])
+def test_folder_that_merely_looks_like_a_cache_is_neither_used_nor_purged(root, name):
+    (root / name).mkdir(parents=True)
+    (root / name / "precious").write_text("not encsel's")
+    one = shelf(root)
+    one.put(vectors(range(2)))
+    one.flush()
+    assert "holds other files" in one.write_error
+    with pytest.raises(UsageError, match="not an encsel cache"):
+        purge(root)
+    assert (root / name / "precious").read_text() == "not encsel's"
+
+
+def test_purge_leaves_a_folder_of_another_that_has_the_name_of_an_entry(root):
+    filled(root)
+    (root / ("b" * 32)).mkdir()
+    (root / ("b" * 32) / "precious").touch()
+    purge(root)
+    assert [p.name for p in root.iterdir()] == ["b" * 32]
+
+
+def test_cache_that_others_may_write_or_own_is_refused(root, monkeypatch):
+    filled(root)
+    assert cache_root(root) == root
+    root.chmod(0o770)
+    with pytest.raises(UsageError, match=r"can be written by other users.*--no-cache"):
+        cache_root(root)
+    root.chmod(0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(UsageError, match="belongs to another user"):
+        cache_root(root)
+
+
+def test_only_files_with_a_vector_that_is_needed_are_read(root, monkeypatch):
+    for numbers in (range(3), range(3, 6), range(6, 9)):
+        filled(root, numbers)
+    read = []
+    verified = caching._verified
+    monkeypatch.setattr(caching, "_verified", lambda path, dim: read.append(path) or verified(path, dim))
+    one = shelf(root)
+    assert one.get(content_hash(99)) is None
+    assert read == []
+    np.testing.assert_array_equal(one.get(content_hash(4)), vectors([4])[content_hash(4)])
+    assert len(read) == 1
+
+
+def test_entries_under_keys_of_before_are_told_of_once(root):
+    filled(root)
+    mark = root / caching._MARK
+    mark.write_text(mark.read_text().replace(caching._KEYS, ""))
+    notes = []
+    assert cache_root(root) == cache_root(root, notes.append) == cache_root(root, notes.append) == root
+    assert len(notes) == 1
+    assert "encsel cache purge" in notes[0]
+
+
 @pytest.mark.robust
 def test_two_processes_fill_one_cache_at_once(root):
     context = multiprocessing.get_context("spawn")

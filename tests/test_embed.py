@@ -18,7 +18,7 @@ from encsel.core import SAMPLING_RATE, SetOptions
 from encsel.data.calibration_set import CalibrationSet
 from encsel.data.media import decode
 from encsel.embedding import embed as embedding
-from encsel.embedding import model_run
+from encsel.embedding import model_run, worker
 from encsel.embedding.embed import Failure, embed
 from encsel.embedding.model_run import BATCH_ON_CPU, LENGTH_STEP, describe
 from encsel.errors import BadCalibration, EncoderFailed, UnusableSample
@@ -106,6 +106,12 @@ def original(tmp_path_factory):
 @pytest.fixture
 def root(original, tmp_path):
     return shutil.copytree(original, tmp_path / "set")
+
+
+@pytest.fixture(autouse=True)
+def _unchecked(monkeypatch):
+    """Embed every sample once, so that calls can be counted; the check is in test_workers.py."""
+    monkeypatch.setattr(model_run, "N_CHECKED", 0)
 
 
 @pytest.fixture
@@ -678,7 +684,7 @@ def test_torch_says_out_of_memory_in_words_that_are_known():
     torch = pytest.importorskip("torch")
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 55)
-    assert model_run._is_out_of_memory(caught.value)
+    assert worker.out_of_memory(caught.value)
 
 
 # --- several encoders from one pass

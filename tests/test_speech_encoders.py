@@ -416,6 +416,17 @@ def test_attention_is_fused_where_the_model_can(folders, name, seen):
     assert seen[-1][0].config._attn_implementation == ("eager" if name == "wavlm" else "sdpa")
 
 
+@pytest.mark.parametrize("name", LAYERED)
+def test_attention_that_config_json_asks_for_is_not_taken(folders, name, seen, tmp_path, no_network):
+    folder = shutil.copytree(folders[name], tmp_path / "odd")
+    config = json.loads((folder / "config.json").read_text())
+    for key in ("_attn_implementation", "attn_implementation"):
+        config[key] = "kernels-community/flash-attn"
+    (folder / "config.json").write_text(json.dumps(config))
+    vectors(name, folder, RAGGED[:1])
+    assert seen[-1][0].config._attn_implementation in ("eager", "sdpa")
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_bfloat16_is_close_and_in_the_description(folders, name):
     exact = vectors(name, folders[name], RAGGED[:1])[0, 0]

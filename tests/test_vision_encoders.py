@@ -494,6 +494,62 @@ def test_pickled_weights_of_the_default_checkpoint_need_no_leave(name, hub, fold
         opened(f"{name}:acme/tiny", Runtime(device="cpu", offline=True))
 
 
+def shard(folder, index_of):
+    """Replace one weight file by two and an index; `index_of` gives what the index says of each part."""
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    keys = sorted(state)
+    parts = {"a.safetensors": keys[::2], "b.safetensors": keys[1::2]}
+    for part, names in parts.items():
+        save_file({name: state[name] for name in names}, folder / part, metadata={"format": "pt"})
+    weight_map = {name: index_of(part) for part, names in parts.items() for name in names}
+    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_weights_in_parts_are_loaded_and_hashed_with_their_index(folder, model, name):
+    shard(folder, lambda part: part)
+    shutil.copy(folder / "a.safetensors", folder / "decoy.safetensors")
+    encoder = opened(f"{name}:{folder}")
+    assert list(encoder.weights) == ["a.safetensors", "b.safetensors"]
+    assert {"config.json", "preprocessor_config.json", "model.safetensors.index.json"} == set(encoder.files)
+    assert_close(vectors(encoder.load(), [picture(0)]), vectors(model, [picture(0)]))
+
+
+@pytest.mark.parametrize("place", ["../x/{}", "/tmp/{}", "sub/{}", "..\\{}", "weights.bin", ""])
+def test_an_index_that_names_weights_elsewhere_is_refused(folder, place):
+    shard(folder, lambda part: place.format(part))
+    with pytest.raises(EncoderFailed, match="of the folder itself are needed"):
+        opened(f"dinov2:{folder}")
+
+
+def test_weights_that_config_json_names_are_refused(folder):
+    rewrite(folder / "config.json", transformers_weights="other.safetensors")
+    with pytest.raises(EncoderFailed, match="transformers_weights"):
+        opened(f"dinov2:{folder}")
+
+
+def test_a_base_model_with_an_adapter_is_refused(folder):
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(EncoderFailed, match=r"adapter_config\.json.*merge_and_unload"):
+        opened(f"dinov2:{folder}")
+
+
+def test_a_folder_with_the_name_of_the_default_checkpoint_does_not_stand_in_for_it(
+    hub, originals, tmp_path, monkeypatch
+):
+    default = encoder_families()["dinov2"].checkpoint
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(originals["dinov2"], tmp_path / default)
+    with pytest.raises(EncoderFailed, match="encsel encoders fetch"):
+        opened("dinov2", Runtime(device="cpu", offline=True))
+    pickle_weights(tmp_path / default)
+    with pytest.raises(EncoderFailed, match="--allow-pickle"):
+        opened(f"dinov2:{default}", Runtime(device="cpu", offline=True))
+
+
 def test_device_that_is_not_there_is_an_error(name, originals):
     import torch
 

@@ -156,6 +156,7 @@ class _Candidates:
         sources = sorted([e.modality, e.name, e.provenance["sha256"]] for e in self.ready)
         data = digest(sources)
         embeddings, skipped, failures = list(self.ready), list(self.skipped), list(self.failures)
+        on_gpu = False
         if self.encoders:
             made = embed(
                 self.calibration, self.encoders, cache=cache_root(self.runtime.cache, self.progress.note),
@@ -165,9 +166,10 @@ class _Candidates:
             embeddings += made.embeddings
             failures += made.failures
             skipped += made.skipped
+            on_gpu = made.on_gpu
             data = digest([made.data_sha256, *sources]) if sources else made.data_sha256
         for modality in MODALITIES:
             if not any(e.modality == modality for e in embeddings):
                 reasons = " ".join(f"{f.encoder}: {f.reason}" for f in failures if f.modality == modality)
                 raise EncoderFailed(f"No {modality} encoder could be run. {reasons}")
-        return Embedded(tuple(embeddings), tuple(skipped), data, tuple(failures))
+        return Embedded(tuple(embeddings), tuple(skipped), data, tuple(failures), on_gpu)

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Embedded:
     skipped: tuple[Skipped, ...]
     data_sha256: str
     failures: tuple[Failure, ...] = ()
+    on_gpu: bool = False
 
 
 def embed(
@@ -71,6 +72,7 @@ def embed(
     skipped: list[Skipped] = []
     failures: list[Failure] = []
     contents: list[list[str]] = []
+    on_gpu = False
     for modality in MODALITIES:
         groups: dict[str, list[Encoder]] = {}
         for encoder in encoders:
@@ -86,9 +88,10 @@ def embed(
                 hashes, unusable = _embed_modality(samples, runs, pool, progress)
             finally:
                 for run in runs:  # keep finished vectors after Ctrl-C and errors
-                    run.flush()
+                    run.close()
         for run in runs:
             run.report(progress)
+            on_gpu |= run.on_gpu
         check_skipped(unusable, len(samples), max_skipped)
         skipped.extend(unusable)
         contents.extend([modality, s.identity, h] for s, h in zip(samples, hashes, strict=True) if h)
@@ -97,7 +100,7 @@ def embed(
                 failures.extend(Failure(modality, encoder.name, run.failure) for encoder in run.encoders)
                 continue
             for encoder, cached in zip(run.encoders, run.caches, strict=True):
-                embeddings, refused = _assembled(encoder, cached, run.refused, samples, hashes)
+                embeddings, refused = _assembled(run, encoder, cached, samples, hashes)
                 skipped.extend(refused)
                 if len(refused) > max_skipped * len(samples):
                     # Without names, since failures are in reports; `skipped` has the samples.
@@ -109,7 +112,7 @@ def embed(
                     failures.append(Failure(modality, encoder.name, reason))
                 else:
                     made.append(embeddings)
-    return Embedded(tuple(made), tuple(skipped), digest(sorted(contents)), tuple(failures))
+    return Embedded(tuple(made), tuple(skipped), digest(sorted(contents)), tuple(failures), on_gpu)
 
 
 def _embed_modality(
@@ -206,20 +209,16 @@ def _skipped(sample: Sample, reason: str, encoder: str | None = None) -> Skipped
 
 
 def _assembled(
-    encoder: Encoder,
-    cached: EmbeddingCache,
-    reasons: Mapping[str, str],
-    samples: Sequence[Sample],
-    hashes: Sequence[str],
+    run: ModelRun, encoder: Encoder, cached: EmbeddingCache, samples: Sequence[Sample], hashes: Sequence[str]
 ) -> tuple[Embeddings, tuple[Skipped, ...]]:
-    """The usable embeddings of an encoder, and the samples it could not use, with `reasons` by content hash."""
+    """The usable embeddings of an encoder of a run, and the samples it could not use."""
     vectors, used, refused = [], [], []
     for sample, content_hash in zip(samples, hashes, strict=True):
         if content_hash and (vector := cached.get(content_hash)) is not None:
             vectors.append(vector)
             used.append(sample)
-        elif content_hash in reasons:
-            refused.append(_skipped(sample, reasons[content_hash], encoder.name))
+        elif content_hash in run.refused:
+            refused.append(_skipped(sample, run.refused[content_hash], encoder.name))
     columns = sorted({name for s in used for name in s.attributes})
     embeddings = Embeddings(
         encoder.name,
@@ -229,7 +228,7 @@ def _assembled(
         np.array([s.name for s in used], dtype=np.str_),
         {name: np.array([s.attributes.get(name, "") for s in used], dtype=np.str_) for name in columns},
         describe(encoder),
-        Traits(encoder.trained_on, encoder.identity_trained, encoder.space, encoder.flags),
+        Traits(encoder.trained_on, encoder.identity_trained, encoder.space, (*encoder.flags, *run.remarks)),
     )
     embeddings, constant = keep_usable(embeddings)
     return embeddings, (*refused, *constant)

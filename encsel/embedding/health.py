@@ -6,6 +6,7 @@ import numpy as np
 
 from encsel.core import Embeddings
 from encsel.data.sampling import limit_rows, pick
+from encsel.embedding.model_run import BATCH_DEPENDENT, NOT_REPEATABLE
 from encsel.errors import BadCalibration
 from encsel.matching.eer import eer
 from encsel.metrics.centroids import unit_rows
@@ -63,6 +64,8 @@ def examine(embeddings: Embeddings, *, seed: int = 0, n_skipped: int = 0, identi
         SHARED_ROWS: _shares_rows(embeddings),
         DOES_NOT_VERIFY: verification_eer is not None and verification_eer > AT_CHANCE,
         COLLAPSED: identity_trained and inter < CLOSE,
+        NOT_REPEATABLE: NOT_REPEATABLE in embeddings.traits.flags,
+        BATCH_DEPENDENT: BATCH_DEPENDENT in embeddings.traits.flags,
     }
     reason = NO_VERIFICATION if verification_eer is None else None
     skipped = n_skipped / max(n_skipped + len(embeddings.vectors), 1)

@@ -1,8 +1,6 @@
 """One model during one run: embeds the samples it lacks, in batches that fit the memory."""
 
-import gc
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -11,8 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from encsel.core import Encoder, Model, Vectors
+from encsel.core import Encoder, Vectors
 from encsel.data.media import DECODING
+from encsel.embedding.engines import Engine, check_files, engine_of
+from encsel.embedding.worker import named, out_of_memory
 from encsel.errors import EncoderFailed, UnusableSample
 from encsel.loading.deadline import Deadline, OutOfTime, Workers
 from encsel.progress import Progress, Task
@@ -26,6 +26,12 @@ AHEAD = 4
 LENGTH_STEP = 4000
 """Clips in a padded batch differ by less than this many values, a quarter of a second."""
 REFUSED = "the encoder could not use it"
+N_CHECKED = 4
+"""Number of samples that are embedded again, to see whether their vectors depend on anything else; 0: none."""
+TOLERANCE, COARSE = 0.01, 0.05
+"""Largest relative difference of a vector in another batch, in float32 and in shorter types."""
+NOT_REPEATABLE = "not repeatable: the same samples give other vectors the second time"
+BATCH_DEPENDENT = "dependent on its batch: a sample gives another vector among other samples"
 DECODING_LIBRARIES = {"face": ("Pillow",), "voice": ("soundfile", "soxr")}
 
 _In = TypeVar("_In")
@@ -42,6 +48,7 @@ def describe(encoder: Encoder) -> dict[str, Any]:
         "dim": encoder.dim,
         "revision": encoder.revision,
         "weights": dict(encoder.weights),
+        **{part: dict(value) for part, value in (("files", encoder.files), ("code", encoder.code)) if value},
         "preprocessing": dict(encoder.preprocessing),
         "decoding": DECODING[encoder.modality],
         "libraries": library_versions((*DECODING_LIBRARIES[encoder.modality], *encoder.libraries)),
@@ -59,8 +66,11 @@ class ModelRun:
         self.refused: dict[str, str] = {}
         self.failure: str | None = None
         self.batch_size = batch_size
+        self.remarks: tuple[str, ...] = ()
+        self.on_gpu = False
         self._deadline = Deadline(timeout)
-        self._model: Model | None = None
+        self._engine: Engine | None = None
+        self._is_checked = N_CHECKED == 0
 
     @property
     def label(self) -> str:
@@ -76,7 +86,7 @@ class ModelRun:
         try:
             self._consume(decoded, pool, task)
         except OutOfTime as error:  # while samples were prepared, in threads of the pool
-            self.failure = str(error)
+            self._fail(error)
             pool.reinforce()
             for _ in decoded:
                 pass
@@ -102,24 +112,36 @@ class ModelRun:
         """The samples that this run lacks; the first one loads the model."""
         for content_hash, sample in decoded:
             if self.wants(content_hash):
-                if self._model is None:
-                    try:
-                        self._model = self._deadline.call(self.encoders[0].load)
-                    except (Exception, SystemExit) as error:
-                        self.failure = named(error)
+                if self._engine is None:
+                    self._load()
                 yield content_hash, sample
+
+    def _load(self) -> None:
+        encoder = self.encoders[0]
+        try:
+            self._engine = engine_of(encoder, 1 + max(e.tap for e in self.encoders), N_THREADS)
+            self._deadline.call(self._engine.load)
+            # What changed since it was hashed may not be what was loaded.
+            check_files(encoder)
+            self.on_gpu = self._engine.on_gpu
+        except (Exception, SystemExit) as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Give the encoder up, for the first reason: others may follow from it."""
+        if self.failure is None:
+            self.failure = named(error)
+            engine, self._engine = self._engine, None
+            if engine is not None:
+                engine.close()
 
     def close(self) -> None:
         """Free the model: the next one may need its memory."""
         self.flush()
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
         self._deadline.close()
-        if self._model is None:
-            return
-        self._model = None
-        gc.collect()  # some layers of torch hold each other in circles
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     def flush(self) -> None:
         for cached in self.caches:
@@ -132,27 +154,29 @@ class ModelRun:
         if errors := {cached.write_error for cached in self.caches if cached.write_error}:
             reasons = ", ".join(sorted(errors))
             progress.note(f"Embeddings of {self.label} were not cached: {reasons}. Choose another --cache.")
+        for remark in self.remarks:
+            progress.note(f"{self.label}: {remark}; its embeddings are not cached.")
         if self.failure is not None:
             progress.note(f"{self.label} failed: {self.failure}")
 
     def _prepare(self, item: tuple[str, Any]) -> tuple[str, Any, Vectors | UnusableSample]:
         """Content hash, the kind of batch it belongs to, and the prepared sample or why it cannot be used."""
         content_hash, sample = item
-        if self._model is None or self.failure is not None:
+        engine = self._engine
+        if engine is None or self.failure is not None:
             return content_hash, None, UnusableSample("not tried")
         try:
-            prepared = self._model.prepare(sample)
+            prepared = engine.prepare(sample)
             return content_hash, self._bucket(prepared), prepared
         except UnusableSample as reason:
             return content_hash, None, reason
         except (Exception, SystemExit) as error:
-            self.failure = named(error)
+            self._fail(error)
             return content_hash, None, UnusableSample("not tried")
 
     def _size(self) -> int:
         if self.batch_size is None:
-            torch = sys.modules.get("torch")
-            self.batch_size = BATCH_ON_GPU if torch is not None and torch.cuda.is_available() else BATCH_ON_CPU
+            self.batch_size = BATCH_ON_GPU if self.on_gpu else BATCH_ON_CPU
         return self.batch_size
 
     def _bucket(self, prepared: Vectors) -> Any:
@@ -165,14 +189,19 @@ class ModelRun:
         """Embed one batch; if memory runs out, halve it, and the batches that follow."""
         while batch and self.failure is None:
             part, rest = batch[: self._size()], batch[self._size() :]
+            samples = [prepared for _, prepared in part]
             try:
-                vectors = self._call([prepared for _, prepared in part])
+                vectors = self._call(samples)
+                if not self._is_checked:
+                    self._check(samples, vectors)
             except (Exception, SystemExit) as error:
-                if _is_out_of_memory(error) and len(part) > 1:
+                if out_of_memory(error) and len(part) > 1:
                     self.batch_size = len(part) // 2
                 else:
-                    self.failure = named(error)
+                    self._fail(error)
                 continue
+            if self._engine is not None:
+                self._engine.drop(samples)
             usable = [bool(np.isfinite(vector).all()) for vector in vectors]
             for encoder, cached in zip(self.encoders, self.caches, strict=True):
                 made = {h: vectors[i, encoder.tap].copy() for i, (h, _) in enumerate(part) if usable[i]}
@@ -181,17 +210,24 @@ class ModelRun:
             task.advance(len(part))
             batch = rest
 
-    def _call(self, batch: list[Vectors]) -> Vectors:
-        assert self._model is not None
-        vectors = np.asarray(self._deadline.call(self._model.embed, batch))
-        needed = (len(batch), 1 + max(e.tap for e in self.encoders), self.encoders[0].dim)
-        fits = vectors.ndim == 3 and vectors.shape[::2] == needed[::2] and vectors.shape[1] >= needed[1]
-        if not fits or vectors.dtype.kind != "f":
-            shape = (*vectors.shape[:1], *vectors.shape[2:])
-            raise EncoderFailed(
-                f"it returned {vectors.dtype} of shape {shape} for {len(batch)} samples; "
-                f"floats of shape ({len(batch)}, {needed[2]}) were declared. Repair the encoder."
-            )
+    def _check(self, samples: list[Any], vectors: Vectors) -> None:
+        """Embed a few samples twice, and one of them alone: a vector must depend on its sample and nothing else."""
+        few = samples[:N_CHECKED]
+        once, again, alone = self._call(few), self._call(few), self._call(few[:1])
+        self._is_checked = True
+        tolerance = TOLERANCE if self.encoders[0].preprocessing.get("dtype", "float32") == "float32" else COARSE
+        if _differ(once, again, tolerance):
+            self.remarks = (NOT_REPEATABLE,)
+        elif _differ(once, vectors[: len(few)], tolerance) or _differ(once[:1], alone, tolerance):
+            self.remarks = (BATCH_DEPENDENT,)
+        if self.remarks:
+            # The next run must find it as well.
+            self.caches = [EmbeddingCache(None, {}, e.dim) for e in self.encoders]
+
+    def _call(self, batch: list[Any]) -> Vectors:
+        if self._engine is None:
+            raise EncoderFailed(self.failure or "it is closed")
+        vectors = self._deadline.call(self._engine.embed, batch)
         with np.errstate(over="ignore"):  # too large for float32: becomes infinite and is refused
             return vectors.astype(np.float32)
 
@@ -213,11 +249,9 @@ def in_order(
         yield wait(waiting.popleft())
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    # torch on CUDA; torch on the CPU and onnxruntime; cuBLAS. They share no class.
-    words = ("out of memory", "allocate memory", "alloc_failed")
-    return isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in words)
-
-
-def named(error: BaseException) -> str:
-    return str(error) if isinstance(error, EncoderFailed) else f"{type(error).__name__}: {error}"
+def _differ(x: Vectors, y: Vectors, tolerance: float) -> bool:
+    """Whether a vector of x differs from that of y by more than a fraction of its length; NaN is equal to NaN."""
+    x, y = np.nan_to_num(x.astype(np.float64)), np.nan_to_num(y.astype(np.float64))
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.maximum(np.linalg.norm(x, axis=-1), np.linalg.norm(y, axis=-1))
+        return bool((np.linalg.norm(x - y, axis=-1) > tolerance * lengths).any())

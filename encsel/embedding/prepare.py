@@ -1,6 +1,5 @@
 """The first step of `rank` and `validate`: open the set, embed it, and find the people that all encoders have."""
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -107,7 +106,8 @@ def prepare(
     if shuffling.within:
         progress.note(f"People are shuffled within {shuffling.within}.")
     common = tuple(e.rows(np.isin(e.labels, people)) for e in embedded.embeddings)
-    return Prepared(opened, embedded, common, people, shuffling, opened.options, _geometry_device(runtime))
+    device = _geometry_device(runtime, embedded)
+    return Prepared(opened, embedded, common, people, shuffling, opened.options, device)
 
 
 def names_for(runtime: Runtime, options: SetOptions, progress: Progress) -> Pseudonyms:
@@ -186,9 +186,8 @@ def _shuffling(
     return Shuffling(chosen, np.unique(group_of, return_inverse=True)[1].astype(np.intp))
 
 
-def _geometry_device(runtime: Runtime) -> str:
+def _geometry_device(runtime: Runtime, embedded: Embedded) -> str:
     """Where the encoders ran; torch is not imported just to look for a GPU."""
     if runtime.device == "auto":
-        torch = sys.modules.get("torch")
-        return "cuda" if torch is not None and torch.cuda.is_available() else "cpu"
+        return "cuda" if embedded.on_gpu else "cpu"
     return str(torch_device(runtime.device)) if runtime.device != "cpu" else "cpu"

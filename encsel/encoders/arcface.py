@@ -14,7 +14,7 @@ from encsel.core import Encoder, EncoderFamily, Image, Model, Runtime, Spec, Vec
 from encsel.errors import EncoderFailed, UnusableSample
 from encsel.loading.checkpoint import encoder_of
 from encsel.loading.hub import sha256_of
-from encsel.loading.onnx_packs import DEFAULT_PACK, Pack, find_pack, import_or_fail, load_session, read_pack
+from encsel.loading.onnx_packs import DEFAULT_PACK, MANIFEST, Pack, find_pack, import_or_fail, load_session, read_pack
 
 DETECTION_SIDES = (128, 640)
 """Default of insightface 2.1, which finds both small faces and faces that fill the image; older versions differ."""
@@ -57,13 +57,18 @@ def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
             "alignment": "five points, norm_crop",
         }
     graphs = [recogniser] if detector is None else [detector, recogniser]
+
+    def hashed(path: Path) -> str:
+        return sha256_of(path) if runtime.hash_weights else ""
+
     encoder = encoder_of(
         ENCODER,
         spec,
         dim=recogniser.dim,
         other_licence=f"of the pack or file; {LICENCE}",
         load=lambda: _load(pack, runtime.device),
-        weights={g.path.name: sha256_of(g.path) if runtime.hash_weights else "" for g in graphs},
+        weights={g.path.name: hashed(g.path) for g in graphs},
+        files={MANIFEST: hashed(recogniser.path.parent / MANIFEST)} if pack.has_manifest else {},
         folder=recogniser.path.parent,
         preprocessing=preprocessing,
         identity_trained=True,

@@ -28,9 +28,7 @@ N_LEAST = 640
 def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
     checkpoint = spec.checkpoint or CHECKPOINT
     is_default = checkpoint == CHECKPOINT
-    snapshot = find_snapshot(
-        checkpoint, runtime, revision=spec.options.get("revision"), may_be_pickled=is_default, pickled=(PICKLED,)
-    )
+    snapshot = find_snapshot(spec, CHECKPOINT, runtime, pickled=(PICKLED,))
     file = snapshot.folder / (PICKLED if snapshot.pickled else SAFE)
     if file.name not in snapshot.weights:
         names = ", ".join(snapshot.weights)

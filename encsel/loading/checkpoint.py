@@ -7,7 +7,7 @@ from typing import Any
 
 from encsel.core import Encoder, EncoderFamily, Runtime, Spec
 from encsel.errors import EncoderFailed
-from encsel.loading.hub import Snapshot, find_snapshot, read_json, sha256_of
+from encsel.loading.hub import Snapshot, find_snapshot, read_json
 
 
 def encoder_of(family: EncoderFamily, spec: Spec, *, other_licence: str = "", **facts: Any) -> Encoder:
@@ -43,13 +43,11 @@ class Checkpoint:
         """Describe an encoder of this checkpoint, opened by `spec`, with `facts` as for `encoder_of`."""
         common = {
             "dtype": self.runtime.dtype,
-            # The activation or the number of heads, for example, changes vectors without changing weights.
-            "config sha256": sha256_of(self.snapshot.folder / "config.json"),
             "weights": "pickle, weights_only" if self.snapshot.pickled else "safetensors",
         }
         return encoder_of(
             self.family, spec or self.spec, preprocessing={**common, **preprocessing}, folder=self.snapshot.folder,
-            revision=self.snapshot.revision, weights=self.snapshot.weights,
+            revision=self.snapshot.revision, weights=self.snapshot.weights, files=self.snapshot.files,
             flags=(*flags, "pickled weights") if self.snapshot.pickled else tuple(flags), **facts,
         )  # fmt: skip
 
@@ -65,12 +63,15 @@ def open_checkpoint(
     Raises:
         EncoderFailed: not found, of another architecture, without a processor, or what `find_snapshot` raises.
     """
+    assert family.checkpoint is not None
     name = spec.checkpoint or family.checkpoint
-    assert name is not None
-    snapshot = find_snapshot(
-        name, runtime, revision=spec.options.get("revision"), may_be_pickled=name == family.checkpoint
-    )
+    snapshot = find_snapshot(spec, family.checkpoint, runtime)
     config = snapshot.config()
+    if "transformers_weights" in config:
+        raise EncoderFailed(
+            f"{name} names other weights in config.json (transformers_weights), which encsel does not read. Save the "
+            "model again."
+        )
     if (model_type := config.get("model_type")) not in model_types:
         raise EncoderFailed(
             f"{name} has the architecture {model_type!r}; {family.name} reads {' or '.join(model_types)}. "

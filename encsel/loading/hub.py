@@ -7,12 +7,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from numpy.typing import NDArray
 
-from encsel.core import Runtime
+from encsel.core import Runtime, Spec
 from encsel.errors import EncoderFailed, NotHere, UsageError, failing
 from encsel.storage.files import read_whole
 
@@ -20,15 +20,33 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SAFE, PICKLED = "*.safetensors", ("*.bin", "*.ckpt", "*.pt", "*.pth")
 TORCH_REMEDY = "Install matching versions: pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'."
 _SMALL_FILES = ("*.json", "*.txt", "*.model")
+_ONE, _INDEX = (
+    ("model.safetensors", "pytorch_model.bin"),
+    (
+        "model.safetensors.index.json",
+        "pytorch_model.bin.index.json",
+    ),
+)
+_SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json", *_INDEX)
+"""Files beside the weights that can change vectors."""
+_ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A checkpoint's files on this machine: hub commit, SHA-256 of each weight file, and whether these are pickles."""
+    """A checkpoint's files on this machine.
+
+    Attributes:
+        revision: commit of the hub; None for a folder of the user.
+        weights: SHA-256 of each weight file that is loaded, by name.
+        files: the same of the files with settings.
+        pickled: the weights are pickles.
+    """
 
     folder: Path
     revision: str | None
     weights: Mapping[str, str]
+    files: Mapping[str, str]
     pickled: bool
 
     def config(self) -> dict[str, Any]:
@@ -36,26 +54,26 @@ class Snapshot:
 
 
 def find_snapshot(
-    checkpoint: str,
-    runtime: Runtime,
-    *,
-    revision: str | None = None,
-    may_be_pickled: bool = False,
-    pickled: Sequence[str] = ("pytorch_model*.bin",),
+    spec: Spec, default: str, runtime: Runtime, *, pickled: Sequence[str] = ("pytorch_model*.bin",)
 ) -> Snapshot:
     """Find a checkpoint's files in a local folder or on the hub, downloading them unless `runtime.offline`.
 
     Args:
-        checkpoint: folder, or ORG/NAME on the Hugging Face hub.
-        may_be_pickled: encsel vouches for this default checkpoint; others need `runtime.allow_pickle`.
+        spec: its checkpoint is a folder, or ORG/NAME on the Hugging Face hub.
+        default: ORG/NAME on the hub for a spec without a checkpoint; its weights may be pickled, those of others only
+            with `runtime.allow_pickle`.
         pickled: patterns of the pickled weight files this family reads, used only without safetensors.
     Raises:
-        EncoderFailed: not found, not reachable, without weights, or pickled without permission.
+        EncoderFailed: not found, not reachable, without weights, weights that are not plain files of the folder,
+            pickled without permission, or a base model with an adapter beside it.
         UsageError: a revision was given for a folder.
     """
+    checkpoint, revision = spec.checkpoint or default, spec.options.get("revision")
     folder, commit = Path(checkpoint), None
-    allowed = may_be_pickled or runtime.allow_pickle
-    if folder.is_dir():
+    # A folder that happens to have the name of the default does not stand in for it.
+    is_folder = spec.checkpoint is not None and folder.is_dir()
+    allowed = (checkpoint == default and not is_folder) or runtime.allow_pickle
+    if is_folder:
         if revision is not None:
             raise UsageError(f"{checkpoint} is a folder, which has no revision {revision!r}. Leave out revision=.")
     elif HUB_ID.fullmatch(checkpoint):
@@ -65,10 +83,15 @@ def find_snapshot(
         commit = folder.name
     else:
         raise EncoderFailed(f"{checkpoint} is not a folder and not ORG/NAME on the Hugging Face hub. Give one of them.")
-    files = sorted(folder.glob(SAFE))
+    if (folder / _ADAPTER).is_file():
+        raise EncoderFailed(
+            f"{checkpoint} has an adapter ({_ADAPTER}), which encsel does not apply. Merge it into the model first: "
+            "PeftModel.merge_and_unload()."
+        )
+    files = _weight_files(folder, (SAFE,))
     is_pickled = not files
     if is_pickled:
-        files = sorted(path for pattern in pickled for path in folder.glob(pattern))
+        files = _weight_files(folder, pickled)
         if not allowed and (files or commit):
             raise EncoderFailed(
                 f"{checkpoint} has only pickled weights, which encsel does not read by default. "
@@ -76,8 +99,34 @@ def find_snapshot(
             )
     if not files:
         raise EncoderFailed(f"{checkpoint} holds no weights ({SAFE} or {', '.join(pickled)}). Fetch it again.")
-    hashes = {path.name: sha256_of(path) if runtime.hash_weights else "" for path in files}
-    return Snapshot(folder, commit, hashes, is_pickled)
+    hashes, settings = (
+        {path.name: sha256_of(path) if runtime.hash_weights else "" for path in paths if path.is_file()}
+        for paths in (files, [folder / name for name in _SETTINGS])
+    )
+    return Snapshot(folder, commit, hashes, settings, is_pickled)
+
+
+def _weight_files(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """The weight files that transformers loads from a folder, by its rules; else all that match the patterns."""
+    suffix = PurePath(patterns[0]).suffix
+    for one, index in zip(_ONE, _INDEX, strict=True):
+        if PurePath(one).suffix != suffix:
+            continue
+        if (folder / one).is_file():
+            return [folder / one]
+        if (folder / index).is_file():
+            parts = read_json(folder / index).get("weight_map")
+            names = sorted({str(name) for name in parts.values()}) if isinstance(parts, dict) else []
+            for name in names or [""]:
+                if PurePath(name).name != name or "\\" in name or not name.endswith(suffix):
+                    raise EncoderFailed(
+                        f"{folder.name}/{index} names the weights {name!r}; {suffix} files of the folder itself are "
+                        "needed. Save the model again."
+                    )
+                if not (folder / name).is_file():
+                    raise EncoderFailed(f"{folder.name} lacks {name}, named in {index}. Fetch the checkpoint again.")
+            return [folder / name for name in names]
+    return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 
 def sha256_of(path: Path) -> str:

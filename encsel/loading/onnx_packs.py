@@ -5,7 +5,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from encsel.errors import EncoderFailed, NotHere, failing
 from encsel.storage.files import read_whole
 
 DEFAULT_PACK = "buffalo_l"
+MANIFEST = "manifest.json"
 HOME = "~/.insightface"
 """Where insightface keeps its packs; no environment variable changes it."""
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -112,7 +113,10 @@ def read_pack(path: Path) -> Pack:
     if _has_manifest(folder):
         with failing(f"The manifest.json of {folder} cannot be used", "Fetch the pack again."):
             package = import_or_fail("insightface.model_zoo").load_model_package(folder)
-            detector, recogniser = (_read_graph(package.task(task).path) for task in ("detection", "recognition"))
+            paths = [Path(package.task(task).path) for task in ("detection", "recognition")]
+        if outside := [path.name for path in paths if path.absolute().parent != folder.absolute()]:
+            raise EncoderFailed(f"The manifest.json of {folder} names {outside[0]} of another folder. Move it here.")
+        detector, recogniser = map(_read_graph, paths)
         return Pack(recogniser, detector, has_manifest=True)
     graphs = [_read_graph(file) for file in sorted(folder.glob("*.onnx"))]
     # insightface takes the first model of each task.
@@ -131,7 +135,8 @@ def _read_graph(path: Path) -> Graph:
     """Inputs and outputs of an ONNX file; EncoderFailed if it is damaged or has weights in another file."""
     onnx = import_or_fail("onnx")
     with failing(f"{path.name} cannot be read as ONNX", "Fetch it again."):
-        graph = onnx.load(path, load_external_data=False).graph
+        model = onnx.load(path, load_external_data=False)
+        graph = model.graph
         weights = {tensor.name for tensor in graph.initializer}
         inputs, outputs = (
             [[d.dim_value if d.dim_value > 0 else None for d in value.type.tensor_type.shape.dim] for value in values]
@@ -139,7 +144,7 @@ def _read_graph(path: Path) -> Graph:
         )
     if not inputs or not outputs:
         raise EncoderFailed(f"{path.name} holds no model: it is empty or damaged. Fetch it again.")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer):
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model, onnx.TensorProto)):
         # Weights in another file would be missing from the hash that keys the cache.
         raise EncoderFailed(f"{path.name} keeps weights in another file. Join them with onnx.save_model.")
     shape = inputs[0]
@@ -152,9 +157,21 @@ def _read_graph(path: Path) -> Graph:
     return Graph(path, task, side, shape[0] if shape else None, outputs[0][-1] if outputs[0] else None)
 
 
+def _tensors(message: Any, kind: type) -> Iterator[Any]:
+    """Every tensor in a model, at any depth: initializers, constants, subgraphs and functions."""
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is None:
+            continue
+        for part in value if isinstance(value, Sequence) else (value,):
+            if isinstance(part, kind):
+                yield part
+            else:
+                yield from _tensors(part, kind)
+
+
 def _has_manifest(folder: Path) -> bool:
     try:
-        return json.loads(read_whole(folder / "manifest.json"))["manifest_version"] == 2
+        return json.loads(read_whole(folder / MANIFEST))["manifest_version"] == 2
     except (OSError, ValueError, LookupError, TypeError):
         return False
 

@@ -1,14 +1,18 @@
 """Find encoder families, in `encsel.encoders` or in entry points of third parties, and open their encoders."""
 
 import contextlib
+import hashlib
 import importlib
+import importlib.util
+import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import entry_points
-from typing import Any
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -20,6 +24,11 @@ from encsel.loading.signoff import Signing, signed_off
 from encsel.loading.spec import parse
 
 ENCODER_GROUP = "encsel.encoders"
+CODE_SUFFIXES = frozenset({".py", ".so", ".pyd", ".dylib", ".dll"})
+IN_WORKERS = True
+"""Whether encoders with weights and plug-ins run in a process of their own each."""
+_code_of: dict[str, Mapping[str, str]] = {}
+"""By name of a family of third parties: its distribution with version, and the SHA-256 of its code."""
 
 
 @cache
@@ -35,7 +44,7 @@ def encoder_families() -> dict[str, EncoderFamily]:
     for point in entry_points(group=ENCODER_GROUP):
         where = f"The encoder plug-in {point.name!r} ({point.value})"
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+            with foreign_code():
                 family = point.load()
         except (Exception, SystemExit) as error:
             raise EncoderFailed(f"{where} does not import: {first_line(error)}. Fix or uninstall it.") from error
@@ -43,7 +52,41 @@ def encoder_families() -> dict[str, EncoderFamily]:
             raise EncoderFailed(f"{where} {problem}. Fix or uninstall it.")
         if families.setdefault(family.name, family) is not family:
             raise EncoderFailed(f"{where} has the name {family.name!r}, which is in use. Rename or uninstall it.")
+        distribution = f"{point.dist.name} {point.dist.version}" if point.dist else ""
+        _code_of[family.name] = {"distribution": distribution, "sha256": _code_hash(point)}
     return families
+
+
+@contextlib.contextmanager
+def foreign_code() -> Iterator[None]:
+    """Around code of others in this process: what it prints goes to stderr, and it cannot end the process."""
+
+    def refuse(code: int) -> NoReturn:
+        raise SystemExit(f"it called os._exit({code})")
+
+    before, os._exit = os._exit, refuse
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os._exit = before
+
+
+def _code_hash(point: EntryPoint) -> str:
+    """SHA-256 of the files of the outermost package, or of the module, that a plug-in is in."""
+    parts = point.module.split(".")
+    code = hashlib.sha256()
+    for depth in range(1, len(parts) + 1):
+        spec = importlib.util.find_spec(".".join(parts[:depth]))
+        if spec is None or spec.origin is None:  # a namespace, which may hold packages of others
+            continue
+        root = Path(spec.origin)
+        files = [p for p in root.parent.rglob("*") if p.suffix in CODE_SUFFIXES] if root.stem == "__init__" else [root]
+        for path in sorted(files):
+            code.update(path.relative_to(root.parent).as_posix().encode() + b"\0")
+            code.update(hashlib.sha256(path.read_bytes()).digest())
+        break
+    return code.hexdigest()
 
 
 def _problem(family: object) -> str | None:
@@ -101,9 +144,10 @@ def open_encoders(spec: Spec, runtime: Runtime, *, signing: Signing = "check") -
     if family.open is not None:
         deadline = Deadline(runtime.timeout)
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with foreign_code():
                 runtime = replace(runtime, dtype=spec.options.get("dtype", runtime.dtype))
                 opened = deadline.call(family.open, spec, runtime)
+            opened = tuple(_set_apart(encoder, runtime) for encoder in opened)
             # Without hashes there is nothing to check: the caller only looks around.
             return signed_off(spec, family.checkpoint, opened, signing if runtime.hash_weights else "look")
         except EncoderFailed as error:
@@ -116,7 +160,14 @@ def open_encoders(spec: Spec, runtime: Runtime, *, signing: Signing = "check") -
             deadline.close()
     assert family.load is not None  # _problem rejects plug-ins with neither
     load = family.load
-    return (encoder_of(family, spec, load=lambda: _Plain(load())),)
+    return (_set_apart(encoder_of(family, spec, load=lambda: _Plain(load())), runtime),)
+
+
+def _set_apart(encoder: Encoder, runtime: Runtime) -> Encoder:
+    """The encoder with the hash of a plug-in's code, to be run in a process of its own unless it is of encsel alone."""
+    code = _code_of.get(encoder.family, {})
+    is_foreign = bool(code or encoder.weights)
+    return replace(encoder, code=code, runtime=runtime if is_foreign and IN_WORKERS else None)
 
 
 class _Plain:

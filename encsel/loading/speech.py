@@ -32,6 +32,8 @@ CONFIG_DEFAULTS: Mapping[str, Any] = {
 """Defaults of transformers for keys missing in config.json; copied to avoid the import when everything is cached."""
 
 EXTRACTOR = "Wav2Vec2FeatureExtractor"
+ATTENTION = {"hubert": "sdpa", "wav2vec2": "sdpa", "wavlm": "eager"}
+"""By model type. Stated, because config.json may name another, even code on the hub."""
 
 Forward = Callable[[Any, Any, Any], Any]
 """(clips, values), attention mask or None, frames per clip or None -> (clips, taps, dim), all tensors."""
@@ -75,7 +77,10 @@ class SpeechCheckpoint(Checkpoint):
         # Only training uses the vector that replaces masked frames.
         unread = frozenset({"masked_spec_embed", f"{self.config['model_type']}.masked_spec_embed"})
         model_class = getattr(transformers, class_name)
-        model = load_transformers(model_class, self.snapshot, self.runtime, optional=unread, **options)
+        attention = ATTENTION[self.config["model_type"]]
+        model = load_transformers(
+            model_class, self.snapshot, self.runtime, optional=unread, attn_implementation=attention, **options
+        )
         return _SpeechModel(model, extractor, self, forward(model))
 
 

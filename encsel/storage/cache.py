@@ -36,24 +36,53 @@ FLUSH_SAMPLES, FLUSH_SECONDS = 256, 2.0
 _SECRET = {"name": "key of hashed names"}
 _KEY = re.compile("[0-9a-f]{32}")
 _BATCH = re.compile("[0-9a-f]{64}[.]npz")
+_FILE = re.compile("encoder[.]json|key|[0-9a-f]{64}[.](npz|json)")
 _MARK = "CACHEDIR.TAG"
-_MARK_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by encsel. Holds embeddings of people.\n"
+_KEYS = "# Keys: 2\n"
+"""In the mark of a cache: what the keys of its entries are made of. Entries under earlier keys are not read."""
+_MARK_TEXT = f"Signature: 8a477f597d28d172789f06886806bc55\n# Made by encsel. Holds embeddings of people.\n{_KEYS}"
+_OTHERS_MAY_WRITE = 0o022
 
 
-def cache_root(cache: str | Path | None, note: Callable[[str], None] = lambda text: None) -> Path | None:
+def cache_root(cache: str | Path | None, note: Callable[[str], None] | None = None) -> Path | None:
     """Folder that `cache` (a folder, "default" or None) stands for; None if nothing is kept, or there is no place.
 
     The default is $ENCSEL_CACHE, or encsel's folder in the user's cache folder. `note` is called with one sentence if
-    there is no place, or that folder was moved from where encsel 0.1 had it.
+    there is no place, that folder was moved from where encsel 0.1 had it, or entries are no longer used.
+
+    Raises:
+        UsageError: the cache belongs to another user, or others may write into it.
     """
+    tell = note or (lambda text: None)
     if cache is None:
         return None
     if cache == "default":
-        cache = os.environ.get("ENCSEL_CACHE") or user_folder("cache", note)
+        cache = os.environ.get("ENCSEL_CACHE") or user_folder("cache", tell)
     root = None if cache is None else expanded(cache)
     if root is None:
-        note(NO_PLACE)
+        tell(NO_PLACE)
+        return None
+    _check_owner(root)
+    if note is not None and _is_marked(root) and _KEYS.encode() not in (root / _MARK).read_bytes():
+        note(f"Embeddings in {root} made before encsel 0.3 are no longer used; `encsel cache purge` removes them.")
+        with contextlib.suppress(OSError):
+            write_private(root / _MARK, _MARK_TEXT.encode())
     return root
+
+
+def _check_owner(root: Path) -> None:
+    """UsageError for a cache whose content may be another user's."""
+    try:
+        facts = root.stat()
+    except OSError:  # absent, or not to be entered: writing it will say so
+        return
+    what = ""
+    if hasattr(os, "geteuid") and facts.st_uid != os.geteuid():
+        what = "belongs to another user"
+    elif os.name != "nt" and facts.st_mode & _OTHERS_MAY_WRITE and _is_marked(root):
+        what = "can be written by other users"
+    if what:
+        raise UsageError(f"The cache {root} {what}. Name another with --cache, or pass --no-cache.")
 
 
 @dataclass(frozen=True)
@@ -89,6 +118,7 @@ class EmbeddingCache(_Store):
         super().__init__(root, description)
         self._dim = dim
         self._vectors: dict[str, Vectors] = {}
+        self._places: dict[str, Path] = {}  # files that state they hold a vector, not read or verified yet
         self._unsaved: list[str] = []
         self._saved_at = time.monotonic()
         self.n_damaged = 0
@@ -96,9 +126,12 @@ class EmbeddingCache(_Store):
             sweep(self._folder)
             for path in _files(self._folder):
                 if _BATCH.fullmatch(path.name):
-                    self._load(path)
+                    self._places.update(dict.fromkeys(self._keys(path), path))
 
     def get(self, content_hash: str) -> Vectors | None:
+        """The vector of a sample; None if it is not cached, or damaged."""
+        if content_hash not in self._vectors and (path := self._places.pop(content_hash, None)):
+            self._load(path)
         return self._vectors.get(content_hash)
 
     def put(self, vectors: Mapping[str, Vectors]) -> None:
@@ -120,13 +153,28 @@ class EmbeddingCache(_Store):
         self._unsaved.clear()
         self._saved_at = time.monotonic()
 
+    def _keys(self, path: Path) -> list[str]:
+        """Content hashes that a file states, without reading its vectors; a damaged file is removed."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return [bytes(key).hex() for key in archive["keys"]]
+        except OSError:  # purged by another process, or not ours to touch
+            return []
+        except Exception:  # damaged archives raise many types
+            self._remove(path)
+            return []
+
     def _load(self, path: Path) -> None:
         with contextlib.suppress(OSError):  # purged by another process, or not ours to touch: compute it again
             batch = _verified(path, self._dim)
             self._vectors.update(batch or {})
             if batch is None:
-                self.n_damaged += 1
-                path.unlink()
+                self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        self.n_damaged += 1
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 class StageCache(_Store):
@@ -159,7 +207,7 @@ class StageCache(_Store):
 def entries(root: Path) -> list[Entry]:
     """Contents of the cache. Raise UsageError if it cannot be read."""
     try:
-        folders = sorted(p for p in root.iterdir() if _KEY.fullmatch(p.name)) if root.exists() else []
+        folders = sorted(p for p in root.iterdir() if _is_ours(p)) if root.exists() else []
     except OSError as error:
         raise UsageError(f"The cache {root} cannot be read: {error.strerror}. Choose another.") from error
     listed = []
@@ -220,7 +268,7 @@ def _prepare(folder: Path, description: Mapping[str, Any]) -> None:
     # first: a mark that is among them is whole by the time it is read.
     names = _names(root)
     if not _is_marked(root):
-        if not all(map(_KEY.fullmatch, names)) and not _holds_ours_alone(root):
+        if names and not _holds_ours_alone(root):
             raise OSError(f"{root} holds other files; the cache needs an empty or new folder")
         root.chmod(root.stat().st_mode & 0o700)  # close it to others; keep it read-only if its owner made it so
         write_private(root / _MARK, _MARK_TEXT.encode())
@@ -230,9 +278,17 @@ def _prepare(folder: Path, description: Mapping[str, Any]) -> None:
 
 
 def _holds_ours_alone(root: Path) -> bool:
-    """Whether the folder holds nothing but folders of encoders, one with a valid description, and a damaged mark."""
+    """Whether the folder holds nothing but folders of encoders and a damaged mark."""
     names = _names(root) - {_MARK}
-    return all(map(_KEY.fullmatch, names)) and any(_description(root / name) for name in names)
+    return all(_is_ours(root / name) for name in names) and any(_description(root / name) for name in names)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder of the cache has the name and only files of such names as encsel gives; all may be damaged."""
+    if not _KEY.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
+        return False
+    names = _names(folder) - {".encsel-lock"}
+    return all(_FILE.fullmatch(name) and not (folder / name).is_dir() for name in names)
 
 
 def _names(root: Path) -> set[str]:
