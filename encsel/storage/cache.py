@@ -118,7 +118,7 @@ class EmbeddingCache(_Store):
         super().__init__(root, description)
         self._dim = dim
         self._vectors: dict[str, Vectors] = {}
-        self._places: dict[str, Path] = {}  # files that state they hold a vector, not read or verified yet
+        self._places: dict[str, list[Path]] = {}  # files that state they hold a vector, not verified yet
         self._unsaved: list[str] = []
         self._saved_at = time.monotonic()
         self.n_damaged = 0
@@ -126,12 +126,14 @@ class EmbeddingCache(_Store):
             sweep(self._folder)
             for path in _files(self._folder):
                 if _BATCH.fullmatch(path.name):
-                    self._places.update(dict.fromkeys(self._keys(path), path))
+                    for key in self._keys(path):
+                        self._places.setdefault(key, []).append(path)
 
     def get(self, content_hash: str) -> Vectors | None:
         """The vector of a sample; None if it is not cached, or damaged."""
-        if content_hash not in self._vectors and (path := self._places.pop(content_hash, None)):
-            self._load(path)
+        places = self._places.get(content_hash)
+        while places and content_hash not in self._vectors:
+            self._load(places.pop())
         return self._vectors.get(content_hash)
 
     def put(self, vectors: Mapping[str, Vectors]) -> None:
@@ -155,14 +157,13 @@ class EmbeddingCache(_Store):
 
     def _keys(self, path: Path) -> list[str]:
         """Content hashes that a file states, without reading its vectors; a damaged file is removed."""
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                return [bytes(key).hex() for key in archive["keys"]]
-        except OSError:  # purged by another process, or not ours to touch
-            return []
-        except Exception:  # damaged archives raise many types
-            self._remove(path)
-            return []
+        with contextlib.suppress(OSError), path.open("rb") as file:  # purged by another process, or not ours to touch
+            try:
+                with np.load(file, allow_pickle=False) as archive:
+                    return [bytes(key).hex() for key in archive["keys"]]
+            except Exception:  # damaged archives raise many types
+                self._remove(path)
+        return []
 
     def _load(self, path: Path) -> None:
         with contextlib.suppress(OSError):  # purged by another process, or not ours to touch: compute it again
@@ -284,9 +285,11 @@ def _holds_ours_alone(root: Path) -> bool:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder of the cache has the name and only files of such names as encsel gives; all may be damaged."""
+    """Whether encsel made a folder of the cache: by its description, or, if that is damaged, by the names in it."""
     if not _KEY.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
         return False
+    if _description(folder):
+        return True
     names = _names(folder) - {".encsel-lock"}
     return all(_FILE.fullmatch(name) and not (folder / name).is_dir() for name in names)
 
