@@ -16,12 +16,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from media_samples import write_set as media_set
+from plugins import write_plugin
 from toy import people, population
 
 import encsel
 from encsel.embedding.embed import Failure
 from encsel.errors import BadCalibration, EncselError, harmless
 from encsel.gates.judge import GateVerdict, Verdict
+from encsel.loading.registry import encoder_families
 from encsel.ranking.result import Ranking
 from encsel.reports import figures
 from encsel.reports.drawing import shortened, styled
@@ -265,6 +268,34 @@ def test_flags_and_names_of_a_file_of_embeddings_forge_no_verdict(call: Callable
             "Verdict: FAIL."
         ]
         assert not [line for line in (out + err).splitlines() if line.lstrip().startswith("::") or "##[" in line]
+
+
+NOISY = """
+import sys
+
+import numpy as np
+from encsel.core import EncoderFamily
+
+def embed(samples):
+    print("::error::out")
+    sys.stderr.write("::error::err\\n")
+    raise ValueError("a\\n::error::raised\\nVerdict: PASS.")
+
+ENCODER = EncoderFamily("noisy", "face", 2, 1, "MIT\\n::error::licence", "##[error]x", load=lambda: embed)
+"""
+
+
+def test_a_plugin_forges_no_command(call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = media_set(tmp_path / "set", n_identities=6, n_samples=2)
+    monkeypatch.syspath_prepend(str(write_plugin(tmp_path / "packages", "noisy_plugin", NOISY)))
+    encoder_families.cache_clear()
+    options = ("--face", "noisy", "--face", "pixels", "--voice", "ltas", "--min-identities", "2", "--no-cache")
+    said = [call("rank", data, *options), call("encoders", "list"), call("encoders", "show", "noisy")]
+    encoder_families.cache_clear()
+    assert [code for code, *_ in said] == [4, 0, 0]
+    assert said[0][2].count(r":\x3aerror::") == 2
+    for line in "".join(out + err for _, out, err in said).splitlines():
+        assert not FORGED.search(line), line
 
 
 @pytest.mark.parametrize("content", [

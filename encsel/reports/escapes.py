@@ -55,6 +55,6 @@ _FORMULA = re.compile(r"(?:^|(?<=;))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\
 # An underscore inside a word is no markup.
 _MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _TAG = re.compile("<(?=[A-Za-z/!?])")
-_MAIL = re.compile(r"(?<!\w)@(?=\w)|@(?=[\w-]+\.\w)")
+_MAIL = re.compile(r"(?<!\w)@(?=[^\W\d_])|@(?=[\w-]+\.\w)")
 # What begins a block of its own in an item: a heading, a list, a quotation.
 _BLOCK = re.compile(r"^(\d*)((?<=\d)[.)]|(?<!\d)[#+=>-])")
