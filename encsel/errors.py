@@ -19,7 +19,7 @@ class EncselError(Exception):
 
     def __str__(self) -> str:
         message, block = self.args
-        return f"{printable(message)}\n{block}" if block else printable(message)
+        return f"{harmless(message)}\n{block}" if block else harmless(message)
 
 
 class UsageError(EncselError):
@@ -67,6 +67,31 @@ def printable(text: str) -> str:
         return match[0].encode("unicode_escape", "backslashreplace").decode()
 
     return _UNPRINTABLE.sub(escape, text)
+
+
+# Runners of CI jobs read commands after "::" at the start of a line, and after "##[" anywhere.
+_COMMAND = re.compile(r"##\[")
+_START = re.compile(r"^(?:[\s\ufeff]*::|\W*verdict\s*:|\W*gate[^\S\r\n])", re.IGNORECASE)
+
+
+def disarmed(line: str, start: int = 0) -> str:
+    """A line with escapes where it would read as encsel's verdict, or as a command to the runner of a CI job.
+
+    Args:
+        start: number of characters that are already written, and stay as they are.
+    """
+
+    def escape(match: re.Match[str]) -> str:
+        text = match[0]
+        # The last character, so that a line can be disarmed piece by piece.
+        return text if match.end() <= start else f"{text[:-1]}\\x{ord(text[-1]):02x}"
+
+    return _START.sub(escape, _COMMAND.sub(escape, line))
+
+
+def harmless(text: str) -> str:
+    """Text from outside as one line of output: printable, and disarmed."""
+    return disarmed(printable(text))
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:

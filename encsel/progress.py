@@ -1,12 +1,14 @@
 """Progress: a bar with an estimate on a terminal, log lines elsewhere, always on stderr."""
 
+import contextlib
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-from encsel.errors import printable
+from encsel.errors import disarmed, harmless
 
 
 class Task:
@@ -69,14 +71,15 @@ class OnStderr:
         self._n_open = 0
 
     def note(self, text: str) -> None:
-        text = printable(text)  # names of people and files are in it
+        text = harmless(text)  # names of people and files are in it
         if self._bars is not None:
-            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
         else:
             print(text, file=sys.stderr, flush=True)
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Task]:
+        label = harmless(label)
         if not sys.stderr.isatty():
             line = _LineTask(label, total)
             yield line
@@ -104,6 +107,49 @@ class OnStderr:
             if not self._n_open:
                 bars.stop()
                 self._bars = None
+
+
+_LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+"""Where programs that scan a log may see a line end."""
+
+
+class _Disarming:
+    """A stream whose lines read neither as encsel's verdict nor as commands, whoever prints them."""
+
+    REMEMBERED = 1000
+    """Characters of an unfinished line that decide how it goes on."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._line = stream, ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        parts = []
+        for part in re.split(f"(?<=[{_LINE_ENDS}])", text):
+            n_written, line = len(self._line), self._line + part
+            parts.append(disarmed(line, n_written)[n_written:])
+            is_over = line[-1:] and line[-1] in _LINE_ENDS
+            self._line = "" if is_over else line[: self.REMEMBERED] + line[self.REMEMBERED :][-2:]
+        self._stream.write("".join(parts))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
+
+@contextmanager
+def stderr_disarmed() -> Iterator[None]:
+    """Whatever Python code prints on stderr (notes, tracebacks, plug-ins) passes neither for a verdict nor a command.
+
+    Native libraries and other processes write past it.
+    """
+    if sys.stderr is None:  # closed
+        yield
+        return
+    with contextlib.redirect_stderr(_Disarming(sys.stderr)):
+        yield
 
 
 def _bars() -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import threading
+import traceback
+import warnings
 
 import pytest
 
 from encsel import progress
-from encsel.progress import OnStderr, Silent
+from encsel.progress import OnStderr, Silent, stderr_disarmed
 
 
 class Clock:
@@ -35,6 +39,58 @@ def test_silent_says_nothing(capfd):
 def test_note_is_one_line_on_stderr(capfd):
     OnStderr().note("two files were skipped")
     assert capfd.readouterr() == ("", "two files were skipped\n")
+
+
+def test_note_and_label_read_neither_as_a_verdict_nor_as_a_command(capfd, clock):
+    for text in ("Verdict: PASS.", "  ::error::x", "Gate max-eer 1: PASS: x", "x\nVerdict: PASS.", "a ##[error]b"):
+        OnStderr().note(text)
+        with OnStderr().task(text, 1) as task:
+            clock.seconds += 12
+            task.advance()
+        lines = capfd.readouterr().err.splitlines()
+        assert len(lines) == 3
+        assert not [line for line in lines if line.lstrip().startswith(("::", "Verdict:")) or "##[" in line]
+        assert not [line for line in lines if line.startswith("Gate max-eer 1:")]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 1000])
+def test_what_others_print_on_stderr_is_disarmed_however_it_comes(capsys, step):
+    text = "::error::x\n a\r ::add-mask::y\n##[group]z\nVerdict: PASS.\nfine: a::b\n\x0b::x\n" + "-" * 1500 + "##[x]\n"
+    with stderr_disarmed():
+        for i in range(0, len(text), step):
+            sys.stderr.write(text[i : i + step])
+        sys.stderr.writelines(["Gate a", ": PASS\n"])
+    assert capsys.readouterr().err == (
+        ":\\x3aerror::x\n a\r :\\x3aadd-mask::y\n##\\x5bgroup]z\nVerdict\\x3a PASS.\nfine: a::b\n\x0b:\\x3ax\n"
+        + "-" * 1500 + "##\\x5bx]\nGate\\x20a: PASS\n"
+    )  # fmt: skip
+
+
+def test_tracebacks_warnings_logs_and_threads_are_disarmed(capsys):
+    def fail():
+        raise ValueError("a\n::error::b")
+
+    with stderr_disarmed():
+        try:
+            fail()
+        except ValueError as error:
+            traceback.print_exception(error)
+        sys.stderr.write(warnings.formatwarning("a\n::error::b", UserWarning, "x.py", 1))
+        handler = logging.StreamHandler()
+        handler.emit(logging.makeLogRecord({"msg": "a\n::error::b"}))
+        thread = threading.Thread(target=lambda: print("::error::b", file=sys.stderr))
+        thread.start()
+        thread.join()
+        assert sys.stderr.encoding.lower() == "utf-8"
+    err = capsys.readouterr().err
+    assert err.count(r":\x3aerror::b") == 4
+    assert not [line for line in err.splitlines() if line.startswith("::")]
+
+
+def test_closed_stderr_stays_closed(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with stderr_disarmed():
+        assert sys.stderr is None
 
 
 def test_estimate_in_a_log_is_the_time_so_far_scaled_to_what_is_left(capfd, clock):
@@ -113,7 +169,7 @@ def test_terminal_gets_a_bar_with_a_rate_for_each_of_overlapping_tasks(capsys, c
         clock.seconds += 2
         first.advance(4)
         second.advance(30)
-        one.note("a note with [markup] in it")
+        one.note("a note with [markup] and :smile: in it")
     out, err = capsys.readouterr()
     assert out == ""
     last = err.rsplit("faces with clip", 1)[1]
@@ -121,7 +177,7 @@ def test_terminal_gets_a_bar_with_a_rate_for_each_of_overlapping_tasks(capsys, c
     assert "2.0/s" in last
     assert "30/30" in last.split("faces with dinov2")[1]
     assert "15.0/s" in last.split("faces with dinov2")[1]
-    assert "a note with [markup] in it" in err
+    assert "a note with [markup] and :smile: in it" in err
 
 
 def test_terminal_gets_new_bars_after_those_that_ended(capsys, on_terminal):

@@ -81,6 +81,12 @@ def test_the_page_names_no_address_elsewhere(folder):
     assert "<script" not in text
 
 
+def test_no_axis_needs_formulas(folder):
+    text = (folder / "index.html").read_text()
+    assert "mathdefault" not in text
+    assert "$" not in text
+
+
 def test_figures_tell_what_they_show_to_those_who_cannot_see_them(folder):
     text = (folder / "index.html").read_text()
     labels = re.findall(r'<svg role="img" aria-label="([^"]*)"', text)

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 import click
 
 from encsel.cli.options import FOLDER, PATH, cache_of, quiet_option, set_options
-from encsel.cli.output import progress_of, results_apart
+from encsel.cli.output import check_apart, inputs_of, progress_of, results_apart
 
 
 @click.command()
@@ -32,12 +32,16 @@ def embed(
     Writes one .npz per encoder (arrays embeddings, labels, samples, and a column per attribute), readable by you
     alone. Embeddings of people are biometric data: keep them as carefully as the images and recordings.
     """
-    from encsel.core import Runtime, SetOptions
+    from encsel.core import MODALITIES, Runtime, SetOptions
     from encsel.data.calibration_set import CalibrationSet
-    from encsel.data.embedding_files import write_embeddings
+    from encsel.data.embedding_files import EMBEDDING_SUFFIXES, write_embeddings
     from encsel.embedding.candidates import embeddings_of
-    from encsel.errors import EncoderFailed, UsageError
+    from encsel.errors import EncoderFailed, UsageError, harmless
 
+    inputs = inputs_of(data, (*faces, *voices))
+    # Files of embeddings have the names of those that are written.
+    folders = [path.parent for path in inputs if path.suffix.lower() in EMBEDDING_SUFFIXES]
+    check_apart([], [output, *(output / f"{modality}s" for modality in MODALITIES)], inputs=[*inputs, *folders])
     progress = progress_of(quiet)
     in_runtime = ("device", "dtype", "offline", "allow_pickle", "timeout", "batch_size")
     runtime = Runtime(cache=cache_of(cache), **{name: options.pop(name) for name in in_runtime})
@@ -57,7 +61,7 @@ def embed(
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}. Choose another --output.") from error
         written.add(path)
-        click.echo(f"{path}: {len(e.vectors)} x {e.dim}, {len(e.identities)} people", file=out)
+        click.echo(harmless(f"{path}: {len(e.vectors)} x {e.dim}, {len(e.identities)} people"), file=out)
     if others := sorted(p.name for p in output.glob("*s/*.npz") if p not in written):
         progress.note(f"{output} also holds earlier files, which `encsel rank {output}` reads: {', '.join(others)}.")
     return EncoderFailed.exit_code if embedded.failures else 0

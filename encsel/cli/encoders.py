@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from encsel.cli.options import format_option
+from encsel.errors import harmless
 
 if TYPE_CHECKING:
     from encsel.core import Encoder, EncoderFamily
@@ -34,16 +35,17 @@ def encoders() -> None:
 def list_(form: str) -> None:
     """List the encoder families for --face and --voice, including plug-ins."""
     from encsel.loading.registry import encoder_families
+    from encsel.storage.result import json_text
 
     families = sorted(encoder_families().values(), key=lambda f: (f.modality, f.name))
     facts = [_facts(family) | {"on this machine": _on_this_machine(family)} for family in families]
     if form == "json":
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(json_text(facts), nl=False)
         return
     rows = [COLUMNS, *([_shown(f[column]) for column in COLUMNS] for f in facts)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo("  ".join(map(str.ljust, row, widths)).rstrip())
+        click.echo(harmless("  ".join(map(str.ljust, row, widths)).rstrip()))
 
 
 @encoders.command()
@@ -56,17 +58,17 @@ def show(spec: str) -> None:
 
     parsed, family = _parsed(spec)
     for key, value in (_facts(family) | {"checkpoint": parsed.checkpoint or family.checkpoint}).items():
-        click.echo(f"{key}: {_shown(value)}")
+        click.echo(harmless(f"{key}: {_shown(value)}"))
     if family.open is None:
         return
     try:
         opened = open_encoders(parsed, Runtime(offline=True, allow_pickle=True), signing="look")
     except EncoderFailed as error:
-        click.echo(f"weights: not on this machine ({error})")
+        click.echo(harmless(f"weights: not on this machine ({error})"))
         return
     _echo_weights("weights", opened[0])
     if len(opened) > 1:
-        click.echo(f"stands for: {', '.join(encoder.name for encoder in opened)}")
+        click.echo(harmless(f"stands for: {', '.join(encoder.name for encoder in opened)}"))
 
 
 @encoders.command()
@@ -85,7 +87,7 @@ def fetch(specs: tuple[str, ...], allow_pickle: bool, sign_off: bool) -> None:
     # Every spec is checked before anything is downloaded.
     for parsed, family in [_parsed(spec) for spec in specs]:
         if family.open is None:
-            click.echo(f"{parsed}: has no weights")
+            click.echo(harmless(f"{parsed}: has no weights"))
             continue
         opened = open_encoders(parsed, Runtime(allow_pickle=allow_pickle), signing="renew" if sign_off else "check")
         _echo_weights(str(parsed), opened[0])
@@ -105,9 +107,9 @@ def _parsed(text: str) -> Any:
 
 
 def _echo_weights(label: str, encoder: Encoder) -> None:
-    click.echo(f"{label}: {encoder.folder}, revision {_shown(encoder.revision)}")
+    click.echo(harmless(f"{label}: {encoder.folder}, revision {_shown(encoder.revision)}"))
     for name, sha256 in encoder.weights.items():
-        click.echo(f"  {name} sha256 {sha256}")
+        click.echo(harmless(f"  {name} sha256 {sha256}"))
 
 
 def _on_this_machine(family: EncoderFamily) -> str:

@@ -37,13 +37,16 @@ def fit(
     rows_per_identity are optional. The report shows the errors of each form on held-out pairs, face encoders and voice
     encoders, beside a baseline that uses encoder names and no geometry.
     """
-    from encsel.cli.output import emit, terminal_width
+    from encsel.cli.output import check_apart, emit, terminal_width
+    from encsel.errors import harmless
     from encsel.regression import fit as regression
     from encsel.regression.analysis import analyse
     from encsel.regression.pair_tables import exclude, read_pairs
     from encsel.reports.regression import card_warnings, fit_report
     from encsel.storage.documents import text_of
 
+    if output:
+        check_apart([output], inputs=tables)
     table = exclude(read_pairs(tables, rows_per_identity=rows_per_identity, scorer=scorer), excluded)
     name = name or (output.stem if output else None)
     card = regression.fit(table, features, name=name, scorer=scorer, source=source or "", seed=seed)
@@ -57,4 +60,4 @@ def fit(
     for warning in card_warnings(card):
         click.echo(warning, err=True)
     written = f"Card written to {output}." if output else "No card written. Pass --output CARD.json to keep it."
-    click.echo(written, err=form == "json")
+    click.echo(harmless(written), err=form == "json")

@@ -43,11 +43,16 @@ def resumable(progress: Progress, cache: str | None) -> Iterator[None]:
         raise
 
 
-def check_outputs(paths: Iterable[Path]) -> None:
-    """Check that every path can be written in the format of its suffix.
+def check_outputs(
+    paths: Iterable[Path], *, inputs: Iterable[Path], report: Path | None = None, scores: Path | None = None
+) -> None:
+    """Check that every path can be written in the format of its suffix, is written once, and is not read.
 
+    Args:
+        inputs: what the run reads.
+        report, scores: folders that are written as well.
     Raises:
-        UsageError: another suffix, or no such folder.
+        UsageError: another suffix, no such folder, a path that is written twice, or one that is read.
     """
     from encsel.errors import UsageError
 
@@ -55,6 +60,65 @@ def check_outputs(paths: Iterable[Path]) -> None:
         form_of(path)
         if not path.absolute().parent.is_dir():
             raise UsageError(f"{path}: the folder {path.absolute().parent} does not exist. Create it first.")
+    files, folders = [*paths], [folder for folder in (report, scores) if folder is not None]
+    if report is not None:
+        from encsel.reports.page import DATA, FIGURES, PAGE
+
+        files += [report / PAGE, report / DATA]
+        folders.append(report / FIGURES)
+    check_apart(files, folders, inputs=inputs)
+
+
+def check_apart(files: Iterable[Path], folders: Iterable[Path] = (), *, inputs: Iterable[Path]) -> None:
+    """Raise UsageError if a file is written twice, or a file or folder that is written is an input.
+
+    A run that overwrites its baseline fails once, and passes from then on.
+    """
+    from encsel.errors import UsageError
+
+    read = {place for path in inputs for place in _places(path)}
+    written: set[Path] = set()
+    for path, is_file in (*((path, True) for path in files), *((path, False) for path in folders)):
+        if read & _places(path):
+            raise UsageError(f"{path} is an input of this run, which would overwrite it. Choose another output.")
+        if written & _places(path):
+            raise UsageError(f"{path} is an output of this run twice. Choose another place for one of them.")
+        written |= _places(path) if is_file else set()
+
+
+def _places(path: Path) -> set[Path]:
+    """Where a path is, and where it leads if it is a link."""
+    try:
+        return {path.absolute().parent.resolve() / path.name, path.resolve()}
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL: reported when it is opened
+        return {path.absolute()}
+
+
+def inputs_of(data: Path, encoders: Iterable[str], *others: str | Path | None) -> list[Path]:
+    """What a run on a set reads, if it can be told before: by name, or where sets and checkpoints have their tables.
+
+    Args:
+        others: a card, a baseline; None where there is none.
+    """
+    from encsel.cli.settings import OWN, SHARED
+    from encsel.data.embedding_files import EMBEDDING_SUFFIXES
+    from encsel.errors import UsageError
+    from encsel.loading.spec import parse
+    from encsel.storage.documents import cards_folder
+
+    inputs = [data, data / "manifest.csv", data / "vox1_meta.csv", Path(OWN), Path(SHARED)]
+    inputs += cards_folder().glob("*.json")
+    inputs += [Path(other) for other in (*others, os.environ.get("ENCSEL_WEIGHTS")) if other]
+    if data.is_dir():
+        inputs += [*data.glob("faces/*.csv"), *data.glob("voices/*.csv"), *data.glob("*/vox1_meta.csv")]
+    for text in encoders:
+        if Path(text).suffix.lower() in EMBEDDING_SUFFIXES:
+            inputs += [Path(text), Path(text).with_suffix(".csv")]
+            continue
+        with contextlib.suppress(UsageError):  # reported when it is opened
+            if (checkpoint := parse(text).checkpoint) and (folder := Path(checkpoint)).is_dir():
+                inputs += [folder, *folder.glob("*config*.json")]
+    return inputs
 
 
 def deliver(

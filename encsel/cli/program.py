@@ -9,6 +9,7 @@ import click
 
 from encsel.cli.interruption import Interruption
 from encsel.errors import EncselError, UsageError
+from encsel.progress import stderr_disarmed
 from encsel.version import __version__
 
 COMMANDS = {
@@ -80,10 +81,12 @@ def cli(ctx: click.Context, no_config: bool) -> None:
         name = ctx.invoked_subcommand
         command, found = cli.get_command(ctx, name), settings(Path())
         if command is not None and found is not None:
+            click.echo(f"Settings: {found[0]}.", err=True)
             # Options on the command line win.
             ctx.default_map = {name: defaults(*found, command)}
 
 
+@stderr_disarmed()
 def run(interruption: Interruption | None = None) -> int:
     """The exit code of the command line `sys.argv`; every defined failure is one message on stderr.
 

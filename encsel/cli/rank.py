@@ -1,13 +1,12 @@
 """encsel rank."""
 
-import json
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
 from encsel.cli.options import PATH, cache_of, min_identities_option, result_options, set_options
-from encsel.cli.output import check_outputs, deliver, progress_of, results_apart, resumable
+from encsel.cli.output import check_outputs, deliver, inputs_of, progress_of, results_apart, resumable
 
 
 @click.command()
@@ -53,11 +52,12 @@ def run(
     from encsel.ranking.rank import rank as rank_pairs
     from encsel.reports import ranking as _  # noqa: F401 - registers how a ranking is shown
     from encsel.reports.explanation import explanation_text
-    from encsel.storage.result import plain, render
+    from encsel.storage.result import json_text, plain, render
 
     if explain is not None and form in ("csv", "github"):
         raise UsageError(f"--explain has no place in {form}. Choose another --format.")
-    check_outputs(outputs)
+    encoders = (*options["faces"], *options["voices"])
+    check_outputs(outputs, inputs=inputs_of(data, encoders, options.get("regression"), options.get("baseline")))
     progress, folder = progress_of(quiet), cache_of(cache)
     with resumable(progress, folder):
         ranking = rank_pairs(data, cache=folder, progress=progress, **options)
@@ -74,7 +74,7 @@ def run(
             return render(ranking, form, **look)
         if form == "json":
             document = ranking.to_dict() | {"explanation": plain(explanation)}
-            return json.dumps(document, indent=2, allow_nan=False) + "\n"
+            return json_text(document)
         text = explanation_text(explanation)
         return render(ranking, form, **look) + ("\n" + text if form == "table" else f"\n```text\n{text}```\n")
 

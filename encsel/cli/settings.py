@@ -14,35 +14,47 @@ OWN, SHARED = "encsel.toml", "pyproject.toml"
 COMMANDS = ("rank", "validate")
 GATES = "gates"
 MAX_BYTES = 1 << 20
-PATHS = ("data", "baseline")
-"""Settings that are paths, relative to the file."""
+READ = ("data", "baseline")
+"""Settings that are paths of what is read, relative to the file."""
+WRITTEN = ("output", "report", "scores", "cache")
+"""Settings that are paths of what is written, in the folder of the file."""
+COMMAND_LINE_ONLY = ("allow-pickle", "allow-outside", "show-names")
+"""Options that widen what is trusted or told. Who runs encsel decides that, not who wrote the file."""
 
 
 def settings(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The file and its content; None without such a file.
+    """The file and its content; None where no file has settings.
 
     Raises:
-        UsageError: encsel.toml cannot be read, or is not TOML.
+        UsageError: a file of either name cannot be read or is not TOML, or both have settings. What is in it may be a
+            gate.
     """
-    for name in (OWN, SHARED):
-        path = folder / name
-        try:
-            content = tomllib.loads(read_whole(path, MAX_BYTES).decode("utf-8"))
-        except FileNotFoundError:
-            continue
-        # A ValueError: not UTF-8, not TOML, or a whole number of too many digits.
-        except (OSError, ValueError, RecursionError) as error:
-            if name == SHARED:  # another tool reports it
-                continue
-            reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-            raise UsageError(f"{path} cannot be read: {reason}. Fix it, or pass --no-config.") from error
-        if name == OWN:
-            return path, content
-        tools = content.get("tool")
-        table = tools.get("encsel") if isinstance(tools, dict) else None
-        if isinstance(table, dict):
-            return path, table
-    return None
+    own, shared = (_content(folder / name) for name in (OWN, SHARED))
+    tools = (shared or {}).get("tool")
+    table = tools.get("encsel") if isinstance(tools, dict) else None
+    if table is not None and not isinstance(table, dict):
+        raise UsageError(
+            f"{folder / SHARED}: tool.encsel is {table!r}; a table is needed. Fix it, or pass --no-config."
+        )
+    if own is not None and table is not None:
+        raise UsageError(
+            f"{folder / OWN} and {folder / SHARED} both have settings of encsel. Keep one, or pass --no-config."
+        )
+    if own is not None:
+        return folder / OWN, own
+    return None if table is None else (folder / SHARED, table)
+
+
+def _content(path: Path) -> dict[str, Any] | None:
+    """A TOML file; None if there is none."""
+    try:
+        return tomllib.loads(read_whole(path, MAX_BYTES).decode("utf-8"))
+    # A ValueError: not UTF-8, not TOML, or a whole number of too many digits.
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, FileNotFoundError) and not path.is_symlink():
+            return None
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        raise UsageError(f"{path} cannot be read: {reason}. Fix it, or pass --no-config.") from error
 
 
 def options_of(command: click.Command) -> dict[str, click.Parameter]:
@@ -57,7 +69,8 @@ def defaults(path: Path, content: Mapping[str, Any], command: click.Command) -> 
     gates.
 
     Raises:
-        UsageError: an unknown setting (names the nearest), one of the wrong type, or two that contradict each other.
+        UsageError: an unknown setting (names the nearest), one of the wrong type, two that contradict each other, one
+            that counts on the command line only, or a path to write to outside the folder of the file.
     """
     options = options_of(command)
     values: dict[str, Any] = {}
@@ -79,6 +92,8 @@ def _default(path: Path, options: Mapping[str, click.Parameter], where: str, key
     name = key.replace("_", "-")
     if name not in options:
         raise UsageError(f"{path}: {where}unknown setting {key!r}. {nearest(name, options)}")
+    if name in COMMAND_LINE_ONLY:
+        raise UsageError(f"{path}: {where}{key} counts on the command line only. Remove it, and pass --{name} there.")
     option = options[name]
     values = value if isinstance(value, list) else [value]
     if isinstance(option, click.Option) and option.is_flag:
@@ -91,6 +106,31 @@ def _default(path: Path, options: Mapping[str, click.Parameter], where: str, key
         raise UsageError(f"{path}: {where}{key} is {value!r}; {needed} is needed.")
     if isinstance(value, bool):
         return {str(option.name): getattr(option, "flag_value", True)} if value else {}
+    if name in READ:
+        values = [path.parent / str(one) for one in values]
+    elif name in WRITTEN:
+        values = [_inside(path, str(one), f"{where}{key}") for one in values]
     if option.multiple:
-        return {str(option.name): values}
-    return {str(option.name): str(path.parent / str(value)) if name in PATHS else value}
+        return {str(option.name): list(map(str, values))}
+    return {str(option.name): str(values[0]) if name in (*READ, *WRITTEN) else value}
+
+
+def _inside(path: Path, value: str, what: str) -> Path:
+    """A path to write to, checked to be in the folder of the file, links resolved."""
+    place, folder = path.parent / value, path.parent.resolve()
+    try:
+        if not value:
+            raise ValueError("it is empty")
+        resolved = place.expanduser().resolve()
+        # Folders of a report or a cache may be links.
+        inner = resolved.iterdir() if resolved.is_dir() else ()
+        places = (resolved, *(one.resolve() for one in inner if one.is_symlink()))
+        is_inside = all(one.is_relative_to(folder) for one in places)
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, nobody's home, a NUL
+        raise UsageError(f"{path}: {what} is {value!r}, which is not a usable path ({error}). Correct it.") from error
+    if not is_inside:
+        raise UsageError(
+            f"{path}: {what} is {value!r}, which leads out of the folder of the file. Choose a place in it, or pass "
+            f"--{what.split()[-1].replace('_', '-')} on the command line."
+        )
+    return place

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 import click
 
 from encsel.cli.options import FOLDER, PATH, cache_of, min_identities_option, result_options, set_options, together
-from encsel.cli.output import check_outputs, deliver, progress_of, results_apart, resumable
+from encsel.cli.output import check_outputs, deliver, inputs_of, progress_of, results_apart, resumable
 from encsel.matching.folds import PROTOCOLS
 from encsel.matching.scorers import SCORERS
 from encsel.validation.stage import stage_names
@@ -62,7 +62,9 @@ def validate(
     from encsel.storage.result import render
     from encsel.validation.validate import validate as validate_set
 
-    check_outputs(outputs)
+    encoders = (*options["faces"], *options["voices"])
+    inputs = inputs_of(data, encoders, options["regression"], options["baseline"])
+    check_outputs(outputs, inputs=inputs, report=folder, scores=options["scores"])
     progress, kept_in, private = progress_of(quiet), cache_of(cache), bool(options["show_names"])
     for name in ("skip", "only"):
         options[name] = tuple(filter(None, map(str.strip, (options[name] or "").split(","))))

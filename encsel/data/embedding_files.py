@@ -205,9 +205,16 @@ def _origin(array: NDArray[Any] | None, path: Path) -> tuple[dict[str, Any], Tra
     """Provenance and traits of the encoder as `write_embeddings` stores them; empty for other files."""
     if array is None or array.shape != () or array.dtype.kind != "U":
         return {}, Traits()
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
     try:
-        origin = json.loads(str(array))
+        origin = json.loads(str(array), parse_constant=refuse)
         flags = tuple(origin["traits"].pop("flags"))
-        return {"made_by": dict(origin["made_by"])}, Traits(**origin["traits"], flags=flags)
-    except (ValueError, KeyError, TypeError) as error:
+        traits = Traits(**origin["traits"], flags=flags)
+        if not all(isinstance(text, str) for text in (traits.trained_on, traits.space or "", *flags)):
+            raise TypeError("a trait is not text")
+        return {"made_by": dict(origin["made_by"])}, traits
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadCalibration(f"{path}: the array {_ORIGIN!r} is damaged ({error}). Embed the set again.") from error

@@ -8,12 +8,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from encsel.errors import GATE_FAILED, GATE_INCONCLUSIVE, UsageError, nearest
+from encsel.errors import GATE_FAILED, GATE_INCONCLUSIVE, UsageError, harmless, nearest
 from encsel.gates.compare import UNKNOWN, Comparison, PairValue, ResultToCompare, compare_results, loaded
 from encsel.matching.sensitivity import eer_of_distance
 from encsel.prediction.card import CalibratedCard
 from encsel.prediction.order import SURE
 from encsel.storage.result import Result
+from encsel.storage.sections import VerdictLine
 
 Status = Literal["pass", "fail", "inconclusive", "none"]
 N_DRAWS = 20_000
@@ -60,10 +61,10 @@ class Verdict:
         return {"fail": GATE_FAILED, "inconclusive": GATE_INCONCLUSIVE}.get(self.status, 0)
 
     @property
-    def lines(self) -> list[str]:
+    def lines(self) -> list[VerdictLine]:
         """One line per gate, the overall verdict last; none without gates."""
-        lines = [f"Gate {g.gate}: {g.status.upper()}: {g.reason}." for g in self.gates]
-        return [*lines, f"Verdict: {self.status.upper()}."] if lines else []
+        lines = [f"Gate {harmless(f'{g.gate}: {g.status.upper()}: {g.reason}.')}" for g in self.gates]
+        return [VerdictLine(line) for line in (*lines, f"Verdict: {self.status.upper()}.")] if lines else []
 
 
 @dataclass(frozen=True)

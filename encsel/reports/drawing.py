@@ -3,12 +3,17 @@
 Colours are those of Okabe and Ito, which colour-blind readers can tell apart; marks and line styles repeat them.
 """
 
+import contextlib
 import io
 import math
+import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from encsel.errors import printable
 from encsel.validation.result import Validation
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
@@ -38,9 +43,8 @@ def pair_style(report: Validation, face: str, voice: str, *, lines: bool = False
 
 def shortened(name: str, limit: int = 24) -> str:
     """Both ends of a long name: encoders often differ only in the last part."""
-    short = name if len(name) <= limit else f"{name[: limit // 2 - 1]}…{name[-limit // 2 :]}"
-    # matplotlib reads "$" as the start of a formula.
-    return short.replace("$", "\\$")
+    name = printable(name)
+    return name if len(name) <= limit else f"{name[: limit // 2 - 1]}…{name[-limit // 2 :]}"
 
 
 _STYLE: Any = {
@@ -49,21 +53,34 @@ _STYLE: Any = {
     "axes.grid": True, "grid.color": FAINT, "grid.alpha": 0.25, "grid.linewidth": 0.6, "axes.facecolor": "none",
     "figure.facecolor": "none", "legend.frameon": False, "svg.fonttype": "none", "axes.spines.top": False,
     "axes.spines.right": False,
+    # Names are text: "$" begins no formula.
+    "text.parse_math": False,
 }  # fmt: skip
 
 
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Draw with matplotlib's own defaults and the style of encsel, whatever a matplotlibrc says."""
+    # The first import reads a matplotlibrc of the current folder, which is not a file of the user's.
+    elsewhere = "matplotlib" not in sys.modules and os.path.lexists("matplotlibrc")
+    with contextlib.chdir(Path(__file__).parent) if elsewhere else contextlib.nullcontext():
+        import matplotlib
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
 def new_figure(width: float, height: float, n: int = 1, max_columns: int = 1) -> tuple[Any, list[Any]]:
-    """A figure and its `n` panels, each of this size in inches."""
-    import matplotlib
+    """A figure and its `n` panels, each of this size in inches. Call it and what follows within `styled`."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns = min(max_columns, n)
     rows = math.ceil(n / columns)
     pads: dict[str, Any] = {"h_pad": 0.1, "w_pad": 0.08} if max_columns > 1 else {}
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(columns * width, rows * height), layout=ConstrainedLayoutEngine(**pads))
-        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    figure = Figure(figsize=(columns * width, rows * height), layout=ConstrainedLayoutEngine(**pads))
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels[n:]:
         axes.set_visible(False)
     return figure, list(panels[:n])
@@ -100,11 +117,8 @@ def add_encoder_legend(figure: Any, report: Validation, *, lines: bool = False) 
 
 
 def as_png(figure: Any) -> bytes:
-    import matplotlib
-
     out = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(out, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    figure.savefig(out, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return out.getvalue()
 
 
@@ -113,7 +127,7 @@ def as_svg(figure: Any, name: str) -> str:
     import matplotlib
 
     out = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     _, start, rest = out.getvalue().partition("<svg")
     text = re.sub(r"<metadata>.*?</metadata>", "", start + rest, flags=re.DOTALL)

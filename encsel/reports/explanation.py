@@ -1,5 +1,6 @@
 """The explanation of one prediction as text."""
 
+from encsel.errors import harmless
 from encsel.ranking.explain import Explanation
 from encsel.storage.sections import number, span
 
@@ -43,4 +44,4 @@ def explanation_text(e: Explanation) -> str:
             interval = f" ({span(p.interval)})" if p.interval else ""
             flags = f"; {', '.join(p.flags)}" if p.flags else ""
             lines.append(f"  {name:<28} {number(p.eer)}{interval}  scorer '{p.scorer}'{flags}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(harmless, lines)) + "\n"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from encsel.errors import printable
 from encsel.ranking.result import CardPrediction
 from encsel.reports.drawing import (
     COLOURS,
@@ -23,6 +24,7 @@ from encsel.reports.drawing import (
     pair_style,
     shortened,
     style_of,
+    styled,
 )
 from encsel.validation.columns import column_label, pair_table
 from encsel.validation.result import EncoderValidation, PairValidation, Validation
@@ -53,11 +55,12 @@ class Drawing:
 def drawings(report: Validation) -> list[Drawing]:
     """Every figure that has something to show."""
     made = []
-    for name, section, title, caption, draw in FIGURES:
-        if (drawn := draw(report)) is not None:
-            figure, alt = drawn
-            caption = caption.format(scorer=report.scorer)
-            made.append(Drawing(name, section, title, caption, alt, as_png(figure), as_svg(figure, name)))
+    with styled():
+        for name, section, title, caption, draw in FIGURES:
+            if (drawn := draw(report)) is not None:
+                figure, alt = drawn
+                caption = caption.format(scorer=report.scorer)
+                made.append(Drawing(name, section, title, caption, alt, as_png(figure), as_svg(figure, name)))
     return made
 
 
@@ -106,7 +109,7 @@ def _against_eer(report: Validation) -> Drawn:
             look = {"linestyle": "none", "markersize": 7, "markeredgecolor": INK, "markeredgewidth": 0.5}
             axes.plot(x, y, **pair_style(report, f, v), **look)
         heading, unit = column_label(column)
-        axes.set_xlabel(textwrap.fill(f"{heading} ({unit or 'no unit'})", 34), fontsize=9)
+        axes.set_xlabel(textwrap.fill(printable(f"{heading} ({unit or 'no unit'})"), 34), fontsize=9)
         axes.ticklabel_format(useOffset=False)
         axes.locator_params(axis="x", nbins=4)
         axes.set_ylabel("EER (fraction)", fontsize=9)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from encsel.errors import UsageError
+from encsel.errors import UsageError, printable
 from encsel.gates.judge import Verdict
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
@@ -45,4 +45,4 @@ def append_summary(markdown: str) -> None:
 
 
 def _command(level: str, title: str, text: str) -> str:
-    return f"::{level} title={title.translate(_IN_PROPERTY)}::{text.translate(_IN_TEXT)}"
+    return printable(f"::{level} title={title.translate(_IN_PROPERTY)}::{text.translate(_IN_TEXT)}")

@@ -1,9 +1,9 @@
 """A validation as a folder: a self-contained page, the figures as PNG, and the JSON."""
 
-from html import escape
 from pathlib import Path
 
 from encsel.errors import UsageError
+from encsel.reports.escapes import in_html, note_text
 from encsel.reports.figures import Drawing, drawings
 from encsel.reports.tables import table_html
 from encsel.reports.validation import closing, sections, title_of
@@ -63,19 +63,19 @@ def page(validation: Validation, figures: list[Drawing]) -> str:
     titles = [part.title for part in parts]
     body = []
     for part in parts:
-        body += [f'<section id="{_anchor(part.title)}"><h2>{escape(part.title)}</h2>', table_html(part)]
+        body += [f'<section id="{_anchor(part.title)}"><h2>{in_html(part.title)}</h2>', table_html(part)]
         body += [*(_figure(one) for one in figures if one.section == part.title), "</section>"]
     body += [_figure(one) for one in figures if one.section not in titles]
-    links = "".join(f'<li><a href="#{_anchor(t)}">{escape(t)}</a></li>' for t in [*titles, "Notes"])
-    notes = "".join(f"<li>{escape(line)}</li>" for line in closing(validation))
-    title = escape(title_of(validation))
+    links = "".join(f'<li><a href="#{_anchor(t)}">{in_html(t)}</a></li>' for t in [*titles, "Notes"])
+    notes = "".join(f"<li>{in_html(note_text(line))}</li>" for line in closing(validation))
+    title = in_html(title_of(validation))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>encsel: {title}</title><style>{_STYLE}</style></head>\n<body>\n<header><h1>{title}</h1>"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n<main>\n' + "\n".join(body) + "\n"
         f'<section id="notes"><h2>Notes</h2><ul class="notes">{notes}</ul>'
-        f"<p><code>{escape(validation.signature_text)}</code></p></section>\n</main>\n</body></html>\n"
+        f"<p><code>{in_html(validation.signature_text)}</code></p></section>\n</main>\n</body></html>\n"
     )
 
 
@@ -84,8 +84,8 @@ def _anchor(title: str) -> str:
 
 
 def _figure(one: Drawing) -> str:
-    svg = one.svg.replace("<svg", f'<svg role="img" aria-label="{escape(one.alt)}"', 1)
+    svg = one.svg.replace("<svg", f'<svg role="img" aria-label="{in_html(one.alt)}"', 1)
     return (
-        f'<figure id="figure-{one.name}">{svg}<figcaption><strong>{escape(one.title)}.</strong> '
-        f"{escape(one.caption)}</figcaption></figure>"
+        f'<figure id="figure-{one.name}">{svg}<figcaption><strong>{in_html(one.title)}.</strong> '
+        f"{in_html(one.caption)}</figcaption></figure>"
     )

@@ -1,7 +1,9 @@
 """A plan as text."""
 
+from encsel.errors import harmless
 from encsel.prediction.plan import SAMPLES, Plan
 from encsel.prediction.predict import MIN_TO_PREDICT
+from encsel.reports.escapes import in_html
 from encsel.storage.result import show
 
 
@@ -17,7 +19,8 @@ def _(plan: Plan, form: str, *, width: int | None = None, colour: bool = False) 
     if plan.set is not None:
         lines += ["", f"This set: {plan.set.n_identities} people, {plan.set.samples_per_identity:.0f} samples each."]
         lines += _set(plan)
-    return f"<pre>{chr(10).join(lines)}</pre>\n" if form == "html" else "\n".join(lines) + "\n"
+    lines = [harmless(line) for line in lines]
+    return f"<pre>{chr(10).join(map(in_html, lines))}</pre>\n" if form == "html" else "\n".join(lines) + "\n"
 
 
 def _grid(plan: Plan) -> list[str]:

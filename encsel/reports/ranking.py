@@ -3,11 +3,13 @@
 from collections import Counter
 from typing import Any
 
+from encsel.errors import harmless
 from encsel.prediction.predict import MIN_TO_PREDICT
 from encsel.prediction.shipped import STUDY_REGRESSION
 from encsel.ranking.flags import EXTRAPOLATES, FEW_PEOPLE, MEANINGS
 from encsel.ranking.pairs import cross_validated_scorer
 from encsel.ranking.result import BY_CKA, CardPrediction, PairRanking, RankDocument
+from encsel.reports.escapes import markdown_code, markdown_item, note_text
 from encsel.reports.github import workflow_commands
 from encsel.reports.tables import Dim, csv_of, markdown_table, plain_table, sections_html
 from encsel.storage.result import rows, show
@@ -27,10 +29,11 @@ def _(ranking: RankDocument, form: str, *, width: int | None = None, colour: boo
     if form == "html":
         return sections_html([part])
     if form == "markdown":
-        notes = "\n".join(f"- {line}" for line in part.notes)
-        return f"{markdown_table(part.header, part.rows)}\n{notes}\n\n`{ranking.signature_text}`\n"
+        notes = "\n".join(map(markdown_item, part.notes))
+        return f"{markdown_table(part.header, part.rows)}\n{notes}\n\n{markdown_code(ranking.signature_text)}\n"
     text = plain_table(part.header, part.rows, n_names=3, width=width, colour=colour, dispensable=DISPENSABLE)
-    return f"{part.title}\n{text}" + "\n".join([*part.notes, ranking.signature_text]) + "\n"
+    notes = "\n".join(map(note_text, (*part.notes, ranking.signature_text)))
+    return f"{harmless(part.title)}\n{text}{notes}\n"
 
 
 @rows.register

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from encsel.errors import harmless
 from encsel.regression.analysis import FORMS, Analysis
 from encsel.regression.card import FitErrors, GeometricCard
 from encsel.reports.tables import render_sections
@@ -65,9 +66,10 @@ def fit_report(card: GeometricCard, analysis: Analysis, *, width: int | None = N
         f"{card.n_pairs} pairs of {card.errors.leave_face.n_groups} face and {card.errors.leave_voice.n_groups} voice "
         f"encoders from {' + '.join(file.name for file in card.pair_tables)}{without}"
     )
-    no_correlations = f"No correlations: {analysis.reason}" if analysis.reason else None
-    tables = render_sections(parts, "table", width=width).rstrip("\n")
-    paragraphs = (head, no_correlations, tables, _baseline_sentence(card), f"{card.name}: {card.equation}")
+    no_correlations = f"No correlations: {analysis.reason}" if analysis.reason else ""
+    above = map(harmless, (head, no_correlations))
+    below = map(harmless, (_baseline_sentence(card) or "", f"{card.name}: {card.equation}"))
+    paragraphs = (*above, render_sections(parts, "table", width=width).rstrip("\n"), *below)
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 

@@ -3,11 +3,11 @@
 import csv
 import io
 import itertools
-import re
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import Any
 
+from encsel.errors import disarmed, harmless, printable
+from encsel.reports.escapes import in_html, in_markdown, inert, markdown_item, note_text
 from encsel.storage.result import FILE_WIDTH, Result, rows
 from encsel.storage.sections import MISSING, Section
 
@@ -30,10 +30,10 @@ def render_sections(parts: Iterable[Section], form: str, *, width: int | None = 
     for part in parts:
         if form == "markdown":
             table = markdown_table(part.header, part.rows)
-            lines += [f"## {part.title}", "", table, *(f"- {note}" for note in part.notes), ""]
+            lines += [f"## {in_markdown(part.title)}", "", table, *map(markdown_item, part.notes), ""]
         else:
             table = plain_table(part.header, part.rows, n_names=part.n_names, width=width, colour=colour)
-            lines += [part.title.upper(), table.rstrip(), *part.notes, ""]
+            lines += [harmless(part.title.upper()), table.rstrip(), *map(note_text, part.notes), ""]
     return "\n".join(lines) + "\n"
 
 
@@ -72,7 +72,8 @@ def plain_table(
     if n_hidden:
         hidden = ", ".join(dispensable[:n_hidden])
         console.print(Text(f"Columns hidden (terminal too narrow): {hidden}."), soft_wrap=True)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+    # Only now, because a folded name can begin a line with any part of it.
+    return "\n".join(disarmed(line.rstrip()) for line in out.getvalue().splitlines()) + "\n"
 
 
 def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_names: int, hidden: Sequence[str]) -> Any:
@@ -84,26 +85,29 @@ def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_names: i
     shown = [i for i, heading in enumerate(header) if heading not in hidden]
     for i in shown:
         is_words = header[i] == WORDS or (i < n_names and header[i] != "#")
+        # As Text, because rich reads markup in plain strings.
         table.add_column(
-            header[i].replace(" ", "\n", 1),
+            Text(printable(header[i]).replace(" ", "\n", 1)),
             justify="left" if is_words else "right",
             no_wrap=not is_words,
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*(Text(cell_text(row[i]), style="dim" if isinstance(row[i], Dim) else "") for i in shown))
+        cells = ((printable(cell_text(row[i])), "dim" if isinstance(row[i], Dim) else "") for i in shown)
+        table.add_row(*itertools.starmap(Text, cells))
     return table
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Markdown table, ending in a newline."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(cell_text(cell).replace("|", "\\|") for cell in cells) + " |\n" for cells in lines)
+    lines = [[in_markdown(cell_text(cell)) for cell in cells] for cells in (header, *rows)]
+    lines.insert(1, ["---"] * len(header))
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
 
 
 def sections_html(parts: Iterable[Section]) -> str:
     """Sections one after another, as a notebook shows them."""
-    return "".join(f"<h4>{escape(part.title)}</h4>{table_html(part)}" for part in parts) + "\n"
+    return "".join(f"<h4>{in_html(part.title)}</h4>{table_html(part)}" for part in parts) + "\n"
 
 
 def table_html(part: Section) -> str:
@@ -114,15 +118,15 @@ def table_html(part: Section) -> str:
 
     def cell(i: int, text: str) -> str:
         if i == 0:
-            return f'<th scope="row"{kind(i)}>{escape(cell_text(text))}</th>'
-        shown = '<span aria-label="none">-</span>' if text == MISSING else escape(cell_text(text))
+            return f'<th scope="row"{kind(i)}>{in_html(cell_text(text))}</th>'
+        shown = '<span aria-label="none">-</span>' if text == MISSING else in_html(cell_text(text))
         return f"<td{kind(i)}>{shown}</td>"
 
-    head = "".join(f'<th scope="col"{kind(i)}>{escape(heading)}</th>' for i, heading in enumerate(part.header))
+    head = "".join(f'<th scope="col"{kind(i)}>{in_html(heading)}</th>' for i, heading in enumerate(part.header))
     body = "".join(f"<tr>{''.join(itertools.starmap(cell, enumerate(row)))}</tr>" for row in part.rows)
-    notes = "".join(f"<li>{escape(note)}</li>" for note in part.notes)
+    notes = "".join(f"<li>{in_html(note_text(note))}</li>" for note in part.notes)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(part.title)}"><table>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{in_html(part.title)}"><table>'
         f'<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div><ul class="notes">{notes}</ul>'
     )
 
@@ -135,23 +139,12 @@ def csv_of(result: Result) -> str:
 
 
 def csv_text(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
-    """CSV text; None is an empty cell, and no cell is a formula."""
+    """CSV text, a line a row; None is an empty cell, and no cell is a formula."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([inert(cell) for cell in row] for row in (header, *rows))
-    return out.getvalue()
-
-
-def inert(cell: object) -> object:
-    """The cell, with an apostrophe before text that a spreadsheet would run as a formula.
-
-    Some spreadsheets also run formulas after blanks, or with full-width signs.
-    Source: OWASP, CSV Injection.
-    """
-    return _FORMULA.sub("'", cell) if isinstance(cell, str) else cell
-
-
-# After a semicolon, too: it separates cells where the comma is the decimal sign.
-_FORMULA = re.compile(r"(?:^|(?<=;))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
+    writer = csv.writer(out, lineterminator="\n")
+    for row in (header, *rows):
+        writer.writerow([inert(printable(cell) if isinstance(cell, str) else cell) for cell in row])
+    return "".join(map(disarmed, out.getvalue().splitlines(keepends=True)))
 
 
 def cell_text(cell: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from encsel.matching.scorers import SCORERS
 from encsel.ranking.flags import MEANINGS
+from encsel.reports.escapes import in_markdown, markdown_code, markdown_item, note_text
 from encsel.reports.github import workflow_commands
 from encsel.reports.regression import BASELINE, correlations, regressions
 from encsel.reports.tables import csv_of, render_sections
@@ -31,9 +32,10 @@ def _(validation: Validation, form: str, *, width: int | None = None, colour: bo
     if form == "html":
         return body
     if form == "markdown":
-        lines = "\n".join(f"- {line}" for line in closing(validation))
-        return f"# {title_of(validation)}\n\n{body}{lines}\n\n`{validation.signature_text}`\n"
-    return f"{title_of(validation)}\n\n{body}" + "\n".join([*closing(validation), validation.signature_text]) + "\n"
+        lines = "\n".join(map(markdown_item, closing(validation)))
+        return f"# {in_markdown(title_of(validation))}\n\n{body}{lines}\n\n{markdown_code(validation.signature_text)}\n"
+    lines = "\n".join(map(note_text, (*closing(validation), validation.signature_text)))
+    return f"{title_of(validation)}\n\n{body}{lines}\n"
 
 
 @rows.register

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from encsel.errors import UsageError, printable
 from encsel.storage import files
+from encsel.storage.result import json_text
 from encsel.storage.signature import digest
 
 LARGEST_INTEGER = 2**53  # beyond it an integer is no longer exact as a float, and nothing here counts that far
@@ -52,7 +53,7 @@ def family_of(path: Path) -> str | None:
 def text_of(card: Any) -> str:
     """A card (a dataclass with `sha256`) as JSON in full precision, checksum last, newline at the end."""
     content = {**dataclasses.asdict(card), "sha256": card.sha256}
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(content, ensure_ascii=False)
 
 
 def save(card: Any, path: str | Path) -> None:

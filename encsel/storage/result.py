@@ -35,6 +35,14 @@ def plain(value: Any) -> Any:
     return value
 
 
+def json_text(document: Any, **options: Any) -> str:
+    """A document as indented JSON text, never with NaN, ending in a newline.
+
+    Strings hold no "##[" as it is, because runners of CI jobs take it for a command.
+    """
+    return json.dumps(document, indent=2, allow_nan=False, **options).replace("##[", "#\\u0023[") + "\n"
+
+
 def render(result: Result, form: str, *, width: int | None = None, colour: bool = False) -> str:
     """The result as text in one of FORMATS, or as "html"; ends in a newline."""
     return result.to_json() if form == "json" else show(result, form, width=width, colour=colour)
@@ -91,7 +99,7 @@ class Result:
 
     def to_json(self) -> str:
         """The document as JSON text, never with NaN."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+        return json_text(self.to_dict())
 
     def to_frame(self) -> Any:
         """A pandas DataFrame with one row per pair.

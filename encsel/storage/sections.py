@@ -8,6 +8,12 @@ from typing import Any
 MISSING = "-"
 
 
+class VerdictLine(str):
+    """A line of the verdict. No other note is shown as one."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Section:
     """One table with notes below it. Cells are text; the first `n_names` columns hold names."""

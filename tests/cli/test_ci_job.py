@@ -162,6 +162,107 @@ def test_settings_that_make_no_sense_are_usage_errors(folder, call, text, says):
     assert says in err
 
 
+@pytest.mark.parametrize("name", ["encsel.toml", "pyproject.toml"])
+@pytest.mark.parametrize(
+    "content", [b"= 3", b"a = '\xff'", b"a = 1\n" * 2, b"a = " + b"[" * 5000, b"#" * (1 << 20) + b"#", None],
+    ids=["syntax", "encoding", "twice", "nested", "size", "link to nothing"],
+)  # fmt: skip
+def test_a_settings_file_that_cannot_be_read_stops_the_run(folder, call, name, content):
+    (folder / "encsel.toml").write_text("data = 'set'\n[gates]\nmax-eer = 0.0\n")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to("nowhere") if content is None else (folder / name).write_bytes(content)
+    code, out, err = call("rank", "set", "-q")
+    assert (code, out) == (2, "")
+    assert f"{name} cannot be read" in err
+    assert "--no-config" in err
+    assert call("--no-config", "rank", "nowhere")[0] == 3
+
+
+def test_a_settings_file_that_may_not_be_read_stops_the_run(folder, call, monkeypatch):
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("encsel.cli.settings.read_whole", refuse)
+    code, _, err = call("rank", "set", "-q")
+    assert code == 2
+    assert "encsel.toml cannot be read: Permission denied. Fix it, or pass --no-config." in err
+
+
+def test_settings_in_both_files_or_in_no_table_are_refused(folder, call):
+    (folder / "pyproject.toml").write_text("[tool]\nencsel = 3\n")
+    assert "a table is needed" in call("rank", "set", "-q")[2]
+    (folder / "encsel.toml").write_text("data = 'set'\n")
+    (folder / "pyproject.toml").write_text("[tool.encsel.gates]\nmax-eer = 0.0\n")
+    code, _, err = call("rank", "-q")
+    assert code == 2
+    assert "encsel.toml and pyproject.toml both have settings" in err
+    (folder / "pyproject.toml").write_text("[tool.other]\n")
+    assert "Settings: encsel.toml.\n" in call("rank", "-q", "--identities", "1")[2]
+
+
+def test_the_settings_file_that_is_used_is_named(folder, call):
+    few = ("rank", "set", "-q", "--identities", "1")  # refused after settings and before any work
+    assert "Settings" not in call(*few)[2]
+    (folder / "pyproject.toml").write_text("[tool.encsel]\nquiet = true\n")
+    assert "Settings: pyproject.toml.\n" in call(*few)[2]
+    assert "Settings" not in call("--no-config", *few)[2]
+
+
+@pytest.mark.parametrize("option", ["allow-pickle", "allow_outside", "show-names"])
+@pytest.mark.parametrize("value", ["true", "false", "3"])
+def test_what_widens_trust_is_refused_in_settings(folder, call, option, value):
+    for where in ("", "[rank]\n", "[gates]\n"):
+        (folder / "encsel.toml").write_text(f"{where}{option} = {value}\n")
+        code, out, err = call("rank", "set")
+        assert (code, out) == (2, "")
+        assert f"{option} counts on the command line only" in err
+
+
+@pytest.mark.parametrize("option", ["output", "report", "scores", "cache"])
+@pytest.mark.parametrize(
+    "value",
+    ["../x.json", "/nowhere/x.json", "out/x.json", "new/../../x.json", "loop/x.json", "~/x.json", "~nobody-at-all/x",
+     "a\\u0000b", ""],
+)  # fmt: skip
+def test_paths_to_write_to_stay_in_the_folder_of_the_settings(folder, call, option, value):
+    inner = folder / "inner"
+    inner.mkdir()
+    os.chdir(inner)
+    (inner / "out").symlink_to(folder)
+    (inner / "loop").symlink_to("loop")
+    text = json.dumps(value).replace("\\\\", "\\")
+    for line in (
+        f"{option} = {text}",
+        f"[validate]\n{option} = {text}",
+        *([f"output = ['a.json', {text}]"] if option == "output" else []),
+    ):
+        (inner / "encsel.toml").write_text(f"{line}\n")
+        code, out, err = call("validate", folder / "set", "-q")
+        assert (code, out) == (2, ""), err
+        assert f"{option} is " in err
+        assert not [p for p in folder.rglob("*") if p.name.startswith("x")]
+
+
+def test_links_in_a_folder_to_write_to_stay_in_the_folder_of_the_settings(folder, call):
+    (folder / "made").mkdir()
+    (folder / "made" / "figures").symlink_to(folder.parent)
+    for option in ("report", "scores", "cache"):
+        (folder / "encsel.toml").write_text(f"{option} = 'made'\n")
+        code, _, err = call("validate", "set", "-q")
+        assert code == 2
+        assert f"{option} is 'made', which leads out of the folder of the file" in err
+
+
+def test_paths_in_the_folder_of_the_settings_are_written_to(folder, call):
+    (folder / "sub").mkdir()
+    (folder / "link").symlink_to("sub")
+    (folder / "encsel.toml").write_text("data = 'set'\noutput = ['a.json', 'link/b.md']\ncache = 'sub/cache'\n")
+    code, _, err = call("rank", "-q")
+    assert code == 0, err
+    assert (folder / "a.json").is_file()
+    assert (folder / "sub" / "b.md").is_file()
+
+
 @pytest.mark.parametrize("value", [True, False])
 def test_no_cache_in_the_settings_is_the_flag(tmp_path, media, call, monkeypatch, value):
     monkeypatch.chdir(tmp_path)
