@@ -22,17 +22,18 @@ def settings(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The file and its content; None without such a file.
 
     Raises:
-        UsageError: encsel.toml cannot be read, or is not TOML.
+        UsageError: encsel.toml cannot be read, or is not TOML; or pyproject.toml is not, and has settings of encsel.
     """
     for name in (OWN, SHARED):
-        path = folder / name
+        path, raw = folder / name, b""
         try:
-            content = tomllib.loads(read_whole(path, MAX_BYTES).decode("utf-8"))
+            raw = read_whole(path, MAX_BYTES)
+            content = tomllib.loads(raw.decode("utf-8"))
         except FileNotFoundError:
             continue
         # A ValueError: not UTF-8, not TOML, or a whole number of too many digits.
         except (OSError, ValueError, RecursionError) as error:
-            if name == SHARED:  # another tool reports it
+            if name == SHARED and b"tool.encsel" not in raw:  # another tool reports it
                 continue
             reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
             raise UsageError(f"{path} cannot be read: {reason}. Fix it, or pass --no-config.") from error
