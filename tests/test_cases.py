@@ -14,18 +14,11 @@ pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases b
 
 
 def case_30_terminal_without_utf8(root: Path, call) -> None:
-    pair = ("--face", "pixels", "--voice", "ltas", "--no-cache")
-    for encoding, words in {
-        "latin-1": ("rank", root, *pair),
-        "ascii": ("study",),
-        "cp1252": ("validate", root, *pair, "--only", "matching"),
-    }.items():
-        command = [sys.executable, "-m", "encsel", *map(str, words)]
+    for encoding in ("latin-1", "ascii", "cp1252"):
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
-        done = subprocess.run(command, env=environment, capture_output=True)
-        assert done.returncode == 0, done.stderr
-        assert b"-----" in done.stdout
-        done.stdout.decode("ascii")
+        done = subprocess.run([sys.executable, "-m", "encsel", "study"], env=environment, capture_output=True)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert "-----" in done.stdout.decode("ascii")
 
 
 @pytest.mark.parametrize(

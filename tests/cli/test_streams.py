@@ -16,7 +16,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,7 @@ from encsel.cli import COMMANDS, streams
 
 CHOICE = ("--face", "pixels", "--voice", "ltas", "--no-cache")
 GATE = ("--max-eer", "0.001")
-CHEAP = ("plan", "schema", "encoders", "cache", "compare", "rank", "embed")
-"""Commands that take no second each."""
+CHEAP = ("plan", "schema", "encoders", "cache", "rank")
 
 
 def command_lines(ready: Path, media: Path, old: Path) -> dict[str, list[str]]:
@@ -54,29 +53,28 @@ def command_lines(ready: Path, media: Path, old: Path) -> dict[str, list[str]]:
     }  # fmt: skip
 
 
-def prepare() -> None:
-    """Import what commands need, and shorten what takes long."""
-    import encsel.cli.calibrate
-    import encsel.cli.embed
+def prepare(names: Iterable[str]) -> None:
+    """Import what these commands need, and shorten what takes long."""
     import encsel.ranking.rank
     import encsel.reports.ranking
-    import encsel.reports.study
-    import encsel.reports.validation
-    import encsel.simulation.fit
-    import encsel.simulation.trials
-    import encsel.validation.validate  # noqa: F401
-    from encsel.data import demo_set
-    from encsel.prediction.card import load_calibrated
 
     patch = pytest.MonkeyPatch()
     few_shuffles(patch)
-    few = functools.partial(demo_set.write_demo_set, n_identities=30, samples_per_identity=2)
-    patch.setattr(demo_set, "write_demo_set", few)
-    # Of `calibrate`, all but the simulation.
-    card = load_calibrated("encsel-calibrated")
-    patch.setattr("encsel.simulation.trials.resumed", lambda _, work, **__: work.mkdir(parents=True) or ())
-    patch.setattr("encsel.simulation.table.table_of", lambda *_: None)
-    patch.setattr("encsel.simulation.fit.fit_card", lambda *_, **__: card)
+    if "validate" in names:
+        import encsel.reports.validation
+        import encsel.validation.validate  # noqa: F401
+    if "demo" in names:
+        from encsel.data import demo_set
+
+        few = functools.partial(demo_set.write_demo_set, n_identities=30, samples_per_identity=2)
+        patch.setattr(demo_set, "write_demo_set", few)
+    if "calibrate" in names:  # all of it but the simulation
+        from encsel.prediction.card import load_calibrated
+
+        card = load_calibrated("encsel-calibrated")
+        patch.setattr("encsel.simulation.trials.resumed", lambda _, work, **__: work.mkdir(parents=True) or ())
+        patch.setattr("encsel.simulation.table.table_of", lambda *_: None)
+        patch.setattr("encsel.simulation.fit.fit_card", lambda *_, **__: card)
 
 
 def forked(line: list[str], folder: Path, set_up: Callable[[], None]) -> int:
@@ -131,7 +129,7 @@ def plain_run(line: list[str], folder: Path) -> tuple[int, dict[str, bytes], lis
 
 def read_in_rounds(lines: dict[str, list[str]], root: Path, n_rounds: int) -> None:
     """Run each command again and again, while somebody reads some of what it prints and goes away."""
-    prepare()
+    prepare(lines)
     rng, folder = random.Random(0), root / "run"
     for name, line in lines.items():
         code, files, sizes = plain_run(line, folder)
@@ -195,13 +193,16 @@ def full(*numbers: int) -> None:
         os.dup2(os.open("/dev/full", os.O_WRONLY), number)
 
 
-def unwritable(lines: dict[str, list[str]], root: Path, names: tuple[str, ...]) -> None:
-    prepare()
+WAYS = [(spoil, numbers) for spoil in (closed, full) for numbers in ((1,), (2,), (1, 2), (0, 1, 2))]
+
+
+def unwritable(lines: dict[str, list[str]], root: Path, names: tuple[str, ...], ways: list[Any]) -> None:
+    prepare(names)
     folder = root / "run"
     for name in names:
         code, files, _ = plain_run(lines[name], folder)
         lost = code or 2
-        for spoil, numbers in ((spoil, n) for spoil in (closed, full) for n in ((1,), (2,), (1, 2), (0, 1, 2))):
+        for spoil, numbers in ways:
 
             def set_up(spoil=spoil, numbers=numbers) -> None:
                 to_files(folder)
@@ -217,14 +218,13 @@ def unwritable(lines: dict[str, list[str]], root: Path, names: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize(
-    "names", [("plan", "rank"), robust(("embed", "encoders", "cache", "validate", "fit", "study"))]
+    ("names", "ways"), [(("encoders",), WAYS), (("rank",), [WAYS[0], WAYS[-1]]), robust(tuple(COMMANDS), WAYS)]
 )
-def test_a_result_that_cannot_be_printed_is_2_unless_a_gate_failed(lines, tmp_path, names):
-    in_a_process_of_its_own(unwritable, lines, tmp_path, names)
+def test_a_result_that_cannot_be_printed_is_2_unless_a_gate_failed(lines, tmp_path, names, ways):
+    in_a_process_of_its_own(unwritable, lines, tmp_path, names, ways, seconds=600)
 
 
 def without_stdin(line: list[str], root: Path) -> None:
-    prepare()
     folder = root / "run"
 
     def set_up() -> None:
@@ -256,6 +256,27 @@ def test_a_file_that_cannot_be_written_keeps_nothing_else_back(call, ready, tmp_
 
 
 # --- encodings
+
+
+def encoded(lines: dict[str, list[str]], root: Path) -> None:
+    prepare(lines)
+    folder = root / "run"
+    for name, line in lines.items():
+        code, files, _ = plain_run(line, folder)
+        for encoding in ("ascii", "latin-1", "cp1252"):
+
+            def set_up(encoding=encoding) -> None:
+                to_files(folder)
+                os.environ["ENCODING"] = encoding
+
+            assert ended(forked(line, folder, set_up)) == code, (name, encoding, printed(folder))
+            assert contents(folder / "out") == files
+            assert printed(folder)[0].isascii()
+
+
+@pytest.mark.robust
+def test_every_command_prints_in_every_encoding(lines, tmp_path):
+    in_a_process_of_its_own(encoded, lines, tmp_path, seconds=600)
 
 
 class Pipe:
