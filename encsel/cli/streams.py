@@ -5,9 +5,11 @@ An error is kept instead, so that the exit code can tell of a result that was lo
 
 import codecs
 import contextlib
+import errno
 import io
 import os
 import select
+import stat
 import sys
 from typing import Any, TextIO
 
@@ -36,12 +38,15 @@ def guard() -> None:
 def failure() -> OSError | None:
     """Why stdout was not written to its end; None if it was, or if its reader went away."""
     raw = getattr(getattr(sys.__stdout__, "buffer", None), "raw", None)
-    error = getattr(raw, "error", None)
-    return None if isinstance(error, ConnectionError) else error
+    return raw.error if isinstance(raw, _Raw) else None
 
 
 class _Raw(io.RawIOBase):
-    """Writes a stream until the first error and keeps that; what comes later goes nowhere."""
+    """Writes a stream until the first error; what comes later goes nowhere.
+
+    Attributes:
+        error: that error, unless it says that the reader went away.
+    """
 
     def __init__(self, stream: TextIO, raw: io.RawIOBase) -> None:
         super().__init__()
@@ -56,7 +61,10 @@ class _Raw(io.RawIOBase):
                 select.select([], [self._raw], [])
             return n_written
         except OSError as error:
-            self.error = error
+            # A terminal that is gone is an I/O error.
+            is_terminal = error.errno == errno.EIO and stat.S_ISCHR(os.fstat(self.fileno()).st_mode)
+            if not is_terminal and not isinstance(error, ConnectionError):
+                self.error = error
             # For native libraries and children, too.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
