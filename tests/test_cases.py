@@ -16,6 +16,14 @@ pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases b
 SHIM = "import sys, encsel.loading.registry; sys.modules['encsel.registry'] = encsel.loading.registry"
 
 
+def case_30_terminal_without_utf8(root: Path, call) -> None:
+    for encoding in ("latin-1", "ascii", "cp1252"):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run([sys.executable, "-m", "encsel", "study"], env=environment, capture_output=True)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert "-----" in done.stdout.decode("ascii")
+
+
 def case_33_lora_adapter_ignored(root: Path, call) -> None:
     faces = ("--face", f"clip:{root / 'base'}", "--face", f"clip:{root / 'tuned'}")
     code, _, err = call("embed", root, *faces, "--voice", "ltas", "--offline", "-o", f"{root}-embedded")

@@ -48,6 +48,7 @@ from encsel.reports.comparison import section
 from encsel.reports.tables import render_sections
 from encsel.storage import documents as cardfile
 from encsel.storage.documents import cards_folder
+from encsel.storage.signature import digest
 
 MAX_SECONDS, MAX_MIB = 5.0, 512
 """For one input: generous, for machines that do other work, and far under what any hazard of test_hostile.py takes."""
@@ -497,17 +498,24 @@ def examine_settings(content: bytes, name: str) -> None:
 
 SIGNATURE = {
     "encsel": "0.1.0", "data": {"layout": "embeddings", "sha256": "a" * 64},
-    "encoders": {"face:a": {"sha256": "1"}, "voice:b": {"sha256": "2"}},
     "regressions": {"encsel-calibrated": "c" * 64}, "metrics": {"cka_biased": 1},
-    "options": {"seed": 0, "identities": None}, "libraries": {"numpy": "2.0"}, "id": "d" * 64,
+    "options": {"seed": 0, "identities": None}, "libraries": {"numpy": "2.0"},
 }  # fmt: skip
+
+
+def signature_of(*encoders: str) -> dict[str, Any]:
+    signature = {**SIGNATURE, "encoders": {name: {"sha256": name} for name in encoders}}
+    return {**signature, "id": digest(signature)}
+
+
 RANKED = {
-    "schema": "encsel.rank/1", "scorer": "reference", "signature": SIGNATURE,
+    "schema": "encsel.rank/1", "scorer": "reference", "signature": signature_of("face:a", "voice:b", "voice:c"),
     "pairs": [{"face": "a", "voice": "b", "predicted_eer": 0.3, "interval": [0.2, 0.4], "coverage": 0.9},
               {"face": "a", "voice": "c", "predicted_eer": None, "interval": None, "coverage": 0.9}],
 }  # fmt: skip
 VALIDATED = {
-    "schema": "encsel.validate/1", "scorer": "weighted", "signature": SIGNATURE, "calibration": {"n_identities": 50},
+    "schema": "encsel.validate/1", "scorer": "weighted", "signature": signature_of("face:a", "face:c", "voice:b"),
+    "calibration": {"n_identities": 50},
     "pairs": [
         {"face": face, "voice": "b", "rows_per_identity": 8, "columns": {"cka": 0.1, "id_mismatch": None},
          "measured": {"n_train": 40, "n_test": 10, "levels": {"identity": {

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from encsel.errors import UsageError
+from encsel.errors import GATE_INCONCLUSIVE, UsageError
 from encsel.gates.compare import (
     MOVED_DOWN,
     MOVED_UP,
@@ -20,6 +24,10 @@ from encsel.gates.compare import (
     value_of,
 )
 from encsel.gates.judge import Gates, Verdict, checked_gates, field_of, judge
+from encsel.ranking.rank import verdict_on
+from encsel.ranking.result import Ranking
+from encsel.storage.result import checksum
+from encsel.storage.signature import digest
 
 SIGNATURE = {
     "encsel": "0.1.0", "data": {"sha256": "d"}, "encoders": {"face:f": {"sha256": "1"}, "voice:v": {"sha256": "2"}},
@@ -202,13 +210,228 @@ def test_a_file_that_is_no_result_is_a_usage_error(tmp_path, text):
         read_result(tmp_path / "none.json")
 
 
-def test_a_result_reads_as_its_document_says(tmp_path):
-    pairs = [{"face": "a", "voice": "x", "predicted_eer": 0.2, "interval": [0.15, 0.25], "coverage": 0.9}]
-    document = {"schema": "encsel.rank/1", "scorer": "reference", "signature": SIGNATURE, "pairs": pairs}
-    path = tmp_path / "old.json"
+@pytest.fixture
+def document(ranking) -> dict[str, Any]:
+    """The document of a ranking, as encsel 0.2.0 wrote it: without a checksum, which finds every edit."""
+    document = json.loads(ranking.to_json())
+    del document["sha256"]
+    document["signature"]["encsel"] = "0.2.0"
+    return signed(document)
+
+
+def signed(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with the id that belongs to its signature."""
+    signature = document["signature"]
+    signature["id"] = digest({key: value for key, value in signature.items() if key != "id"})
+    return document
+
+
+def written(document: dict[str, Any], folder: Path) -> Path:
+    path = folder / "old.json"
     path.write_text(json.dumps(document))
-    found = read_result(path)
-    assert found.pairs["a", "x"] == value_of(0.2, (0.15, 0.25), 0.9)
+    return path
+
+
+def test_a_result_reads_as_its_document_says(document, tmp_path):
+    found = read_result(written(document, tmp_path))
+    assert len(found.pairs) == len(document["pairs"])
+    for pair in document["pairs"]:
+        assert found.pairs[pair["face"], pair["voice"]] == value_of(pair["predicted_eer"], pair["interval"], 0.9)
+
+
+def test_a_ranking_is_no_worse_than_itself_with_a_checksum_and_without(ranking, document, tmp_path):
+    ranking.save(tmp_path / "new.json")
+    for path in (tmp_path / "new.json", written(document, tmp_path)):
+        assert verdict_on(ranking, checked_gates(baseline=path, max_regression=0.3)).status == "pass"
+
+
+def edited(change: Callable[[dict[str, Any]], object]) -> Any:
+    return pytest.param(change, id=change.__name__)
+
+
+def without_the_best(d: dict[str, Any]) -> None:
+    del d["pairs"][0]
+
+
+def without_pairs(d: dict[str, Any]) -> None:
+    d["pairs"] = []
+
+
+def a_pair_twice(d: dict[str, Any]) -> None:
+    d["pairs"].append({**d["pairs"][0], "predicted_eer": 0.45, "interval": [0.44, 0.46]})
+
+
+def a_pair_renamed(d: dict[str, Any]) -> None:
+    d["pairs"][0]["face"] = "another"
+
+
+def another_id(d: dict[str, Any]) -> None:
+    d["signature"]["id"] = "0" * 64
+
+
+def another_seed(d: dict[str, Any]) -> None:
+    d["signature"]["options"]["seed"] = 1
+
+
+def an_interval_turned_round(d: dict[str, Any]) -> None:
+    d["pairs"][0]["interval"].reverse()
+
+
+def an_eer_below_its_interval(d: dict[str, Any]) -> None:
+    d["pairs"][0]["predicted_eer"] = 0.01
+
+
+def an_eer_above_its_interval(d: dict[str, Any]) -> None:
+    d["pairs"][0]["predicted_eer"] = 0.49
+
+
+def an_interval_of_nothing(d: dict[str, Any]) -> None:
+    d["pairs"][0]["predicted_eer"] = None
+
+
+def another_coverage(d: dict[str, Any]) -> None:
+    d["pairs"][0]["coverage"] = 0.5
+
+
+def worse_throughout_beside_its_checksum(d: dict[str, Any]) -> None:
+    d["sha256"] = checksum(d)
+    for pair in d["pairs"]:
+        pair["predicted_eer"], pair["interval"] = 0.45, [0.4, 0.5]
+
+
+def of_a_later_version_without_checksum(d: dict[str, Any]) -> None:
+    d["signature"]["encsel"] = "0.3.0"
+    signed(d)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        edited(without_the_best), edited(without_pairs), edited(a_pair_twice), edited(a_pair_renamed),
+        edited(another_id), edited(another_seed), edited(an_interval_turned_round), edited(an_eer_below_its_interval),
+        edited(an_eer_above_its_interval), edited(an_interval_of_nothing), edited(another_coverage),
+        edited(worse_throughout_beside_its_checksum), edited(of_a_later_version_without_checksum),
+    ],
+)  # fmt: skip
+def test_a_baseline_that_was_edited_is_a_usage_error(document, tmp_path, change):
+    change(document)
+    with pytest.raises(UsageError, match="was damaged or edited"):
+        checked_gates(baseline=written(document, tmp_path), max_regression=0.3)
+
+
+NAN, INFINITE = float("nan"), float("inf")
+GOOD = {"a/x": PairValue(0.20, 1.7, 0.01), "a/y": PairValue(0.35, 0.8, 0.01)}
+EASY: dict[str, dict[str, Any]] = {
+    "max-eer": {"max_eer": 1}, "expect-best": {"expect_best": "a/x"}, "min-margin": {"min_margin": 0},
+    "max-regression": {"max_regression": 1},
+}  # fmt: skip
+"""Gates that every result passes which can be judged at all."""
+
+
+def judged(gate: str, on: str, values: dict[str, PairValue], interval: Any = (0.1, 0.3), old: Any = GOOD) -> str:
+    """Status of an easy gate on a result of these values, with this interval of each EER."""
+    baseline, new = (
+        ResultToCompare("encsel.rank/1", "predicted EER, scorer reference", SIGNATURE, pairs)
+        for pairs in ({tuple(name.split("/")): value for name, value in side.items()} for side in (old, values))
+    )
+    field = field_of([*values], [*values.values()], [interval] * len(values), None, seed=0)
+    gates = Gates(**EASY[gate], on=on, baseline=baseline if gate == "max-regression" else None)
+    found = judge(gates, field, new)
+    assert found.exit_code == {"pass": 0, "inconclusive": GATE_INCONCLUSIVE}[found.status]
+    assert found.gates[0].reason
+    return found.status
+
+
+@pytest.mark.parametrize("gate", EASY)
+@pytest.mark.parametrize("on", ["interval", "point"])
+def test_what_can_be_judged_passes_an_easy_gate(gate, on):
+    assert judged(gate, on, GOOD) == "pass"
+
+
+NOTHING = PairValue(None, None, None)
+BARE = PairValue(0.2, 1.7, None)
+EVERY, BOTH = tuple(EASY), ("interval", "point")
+OF_THE_RESULT = ("max-eer", "expect-best", "min-margin")
+
+
+@pytest.mark.parametrize(
+    ("values", "gates", "modes"),
+    [
+        pytest.param({}, EVERY, BOTH, id="no pair"),
+        pytest.param({"a/x": NOTHING, "a/y": NOTHING}, EVERY, BOTH, id="no EER at all"),
+        pytest.param({**GOOD, "a/x": NOTHING}, EVERY, BOTH, id="no EER of the best"),
+        pytest.param({**GOOD, "a/y": NOTHING}, EVERY, BOTH, id="no EER of another"),
+        pytest.param({**GOOD, "b/x": NOTHING}, OF_THE_RESULT, BOTH, id="no EER of a third"),
+        *(
+            pytest.param({**GOOD, name: PairValue(x, x, 0.01)}, OF_THE_RESULT, BOTH, id=f"{name} is {x}")
+            for name in GOOD
+            for x in (NAN, INFINITE, -INFINITE)
+        ),
+        pytest.param({"a/x": NOTHING}, EVERY, BOTH, id="one pair without an EER"),
+        pytest.param({"a/y": GOOD["a/y"]}, ("expect-best",), BOTH, id="an encoder that failed"),
+        pytest.param({"a/x": GOOD["a/x"]}, ("min-margin",), BOTH, id="a single pair"),
+        pytest.param({**GOOD, "a/x": BARE}, ("expect-best", "min-margin", "max-regression"), ("interval",), id="no sd"),
+        *(
+            pytest.param({**GOOD, "a/x": value}, ("expect-best", "min-margin"), ("interval",), id=f"{value}")
+            for value in (PairValue(0.2, 1.7, NAN), PairValue(0.2, NAN, 0.1))
+        ),
+        pytest.param({"b/x": GOOD["a/x"]}, ("expect-best", "max-regression"), BOTH, id="other encoders"),
+        pytest.param({"a/y": GOOD["a/y"]}, ("max-regression",), BOTH, id="without the former best"),
+        pytest.param(
+            {**GOOD, "b/x": PairValue(0.1, 2.5, 0.01)}, ("max-regression",), BOTH,
+            id="a best pair that is new",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_judged_passes_no_gate(values, gates, modes):
+    for gate in gates:
+        for on in modes:
+            assert judged(gate, on, values) == "inconclusive", (gate, on)
+
+
+@pytest.mark.parametrize("interval", [None, (NAN, 0.3), (0.1, NAN), (NAN, NAN)])
+def test_an_interval_that_is_missing_passes_no_gate_on_intervals(interval):
+    assert judged("max-eer", "interval", GOOD, interval) == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        {}, {"a/x": NOTHING, "a/y": NOTHING}, {**GOOD, "a/x": NOTHING}, {**GOOD, "a/y": NOTHING},
+        {"a/y": GOOD["a/y"]}, {**GOOD, "b/x": PairValue(0.1, 2.5, 0.01)},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("on", ["interval", "point"])
+def test_a_baseline_that_lacks_a_pair_passes_no_gate(old, on):
+    assert judged("max-regression", on, GOOD, old=old) == "inconclusive"
+
+
+def test_a_pair_beside_the_best_that_is_new_is_no_regression():
+    assert judged("max-regression", "interval", {**GOOD, "b/x": PairValue(0.3, 1.0, 0.01)}) == "pass"
+
+
+def test_the_reason_of_a_regression_is_that_of_the_pair_that_decides():
+    old = {**GOOD, "b/x": PairValue(0.3, 1.0, None)}
+    baseline, new = (
+        ResultToCompare("encsel.rank/1", "predicted EER, scorer reference", SIGNATURE, pairs)
+        for pairs in (
+            {tuple(name.split("/")): v for name, v in side.items()} for side in (old, {**old, "b/x": NOTHING})
+        )
+    )
+    field = field_of([*GOOD], [*GOOD.values()], [None, None], None, seed=0)
+    (found,) = judge(Gates(baseline=baseline, max_regression=1), field, new).gates
+    assert (found.status, found.reason) == ("inconclusive", "b/x has no EER in one of the two")
+
+
+def test_health_that_cannot_be_examined_leaves_strict_health_open(ranking: Ranking):
+    first, *others = ranking.encoders
+    unexamined = replace(ranking, encoders=(replace(first, unimodal_eer=None), *others))
+    for gates in (Gates(), checked_gates(max_eer=1)):
+        assert verdict_on(unexamined, gates).exit_code == 0
+        found = verdict_on(replace(unexamined, strict_health=True), gates)
+        assert found.exit_code == GATE_INCONCLUSIVE
+        assert found.gates[-1].reason == f"{first.name} cannot be checked with one sample a person"
+        assert verdict_on(replace(ranking, strict_health=True), gates).exit_code == 0
 
 
 @pytest.mark.parametrize(

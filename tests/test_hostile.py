@@ -42,6 +42,7 @@ from encsel.regression.card import load_geometric_card
 from encsel.reports.tables import inert
 from encsel.storage.documents import cards_folder
 from encsel.storage.files import read_whole
+from encsel.storage.signature import digest
 
 
 @contextmanager
@@ -713,12 +714,15 @@ def test_calibrated_cards_that_make_no_sense_are_refused(
         load_calibrated(tmp_path / "card.json")
 
 
-RESULT = {
+RESULT: dict[str, Any] = {
     "schema": "encsel.rank/1", "scorer": "reference",
-    "signature": {"encsel": "0.1.0", "id": "0", "data": {}, "encoders": {"face:a": 1}, "regressions": {}, "metrics": {},
-                  "options": {}, "libraries": {}},
+    "signature": {"encsel": "0.1.0", "data": {}, "encoders": {"face:a": 1, "voice:b": 1}, "regressions": {},
+                  "metrics": {}, "options": {}, "libraries": {}},
     "pairs": [{"face": "a", "voice": "b", "predicted_eer": 0.3, "interval": [0.2, 0.4], "coverage": 0.9}],
 }  # fmt: skip
+
+
+RESULT["signature"]["id"] = digest(RESULT["signature"])
 
 
 @pytest.mark.parametrize("change", [
@@ -736,13 +740,14 @@ def test_results_that_make_no_sense_are_refused(tmp_path: Path, change: Callable
 
 
 def test_names_in_the_signature_of_a_result_are_shown_with_escapes(tmp_path: Path) -> None:
-    other = json.loads(json.dumps(RESULT))
-    other["signature"] |= {"encoders": {f"face:{EVIL}": 1}, "metrics": {EVIL: 1}, "options": {EVIL: 1}}
     found = []
     for i in range(2):
-        other["signature"]["encoders"][f"face:{EVIL}"] = i
-        (tmp_path / "a.json").write_text(json.dumps(other if i else {**RESULT, "signature": {
-            **RESULT["signature"], "encoders": {f"face:{EVIL}": 0}}}))  # type: ignore[dict-item]  # fmt: skip
+        content = json.loads(json.dumps(RESULT))
+        content["pairs"][0]["face"] = EVIL
+        content["signature"] |= {"encoders": {f"face:{EVIL}": i, "voice:b": 1}}
+        content["signature"] |= {"metrics": {EVIL: i}, "options": {EVIL: i}}
+        content["signature"]["id"] = digest({k: v for k, v in content["signature"].items() if k != "id"})
+        (tmp_path / "a.json").write_text(json.dumps(content))
         found.append(compare.read_result(tmp_path / "a.json"))
     said = compare.compare_results(*found)
     assert said.changed_encoders == (f"face:{SHOWN}",)

@@ -108,7 +108,7 @@ def test_the_document_is_strict_json_with_stable_keys(report):
     assert document["schema"] == "encsel.validate/2"
     assert set(document) == {
         "schema", "signature", "signature_text", "protocol", "scorer", "layout", "calibration", "group_columns",
-        "prediction", "encoders", "pairs", "analysis", "failures", "notes", "verdict",
+        "prediction", "encoders", "pairs", "analysis", "failures", "notes", "verdict", "sha256",
     }  # fmt: skip
     levels = document["pairs"][0]["measured"]["levels"]
     assert set(levels) == {"identity", "sample"}

@@ -15,6 +15,9 @@ def main() -> None:
 
         # Signals that arrive before the handlers are set are held back until then.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        from encsel.storage.streams import guard
+
+        guard()
         from encsel.cli.interruption import Interruption
         from encsel.errors import INTERRUPTED
 
@@ -26,9 +29,19 @@ def main() -> None:
         interruption.settle(run(interruption))
     except KeyboardInterrupt:
         if interruption is None or not interruption.happened:  # before the handlers were set
-            os.write(2, b"encsel: Interrupted.\n")
-            os._exit(5)
+            try:
+                os.write(2, b"encsel: Interrupted.\n")
+            finally:
+                os._exit(5)
         interruption.settle(INTERRUPTED)
+    except Exception:
+        # A damaged installation. Python's own exit code would be 1, which is that of a failed gate.
+        import traceback
+
+        try:
+            traceback.print_exc()
+        finally:
+            os._exit(70)
     interruption.leave()
 
 

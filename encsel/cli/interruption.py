@@ -46,19 +46,33 @@ class Interruption:
         self._code = code
 
     def leave(self) -> NoReturn:
-        """End the process with the code that `settle` set."""
+        """End the process with the code that `settle` set, whatever libraries have left behind."""
         assert self._code is not None
         if self._code == INTERRUPTED:
             self._print()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                stream.flush()
+            # What stdout holds was cut off in the middle, and its reader may have stopped reading.
+            os._exit(self._code)
+        self._flush()
+        others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
         workers = getattr(sys.modules.get("encsel.loading.deadline"), "THREAD_NAME", None)
-        if self._code == INTERRUPTED or any(thread.name == workers for thread in threading.enumerate()):
+        if any(thread.name == workers for thread in others):
             # Abandoned threads still run. Waiting for them could take forever, and one that runs while the interpreter
             # shuts down crashes it.
             os._exit(self._code)
+        atexit._run_exitfuncs()
+        if not all(thread.daemon for thread in others):  # Python would wait for these
+            self._end(self._code)
+        atexit.register(self._end, self._code)  # before libraries are torn down, which may crash
         sys.exit(self._code)
+
+    def _flush(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+
+    def _end(self, code: int) -> None:
+        self._flush()
+        os._exit(code)
 
     def _interrupt(self, number: int, frame: Any) -> None:
         if not self.happened and self._code is None:

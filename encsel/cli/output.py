@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import click
 
+from encsel.errors import GATE_FAILED, EncselError, UsageError
 from encsel.progress import OnStderr, Progress, Silent
 from encsel.storage.result import FILE_WIDTH, form_of, save_text
 
@@ -122,47 +123,52 @@ def inputs_of(data: Path, encoders: Iterable[str], *others: str | Path | None) -
 
 
 def deliver(
-    text_of: Callable[..., str], form: str, outputs: Iterable[Path], out: TextIO, *, private: bool = False
-) -> None:
-    """Write a result to its files, the job's summary and stdout.
+    text_of: Callable[..., str],
+    form: str,
+    outputs: Iterable[Path],
+    out: TextIO,
+    *,
+    code: int,
+    private: bool = False,
+    more: Iterable[Callable[[], object]] = (),
+) -> int:
+    """Write a result to its files, the job's summary and stdout, and return the exit code.
+
+    What cannot be written keeps nothing else back.
 
     Args:
         text_of: format, `width` and `colour` to the text of the result.
+        code: exit code of the result.
         private: make files readable by their owner only.
+        more: what is written after the files.
     """
     from encsel.reports.github import append_summary
 
-    if form == "github":
-        append_summary(text_of("markdown"))
-    # Files first: a reader of stdout that goes away must not cost the user a file.
-    for path in outputs:
+    def save(path: Path) -> None:
         save_text(path, text_of(form_of(path), width=FILE_WIDTH), private=private)
+
+    steps: list[Callable[[], object]] = [functools.partial(save, path) for path in outputs]
+    if form == "github":
+        steps.append(lambda: append_summary(text_of("markdown")))
+    for step in (*steps, *more):
+        try:
+            step()
+        except UsageError as error:
+            code = unwritten(error, code)
     terminal = out.isatty()
     emit(text_of(form, colour=terminal, width=terminal_width() if terminal else FILE_WIDTH), out)
+    return code
+
+
+def unwritten(error: EncselError, code: int) -> int:
+    """Report what could not be written of a result that has this exit code; the new one: a failed gate's stays."""
+    click.echo(f"encsel: {error}", err=True)
+    return code if code == GATE_FAILED else error.exit_code
 
 
 def emit(text: str, out: TextIO | None = None) -> None:
-    """Print a result. A reader that went away is not a failure, a full disk is."""
-    from encsel.errors import UsageError
-
-    out = out or sys.stdout
-    try:
-        click.echo(_encodable(text, out), file=out, nl=False)
-    except OSError as error:
-        # Elsewhere, so that the interpreter's last flush is quiet.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
-        if not isinstance(error, BrokenPipeError):
-            raise UsageError(f"The result cannot be written to stdout: {error.strerror}. Send it elsewhere.") from error
-
-
-def _encodable(text: str, out: TextIO) -> str:
-    """The text as the stream's encoding has it: in the C locale tables get ASCII lines, the rest escapes."""
-    encoding = out.encoding or "utf-8"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return text.replace("─", "-").encode(encoding, "backslashreplace").decode(encoding)
-    return text
+    """Print a result."""
+    click.echo(text, file=out or sys.stdout, nl=False)
 
 
 def terminal_width(least: int = 80) -> int:

@@ -4,12 +4,14 @@ import importlib
 import os
 import sys
 import traceback
+from typing import Any
 
 import click
 
 from encsel.cli.interruption import Interruption
 from encsel.errors import EncselError, UsageError
 from encsel.progress import stderr_disarmed
+from encsel.storage.streams import failure
 from encsel.version import __version__
 
 COMMANDS = {
@@ -57,6 +59,13 @@ class _Commands(click.Group):
             raise click.UsageError(f"No command {args[0]!r}. {nearest(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (BrokenPipeError, EOFError) as error:
+            # Streams of this process raise neither. click would exit as if a reader of stdout or a person had gone.
+            raise RuntimeError("a pipe to another process broke, or a file ended early") from error
+
 
 @click.group(cls=_Commands, context_settings=CONTEXT)
 @click.version_option(__version__, message="encsel %(version)s")
@@ -94,15 +103,22 @@ def run(interruption: Interruption | None = None) -> int:
         KeyboardInterrupt: `interruption` happened, whatever libraries made of it.
     """
     try:
-        code = cli.main(standalone_mode=False)
-        sys.stdout.flush()
+        result = cli.main(standalone_mode=False)
+        code = result if isinstance(result, int) else 0
     except BaseException as error:
         if interruption is not None and interruption.happened:
             raise KeyboardInterrupt from error
-        return _reported(error)
+        code = _reported(error)
     if interruption is not None and interruption.happened:
         raise KeyboardInterrupt
-    return code if isinstance(code, int) else 0
+    sys.stdout.flush()
+    if (lost := failure()) and code != INTERNAL_ERROR:
+        from encsel.cli.output import unwritten
+
+        return unwritten(
+            UsageError(f"The result cannot be written to stdout: {lost.strerror}. Send it elsewhere."), code
+        )
+    return code
 
 
 def _reported(error: BaseException) -> int:
@@ -116,11 +132,8 @@ def _reported(error: BaseException) -> int:
         case click.exceptions.Exit():
             return error.exit_code
         # click exits so after it has told a shell how to complete.
-        case SystemExit() if COMPLETION in os.environ:
+        case SystemExit() if os.environ.get(COMPLETION):
             raise error
-        # click exits so when the reader of stdout went away (`| head`), with stdout in a wrapper.
-        case SystemExit() if "Pacify" in type(sys.stdout).__name__:
-            return 0
         case click.ClickException():
             error.show()
             return code

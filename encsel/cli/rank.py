@@ -6,7 +6,7 @@ from typing import Any, TextIO
 import click
 
 from encsel.cli.options import PATH, cache_of, min_identities_option, result_options, set_options
-from encsel.cli.output import check_outputs, deliver, inputs_of, progress_of, results_apart, resumable
+from encsel.cli.output import check_outputs, deliver, inputs_of, progress_of, results_apart, resumable, unwritten
 
 
 @click.command()
@@ -78,7 +78,6 @@ def run(
         text = explanation_text(explanation)
         return render(ranking, form, **look) + ("\n" + text if form == "table" else f"\n```text\n{text}```\n")
 
-    deliver(text_of, form, outputs, out, private=bool(options.get("show_names")))
-    if failed is not None:
-        raise failed
-    return ranking.exit_code
+    private = bool(options.get("show_names"))
+    code = deliver(text_of, form, outputs, out, code=ranking.exit_code, private=private)
+    return code if failed is None else unwritten(failed, code)

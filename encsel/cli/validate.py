@@ -70,7 +70,11 @@ def validate(
         options[name] = tuple(filter(None, map(str.strip, (options[name] or "").split(","))))
     with resumable(progress, kept_in):
         validation = validate_set(data, cache=kept_in, progress=progress, **options)
-    if folder is not None:
-        progress.note(f"Report: {write_report(validation, folder, private=private)}")
-    deliver(partial(render, validation), form, outputs, out, private=private)
-    return validation.exit_code
+
+    def report() -> None:
+        if folder is not None:
+            progress.note(f"Report: {write_report(validation, folder, private=private)}")
+
+    return deliver(
+        partial(render, validation), form, outputs, out, code=validation.exit_code, private=private, more=(report,)
+    )

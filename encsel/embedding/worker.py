@@ -19,6 +19,8 @@ from encsel.core import Model, Runtime, Vectors
 from encsel.embedding.channel import Channel, Message
 from encsel.errors import EncoderFailed, UnusableSample
 from encsel.loading.registry import checked_spec, open_encoders
+from encsel.progress import stderr_disarmed
+from encsel.storage.streams import guard
 
 BOOT = """\
 import json, sys
@@ -38,9 +40,11 @@ def main() -> NoReturn:
     # What native code prints on these two goes to stderr, and nothing is read.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
+    guard()
     try:
         order, _ = channel.receive()
-        _Worker(channel, order).serve()
+        with stderr_disarmed():
+            _Worker(channel, order).serve()
     except (EOFError, OSError, ValueError):  # the other process is gone
         pass
     os._exit(0)

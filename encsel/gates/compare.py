@@ -1,17 +1,20 @@
 """Compare two results of `rank` or `validate`: which pairs moved by more than their uncertainty."""
 
+import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from encsel.core import MODALITIES
 from encsel.errors import UsageError, printable
 from encsel.matching.sensitivity import distance_of_eer, eer_of_distance, normal_quantile
 from encsel.prediction.card import CalibratedCard, load_calibrated, shipped_calibrated
 from encsel.storage.files import read_whole
-from encsel.storage.result import Result
+from encsel.storage.result import CHECKSUM, Result, checksum
+from encsel.storage.signature import digest
 
 PREDICTED, MEASURED = ("encsel.rank/1",), ("encsel.validate/1", "encsel.validate/2")
 """Schemas of results, by what their EERs are."""
@@ -20,8 +23,14 @@ COVERAGE = 0.9
 """Coverage of the interval of a change."""
 HARMLESS = {"stages", "coverage"}
 """Options that change no EER."""
+WITHOUT_CHECKSUM = ("0.1.", "0.2.")
+"""Versions of encsel whose results may lack a checksum."""
 
 MOVED_UP, MOVED_DOWN, SAME, UNKNOWN = "worse", "better", "within uncertainty", "not known"
+
+
+class Edited(ValueError):
+    """A document is a result, but not as encsel wrote it."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +103,17 @@ def loaded(result: str | Path | Result) -> ResultToCompare:
 
 
 def read_result(path: Path) -> ResultToCompare:
-    """A result of `rank` or `validate` from its JSON file; UsageError if it is not one."""
+    """A result of `rank` or `validate` from its JSON file; UsageError if it is not one, or was damaged or edited."""
     try:
-        return result_of(json.loads(read_whole(path)))
+        content = json.loads(read_whole(path))
+        result = result_of(content)
+        if CHECKSUM not in content and not result.signature["encsel"].startswith(WITHOUT_CHECKSUM):
+            raise Edited(f"it lacks the key {CHECKSUM!r}")
+        return result
     except OSError as error:
         raise UsageError(f"Cannot read {path}: {error.strerror}. Give the JSON of `rank` or `validate`.") from error
+    except Edited as error:
+        raise UsageError(f"{path} was damaged or edited: {error}. Give the JSON as encsel wrote it.") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UsageError(
@@ -107,7 +122,12 @@ def read_result(path: Path) -> ResultToCompare:
 
 
 def result_of(content: Mapping[str, Any]) -> ResultToCompare:
-    """A result from its document; ValueError, KeyError or TypeError if it is not one."""
+    """A result from its document.
+
+    Raises:
+        Edited: parts of the document contradict each other, its id or its checksum.
+        ValueError, KeyError, TypeError: it is not a result.
+    """
     schema = _checked(content, Mapping, "it")["schema"]
     if schema not in (*PREDICTED, *MEASURED):
         raise ValueError(f"schema {schema!r}")
@@ -117,22 +137,44 @@ def result_of(content: Mapping[str, Any]) -> ResultToCompare:
     for key in ("data", "encoders", "regressions", "metrics", "options", "libraries"):
         _checked(signature[key], Mapping, f"signature.{key}")
     scorer = printable(_checked(content["scorer"], str, "scorer"))
-    pairs = {}
-    for pair in _checked(content["pairs"], list, "pairs"):
-        if schema in PREDICTED:
-            eer, interval, coverage = pair["predicted_eer"], pair["interval"], pair["coverage"]
-        else:
-            measured = pair["measured"] and pair["measured"]["levels"]["identity"][scorer]
-            eer, interval = (measured["eer"], measured["interval"]) if measured else (None, None)
-            coverage = COVERAGE
-        face, voice = (printable(_checked(pair[m], str, m)) for m in ("face", "voice"))
-        if interval is not None:
-            interval = [_fraction(end, "an end of an interval") for end in _checked(interval, list | tuple, "interval")]
-        # At 0 and 1 an interval determines no standard deviation.
-        coverage = _fraction(coverage, "a coverage", 0.01, 0.999)
-        pairs[face, voice] = value_of(None if eer is None else _fraction(eer, "an EER"), interval, coverage)
+    pairs = [_pair(pair, schema, scorer, signature) for pair in _checked(content["pairs"], list, "pairs")]
+    names = [name for name, _ in pairs]
+    encoders = [
+        [name.partition(":")[2] for name in signature["encoders"] if name.startswith(f"{m}:")] for m in MODALITIES
+    ]
+    if sorted(names) != sorted(itertools.product(*encoders)):
+        raise Edited("its pairs are not those of the encoders in its signature, once each")
+    if signature["id"] != digest({key: value for key, value in signature.items() if key != "id"}):
+        raise Edited("the id of its signature does not match the signature")
+    if CHECKSUM in content and content[CHECKSUM] != checksum(content):
+        raise Edited("its checksum does not match its content")
+    values = {(printable(face), printable(voice)): value for (face, voice), value in pairs}
     kind = "predicted EER" if schema in PREDICTED else "measured EER"
-    return ResultToCompare(schema, f"{kind}, scorer {scorer}", signature, pairs)
+    return ResultToCompare(schema, f"{kind}, scorer {scorer}", signature, values)
+
+
+def _pair(
+    pair: Mapping[str, Any], schema: str, scorer: str, signature: Mapping[str, Any]
+) -> tuple[tuple[str, str], PairValue]:
+    """Encoders and EER of one pair of a document."""
+    face, voice = (_checked(pair[m], str, m) for m in MODALITIES)
+    if schema in PREDICTED:
+        eer, interval, coverage = pair["predicted_eer"], pair["interval"], pair["coverage"]
+        asked = signature["options"].get("coverage", coverage)
+    else:
+        measured = pair["measured"] and pair["measured"]["levels"]["identity"][scorer]
+        eer, interval = (measured["eer"], measured["interval"]) if measured else (None, None)
+        coverage = asked = COVERAGE
+    # At 0 and 1 an interval determines no standard deviation.
+    coverage = _fraction(coverage, "a coverage", 0.01, 0.999)
+    eer = None if eer is None else _fraction(eer, "an EER")
+    if interval is not None:
+        low, high = (_fraction(end, "an end of an interval") for end in _checked(interval, list | tuple, "interval"))
+        if eer is None or not low <= eer <= high:
+            raise Edited(f"{printable(face)}/{printable(voice)} has the EER {eer} and the interval {low} to {high}")
+    if coverage != asked:
+        raise Edited(f"an interval has the coverage {coverage}, where {asked} was asked for")
+    return (face, voice), value_of(eer, interval, coverage)
 
 
 def _checked(value: Any, kind: Any, what: str) -> Any:
@@ -147,12 +189,17 @@ def _fraction(value: Any, what: str, low: float = 0, high: float = 1) -> float:
     return float(value)
 
 
-def value_of(eer: float | None, interval: Any, coverage: float) -> PairValue:
+def is_known(value: float | None) -> TypeGuard[float]:
+    """Whether there is a finite number."""
+    return value is not None and math.isfinite(value)
+
+
+def value_of(eer: float | None, interval: Sequence[float] | None, coverage: float) -> PairValue:
     """An EER and its interval as a d' with the standard deviation of a normal error of that width."""
-    if eer is None:
+    if not is_known(eer):
         return PairValue(None, None, None)
     d = float(distance_of_eer(float(eer)))
-    if interval is None:
+    if interval is None or not all(map(is_known, interval)):
         return PairValue(float(eer), d, None)
     low, high = (float(distance_of_eer(float(x))) for x in interval)
     # One end may be clipped at chance or at 0: the longer side gives the width.

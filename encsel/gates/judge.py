@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.errors import GATE_FAILED, GATE_INCONCLUSIVE, UsageError, harmless, nearest
-from encsel.gates.compare import UNKNOWN, Comparison, PairValue, ResultToCompare, compare_results, loaded
+from encsel.gates.compare import (
+    UNKNOWN,
+    Change,
+    Comparison,
+    PairValue,
+    ResultToCompare,
+    compare_results,
+    is_known,
+    loaded,
+)
 from encsel.matching.sensitivity import eer_of_distance
 from encsel.prediction.card import CalibratedCard
 from encsel.prediction.order import SURE
@@ -69,13 +78,24 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Field:
-    """The pairs to judge, best first, with intervals of their EERs and the covariance of the errors of d', if known."""
+    """The pairs to judge, best first, with intervals of their EERs and the covariance of the errors of d', if known.
+
+    No number in it is NaN or infinite; such a one counts as missing.
+    """
 
     names: tuple[str, ...]
     values: tuple[PairValue, ...]
     intervals: tuple[tuple[float, float] | None, ...]
     covariance: NDArray[np.float64] | None
     seed: int = 0
+
+    @property
+    def undecided(self) -> str | None:
+        """Why it is not known which pair is the best: there is no pair, or one has no EER."""
+        if not self.names:
+            return "there is no pair"
+        without = [name for name, value in zip(self.names, self.values, strict=True) if value.eer is None]
+        return f"{without[0]} has no EER" if without else None
 
     @property
     def distances(self) -> NDArray[np.float64]:
@@ -114,8 +134,20 @@ def check_baseline(gates: Gates, what: str) -> None:
         )
 
 
-def judge(gates: Gates, field: Field, new: ResultToCompare, card: CalibratedCard | None = None) -> Verdict:
-    """Judge the gates on the pairs of a result, and on the comparison of the `new` result with the baseline."""
+def judge(
+    gates: Gates,
+    field: Field,
+    new: ResultToCompare,
+    card: CalibratedCard | None = None,
+    *,
+    unexamined: Sequence[str] = (),
+) -> Verdict:
+    """Judge the gates on the pairs of a result, and on the comparison of the `new` result with the baseline.
+
+    Args:
+        card: the calibrated card that made the predictions, if one did.
+        unexamined: encoders that must be sound, and whose health could not be examined.
+    """
     comparison = None if gates.baseline is None else compare_results(gates.baseline, new, card)
     checks: tuple[tuple[str, Any, Callable[..., tuple[Status, str]], Any], ...] = (
         ("max-eer", gates.max_eer, _max_eer, field),
@@ -123,12 +155,15 @@ def judge(gates: Gates, field: Field, new: ResultToCompare, card: CalibratedCard
         ("min-margin", gates.min_margin, _min_margin, field),
         ("max-regression", gates.max_regression, _max_regression, comparison),
     )
-    verdicts = tuple(
+    verdicts = [
         GateVerdict(f"{name} {limit if isinstance(limit, str) else format(limit, 'g')}", *check(limit, facts, gates.on))
         for name, limit, check, facts in checks
         if limit is not None
-    )
-    return Verdict(max((one.status for one in verdicts), key=_SEVERITY.index, default="none"), verdicts)
+    ]
+    if unexamined:
+        reason = f"{', '.join(unexamined)} cannot be checked with one sample a person"
+        verdicts.append(GateVerdict("strict-health", "inconclusive", reason))
+    return Verdict(max((one.status for one in verdicts), key=_SEVERITY.index, default="none"), tuple(verdicts))
 
 
 def field_of(
@@ -140,14 +175,23 @@ def field_of(
     seed: int,
 ) -> Field:
     """Sort pairs by EER, those without one last."""
+    values = [PairValue(*(x if is_known(x) else None for x in (v.eer, v.distance, v.sd))) for v in values]
     order = sorted(range(len(names)), key=lambda i: (values[i].eer is None, values[i].eer or 0.0, i))
-    if covariance is None and all(value.sd is not None for value in values):
+    if any(value.distance is None or value.sd is None for value in values):
+        covariance = None
+    elif covariance is None:
         # The correlation of errors is unknown; none is the conservative assumption.
         covariance = np.diag([float(value.sd or 0) ** 2 for value in values])
+    if covariance is not None:
+        covariance = covariance[np.ix_(order, order)] if np.isfinite(covariance).all() else None
+    known = [x if x is not None and all(map(is_known, x)) else None for x in intervals]
     return Field(
-        tuple(names[i] for i in order), tuple(values[i] for i in order), tuple(intervals[i] for i in order),
-        None if covariance is None else covariance[np.ix_(order, order)], seed,
-    )  # fmt: skip
+        tuple(names[i] for i in order),
+        tuple(values[i] for i in order),
+        tuple(known[i] for i in order),
+        covariance,
+        seed,
+    )
 
 
 def _point(passes: bool) -> Status:
@@ -165,9 +209,10 @@ def _surely(chance: float) -> Status:
 
 
 def _max_eer(limit: float, field: Field, on: str) -> tuple[Status, str]:
+    if field.undecided:
+        return "inconclusive", field.undecided
     value, interval = field.values[0].eer, field.intervals[0]
-    if value is None:
-        return "inconclusive", f"{field.names[0]} has no EER"
+    assert value is not None
     reason = f"{field.names[0]} has EER {value:.3f}"
     if on == "point":
         return _point(value <= limit), reason
@@ -180,9 +225,9 @@ def _expect_best(expected: str, field: Field, on: str) -> tuple[Status, str]:
 
     if expected not in field.names:  # an encoder of it failed
         return "inconclusive", f"{expected} has no result"
+    if field.undecided:
+        return "inconclusive", field.undecided
     at = field.names.index(expected)
-    if any(value.eer is None for value in field.values):
-        return "inconclusive", "a pair has no EER"
     if on == "point":
         return _point(at == 0), f"the best is {field.names[0]}"
     if len(field.names) == 1:
@@ -198,11 +243,13 @@ def _expect_best(expected: str, field: Field, on: str) -> tuple[Status, str]:
 
 
 def _min_margin(limit: float, field: Field, on: str) -> tuple[Status, str]:
+    if field.undecided:
+        return "inconclusive", field.undecided
     if len(field.names) < 2:
         return "inconclusive", "a single pair has no second pair to be ahead of"
     first, second = (value.eer for value in field.values[:2])
-    if first is None or second is None:
-        return "inconclusive", "a pair has no EER"
+    assert first is not None
+    assert second is not None
     reason = f"{field.names[0]} is {second - first:.3f} ahead of {field.names[1]}"
     if on == "point":
         return _point(second - first >= limit), reason
@@ -217,19 +264,29 @@ def _min_margin(limit: float, field: Field, on: str) -> tuple[Status, str]:
 def _max_regression(limit: float, comparison: Comparison, on: str) -> tuple[Status, str]:
     if comparison.unlike:
         return "inconclusive", f"the baseline cannot be compared: {'; '.join(comparison.unlike)}"
-    judged: list[tuple[float, str, Status]] = []
+    best = {_best(comparison.changes, "old"), _best(comparison.changes, "new")}
+    judged: list[tuple[Status, float, str]] = []
     for c in comparison.changes:
         name = f"{c.face}/{c.voice}"
-        if c.change is None and c.verdict == UNKNOWN:
-            judged.append((-1.0, f"{name} has no EER in one of the two", "inconclusive"))
-        elif c.change is not None:
+        if c.change is not None:
             reason = f"{name} went from {c.old:.3f} to {c.new:.3f}, {c.change:+.3f}"
-            if on == "point":
-                judged.append((c.change, reason, _point(c.change <= limit)))
-            else:
-                shown = "" if c.interval is None else f" ({c.interval[0]:+.3f} to {c.interval[1]:+.3f})"
-                judged.append((c.change, reason + shown, _at_most(c.interval, limit)))
+            status = _point(c.change <= limit)
+            if on == "interval":
+                reason += "" if c.interval is None else f" ({c.interval[0]:+.3f} to {c.interval[1]:+.3f})"
+                status = _at_most(c.interval, limit)
+            judged.append((status, c.change, reason))
+        elif c.verdict == UNKNOWN:
+            judged.append(("inconclusive", 0.0, f"{name} has no EER in one of the two"))
+        elif c in best:
+            judged.append(("inconclusive", 0.0, f"{name}, the best of one of the two, is {c.verdict}"))
     if not judged:
         return "inconclusive", "the baseline has none of these pairs"
-    # A failure outweighs an inconclusive pair, which outweighs a pass.
-    return max((status for *_, status in judged), key=_SEVERITY.index), max(judged)[1]
+    # A failure outweighs an inconclusive pair, which outweighs a pass; among equals the largest change counts.
+    status, _, reason = max(judged, key=lambda one: (_SEVERITY.index(one[0]), one[1]))
+    return status, reason
+
+
+def _best(changes: Sequence[Change], side: Literal["old", "new"]) -> Change | None:
+    """The pair with the lowest EER in one of two results; None if none has one."""
+    with_eer = [c for c in changes if getattr(c, side) is not None]
+    return min(with_eer, key=lambda c: float(getattr(c, side)), default=None)

@@ -218,7 +218,7 @@ def verdict_on(ranking: Ranking, gates: Gates) -> Verdict:
             if value.eer is not None and pair in ranking.details:
                 estimate = ranking.details[pair].estimates[card.name]
                 values[i] = PairValue(value.eer, estimate.distance, estimate.sd)
-        if all(v.sd is not None for v in values):
+        if values and all(v.sd is not None for v in values):
             faces, voices = zip(*stated, strict=True)
             joint = covariance(card, np.array([v.sd for v in values]), faces, voices)
     field = field_of(
@@ -226,7 +226,8 @@ def verdict_on(ranking: Ranking, gates: Gates) -> Verdict:
         seed=int(ranking.signature["options"]["seed"]),
     )  # fmt: skip
     what = f"predicted EER, scorer {ranking.scorer}"
-    return judge(gates, field, ResultToCompare(RANK_SCHEMA, what, ranking.signature, stated), card)
+    new = ResultToCompare(RANK_SCHEMA, what, ranking.signature, stated)
+    return judge(gates, field, new, card, unexamined=ranking.unexamined if ranking.strict_health else ())
 
 
 def measure(

@@ -13,7 +13,7 @@ from encsel.gates.judge import Verdict
 from encsel.metrics.linear_cka import Cka
 from encsel.prediction.card import CalibratedCard
 from encsel.prediction.predict import Measured, PairPrediction, PredictionNull
-from encsel.storage.result import HIDDEN, Result
+from encsel.storage.result import CHECKSUM, HIDDEN, Result, checksum
 
 if TYPE_CHECKING:
     from encsel.ranking.explain import Explanation
@@ -170,6 +170,15 @@ class Measurement(Result):
     verdict: Verdict
     strict_health: bool = False
 
+    def to_dict(self) -> dict[str, Any]:
+        """The document with its checksum: plain values, full precision, None where a value is missing."""
+        document = self.document()
+        return {**document, CHECKSUM: checksum(document)}
+
+    def document(self) -> dict[str, Any]:
+        """The document without its checksum."""
+        return super().to_dict()
+
     @property
     def n_identities(self) -> int:
         return self.calibration.n_identities
@@ -177,6 +186,11 @@ class Measurement(Result):
     @property
     def findings(self) -> dict[str, str]:
         """What is wrong with each unsound encoder, by name."""
+        raise NotImplementedError
+
+    @property
+    def unexamined(self) -> tuple[str, ...]:
+        """Encoders whose verification EER could not be measured."""
         raise NotImplementedError
 
     @property
@@ -221,6 +235,10 @@ class RankDocument(Measurement):
     @property
     def findings(self) -> dict[str, str]:
         return {e.name: "; ".join(e.health) for e in self.encoders if e.health}
+
+    @property
+    def unexamined(self) -> tuple[str, ...]:
+        return tuple(e.name for e in self.encoders if e.unimodal_eer is None)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

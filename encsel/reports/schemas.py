@@ -8,6 +8,7 @@ from encsel.prediction.plan import PLAN_SCHEMA, Plan
 from encsel.ranking.explain import Explanation
 from encsel.ranking.result import RANK_SCHEMA, RankDocument
 from encsel.storage.documents import schema_of
+from encsel.storage.result import CHECKSUM
 from encsel.validation.result import VALIDATE_SCHEMA, EncoderValidation, PairValidation, Validation
 from encsel.validation.stage import stages
 
@@ -66,6 +67,8 @@ def _document(name: str, schema: Schema) -> Schema:
     schema["properties"]["schema"] = {"const": name}
     if "signature" in schema["properties"]:
         schema["properties"]["signature"] = SIGNATURE
+        # Results of earlier versions have none.
+        schema["properties"][CHECKSUM] = TEXT
     return {"$schema": DIALECT, "title": name, **_bounded(schema)}
 
 

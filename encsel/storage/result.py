@@ -21,6 +21,10 @@ FORMAT_OF_SUFFIX = {".json": "json", ".csv": "csv", ".md": "markdown", ".txt": "
 HIDDEN: Mapping[str, bool] = {"document": False}
 """Metadata of a dataclass field that is not part of the document."""
 FILE_WIDTH = 160
+CHECKSUM = "sha256"
+"""Key of a document's checksum. It shows damage and edits; whoever edits on purpose can compute it, too."""
+BESIDE = (CHECKSUM, "explanation")
+"""Keys that the checksum does not cover: itself, and what `rank --explain` adds."""
 
 
 def plain(value: Any) -> Any:
@@ -41,6 +45,11 @@ def json_text(document: Any, **options: Any) -> str:
     Strings hold no "##[" as it is, because runners of CI jobs take it for a command.
     """
     return json.dumps(document, indent=2, allow_nan=False, **options).replace("##[", "#\\u0023[") + "\n"
+
+
+def checksum(document: Mapping[str, Any]) -> str:
+    """SHA-256 of a document, the same before it is written and after it is read."""
+    return digest(json.loads(json.dumps({key: value for key, value in document.items() if key not in BESIDE})))
 
 
 def render(result: Result, form: str, *, width: int | None = None, colour: bool = False) -> str:

@@ -125,7 +125,11 @@ class Validation(Measurement):
 
     @property
     def findings(self) -> dict[str, str]:
-        return {e.name: "; ".join(e["health"].findings) for e in self.encoders if e["health"].findings}
+        return {e.name: "; ".join(h.findings) for e in self.encoders if (h := e["health"]) and h.findings}
+
+    @property
+    def unexamined(self) -> tuple[str, ...]:
+        return tuple(e.name for e in self.encoders if not (h := e["health"]) or h.unimodal_eer is None)
 
     def explain(self, face: str, voice: str) -> Explanation:
         """What made the prediction of `rank` for one pair.
@@ -137,8 +141,8 @@ class Validation(Measurement):
             raise UsageError("The stage prediction was skipped, so there is no prediction to explain.")
         return self.ranking.explain(face, voice)
 
-    def to_dict(self) -> dict[str, Any]:
-        document = super().to_dict()
+    def document(self) -> dict[str, Any]:
+        document = super().document()
         for one in (*document["encoders"], *document["pairs"]):
             results = one.pop("results")
             # What the stage `metrics` found is in `metrics` and `columns`.

@@ -184,7 +184,8 @@ def verdict_on(validation: Validation, gates: Gates) -> Verdict:
     seed = int(validation.signature["options"]["seed"])
     field = field_of(["/".join(pair) for pair in pairs], values, intervals, None, seed=seed)
     what = f"measured EER, scorer {validation.scorer}"
-    return judge(gates, field, ResultToCompare(VALIDATE_SCHEMA, what, validation.signature, pairs))
+    new = ResultToCompare(VALIDATE_SCHEMA, what, validation.signature, pairs)
+    return judge(gates, field, new, unexamined=validation.unexamined if validation.strict_health else ())
 
 
 def assembled(work: Work, scorer: str) -> Validation:

@@ -139,6 +139,20 @@ def test_settings_may_stand_in_pyproject_toml(folder, call):
     assert call("rank", "-q")[0] == 2
 
 
+def test_gates_in_a_pyproject_that_is_damaged_are_not_ignored(folder, call):
+    (folder / "pyproject.toml").write_text("[tool.encsel.gates]\nmax-eer = 0.0\n[project\n")
+    code, out, err = call("rank", "set", "-q")
+    assert (code, out) == (2, "")
+    assert "pyproject.toml cannot be read" in err
+    (folder / "pyproject.toml").write_text("[project\n")
+    assert call("rank", "set", "-q")[0] == 0
+
+
+def test_gates_on_encoders_that_all_failed_are_no_success(media, tmp_path, call):
+    broken = ("--face", f"dinov2:{tmp_path / 'nowhere'}", "--voice", "ltas", "--min-identities", 5)
+    assert call("rank", media, *broken, "--max-eer", 1, "--gate-on", "point")[0] == 4
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
