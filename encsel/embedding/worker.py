@@ -43,7 +43,7 @@ def main() -> NoReturn:
     guard()
     try:
         order, _ = channel.receive()
-        with stderr_disarmed():
+        with stderr_disarmed(), contextlib.redirect_stdout(sys.stderr):
             _Worker(channel, order).serve()
     except (EOFError, OSError, ValueError):  # the other process is gone
         pass

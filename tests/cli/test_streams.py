@@ -24,7 +24,8 @@ import pytest
 from faults import contents, robust, slow
 from toy import few_shuffles
 
-from encsel.cli import COMMANDS, streams
+from encsel.cli import COMMANDS
+from encsel.storage import streams
 
 CHOICE = ("--face", "pixels", "--voice", "ltas", "--no-cache")
 GATE = ("--max-eer", "0.001")
