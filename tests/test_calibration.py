@@ -212,7 +212,7 @@ def test_no_common_identities_shows_both_sides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("face", "voice"), [("Ann", "ann"), ("7", "007"), ("p1", "p01"), ("a01b2", "a1b02"),
-                                             ("e\u0301ve", "\u00e9ve")])  # fmt: skip
+                                             ("J.", "j")])  # fmt: skip
 def test_identities_that_nearly_match_are_hinted_at(tmp_path: Path, face: str, voice: str) -> None:
     refused(media(tmp_path, f"{face} bob", f"{voice} cy"), "1 of them differ only in letter case, leading zeros")
     media(tmp_path, "dan", "dan")

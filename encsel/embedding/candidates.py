@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
-from encsel.core import MODALITIES, Embeddings, Encoder, Modality, Runtime, Skipped, Spec
-from encsel.data.calibration_set import CalibrationSet, check_skipped
+from encsel.core import MODALITIES, Embeddings, Encoder, Failure, Modality, Runtime, Skipped, Spec
+from encsel.data.arrays import with_normal_labels
+from encsel.data.calibration_set import CalibrationSet, too_many_skipped
 from encsel.data.embedding_files import EMBEDDING_SUFFIXES, read_embeddings
 from encsel.data.sampling import limit_rows
-from encsel.embedding.embed import Embedded, Failure, embed
+from encsel.embedding.embed import Embedded, embed
 from encsel.errors import EncoderFailed, NotHere, UsageError, nearest
 from encsel.loading.registry import checked_spec, encoder_families, open_encoders
 from encsel.progress import Progress, Silent
@@ -41,7 +42,7 @@ def embeddings_of(
     runtime, progress = runtime or Runtime(), progress or Silent()
     candidates = _Candidates(calibration, runtime, progress)
     for modality, asked in zip(MODALITIES, (faces, voices), strict=True):
-        names = _listed(asked) or [e.name for e in calibration.embeddings if e.modality == modality]
+        names = _listed(asked) or _names_in(calibration, modality)
         if names:
             candidates.add_named(modality, names)
         else:
@@ -59,6 +60,14 @@ def embeddings_of(
     return candidates.embedded()
 
 
+def _names_in(calibration: CalibrationSet, modality: Modality) -> list[str]:
+    """Encoders that the set holds embeddings of, those that failed last."""
+    return [
+        *(e.name for e in calibration.embeddings if e.modality == modality),
+        *(f.encoder for f in calibration.failures if f.modality == modality),
+    ]
+
+
 def _listed(names: Names) -> list[str]:
     return [names] if isinstance(names, str) else list(dict.fromkeys(names))
 
@@ -72,7 +81,7 @@ def check_expected(expected: str, modality: Modality, name: str, candidates: Seq
 def check_expected_early(expected: str, calibration: CalibrationSet, faces: Names, voices: Names) -> None:
     """Raise UsageError if it is clear before any encoder is opened that the expected pair is not a candidate."""
     for modality, asked, name in zip(MODALITIES, (faces, voices), expected.split("/"), strict=True):
-        in_set = [e.name for e in calibration.embeddings if e.modality == modality]
+        in_set = _names_in(calibration, modality)
         names = []
         for text in _listed(asked):
             if Path(text).suffix.lower() in EMBEDDING_SUFFIXES:
@@ -104,11 +113,16 @@ class _Candidates:
         """Add encoders by name: files of embeddings, embeddings of the set, or specs to open."""
         calibration, options = self.calibration, self.calibration.options
         in_set = {e.name: e for e in calibration.embeddings if e.modality == modality}
+        failed = {f.encoder: f for f in calibration.failures if f.modality == modality}
         specs = []
         for name in names:
             if Path(name).suffix.lower() in EMBEDDING_SUFFIXES:
                 embeddings, unusable = read_embeddings(Path(name), modality)
-                check_skipped(unusable, len(embeddings.labels) + len(unusable), options.max_skipped)
+                n_rows = len(embeddings.labels) + len(unusable)
+                if reason := too_many_skipped(unusable, n_rows, options.max_skipped):
+                    self.add_failure(Failure(modality, embeddings.name, reason))
+                    continue
+                embeddings = with_normal_labels(embeddings)
                 if options.samples_per_identity is not None:
                     embeddings = limit_rows(embeddings, options.samples_per_identity, seed=options.seed)
                 self.ready.append(embeddings)
@@ -116,12 +130,14 @@ class _Candidates:
             elif name in in_set:
                 self.ready.append(in_set[name])
                 self.skipped.extend(s for s in calibration.skipped if (s.modality, s.encoder) == (modality, name))
+            elif name in failed:
+                self.add_failure(failed[name])
             elif calibration.samples:
                 specs.append(checked_spec(name, modality))
             else:
                 raise UsageError(
                     f"{calibration.root or 'The calibration set'} holds embeddings, and no {modality} encoder among "
-                    f"them is named {name!r}. {nearest(name, in_set)}"
+                    f"them is named {name!r}. {nearest(name, [*in_set, *failed])}"
                 )
         for spec in specs:
             try:
@@ -130,8 +146,12 @@ class _Candidates:
                 # Results contain only the last part of a folder, as the name of the encoder does.
                 folder = spec.checkpoint or ""
                 reason = str(error).replace(folder, PurePath(folder).name or folder) if folder else str(error)
-                self.failures.append(Failure(modality, spec.name, reason))
-                self.progress.note(f"{spec.name} failed: {error}")
+                self.add_failure(Failure(modality, spec.name, reason), str(error))
+
+    def add_failure(self, failure: Failure, reason: str | None = None) -> None:
+        """Leave an encoder out and tell the user why; `reason` if results must not contain all of it."""
+        self.failures.append(failure)
+        self.progress.note(f"{failure.encoder} failed: {reason or failure.reason}")
 
     def add_all(self, modality: Modality) -> None:
         """Add every encoder of a modality that needs no download: the default when none is named."""
