@@ -1,7 +1,7 @@
 """Which encoders take part, and their embeddings: read from files, taken from the set, or made from media."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
@@ -28,6 +28,7 @@ def embeddings_of(
     runtime: Runtime | None = None,
     expect_best: str | None = None,
     progress: Progress | None = None,
+    check: Callable[[int, int], None] | None = None,
 ) -> Embedded:
     """The embeddings of every candidate encoder.
 
@@ -35,6 +36,7 @@ def embeddings_of(
         faces, voices: encoders, or files of embeddings; empty: those of the set, else all that can run without a
             download.
         expect_best: FACE/VOICE that must be among the candidates.
+        check: called with the numbers of face and voice encoders before any of them runs.
     Raises:
         UsageError: unknown encoder, two encoders of one name, or the expected pair is not a candidate.
         EncoderFailed: no encoder of a modality could be opened, loaded and run.
@@ -57,6 +59,8 @@ def embeddings_of(
             raise UsageError(
                 f"Two {modality} encoders are named {name!r}. Give one a name: ...@name=NAME, or rename its file."
             )
+    if check is not None:
+        check(*(sum(m == modality for m, _ in usable) for modality in MODALITIES))
     return candidates.embedded()
 
 

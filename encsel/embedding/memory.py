@@ -6,27 +6,37 @@ import os
 from pathlib import Path
 
 from encsel.errors import UsageError
+from encsel.prediction.evidence import CKA_FORMS
 
-PER_ENCODER, PER_PAIR, PER_THREAD = 0, 0, 0
-"""Bytes for every pair of people."""
+_CGROUPS = Path("/sys/fs/cgroup")
+PER_ENCODER, PER_WORKER, OTHERWISE = 46, 20, 24
+"""Bytes for each pair of people: of every encoder, of every thread, and otherwise.
+
+Fitted to the growth of the peak resident memory of `rank` in a process of its own, in bytes by people squared: with two
+threads 158, 158 and 139 at 500, 1000 and 2000 people and 1 x 1 encoders (estimate 156), at 1000 people 222 with 2 x 2,
+285 with 1 x 4, 430 with 4 x 4 (248, 294, 432); with eight threads 170, 295, 559 with 1 x 1, 2 x 2, 4 x 4 (176, 288,
+552). All stages of `validate` took 167 with 1 x 1 and 236 with 2 x 2 at 1000 people. Embeddings come on top.
+"""
 
 
 def check_memory(n_people: int, n_faces: int, n_voices: int) -> None:
-    """Raise UsageError if the matrices of people by people that a ranking holds do not fit into memory."""
-    available = memory_available()
-    if available is None or (needed := memory_needed(n_people, n_faces, n_voices)) <= available:
+    """Raise UsageError if the matrices of people by people that a ranking needs do not fit into memory."""
+    available, needed = memory_available(), memory_needed(n_people, n_faces, n_voices)
+    if available is None or needed <= available:
         return
-    fitting = math.isqrt(available * n_people**2 // needed) // 10 * 10
+    fitting = math.isqrt(max(available, 0) * n_people**2 // needed) // 10 * 10
+    fewer = f", or some of the people: --identities {fitting}" if fitting else ""
     raise UsageError(
-        f"{n_people} identities with {n_faces} face and {n_voices} voice encoders need about "
-        f"{needed / 2**30:.1f} GiB of memory; {max(available, 0) / 2**30:.1f} GiB are available. Rank fewer encoders at a time, or some of the "
-        f"identities: --identities {fitting}."
+        f"{n_people} identities with {n_faces} face and {n_voices} voice encoders need about {needed / 2**30:.1f} GiB "
+        f"of memory; this process may take {max(available, 0) / 2**30:.1f} GiB more. Rank fewer encoders at a "
+        f"time{fewer}."
     )
 
 
 def memory_needed(n_people: int, n_faces: int, n_voices: int) -> int:
-    """Bytes that the geometry and cross-validation of all pairs take beyond the embeddings themselves."""
-    raise NotImplementedError
+    """Bytes that ranking takes beyond the embeddings."""
+    n_workers = min(os.cpu_count() or 1, max(n_faces * n_voices, len(CKA_FORMS)))
+    return n_people**2 * (PER_ENCODER * (n_faces + n_voices) + PER_WORKER * n_workers + OTHERWISE)
 
 
 def memory_available() -> int | None:
@@ -70,6 +80,3 @@ def _group_limits() -> list[int]:
                 if folder == root:
                     break
     return limits
-
-
-_CGROUPS = Path("/sys/fs/cgroup")

@@ -113,8 +113,19 @@ def check_baseline(gates: Gates, what: str) -> None:
         )
 
 
-def judge(gates: Gates, field: Field, new: ResultToCompare, card: CalibratedCard | None = None) -> Verdict:
-    """Judge the gates on the pairs of a result, and on the comparison of the `new` result with the baseline."""
+def judge(
+    gates: Gates,
+    field: Field,
+    new: ResultToCompare,
+    card: CalibratedCard | None = None,
+    *,
+    doubts: Sequence[str] = (),
+) -> Verdict:
+    """Judge the gates on the pairs of a result, and on the comparison of the `new` result with the baseline.
+
+    Args:
+        doubts: reasons not to believe the numbers, with which no gate passes.
+    """
     comparison = None if gates.baseline is None else compare_results(gates.baseline, new, card)
     checks: tuple[tuple[str, Any, Callable[..., tuple[Status, str]], Any], ...] = (
         ("max-eer", gates.max_eer, _max_eer, field),
@@ -122,12 +133,15 @@ def judge(gates: Gates, field: Field, new: ResultToCompare, card: CalibratedCard
         ("min-margin", gates.min_margin, _min_margin, field),
         ("max-regression", gates.max_regression, _max_regression, comparison),
     )
-    verdicts = tuple(
-        GateVerdict(f"{name} {limit if isinstance(limit, str) else format(limit, 'g')}", *check(limit, facts, gates.on))
-        for name, limit, check, facts in checks
-        if limit is not None
-    )
-    return Verdict(max((one.status for one in verdicts), key=_SEVERITY.index, default="none"), verdicts)
+    verdicts = []
+    for name, limit, check, facts in checks:
+        if limit is not None:
+            status, reason = check(limit, facts, gates.on)
+            if status == "pass" and doubts:
+                status, reason = "inconclusive", f"{reason}, but {'; '.join(doubts)}"
+            shown = limit if isinstance(limit, str) else format(limit, "g")
+            verdicts.append(GateVerdict(f"{name} {shown}", status, reason))
+    return Verdict(max((one.status for one in verdicts), key=_SEVERITY.index, default="none"), tuple(verdicts))
 
 
 def field_of(
