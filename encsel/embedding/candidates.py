@@ -11,7 +11,7 @@ from encsel.data.calibration_set import CalibrationSet, too_many_skipped
 from encsel.data.embedding_files import EMBEDDING_SUFFIXES, read_embeddings
 from encsel.data.sampling import limit_rows
 from encsel.embedding.embed import Embedded, embed
-from encsel.errors import EncoderFailed, NotHere, UsageError, nearest
+from encsel.errors import BadCalibration, EncoderFailed, NotHere, UsageError, nearest
 from encsel.loading.registry import checked_spec, encoder_families, open_encoders
 from encsel.progress import Progress, Silent
 from encsel.storage.cache import cache_root
@@ -51,7 +51,8 @@ def embeddings_of(
             candidates.add_all(modality)
     usable = [(e.modality, e.name) for e in candidates.ready] + [(e.modality, e.name) for e in candidates.encoders]
     if expect_best is not None:
-        named = [*usable, *((f.modality, f.encoder) for f in candidates.failures)]
+        failed = [*candidates.failures, *candidates.unusable]
+        named = [*usable, *((f.modality, f.encoder) for f in failed)]
         for modality, name in zip(MODALITIES, expect_best.split("/"), strict=True):
             check_expected(expect_best, modality, name, [n for m, n in named if m == modality])
     for (modality, name), count in Counter(usable).items():
@@ -103,7 +104,7 @@ def check_expected_early(expected: str, calibration: CalibrationSet, faces: Name
 
 @dataclass
 class _Candidates:
-    """The candidates so far: embeddings that exist, encoders that must run, and encoders that cannot."""
+    """The candidates so far: embeddings that exist, encoders that must run, and what cannot be used."""
 
     calibration: CalibrationSet
     runtime: Runtime
@@ -112,6 +113,7 @@ class _Candidates:
     encoders: list[Encoder] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    unusable: list[Failure] = field(default_factory=list)
 
     def add_named(self, modality: Modality, names: Sequence[str]) -> None:
         """Add encoders by name: files of embeddings, embeddings of the set, or specs to open."""
@@ -124,7 +126,7 @@ class _Candidates:
                 embeddings, unusable = read_embeddings(Path(name), modality)
                 n_rows = len(embeddings.labels) + len(unusable)
                 if reason := too_many_skipped(unusable, n_rows, options.max_skipped):
-                    self.add_failure(Failure(modality, embeddings.name, reason))
+                    self.add_unusable(Failure(modality, embeddings.name, reason))
                     continue
                 embeddings = with_normal_labels(embeddings)
                 if options.samples_per_identity is not None:
@@ -135,7 +137,7 @@ class _Candidates:
                 self.ready.append(in_set[name])
                 self.skipped.extend(s for s in calibration.skipped if (s.modality, s.encoder) == (modality, name))
             elif name in failed:
-                self.add_failure(failed[name])
+                self.add_unusable(failed[name])
             elif calibration.samples:
                 specs.append(checked_spec(name, modality))
             else:
@@ -150,12 +152,13 @@ class _Candidates:
                 # Results contain only the last part of a folder, as the name of the encoder does.
                 folder = spec.checkpoint or ""
                 reason = str(error).replace(folder, PurePath(folder).name or folder) if folder else str(error)
-                self.add_failure(Failure(modality, spec.name, reason), str(error))
+                self.failures.append(Failure(modality, spec.name, reason))
+                self.progress.note(f"{spec.name} failed: {error}")
 
-    def add_failure(self, failure: Failure, reason: str | None = None) -> None:
-        """Leave an encoder out and tell the user why; `reason` if results must not contain all of it."""
-        self.failures.append(failure)
-        self.progress.note(f"{failure.encoder} failed: {reason or failure.reason}")
+    def add_unusable(self, failure: Failure) -> None:
+        """Leave embeddings out and say why."""
+        self.unusable.append(failure)
+        self.progress.note(f"{failure.encoder} failed: {failure.reason}")
 
     def add_all(self, modality: Modality) -> None:
         """Add every encoder of a modality that needs no download: the default when none is named."""
@@ -179,7 +182,7 @@ class _Candidates:
         """Run the encoders that must run, and join everything."""
         sources = sorted([e.modality, e.name, e.provenance["sha256"]] for e in self.ready)
         data = digest(sources)
-        embeddings, skipped, failures = list(self.ready), list(self.skipped), list(self.failures)
+        embeddings, skipped, failures = list(self.ready), list(self.skipped), [*self.failures, *self.unusable]
         if self.encoders:
             made = embed(
                 self.calibration, self.encoders, cache=cache_root(self.runtime.cache, self.progress.note),
@@ -192,6 +195,9 @@ class _Candidates:
             data = digest([made.data_sha256, *sources]) if sources else made.data_sha256
         for modality in MODALITIES:
             if not any(e.modality == modality for e in embeddings):
-                reasons = " ".join(f"{f.encoder}: {f.reason}" for f in failures if f.modality == modality)
+                failed = [f for f in failures if f.modality == modality]
+                reasons = " ".join(f"{f.encoder}: {f.reason}" for f in failed)
+                if failed and all(f in self.unusable for f in failed):
+                    raise BadCalibration(f"No {modality} embeddings can be used. {reasons}")
                 raise EncoderFailed(f"No {modality} encoder could be run. {reasons}")
         return Embedded(tuple(embeddings), tuple(skipped), data, tuple(failures))

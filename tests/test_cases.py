@@ -1,0 +1,104 @@
+"""Inputs from public bug reports: `make.py` of each case writes the input, its `expected.md` says what must happen."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CASES = Path(__file__).parents[2] / "shared" / "cases"
+pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases beside the checkout")
+
+
+def case_13_git_lfs_pointers(root: Path, call) -> None:
+    code, _, err = call("rank", root / "emb")
+    assert (code, "a Git LFS pointer, not the file itself: run git lfs pull" in err) == (3, True)
+
+
+def case_15_vox1_face_recordings(root: Path, call) -> None:
+    encoders = "--face", "pixels", "--voice", "ltas"
+    code, out, _ = call("validate", root, *encoders, "--only", "recordings", "--format", "json")
+    assert code == 0
+    assert json.loads(out)["pairs"][0]["recordings"]["n_people"] == 32
+    made = root.parent / "embedded"
+    assert call("embed", root, *encoders, "-o", made)[0] == 0
+    sessions = [set(np.load(path)["attribute.session"].tolist()) for path in sorted(made.glob("*s/*.npz"))]
+    assert sessions[0] == sessions[1]
+    assert len(sessions[0]) == 64
+
+
+def case_16_vox1_names_decomposed(root: Path, call) -> None:
+    code, out, err = call("rank", root, "--face", "pixels", "--voice", "ltas", "--format", "json")
+    assert code == 0
+    assert json.loads(out)["calibration"]["n_identities"] == 32
+    assert "left out" not in err
+
+
+def case_18_nas_thumbnails(root: Path, call) -> None:
+    code, out, _ = call("embed", root, "--face", "hog", "--voice", "ltas", "-o", root.parent / "embedded")
+    assert code == 0
+    assert "hog.npz: 8 x" in out
+
+
+def case_20_voxceleb2_as_downloaded(root: Path, call) -> None:
+    code, _, err = call("rank", root)
+    assert code == 3
+    for words in ("looks like VoxCeleb2", "dev/aac/ID/VIDEO/*.m4a", "ffmpeg -i", "ROOT/voices/ID", "manifest"):
+        assert words in err
+
+
+def case_21_manifest_backslashes(root: Path, call) -> None:
+    code, out, _ = call("embed", root, "--face", "pixels", "--voice", "ltas", "-o", root.parent / "embedded")
+    assert code == 0
+    assert "ltas.npz: 8 x" in out
+
+
+def case_23_ids_that_became_floats(root: Path, call) -> None:
+    code, _, err = call("rank", root, "--format", "csv")
+    assert code == 3
+    assert "35 of them differ only in a trailing .0 (numbers read as decimals)" in err
+
+
+def case_24_embeddings_of_another_kind_beside(root: Path, call) -> None:
+    code, out, err = call("rank", root, "--format", "csv")
+    assert code == 0
+    assert "clip,ecapa" in out
+    assert "Files of other kinds are not used: voices/wavlm.pt; save arrays embeddings and labels" in err
+    for path in (root / "voices/ecapa.npz", root / "faces/clip.npz"):
+        path.rename(path.with_suffix(".pt"))
+        code, _, err = call("rank", root)
+        assert (code, "voices/wavlm.pt" in err) == (3, True)
+    assert "faces/clip.pt" in err
+
+
+def case_25_safetensors_bfloat16(root: Path, call) -> None:
+    from safetensors.torch import load_file, save_file
+
+    eers = []
+    for convert in (lambda x: x, lambda x: x.float()):
+        path = root / "faces/x.safetensors"
+        save_file({name: convert(x) for name, x in load_file(path).items()}, path)
+        code, out, _ = call("rank", root, "--format", "json")
+        assert code == 0
+        eers.append(json.loads(out)["pairs"][0]["predicted_eer"])
+    assert eers[0] == pytest.approx(eers[1], abs=1e-12)
+
+
+def case_26_labels_as_objects(root: Path, call) -> None:
+    code, _, err = call("rank", root)
+    assert code == 3
+    assert "'labels' is an array of Python objects" in err
+    assert "labels.astype(str)" in err
+
+
+@pytest.mark.parametrize(
+    "check", [f for name, f in sorted(globals().items()) if name.startswith("case_")], ids=lambda f: f.__name__[5:]
+)
+def test_case(check, tmp_path: Path, call) -> None:
+    folder = next(CASES.glob(f"{check.__name__[5:7]}-*"))
+    subprocess.run([sys.executable, folder / "make.py", tmp_path / "input"], check=True, capture_output=True)
+    check(tmp_path / "input", call)
