@@ -246,13 +246,10 @@ def test_the_same_vectors_on_both_sides_are_found(copy):
 @pytest.mark.parametrize("rename", [str.upper, lambda p: p.replace("id0", "id"), lambda p: p + "."])
 def test_people_whose_names_hardly_differ_are_doubted(rename):
     face, voice = (embeddings(name, m, x) for name, m, x in zip("ab", ("face", "voice"), sides(), strict=True))
-    twice = [
-        replace(
-            e,
-            labels=np.array([rename(p) if s in ("s0", "s1") else p for p, s in zip(e.labels, e.samples, strict=True)]),
-        )
-        for e in (face, voice)
-    ]
+    twice = []
+    for e in (face, voice):
+        rows = zip(e.labels, e.samples, strict=True)
+        twice.append(replace(e, labels=np.array([rename(p) if s in ("s0", "s1") else p for p, s in rows])))
     assert health.doubts_of_pairs(twice) == {("a", "b"): (health.SAME_PEOPLE,)}
 
 

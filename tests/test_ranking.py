@@ -297,7 +297,6 @@ def test_an_encoder_of_which_nothing_can_be_measured_fails_by_name_and_the_other
 
 def test_a_set_that_is_not_what_it_seems_passes_no_gate(tmp_path):
     write_population(tmp_path, 40, faces=1, voices=0)
-    (tmp_path / "voices").mkdir()
     (tmp_path / "voices/copy.npz").write_bytes((tmp_path / "faces/face0.npz").read_bytes())
     for result in (
         encsel.rank(tmp_path, cache=None, max_eer=0.5),
