@@ -15,7 +15,8 @@ PER_ENCODER, PER_WORKER, OTHERWISE = 46, 20, 24
 Fitted to the growth of the peak resident memory of `rank` in a process of its own, in bytes by people squared: with two
 threads 158, 158 and 139 at 500, 1000 and 2000 people and 1 x 1 encoders (estimate 156), at 1000 people 222 with 2 x 2,
 285 with 1 x 4, 430 with 4 x 4 (248, 294, 432); with eight threads 170, 295, 559 with 1 x 1, 2 x 2, 4 x 4 (176, 288,
-552). All stages of `validate` took 167 with 1 x 1 and 236 with 2 x 2 at 1000 people. Embeddings come on top, with about 2.5 times their size.
+552). All stages of `validate` took 167 with 1 x 1 and 236 with 2 x 2 at 1000 people.
+Embeddings come on top, with about 2.5 times their size.
 """
 
 
