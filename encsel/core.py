@@ -49,6 +49,15 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """An encoder that could not be loaded, run or measured, and why."""
+
+    modality: Modality
+    encoder: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Traits:
     """Facts about an encoder beyond its vectors.
 

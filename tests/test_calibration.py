@@ -212,7 +212,7 @@ def test_no_common_identities_shows_both_sides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("face", "voice"), [("Ann", "ann"), ("7", "007"), ("p1", "p01"), ("a01b2", "a1b02"),
-                                             ("e\u0301ve", "\u00e9ve")])  # fmt: skip
+                                             ("J.", "j")])  # fmt: skip
 def test_identities_that_nearly_match_are_hinted_at(tmp_path: Path, face: str, voice: str) -> None:
     refused(media(tmp_path, f"{face} bob", f"{voice} cy"), "1 of them differ only in letter case, leading zeros")
     media(tmp_path, "dan", "dan")
@@ -481,3 +481,74 @@ def test_a_set_is_restricted_once() -> None:
     for other in (SetOptions(), SetOptions(identities=1, seed=3), SetOptions(samples_per_identity=2, seed=3)):
         with pytest.raises(UsageError, match="already restricted with identities=2, samples_per_identity=1, seed=3"):
             few.restricted(other)
+
+
+# One person written in several ways
+
+
+@pytest.mark.parametrize(
+    ("face", "voice"), [("p1", "p1 "), ("p1", "\u00a0p1"), ("\ufeffp1", "p1"), ("e\u0301ve", "\u00e9ve")]
+)
+def test_names_that_differ_in_blanks_or_the_form_of_accents_are_joined_and_noted(face: str, voice: str) -> None:
+    rows = vectors(4)
+    calibration = CalibrationSet.from_arrays(
+        {"a": (rows[[0, 0, 1]], [face, voice, "bob"])}, {"b": (rows[:2], [voice, "bob"])}, SetOptions()
+    )
+    assert len(calibration.identities) == 2
+    assert len(calibration.embeddings[0].vectors) == 2  # the same row under both names is one row
+    assert any("1 identities are written in several ways" in note for note in calibration.notes)
+    assert any("Joined: " in detail for detail in calibration.details)
+
+
+def test_two_folders_of_one_person_are_joined_with_all_their_samples(tmp_path: Path) -> None:
+    touch(tmp_path, "faces/\u00e9ve/1.png", "faces/e\u0301ve/1.png", "voices/\u00e9ve/1.wav")
+    calibration = opened(tmp_path)
+    assert calibration.identities == ("\u00e9ve",)
+    assert len({(s.modality, s.name) for s in calibration.samples}) == 3
+    assert sum(s.path.is_file() for s in calibration.samples) == 3
+
+
+def test_names_that_differ_in_case_are_kept_apart_and_noted() -> None:
+    who = ["p1", "P1", "bob", "ann"]
+    calibration = CalibrationSet.from_arrays({"a": (vectors(4), who)}, {"b": (vectors(4, 3), who)})
+    assert len(calibration.identities) == 4
+    assert "The names of 2 identities differ only in letter case" in calibration.notes[0]
+    assert calibration.details[0].startswith("P1 and p1 differ only in letter case")
+
+
+@pytest.mark.parametrize(
+    ("face", "voice", "difference"),
+    [
+        ("1.0", "1", r"a trailing \.0"), ("1", "b'1'", "b'' around"), ("id0001", "1", "letters before a number"),
+        ("7", "p07", "letters before a number"), ('b"ann"', "ann", "b'' around"),
+    ],
+)  # fmt: skip
+def test_hints_name_the_difference(tmp_path: Path, face: str, voice: str, difference: str) -> None:
+    for one, other in ((face, voice), (voice, face)):
+        with pytest.raises(BadCalibration, match=f"1 of them differ only in {difference}"):
+            CalibrationSet.from_arrays({"a": (vectors(1), [one])}, {"b": (vectors(1), [other])})
+
+
+def test_different_letters_before_a_number_are_no_hint() -> None:
+    with pytest.raises(BadCalibration) as caught:
+        CalibrationSet.from_arrays({"a": (vectors(1), ["f1"])}, {"b": (vectors(1), ["m1"])})
+    assert "differ only" not in str(caught.value)
+
+
+# Files beside embeddings
+
+
+def test_files_of_another_kind_beside_embeddings_are_named(tmp_path: Path) -> None:
+    embeddings(tmp_path, ["ann"], ["ann"])
+    np.save(tmp_path / "faces/clip.npy", vectors(1))
+    (tmp_path / "faces/clip.csv").write_text("identity\nann\n")
+    touch(tmp_path, "faces/@eaDir/x.jpg", "voices/.DS_Store", "voices/Thumbs.db")
+    assert opened(tmp_path).details == ()
+    touch(tmp_path, "voices/wavlm.pt", "faces/other.csv")
+    (detail,) = opened(tmp_path).details
+    assert detail.startswith("Files of other kinds are not used: faces/other.csv, voices/wavlm.pt; save arrays")
+
+
+def test_embeddings_of_other_kinds_alone_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "faces/clip.pkl", "voices/wavlm.ark")
+    refused(tmp_path, "has no embedding files; .* faces/clip.pkl, voices/wavlm.ark; save arrays")

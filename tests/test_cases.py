@@ -2,18 +2,99 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from encsel.data.embedding_files import read_embeddings
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases beside the checkout")
 
 # The cases name a module by its place in encsel 0.1.
 SHIM = "import sys, encsel.loading.registry; sys.modules['encsel.registry'] = encsel.loading.registry"
+
+
+def case_13_git_lfs_pointers(root: Path, call) -> None:
+    code, _, err = call("rank", root / "emb")
+    assert (code, "a Git LFS pointer, not the file itself: run git lfs pull" in err) == (3, True)
+
+
+def case_15_vox1_face_recordings(root: Path, call) -> None:
+    encoders = "--face", "pixels", "--voice", "ltas"
+    code, out, _ = call("validate", root, *encoders, "--only", "recordings", "--format", "json")
+    assert code == 0
+    assert json.loads(out)["pairs"][0]["recordings"]["n_people"] == 32
+    made = root.parent / "embedded"
+    assert call("embed", root, *encoders, "-o", made)[0] == 0
+    sessions = [set(np.load(path)["attribute.session"].tolist()) for path in sorted(made.glob("*s/*.npz"))]
+    assert sessions[0] == sessions[1]
+    assert len(sessions[0]) == 64
+
+
+def case_16_vox1_names_decomposed(root: Path, call) -> None:
+    code, out, err = call("rank", root, "--face", "pixels", "--voice", "ltas", "--format", "json")
+    assert code == 0
+    assert json.loads(out)["calibration"]["n_identities"] == 32
+    assert "left out" not in err
+
+
+def case_18_nas_thumbnails(root: Path, call) -> None:
+    code, out, _ = call("embed", root, "--face", "hog", "--voice", "ltas", "-o", root.parent / "embedded")
+    assert code == 0
+    assert "hog.npz: 8 x" in out
+
+
+def case_20_voxceleb2_as_downloaded(root: Path, call) -> None:
+    code, _, err = call("rank", root)
+    assert code == 3
+    for words in ("looks like VoxCeleb2", "dev/aac/ID/VIDEO/*.m4a", "ffmpeg -i", "ROOT/voices/ID", "manifest"):
+        assert words in err
+
+
+def case_21_manifest_backslashes(root: Path, call) -> None:
+    code, out, _ = call("embed", root, "--face", "pixels", "--voice", "ltas", "-o", root.parent / "embedded")
+    assert code == 0
+    assert "ltas.npz: 8 x" in out
+
+
+def case_23_ids_that_became_floats(root: Path, call) -> None:
+    code, _, err = call("rank", root, "--format", "csv")
+    assert code == 3
+    assert "35 of them differ only in a trailing .0 (numbers read as decimals)" in err
+
+
+def case_24_embeddings_of_another_kind_beside(root: Path, call) -> None:
+    code, out, err = call("rank", root, "--format", "csv")
+    assert code == 0
+    assert "clip,ecapa" in out
+    assert "Files of other kinds are not used: voices/wavlm.pt; save arrays embeddings and labels" in err
+    for path in (root / "voices/ecapa.npz", root / "faces/clip.npz"):
+        path.rename(path.with_suffix(".pt"))
+        code, _, err = call("rank", root)
+        assert (code, "voices/wavlm.pt" in err) == (3, True)
+    assert "faces/clip.pt" in err
+
+
+def case_25_safetensors_bfloat16(root: Path, call) -> None:
+    from safetensors.torch import load_file
+
+    path = root / "faces/x.safetensors"
+    assert call("rank", root)[0] == 0
+    rows, stored = read_embeddings(path, "face")[0], load_file(path)["embeddings"].float().numpy()
+    assert {row.tobytes() for row in rows.vectors} == {row.tobytes() for row in stored}
+
+
+def case_26_labels_as_objects(root: Path, call) -> None:
+    code, _, err = call("rank", root)
+    assert code == 3
+    assert "'labels' is an array of Python objects" in err
+    assert "labels.astype(str)" in err
 
 
 def case_30_terminal_without_utf8(root: Path, call) -> None:
@@ -39,7 +120,9 @@ def case_33_lora_adapter_ignored(root: Path, call) -> None:
 def test_case(check, tmp_path, call):
     (folder,) = CASES.glob(f"{check.__name__[5:7]}-*")
     (tmp_path / "shim").mkdir()
-    (tmp_path / "shim" / "sitecustomize.py").write_text(SHIM if check.__name__[5:7] == "33" else "")
+    (tmp_path / "shim" / "sitecustomize.py").write_text(
+        SHIM if "encsel.registry" in (folder / "make.py").read_text() else ""
+    )
     paths = os.pathsep.join([str(tmp_path / "shim"), str(Path(__file__).parents[1])])
     command = [sys.executable, str(folder / "make.py"), str(tmp_path / "input")]
     made = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)

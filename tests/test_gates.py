@@ -440,3 +440,15 @@ def test_health_that_cannot_be_examined_leaves_strict_health_open(ranking: Ranki
 def test_results_without_a_card_are_unlike_those_with_one(old, new, named):
     found = compare_results(result(CLEAR, regressions=old), result(CLEAR, regressions=new))
     assert [named is not None and named in text for text in found.unlike] == ([True] if named else [])
+
+
+def test_no_gate_passes_on_doubtful_data():
+    values = list(result(CLEAR).pairs.values())
+    field = field_of(list(CLEAR), values, [v[1:] for v in CLEAR.values()], None, seed=0)
+    for gates, status in (
+        ({"max_eer": 0.25}, "inconclusive"), ({"expect_best": "a/x"}, "inconclusive"), ({"max_eer": 0.1}, "fail"),
+        ({"max_eer": 0.25, "gate_on": "point"}, "inconclusive"), ({"min_margin": 0.1}, "inconclusive"),
+    ):  # fmt: skip
+        found = judge(checked_gates(**gates), field, result(CLEAR), doubts=["the vectors are wrong"])
+        assert found.status == status
+        assert ("the vectors are wrong" in found.gates[0].reason) == (status == "inconclusive")

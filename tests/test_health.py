@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -177,3 +178,93 @@ def test_few_people_with_two_samples_among_many_with_one_are_verified(monkeypatc
     whole = embeddings("toy", "face", clusters(0.01, n=60, rows=2).astype(np.float32))
     kept = whole.rows((whole.samples == "s0") | np.isin(whole.labels, people(60)[50:52]))
     assert examine(kept).unimodal_eer == 0
+
+
+# --- what a set seems to be
+
+
+def sides(n: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    return population(n, dims=(24, 24))
+
+
+def number(n: int = 40) -> np.ndarray:
+    """(people, rows, 1) number of each person."""
+    return np.broadcast_to(np.arange(n)[:, None, None], (n, ROWS, 1)).astype(np.float32)
+
+
+def one_hot(n: int = 40) -> np.ndarray:
+    return np.eye(n, dtype=np.float32)[number(n)[..., 0].astype(int)]
+
+
+def bits(n: int = 40) -> np.ndarray:
+    return ((number(n).astype(int) >> np.arange(6)) & 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        one_hot(), 3 * one_hot() + 1, one_hot() + 0.02 * sides()[0][..., :1], np.dstack([sides()[0], 5 * one_hot()]),
+        np.dstack([sides()[0], number()]), np.dstack([sides()[0], 7 - number()]), np.dstack([sides()[0], bits()]),
+        np.dstack([sides()[0], number()[np.random.default_rng(0).permutation(40)]]),
+    ],
+)  # fmt: skip
+def test_labels_inside_vectors_are_found(samples):
+    assert health.contains_labels(embeddings("toy", "face", samples))
+
+
+def test_one_sample_a_person_with_a_number_is_found():
+    assert health.contains_labels(embeddings("toy", "face", np.dstack([sides()[0], number()])[:, :1]))
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_sound_embeddings_contain_no_labels(rows):
+    sparse = np.maximum(sides()[0] - 3, 0)
+    sexes = np.dstack([sides()[0], number() % 2])
+    constant = np.dstack([sides()[0], np.ones((40, ROWS, 2), np.float32)])
+    for samples in (sides()[0], sparse, sexes, constant, clusters(0.3, n=40)):
+        assert not health.contains_labels(embeddings("toy", "face", samples[:, :rows].astype(np.float32)))
+
+
+def turned(x: np.ndarray) -> np.ndarray:
+    return x @ np.linalg.qr(np.random.default_rng(0).normal(size=(24, 24)))[0]
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda x: x, lambda x: -7 * x, lambda x: (x / 3).astype(np.float16), turned, lambda x: x[..., ::-1],
+        lambda x: (x - x.mean((0, 1))) / x.std((0, 1)), lambda x: np.dstack([x, np.zeros_like(x)]), lambda x: x[:, :2],
+    ],
+)  # fmt: skip
+def test_the_same_vectors_on_both_sides_are_found(copy):
+    face, voice = sides()
+    copied, other = embeddings("b", "voice", copy(face)), embeddings("c", "voice", copy(voice))
+    found = health.doubts_of_pairs([embeddings("a", "face", face), copied, other])
+    assert found == {("a", "b"): (health.SAME_VECTORS,), ("a", "c"): ()}
+
+
+@pytest.mark.parametrize("rename", [str.upper, lambda p: p.replace("id0", "id"), lambda p: p + "."])
+def test_people_whose_names_hardly_differ_are_doubted(rename):
+    face, voice = (embeddings(name, m, x) for name, m, x in zip("ab", ("face", "voice"), sides(), strict=True))
+    twice = []
+    for e in (face, voice):
+        rows = zip(e.labels, e.samples, strict=True)
+        twice.append(replace(e, labels=np.array([rename(p) if s in ("s0", "s1") else p for p, s in rows])))
+    assert health.doubts_of_pairs(twice) == {("a", "b"): (health.SAME_PEOPLE,)}
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        (np.ones((40, ROWS, 5)), "same embedding"),
+        (np.abs(sides()[0][..., :1]) * np.ones(6), "same embedding"),
+        (one_hot(), "not above its noise.*contain the labels"),
+        (1.0 + np.eye(40)[:, None, :2] * np.ones((1, ROWS, 1)), "variation"),
+    ],
+)
+def test_encoders_of_which_nothing_can_be_measured_say_why(samples, reason):
+    assert re.search(reason, health.unmeasurable(embeddings("toy", "face", samples), seed=0))
+
+
+def test_a_single_dimension_can_be_measured():
+    assert health.unmeasurable(embeddings("toy", "face", sides()[0][..., :1]), seed=0) is None

@@ -433,3 +433,84 @@ def test_no_bytes_break_the_manifest_reader(tmp_path_factory: pytest.TempPathFac
     path.write_bytes(content)
     with contextlib.suppress(BadCalibration):
         assert all(s.identity and s.name for s in listed(path).samples)
+
+
+# As sets are found
+
+
+CLUTTER = ("@eaDir", "$RECYCLE.BIN", "$Recycle.Bin", "lost+found", "System Volume Information", "@__thumb", "#recycle",
+           ".thumbnails", "__MACOSX", "Network Trash Folder")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLUTTER)
+def test_folders_of_systems_are_neither_people_nor_samples(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "faces/a/1.png", "voices/a/1.wav", f"faces/{name}/1.png", f"voices/{name}/1.wav",
+          f"faces/a/{name}/1.png/thumb.jpg", f"{name}/faces/1.png")  # fmt: skip
+    assert names(listed(tmp_path).samples) == ["face a 1.png", "voice a 1.wav"]
+
+
+@pytest.mark.parametrize(
+    ("face", "session"),
+    [
+        ("1.6/vidA/1/0.jpg", "vidA"), ("1.6/vidA/0.jpg", "vidA"), ("vidA/0.jpg", "vidA"), ("vidA/2/0.jpg", "vidA"),
+        ("crops/vidA/0.jpg", "vidA"), ("1.6/other/3/0.jpg", "other"),
+    ],
+)  # fmt: skip
+def test_session_of_a_voxceleb_face_is_its_video(tmp_path: Path, face: str, session: str) -> None:
+    touch(tmp_path, "wav/id10001/vidA/00001.wav", f"faces/id10001/{face}")
+    (one, voice) = listed(tmp_path).samples
+    assert (one.attributes["session"], voice.attributes["session"]) == (session, "vidA")
+
+
+def test_session_of_a_person_folder_is_below_the_folder_of_the_modality(tmp_path: Path) -> None:
+    touch(tmp_path, "ann/faces/vidA/1.png", "ann/voices/vidA/1.wav", "bob/faces/1.png", "bob/voices/1.wav")
+    assert [s.attributes for s in listed(tmp_path).samples] == [{"session": "vidA"}, {}] * 2
+
+
+def test_voxceleb_names_fit_in_any_form_of_accents_and_others_are_hinted_at(tmp_path: Path) -> None:
+    touch(tmp_path, "wav/id10001/v/1.wav", "wav/id10002/v/1.wav", "faces/Zoe\u0308/v/1.jpg", "faces/downey_jr/v/1.jpg",
+          "faces/Nobody/v/1.jpg")  # fmt: skip
+    (tmp_path / "vox1_meta.csv").write_text(
+        "VoxCeleb1 ID,VGGFace1 ID,Gender\nid10001,Zo\u00eb,f\nid10002,Downey_Jr.,m\n", encoding="utf-8"
+    )
+    listing = listed(tmp_path)
+    assert people(listing, "face") == ["id10001"]
+    (note,) = listing.notes
+    assert note.startswith("2 face folders have no name of vox1_meta.csv")
+    assert "1 of them differ only in letter case" in note
+
+
+@pytest.mark.parametrize("kind", ["aac", "dev/aac", "mp4"])
+@pytest.mark.parametrize("faces", ["frames", "dev/faces", "faces"])
+def test_voxceleb2_as_downloaded_is_known(tmp_path: Path, kind: str, faces: str) -> None:
+    touch(tmp_path, f"{kind}/id00012/v/1.m4a", f"{faces}/id00012/v/1.jpg")
+    refused(tmp_path, f"looks like VoxCeleb2 .*{kind}/ID/VIDEO.*ffmpeg -i .*ROOT/voices/ID.*manifest")
+
+
+def test_voxceleb2_beside_a_converted_set_is_left_alone(tmp_path: Path) -> None:
+    touch(tmp_path, "aac/id00012/v/1.m4a", "faces/id00012/v/1.jpg", "voices/id00012/v/1.wav")
+    assert listed(tmp_path).layout == "faces/ID + voices/ID"
+
+
+def test_backslashes_of_windows_are_read_where_the_path_with_slashes_exists(tmp_path: Path) -> None:
+    touch(tmp_path, "x/1.png", "a\\b.png")
+    path = manifest(tmp_path / "m.csv", "ann,face,x\\1.png", "bob,face,a\\b.png")
+    assert [(s.name, s.path.is_file()) for s in listed(path).samples] == [("x/1.png", True), ("a\\b.png", True)]
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("x\\none.png", "has backslashes, as Windows writes them.*Use /"), ("C:\\d\\x.png", "an absolute Windows path"),
+        ("D:/d/x.png", "an absolute Windows path"), ("\\\\nas\\x.png", "an absolute Windows path"),
+        ("file:///d/x.png", "is an address"), ("file:/d/x.png", "is an address"), ("s3://d/x.png", "is an address"),
+        ("..\\..\\" + "x" * 300, "has backslashes"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("allow_outside", [False, True])
+def test_paths_in_the_notation_of_another_system_are_refused_at_once(
+    tmp_path: Path, where: str, words: str, allow_outside: bool
+) -> None:
+    path = manifest(tmp_path / "m.csv", f"ann,face,{where}", "bob,what,1.png")
+    with pytest.raises(BadCalibration, match=f"line 2: .*{words}"):
+        recognise(path, allow_outside=allow_outside)

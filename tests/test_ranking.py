@@ -11,7 +11,8 @@ from toy import few_shuffles, people, write_population
 import encsel
 from encsel.core import Runtime, SetOptions
 from encsel.embedding import prepare
-from encsel.errors import BadCalibration, UsageError
+from encsel.embedding.health import SAME_VECTORS
+from encsel.errors import BadCalibration, EncselError, UsageError
 from encsel.progress import Silent
 from encsel.ranking.flags import AT_CHANCE, EXTRAPOLATES, FEW_PEOPLE, PEOPLE_UNLIKE, ROWS_UNLIKE
 from encsel.ranking.rank import RankSettings
@@ -265,3 +266,42 @@ def test_too_many_people_are_refused_before_anything_is_embedded(tmp_path, monke
     with pytest.raises(BadCalibration, match=r"at most 15 are ranked\. Choose some with --identities"):
         encsel.rank(data, min_identities=5, cache=None)
     assert encsel.rank(data, min_identities=5, identities=8, cache=None).n_identities == 8
+
+
+def broken_encoder(root, kind):
+    """A set of 40 people with one more face encoder, which is not usable."""
+    write_population(root, 40, faces=1, voices=1)
+    labels = np.repeat(people(40), 4)
+    vectors = {"constant": np.ones((160, 5)), "zeros": np.zeros((160, 5)), "nan": np.full((160, 5), np.nan)}[kind]
+    np.savez(root / "faces" / "broken.npz", embeddings=vectors, labels=labels)
+    return root
+
+
+@pytest.mark.parametrize("kind", ["constant", "zeros", "nan"])
+def test_an_encoder_of_which_nothing_can_be_measured_fails_by_name_and_the_others_go_on(tmp_path, kind):
+    root = broken_encoder(tmp_path, kind)
+    ranking = encsel.rank(root, cache=None)
+    assert [(f.modality, f.encoder) for f in ranking.failures] == [("face", "broken")]
+    assert [(p.face, p.voice) for p in ranking.pairs] == [("face0", "voice0")]
+    assert ranking.exit_code == 4
+    if kind == "constant":
+        validation = encsel.validate(root, only=["matching"], cache=None)
+        assert (validation.exit_code, [f.encoder for f in validation.failures]) == (4, ["broken"])
+    # Named on the command line, and alone.
+    named = encsel.rank(root, faces=["face0", str(root / "faces" / "broken.npz")], cache=None)
+    assert [f.encoder for f in named.failures] == ["broken"]
+    with pytest.raises(EncselError, match=r"No face .* can be .*broken: ") as caught:
+        encsel.rank(root, faces="broken", cache=None)
+    assert caught.value.exit_code == (4 if kind == "constant" else 3)
+
+
+def test_a_set_that_is_not_what_it_seems_passes_no_gate(tmp_path):
+    write_population(tmp_path, 40, faces=1, voices=0)
+    (tmp_path / "voices/copy.npz").write_bytes((tmp_path / "faces/face0.npz").read_bytes())
+    for result in (
+        encsel.rank(tmp_path, cache=None, max_eer=0.5),
+        encsel.validate(tmp_path, cache=None, max_eer=0.5, only=["matching"]),
+    ):
+        assert SAME_VECTORS in result.pairs[0].flags
+        assert (result.verdict.status, result.exit_code) == ("inconclusive", 6)
+        assert f"face0 x copy: {SAME_VECTORS}; no gate passes." in result.notes

@@ -429,3 +429,73 @@ def test_memory_that_is_used_up_is_no_damage(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(np.lib.format, "read_array", refuse)
     with pytest.raises(MemoryError):
         read_embeddings(tmp_path / "a.npz", "face")
+
+
+# What is there instead of a file, and types that numpy lacks
+
+
+@pytest.mark.parametrize("suffix", EMBEDDING_SUFFIXES)
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 9\n", "a Git LFS pointer.*run git lfs pull"),
+        (b"/annex/objects/SHA256E-s9--aa.npz\n", "a git-annex pointer.*run git annex get"),
+        (b"\n<!DOCTYPE html><title>404</title>", "an HTML page.*download it again"),
+    ],
+)
+def test_what_stands_in_for_a_file_is_named(tmp_path: Path, suffix: str, content: bytes, words: str) -> None:
+    (tmp_path / f"a{suffix}").write_bytes(content)
+    refused(tmp_path / f"a{suffix}", words)
+
+
+def test_a_pointer_in_place_of_a_table_and_a_link_into_an_annex_are_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", VECTORS)
+    (tmp_path / "a.csv").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    refused(tmp_path / "a.npy", "a.csv is .*a Git LFS pointer")
+    (tmp_path / "b.npz").symlink_to("../.git/annex/objects/x/y/z")
+    refused(tmp_path / "b.npz", "No such file or directory; it is a git-annex pointer.*run git annex get")
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e5m2", "float8_e4m3fn"])
+def test_types_that_numpy_lacks_are_read_as_torch_reads_them(tmp_path: Path, name: str) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    codes = torch.arange(256, dtype=torch.uint8) if "8_" in name else torch.arange(0, 1 << 16, 7).to(torch.uint16)
+    values = codes.view(getattr(torch, name))[:, None].repeat(1, 2)
+    values = values[torch.isfinite(values.float()).all(1)]
+    labels = [str(i) for i in range(len(values))]
+    save_file({"embeddings": values.contiguous()}, tmp_path / "a.safetensors")
+    table(tmp_path / "a.csv", identity=labels, sample=labels)
+    embeddings, skipped = read_embeddings(tmp_path / "a.safetensors", "face")
+    expected = {label: row for label, row in zip(labels, values.float().numpy(), strict=True) if row.any()}
+    assert len(skipped) == len(values) - len(expected)  # zeros
+    assert {p: row.tolist() for p, row in zip(embeddings.labels, embeddings.vectors, strict=True)} == {
+        p: row.tolist() for p, row in expected.items()
+    }
+
+
+def test_another_type_is_named_and_not_called_damaged(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    scales = torch.ones(6, 4).to(torch.float8_e8m0fnu)
+    table(tmp_path / "a.csv", identity=LABELS)
+    save_file({"embeddings": torch.from_numpy(VECTORS), "scales": scales}, tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(read_embeddings(tmp_path / "a.safetensors", "face")[0].vectors, VECTORS)
+    save_file({"embeddings": scales}, tmp_path / "a.safetensors")
+    assert "damaged" not in refused(tmp_path / "a.safetensors", "'embeddings' is of type F8_E8M0.*Save it as float32")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"labels": LABELS.astype(object)}, r"'labels' is an array of Python objects\. Save labels\.astype\(str\)"),
+        ({"vectors": VECTORS.astype(object)}, r"'embeddings' is an array of.*embeddings\.astype\('float32'\)"),
+        ({"paths": SAMPLES.astype(object)}, "'paths' is an array of Python objects"),
+        ({"labels": np.arange(6.0)}, r"'labels': the type is float64.*\.astype\(int\)"),
+        ({"vectors": VECTORS[:, :2].view("V2")}, "numpy has no bfloat16"),
+    ],
+)
+def test_a_refusal_names_the_array_and_the_cure(tmp_path: Path, arrays: dict[str, Any], words: str) -> None:
+    refused(npz(tmp_path / "a.npz", **arrays), words)

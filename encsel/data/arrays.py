@@ -2,12 +2,14 @@
 
 import hashlib
 import numbers
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import Embeddings, Modality, Skipped, Vectors
+from encsel.data.identities import normal
 from encsel.errors import BadCalibration, UsageError, first_line, printable
 from encsel.storage.signature import canonical
 
@@ -43,6 +45,7 @@ def checked_vectors(vectors: NDArray[Any], where: str) -> Vectors:
         raise BadCalibration(
             f"{where}: the embeddings have shape {vectors.shape} and type {vectors.dtype}; "
             "numbers of shape (rows, dim) are needed."
+            + (" Save it as float32: numpy has no bfloat16 and no float8." if vectors.dtype.kind == "V" else "")
         )
     if vectors.dtype in (np.float32, np.float64):
         return vectors
@@ -54,7 +57,7 @@ def keep_usable(embeddings: Embeddings) -> Checked:
     """Skip rows that are not finite, all zero or without identity; drop repetitions within an identity."""
     rows, labels, samples = np.ascontiguousarray(embeddings.vectors), embeddings.labels, embeddings.samples
     reasons = np.select(
-        [~np.isfinite(rows).all(axis=1), (rows == 0).all(axis=1), labels == ""],
+        [~np.isfinite(rows).all(axis=1), (rows == 0).all(axis=1), np.char.strip(labels) == ""],
         ["non-finite values", "all zeros", "no identity"], default="",
     )  # fmt: skip
     skipped = tuple(
@@ -69,10 +72,22 @@ def keep_usable(embeddings: Embeddings) -> Checked:
     return embeddings.rows(np.array(sorted(first.values()), dtype=np.intp)), skipped
 
 
+def with_normal_labels(embeddings: Embeddings) -> Embeddings:
+    """The embeddings with the normal form of every identity; what is then a repetition within one is dropped."""
+    written, index = np.unique(embeddings.labels, return_inverse=True)
+    names = np.array([normal(name) for name in written.tolist()], dtype=np.str_)
+    if (names == written).all():
+        return embeddings
+    return keep_usable(replace(embeddings, labels=names[index]))[0]
+
+
 def as_text(column: NDArray[Any], where: str) -> NDArray[np.str_]:
     """An array of text, bytes or whole numbers as text; BadCalibration for other types, no UTF-8, or long cells."""
     if column.dtype.kind not in TEXT_KINDS:
-        raise BadCalibration(f"{where}: the type is {column.dtype}; text or whole numbers are needed.")
+        raise BadCalibration(
+            f"{where}: the type is {column.dtype}; text or whole numbers are needed. Save it with .astype(int) or "
+            ".astype(str)."
+        )
     if column.dtype.kind in "US" and column.size:
         check_length(int(np.char.str_len(column).max()), where)
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from encsel.core import MODALITIES, Embeddings, Modality, Sample, SetOptions, Skipped
+from encsel.core import MODALITIES, Embeddings, Failure, Modality, Sample, SetOptions, Skipped
 from encsel.data import layouts
-from encsel.data.arrays import Checked, checked_embeddings
+from encsel.data.arrays import Checked, checked_embeddings, with_normal_labels
 from encsel.data.embedding_files import EMBEDDING_SUFFIXES, read_embeddings
+from encsel.data.identities import hint, normal, some, twins
+from encsel.data.media import MEDIA_SUFFIXES
 from encsel.data.sampling import limit_rows, pick, pick_each
 from encsel.errors import BadCalibration, UsageError
 
@@ -30,6 +30,7 @@ class CalibrationSet:
     samples: tuple[Sample, ...] = ()
     embeddings: tuple[Embeddings, ...] = ()
     skipped: tuple[Skipped, ...] = ()  # unusable rows of the embeddings
+    failures: tuple[Failure, ...] = ()  # encoders with too many unusable rows, whose embeddings are left out
     notes: tuple[str, ...] = ()  # remarks without names, for results
     details: tuple[str, ...] = ()  # the names behind the notes, for the user only
     options: SetOptions = field(default_factory=SetOptions)  # how identities and samples were chosen
@@ -134,6 +135,17 @@ class CalibrationSet:
         return replace(self, identities=tuple(identities), samples=samples, embeddings=rows)
 
 
+def too_many_skipped(skipped: Sequence[Skipped], n_samples: int, max_skipped: float) -> str | None:
+    """Why an encoder that skipped these samples fails, without their names; None if they are few enough."""
+    if len(skipped) <= max_skipped * n_samples:
+        return None
+    shown = "; ".join(f"{n} {why}" for why, n in Counter(s.reason for s in skipped).most_common(3))
+    return (
+        f"it could not use {len(skipped)} of {n_samples} samples ({shown}); at most {100 * max_skipped:g}% may be "
+        "skipped. Fix them, or raise --max-skipped"
+    )
+
+
 def check_skipped(skipped: Sequence[Skipped], n_samples: int, max_skipped: float) -> None:
     """Raise BadCalibration if more than the fraction `max_skipped` of a modality's samples are unusable."""
     if len(skipped) > max_skipped * n_samples:
@@ -152,21 +164,24 @@ def _open(root: Path, options: SetOptions) -> CalibrationSet:
     files = _embedding_files(root)
     if files is not None:
         present, absent = sorted(MODALITIES, key=lambda m: not files[m])
+        unread = _unread(root, files)
         if not files[absent]:
+            n = len(files[present])
+            there = f"{n} embedding file(s) in {present}s/ and none in {absent}s/" if n else "no embedding files"
             raise BadCalibration(
-                f"{root} has {len(files[present])} embedding file(s) in {present}s/ and none in {absent}s/; "
-                f"both are needed. Add {root / f'{absent}s'}/NAME.npz."
+                f"{root} has {there}; both modalities are needed. "
+                f"Add {root / f'{absent}s'}/NAME.npz. {' '.join(unread)}".rstrip()
             )
         checked = (read_embeddings(path, modality) for modality, paths in files.items() for path in paths)
-        return _of_embeddings(CalibrationSet(root, "embeddings"), checked, options)
+        return _of_embeddings(CalibrationSet(root, "embeddings", details=unread), checked, options)
     listing = layouts.recognise(root, allow_outside=options.allow_outside)
     if listing is None:
         names = {p.name + ("/" if p.is_dir() else "") for p in root.iterdir() if not p.name.startswith(".")}
         raise BadCalibration(
-            f"{root} has an unknown layout; it contains {_some(names) or 'nothing'}. Known:", layouts.LAYOUTS_HELP
+            f"{root} has an unknown layout; it contains {some(names) or 'nothing'}. Known:", layouts.LAYOUTS_HELP
         )
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in listing.ignored.items())
-    notes = (f"Files of other kinds are ignored: {kinds}.",) if kinds else ()
+    notes = (*([f"Files of other kinds are ignored: {kinds}."] if kinds else []), *listing.notes)
     return _joined(CalibrationSet(root, listing.layout, samples=listing.samples, notes=notes))
 
 
@@ -175,30 +190,56 @@ def _embedding_files(root: Path) -> dict[Modality, list[Path]] | None:
     if not root.is_dir() or (root / layouts.MANIFEST_NAME).is_file():
         return None
     files: dict[Modality, list[Path]] = {}
+    others = []  # folders that hold files, none of them media
     for modality in MODALITIES:
         folder = root / f"{modality}s"
-        entries = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")] if folder.is_dir() else []
-        if any(p.is_dir() for p in entries):
+        entries = layouts.entries(folder) if folder.is_dir() else []
+        if any(is_folder for _, is_folder in entries):
             return None
-        files[modality] = [p for p in entries if p.suffix.lower() in EMBEDDING_SUFFIXES]
-    return files if any(files.values()) else None
+        files[modality] = [p for p, _ in entries if p.suffix.lower() in EMBEDDING_SUFFIXES]
+        if entries and not any(p.suffix.lower() in MEDIA_SUFFIXES[modality] for p, _ in entries):
+            others.append(folder)
+    # Two folders of files of another kind, such as .pt, are a set of embeddings that cannot be read.
+    return files if any(files.values()) or len(others) == len(MODALITIES) else None
+
+
+def _unread(root: Path, files: Mapping[Modality, Sequence[Path]]) -> tuple[str, ...]:
+    """A remark that names the files beside embedding files that are not read, if there are any."""
+    read = {p for paths in files.values() for path in paths for p in (path, path.with_suffix(".csv"))}
+    folders = [folder for modality in files if (folder := root / f"{modality}s").is_dir()]
+    others = [p.relative_to(root).as_posix() for folder in folders for p, _ in layouts.entries(folder) if p not in read]
+    if not others:
+        return ()
+    return (f"Files of other kinds are not used: {some(others)}; save arrays embeddings and labels with numpy.savez.",)
 
 
 def _of_embeddings(empty: CalibrationSet, checked: Iterable[Checked], options: SetOptions) -> CalibrationSet:
     embeddings: list[Embeddings] = []
     skipped: list[Skipped] = []
+    failures: list[Failure] = []
+    unusable_of: dict[Modality, tuple[Sequence[Skipped], int]] = {}
     for one, unusable in checked:
-        check_skipped(unusable, len(one.labels) + len(unusable), options.max_skipped)
-        embeddings.append(one)
-        skipped += unusable
-    for (modality, name), count in Counter((e.modality, e.name) for e in embeddings).items():
+        n_rows = len(one.labels) + len(unusable)
+        if reason := too_many_skipped(unusable, n_rows, options.max_skipped):
+            failures.append(Failure(one.modality, one.name, reason))
+            unusable_of[one.modality] = unusable, n_rows
+        else:
+            embeddings.append(one)
+            skipped += unusable
+    named = Counter([(e.modality, e.name) for e in embeddings] + [(f.modality, f.encoder) for f in failures])
+    for (modality, name), count in named.items():
         if count > 1:
             raise BadCalibration(f"{empty} has two {modality} encoders (files) named {name}. Rename one.")
-    return _joined(replace(empty, embeddings=tuple(embeddings), skipped=tuple(skipped)))
+    for modality, (refused, n_rows) in unusable_of.items():
+        if all(e.modality != modality for e in embeddings):
+            check_skipped(refused, n_rows, options.max_skipped)
+    found = replace(empty, embeddings=tuple(embeddings), skipped=tuple(skipped), failures=tuple(failures))
+    return _joined(found)
 
 
 def _joined(whole: CalibrationSet) -> CalibrationSet:
-    """The set without identities that have only one modality, with a note of how many."""
+    """The set without identities that have only one modality, with notes about them and about how names are written."""
+    whole = _with_normal_names(whole)
     sides: dict[Modality, set[str]] = {m: set() for m in MODALITIES}
     for sample in whole.samples:
         sides[sample.modality].add(sample.identity)
@@ -214,24 +255,39 @@ def _joined(whole: CalibrationSet) -> CalibrationSet:
     common = sorted(faces & voices)
     if not common:
         raise BadCalibration(
-            f"{whole} has no identity with both faces and voices: faces are of {_some(faces)}, voices of "
-            f"{_some(voices)}. Name identities alike in both modalities.{_hint(faces, voices)}"
+            f"{whole} has no identity with both faces and voices: faces are of {some(faces)}, voices of "
+            f"{some(voices)}. Name identities alike in both modalities.{hint(faces, voices)}"
         )
-    hint = _hint(faces - voices, voices - faces)
+    nearly = hint(faces - voices, voices - faces)
     alone = [(m, len(people), people - set(common)) for m, people in sides.items() if len(people) > len(common)]
-    notes = [f"{len(names)} of {n} identities have only {m}s and are left out.{hint}" for m, n, names in alone]
-    details = tuple(f"Only {m}s: {_some(names)}." for m, _, names in alone)
-    return replace(whole._of(common), notes=(*notes, *whole.notes), details=details)
+    notes = [f"{len(names)} of {n} identities have only {m}s and are left out.{nearly}" for m, n, names in alone]
+    details = [f"Only {m}s: {some(names)}." for m, _, names in alone]
+    if apart := twins(common):
+        differ = "differ only in letter case, leading zeros or the form of dots and blanks, and are kept apart"
+        notes.append(f"The names of {sum(map(len, apart))} identities {differ}.")
+        details.append(f"{some(map(' and '.join, apart))} {differ}.")
+    return replace(whole._of(common), notes=(*notes, *whole.notes), details=(*details, *whole.details))
 
 
-def _hint(faces: set[str], voices: set[str]) -> str:
-    def plain(name: str) -> str:
-        return re.sub(r"(?<!\d)0+(?=\d)", "", unicodedata.normalize("NFKC", name).casefold())
-
-    n = len(set(map(plain, faces)) & set(map(plain, voices)))
-    return f" {n} of them differ only in letter case, leading zeros or the form of accents." if n else ""
-
-
-def _some(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    return ", ".join(ordered[:5]) + (f", ... ({len(ordered)} in all)" if len(ordered) > 5 else "")
+def _with_normal_names(whole: CalibrationSet) -> CalibrationSet:
+    """The set with every identity in its normal form, and a note of those that were written in several ways."""
+    written = {s.identity for s in whole.samples}.union(*(e.identities for e in whole.embeddings))
+    spellings: dict[str, list[str]] = {}
+    for name in sorted(written):
+        spellings.setdefault(normal(name), []).append(name)
+    if written == spellings.keys():
+        return whole
+    samples: dict[tuple[Modality, str, str], Sample] = {}
+    for s in whole.samples:
+        identity, name = normal(s.identity), s.name
+        if (s.modality, identity, name) in samples:  # two folders of one person
+            name = f"{s.identity}/{name}"
+        samples[s.modality, identity, name] = replace(s, identity=identity, name=name)
+    joined = [" and ".join(map(repr, names)) for names in spellings.values() if len(names) > 1]
+    note = f"{len(joined)} identities are written in several ways (blanks, Unicode form of accents) and are joined."
+    return replace(
+        whole, samples=tuple(samples[key] for key in sorted(samples)),
+        embeddings=tuple(with_normal_labels(e) for e in whole.embeddings),
+        notes=(*whole.notes, *([note] if joined else [])),
+        details=(*whole.details, *([f"Joined: {some(joined)}."] if joined else [])),
+    )  # fmt: skip

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import struct
 import warnings
 import zipfile
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from encsel.core import Embeddings, Modality, Traits
 from encsel.data.arrays import TEXT_KINDS, Checked, as_text, check_length, checked_vectors, keep_usable, shown
 from encsel.errors import BadCalibration, first_line, printable
-from encsel.storage.files import read_whole, write_private
+from encsel.storage.files import read_whole, stand_in, write_private
 from encsel.storage.signature import canonical
 
 EMBEDDING_SUFFIXES = (".npz", ".safetensors", ".npy")
@@ -27,6 +28,11 @@ _ATTRIBUTE = "attribute."
 _ORIGIN = "encsel"  # array of an .npz with the provenance and traits of the encoder as JSON
 _PICKLE = b"\x80"
 _MAGIC = b"\x93NUMPY"
+_TENSOR_TYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?", "C64": "<c8", "I64": "<i8", "I32": "<i4", "I16": "<i2",
+    "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1",
+}  # fmt: skip
+"""numpy's types of the types of .safetensors."""
 
 MAX_BYTES = 8 << 30  # of a file, and of its arrays in memory: 2 million rows of 1024 float32 dimensions
 _LARGE, _RATIO = 256 << 20, 200  # larger arrays may be _RATIO times their file: embeddings hardly compress, bombs do
@@ -82,9 +88,22 @@ def write_embeddings(embeddings: Embeddings, path: Path) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        return read_whole(path, MAX_BYTES)
+        content = read_whole(path, MAX_BYTES)
     except OSError as error:
-        raise BadCalibration(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+        instead = stand_in(os.fsencode(path.readlink())) if path.is_symlink() else None
+        problem = f"{error.strerror}; it is {instead}" if instead else f"{error.strerror}. Check the path"
+        raise BadCalibration(f"{path} cannot be read: {problem}.") from error
+    if instead := stand_in(content):
+        raise BadCalibration(f"{path} is damaged or not a {path.suffix.lower()} file: it is {instead}.")
+    return content
+
+
+class _Objects(Exception):
+    """An array of Python objects, which would be unpickled."""
+
+
+class _Unknown(Exception):
+    """An array of a type that numpy does not have."""
 
 
 class _TooLarge(Exception):
@@ -100,11 +119,20 @@ def _arrays(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
             arrays = readers[suffix](content)
     except _TooLarge as error:
         raise BadCalibration(f"{path} is too large: {error}. Split the set, or save it as float32.") from error
+    except _Unknown as error:
+        raise BadCalibration(f"{path}: {error}, which is not read. Save it as float32.") from error
+    except _Objects as error:
+        name = str(error)
+        cure = {"embeddings": "embeddings.astype('float32')", "labels": "labels.astype(str)"}.get(name)
+        raise BadCalibration(
+            f"{path} contains pickled objects, which are never loaded: {name!r} is an array of Python objects. "
+            f"Save {cure or 'plain arrays of numbers and text'}."
+        ) from error
     except MemoryError:  # not damage: the sizes are allowed
         raise
     except Exception as error:  # damaged files raise many types: zlib.error, TokenError, ...
         problem = f"is damaged or not a {path.suffix} file: {first_line(error)}. Save it again, as float32."
-        if "object array" in str(error).lower() or (suffix != ".safetensors" and content.startswith(_PICKLE)):
+        if suffix != ".safetensors" and content.startswith(_PICKLE):
             problem = "contains pickled objects, which are never loaded. Save plain arrays of numbers and text."
         raise BadCalibration(f"{path} {problem}") from error
     table = path.with_suffix(".csv")
@@ -147,18 +175,19 @@ def _from_npz(content: bytes) -> dict[str, NDArray[Any]]:
                 raise ValueError("a compression that numpy does not write")
             with archive.open(member) as inner:
                 if inner.read(len(_MAGIC)) == _MAGIC:
-                    arrays[member.filename.removesuffix(".npy")] = _array(inner, member.file_size)
+                    name = member.filename.removesuffix(".npy")
+                    arrays[name] = _array(name, inner, member.file_size)
     return arrays
 
 
 def _from_npy(content: bytes) -> dict[str, NDArray[Any]]:
     if not content.startswith(_MAGIC):
         raise ValueError("not an array")
-    return {"embeddings": _array(io.BytesIO(content), len(content))}
+    return {"embeddings": _array("embeddings", io.BytesIO(content), len(content))}
 
 
-def _array(file: Any, n_bytes: int) -> NDArray[Any]:
-    """The array of a file, if the shape and type at its beginning fit into its `n_bytes`.
+def _array(name: str, file: Any, n_bytes: int) -> NDArray[Any]:
+    """The array of this name in a file, if the shape and type at its beginning fit into its `n_bytes`.
 
     numpy allocates what a header states before it reads the data.
     """
@@ -166,19 +195,50 @@ def _array(file: Any, n_bytes: int) -> NDArray[Any]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise _Objects(name)
     fits = min(shape, default=0) >= 0 and math.prod(shape) * max(dtype.itemsize, 1) <= n_bytes
-    if not fits and not dtype.hasobject:  # objects are refused as a pickle below
+    if not fits:
         raise ValueError(f"a header states shape {str(shape)[:80]} of {str(dtype)[:40]} for {n_bytes} bytes of data")
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _from_safetensors(content: bytes) -> dict[str, NDArray[Any]]:
-    import safetensors.numpy
+    import safetensors
 
     if len(content) >= 8 and _MAX_DIRECTORY < struct.unpack("<Q", content[:8])[0] < len(content):
         raise _TooLarge(f"a header of over {_MAX_DIRECTORY >> 20} MiB")
-    return dict(safetensors.numpy.load(content))
+    stored = dict(safetensors.deserialize(content))
+    return {name: read for name, one in stored.items() if (read := _tensor(name, one)) is not None}
+
+
+def _tensor(name: str, stored: dict[str, Any]) -> NDArray[Any] | None:
+    """A tensor of .safetensors as an array, types that numpy lacks as float32; None for other types of no use here."""
+    kind, data, shape = stored["dtype"], bytes(stored["data"]), stored["shape"]
+    if kind == "BF16":  # the upper half of a float32
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
+    if kind == "F8_E5M2":  # the upper half of a float16
+        return (np.frombuffer(data, "u1").astype("<u2") << 8).view("<f2").astype(np.float32).reshape(shape)
+    if kind == "F8_E4M3":
+        return _FLOAT8[np.frombuffer(data, "u1")].reshape(shape)
+    if kind not in _TENSOR_TYPES:
+        if name not in ("embeddings", "samples", *_LABEL_NAMES):
+            return None
+        raise _Unknown(f"{name!r} is of type {kind}")
+    return np.frombuffer(data, _TENSOR_TYPES[kind]).reshape(shape)
+
+
+def _float8() -> NDArray[np.float32]:
+    """(256,) value of each code of float8 E4M3: a sign, four bits of exponent, three of fraction, no infinity."""
+    codes = np.arange(256)
+    exponent, fraction = codes >> 3 & 15, codes & 7
+    size = np.where(exponent > 0, np.ldexp(1 + fraction / 8, exponent - 7), np.ldexp(fraction / 8, -6))
+    size[codes & 127 == 127] = np.nan
+    return np.where(codes < 128, size, -size).astype(np.float32)
+
+
+_FLOAT8 = _float8()
 
 
 def _columns(table: Path) -> dict[str, NDArray[Any]]:

@@ -48,7 +48,8 @@ def recordings(embeddings: Embeddings) -> NDArray[np.str_] | None:
 def columns_of(embeddings: Embeddings) -> dict[str, NDArray[np.str_]]:
     """Columns (rows,) that may group samples, with the language from sample names [IDENTITY/]LANGUAGE/VIDEO/CLIP."""
     columns = {name: np.char.strip(x) for name, x in embeddings.attributes.items() if name not in SESSION_COLUMNS}
-    if LANGUAGE_COLUMN not in columns:
+    # Where a column tells the session, names of samples need not begin with a language.
+    if LANGUAGE_COLUMN not in columns and not any(c in embeddings.attributes for c in SESSION_COLUMNS):
         names = zip(embeddings.samples.tolist(), embeddings.labels.tolist(), strict=True)
         parts = [name.removeprefix(f"{person}/").split("/") for name, person in names]
         if parts and all(len(p) == 3 for p in parts) and len({p[0] for p in parts}) <= MAX_VALUES:

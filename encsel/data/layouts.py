@@ -8,11 +8,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from encsel.core import MODALITIES, Modality, Sample
 from encsel.data.arrays import check_length
+from encsel.data.identities import hint, normal
 from encsel.data.media import MEDIA_SUFFIXES
 from encsel.errors import BadCalibration, nearest, printable
 from encsel.storage.files import read_whole
@@ -23,11 +24,20 @@ MAX_MANIFEST_BYTES = 1 << 30
 MAX_SAMPLES = 5_000_000  # four times the images of VoxCeleb1; a list of so many takes about 6 GB
 MAX_META_BYTES = 64 << 20
 MAX_COLUMNS = 1000
-_CLUTTER = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
+_CLUTTER = frozenset({
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "system volume information", "found.000",
+    "__macosx", "icon\r", "network trash folder", "temporary items", "lost+found",
+    "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "~snapshot",
+})  # fmt: skip
+"""What systems and network drives keep beside the data, besides names with a dot in front; in lower case."""
 _MODALITY_WORDS: dict[str, Modality] = {"face": "face", "image": "face", "voice": "voice", "audio": "voice"}
 _INNER_FOLDERS = {"face": ("face", "image"), "voice": ("voice", "audio", "wav")}
 _SUFFIX = re.compile("[.][a-z0-9]{1,5}")
 _VOXCELEB_ID = re.compile(r"id1\d{4}")
+_VOXCELEB2_ID = re.compile(r"id\d{5}")
+_CROP = re.compile(r"\d[.]\d")  # NAME/1.6/VIDEO/TRACK: how much larger than the face the pictures are
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+_ADDRESS = re.compile(r"file:|[A-Za-z][A-Za-z0-9+.-]+://")
 _MAV_VERSION = re.compile(r"v\d+")
 _MAV_LANGUAGES = frozenset({"English", "Urdu", "Hindi", "German"})
 
@@ -47,6 +57,7 @@ class Listing:
     layout: str
     samples: tuple[Sample, ...]
     ignored: Mapping[str, int] = field(default_factory=dict)  # number of files of other kinds, by suffix
+    notes: tuple[str, ...] = ()  # remarks without names
 
 
 def recognise(root: Path, *, allow_outside: bool = False) -> Listing | None:
@@ -54,7 +65,10 @@ def recognise(root: Path, *, allow_outside: bool = False) -> Listing | None:
     manifest = root if root.is_file() else root / MANIFEST_NAME
     if manifest.is_file():
         return _manifest(manifest, allow_outside)
-    return _mav_celeb(root) or _voxceleb(root) or _by_modality(root) or _by_identity(root)
+    known = _mav_celeb(root) or _voxceleb(root)
+    if known is None and not all((root / f"{m}s").is_dir() for m in MODALITIES):
+        _refuse_voxceleb2(root)
+    return known or _by_modality(root) or _by_identity(root)
 
 
 def _manifest(path: Path, allow_outside: bool) -> Listing:
@@ -89,6 +103,7 @@ def _samples_of(path: Path, reader: csv.DictReader[str], allow_outside: bool) ->
         check_length(max(map(len, row.values())), line)
         cells = {name: cell.strip() for name, cell in row.items()}
         identity, word, where = (cells.pop(c) for c in MANIFEST_COLUMNS)
+        where = _with_slashes(path.parent, where, line)
         name = cells.pop("sample", "") or Path(where).as_posix()
         if not identity or not where:
             raise BadCalibration(f"{line} has an empty identity or path. Fill it in, or remove the line.")
@@ -110,6 +125,28 @@ def _samples_of(path: Path, reader: csv.DictReader[str], allow_outside: bool) ->
 def _check_number(where: Path, n_samples: int) -> None:
     if n_samples > MAX_SAMPLES:
         raise BadCalibration(f"{where} lists over {MAX_SAMPLES} files, the most that are read. Use a smaller set.")
+
+
+def _with_slashes(folder: Path, where: str, line: str) -> str:
+    """The path of a line; one with backslashes, as Windows writes them, with slashes if such a file exists."""
+    if _ADDRESS.match(where):
+        raise BadCalibration(f"{line}: {where!r} is an address; a path is needed. Write the path of a file.")
+    if os.name == "nt" or ("\\" not in where and not _WINDOWS.match(where)):
+        return where
+    if _WINDOWS.match(where):
+        raise BadCalibration(
+            f"{line}: {where!r} is an absolute Windows path, which means nothing here. Write paths relative to the "
+            "manifest's folder."
+        )
+    slashes = where.replace("\\", "/")
+    if os.path.lexists(folder / where):
+        return where
+    if os.path.lexists(folder / slashes):
+        return slashes
+    raise BadCalibration(
+        f"{line}: the path {where!r} has backslashes, as Windows writes them, and there is no file {slashes!r} either. "
+        "Use / and paths relative to the manifest's folder."
+    )
 
 
 def _place(folder: Path, where: str, line: str, allow_outside: bool) -> Path:
@@ -170,7 +207,13 @@ def _by_identity(root: Path) -> Listing | None:
             f"{root} has faces and voices of one person, {name}; several people are needed. "
             f"If {name} is not a person but the calibration set, use {root / name}."
         )
-    return _collect("ID/faces + ID/voices", folders)
+
+    def facts(identity: str, inner: Path) -> dict[str, str]:
+        # Names of samples begin with the folder of the modality, which recordings do not share.
+        session = printable(inner.parent.as_posix())
+        return {} if session == "." else {"session": session}
+
+    return _collect("ID/faces + ID/voices", folders, facts)
 
 
 def _voxceleb(root: Path) -> Listing | None:
@@ -180,11 +223,14 @@ def _voxceleb(root: Path) -> Listing | None:
     if not voices:
         return None
     ids, attributes = _voxceleb_meta(root)
-    wanted = ids.keys() | {p.name for p in voices}
+    videos: dict[str, set[str]] = {}
+    for p in voices:
+        videos.setdefault(p.name, set()).update(video.name for video in _folders(p))
+    wanted = ids.keys() | videos.keys()
     parents = [root, *top, *(inner for p in top for inner in _folders(p))]
     wav = {p.parent for p in voices}
     candidates = [p for parent in parents if not wav & {parent, parent.parent} for p in _folders(parent)]
-    faces = [p for p in candidates if p.name in wanted]
+    faces = [p for p in candidates if normal(p.name) in wanted]
     if not faces:
         raise BadCalibration(
             f"{root} looks like VoxCeleb1 with {len(voices)} people in wav/, but no face folder is named by their ids"
@@ -192,15 +238,38 @@ def _voxceleb(root: Path) -> Listing | None:
             + " Put faces in ROOT/faces/id1xxxx/ or ROOT/faces/NAME/ with the official vox1_meta.csv in ROOT."
         )
     folders = (
-        (modality, p, ids.get(p.name, p.name), f"{p.relative_to(root).as_posix()}/")
+        (modality, p, ids.get(normal(p.name), p.name), f"{p.relative_to(root).as_posix()}/")
         for modality, people in zip(MODALITIES, (faces, voices), strict=True) for p in people
     )  # fmt: skip
 
     def facts(identity: str, inner: Path) -> dict[str, str]:
-        session = printable(inner.parent.name)
-        return attributes.get(identity, {}) | ({"session": session} if session else {})
+        # NAME/1.6/VIDEO/TRACK/*.jpg, NAME/VIDEO/*.jpg, ID/VIDEO/*.wav: videos are named as those of the voices.
+        parts = [part for part in inner.parts[:-1] if not _CROP.fullmatch(part)]
+        session = next((part for part in parts if part in videos.get(identity, ())), "".join(parts[:1]))
+        return attributes.get(identity, {}) | ({"session": printable(session)} if session else {})
 
-    return _collect(f"VoxCeleb1, faces by {'name' if any(p.name in ids for p in faces) else 'id'}", folders, facts)
+    by_name = any(normal(p.name) in ids for p in faces)
+    listing = _collect(f"VoxCeleb1, faces by {'name' if by_name else 'id'}", folders, facts)
+    beside, used = {p.parent for p in faces} - {root}, {*faces}
+    if unknown := [p.name for parent in sorted(beside) for p in _folders(parent) if p not in used]:
+        nearly = hint(unknown, wanted)
+        note = f"{len(unknown)} face folders have no name of vox1_meta.csv and no id of wav/, and are left out.{nearly}"
+        listing = replace(listing, notes=(note,))
+    return listing
+
+
+def _refuse_voxceleb2(root: Path) -> None:
+    """Raise BadCalibration for VoxCeleb2 as it is downloaded, whose clips no encoder reads."""
+    for parent in (root, *_folders(root)):
+        for kind, suffix in (("aac", ".m4a"), ("mp4", ".mp4")):
+            place = parent / kind
+            if place.is_dir() and any(_VOXCELEB2_ID.fullmatch(p.name) for p in _folders(place)):
+                where = f"{place.relative_to(root).as_posix()}/ID/VIDEO/*{suffix}"
+                raise BadCalibration(
+                    f"{root} looks like VoxCeleb2 as it is downloaded ({where}), whose clips must be converted: "
+                    f"ffmpeg -i CLIP{suffix} -ac 1 -ar 16000 CLIP.wav. Put them into ROOT/voices/ID/VIDEO/ and the "
+                    "faces into ROOT/faces/ID/VIDEO/, or list both in a manifest CSV."
+                )
 
 
 def _voxceleb_meta(root: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
@@ -224,7 +293,7 @@ def _voxceleb_meta(root: Path) -> tuple[dict[str, str], dict[str, dict[str, str]
     for row in rows:
         identity, name = row.get("voxceleb1 id"), row.get("vggface1 id")
         if identity and name:
-            ids[name] = identity
+            ids[normal(name)] = identity
             facts = {"sex": row.get("gender"), "nationality": row.get("nationality")}
             attributes[identity] = {key: printable(value) for key, value in facts.items() if value}
     return ids, attributes
@@ -267,9 +336,14 @@ def _collect(
             inner = path.relative_to(folder)
             samples.append(Sample(identity, modality, path, prefix + inner.as_posix(), facts(identity, inner)))
         else:
-            # Notes must not contain names, and other text behind a dot may be part of one.
-            ignored[suffix if _SUFFIX.fullmatch(suffix) else "others" if suffix else "no suffix"] += 1
+            ignored[kind_of(path)] += 1
     return _listing(layout.strip(), samples, ignored)
+
+
+def kind_of(path: Path) -> str:
+    """The suffix of a file, for notes, which must not contain names: other text behind a dot may be part of one."""
+    suffix = path.suffix.lower()
+    return suffix if _SUFFIX.fullmatch(suffix) else "others" if suffix else "no suffix"
 
 
 def _listing(layout: str, samples: Iterable[Sample], ignored: Mapping[str, int] | None = None) -> Listing:
@@ -278,7 +352,7 @@ def _listing(layout: str, samples: Iterable[Sample], ignored: Mapping[str, int] 
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for path, is_folder in _entries(folder) if is_folder]
+    return [path for path, is_folder in entries(folder) if is_folder]
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -290,16 +364,16 @@ def _files_below(folder: Path) -> Iterator[Path]:
         if (facts.st_dev, facts.st_ino) in visited:  # a link that leads back up
             continue
         visited.add((facts.st_dev, facts.st_ino))
-        entries = _entries(where)
-        yield from (path for path, is_folder in entries if not is_folder)
-        waiting += [path for path, is_folder in reversed(entries) if is_folder]
+        there = entries(where)
+        yield from (path for path, is_folder in there if not is_folder)
+        waiting += [path for path, is_folder in reversed(there) if is_folder]
 
 
-def _entries(folder: Path) -> list[tuple[Path, bool]]:
+def entries(folder: Path) -> list[tuple[Path, bool]]:
     """Files and folders in a folder by name, without clutter, and whether each is a folder."""
     with os.scandir(folder) as scanned:
         shown = sorted(
-            (e for e in scanned if not e.name.startswith(".") and e.name not in _CLUTTER), key=lambda e: e.name
+            (e for e in scanned if not e.name.startswith(".") and e.name.lower() not in _CLUTTER), key=lambda e: e.name
         )
     # DirEntry.is_dir raises on a link to itself; Path.is_dir does not, but costs a system call per file.
     return [(path := Path(e.path), path.is_dir() if e.is_symlink() else e.is_dir()) for e in shown]

@@ -1,16 +1,17 @@
 """Which encoders take part, and their embeddings: read from files, taken from the set, or made from media."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
-from encsel.core import MODALITIES, Embeddings, Encoder, Modality, Runtime, Skipped, Spec
-from encsel.data.calibration_set import CalibrationSet, check_skipped
+from encsel.core import MODALITIES, Embeddings, Encoder, Failure, Modality, Runtime, Skipped, Spec
+from encsel.data.arrays import with_normal_labels
+from encsel.data.calibration_set import CalibrationSet, too_many_skipped
 from encsel.data.embedding_files import EMBEDDING_SUFFIXES, read_embeddings
 from encsel.data.sampling import limit_rows
-from encsel.embedding.embed import Embedded, Failure, embed
-from encsel.errors import EncoderFailed, NotHere, UsageError, nearest
+from encsel.embedding.embed import Embedded, embed
+from encsel.errors import BadCalibration, EncoderFailed, NotHere, UsageError, nearest
 from encsel.loading.registry import checked_spec, encoder_families, open_encoders
 from encsel.progress import Progress, Silent
 from encsel.storage.cache import cache_root
@@ -27,6 +28,7 @@ def embeddings_of(
     runtime: Runtime | None = None,
     expect_best: str | None = None,
     progress: Progress | None = None,
+    check: Callable[[int, int], None] | None = None,
 ) -> Embedded:
     """The embeddings of every candidate encoder.
 
@@ -34,6 +36,7 @@ def embeddings_of(
         faces, voices: encoders, or files of embeddings; empty: those of the set, else all that can run without a
             download.
         expect_best: FACE/VOICE that must be among the candidates.
+        check: called with the numbers of face and voice encoders before any of them runs.
     Raises:
         UsageError: unknown encoder, two encoders of one name, or the expected pair is not a candidate.
         EncoderFailed: no encoder of a modality could be opened, loaded and run.
@@ -41,14 +44,15 @@ def embeddings_of(
     runtime, progress = runtime or Runtime(), progress or Silent()
     candidates = _Candidates(calibration, runtime, progress)
     for modality, asked in zip(MODALITIES, (faces, voices), strict=True):
-        names = _listed(asked) or [e.name for e in calibration.embeddings if e.modality == modality]
+        names = _listed(asked) or _names_in(calibration, modality)
         if names:
             candidates.add_named(modality, names)
         else:
             candidates.add_all(modality)
     usable = [(e.modality, e.name) for e in candidates.ready] + [(e.modality, e.name) for e in candidates.encoders]
     if expect_best is not None:
-        named = [*usable, *((f.modality, f.encoder) for f in candidates.failures)]
+        failed = [*candidates.failures, *candidates.unusable]
+        named = [*usable, *((f.modality, f.encoder) for f in failed)]
         for modality, name in zip(MODALITIES, expect_best.split("/"), strict=True):
             check_expected(expect_best, modality, name, [n for m, n in named if m == modality])
     for (modality, name), count in Counter(usable).items():
@@ -56,7 +60,17 @@ def embeddings_of(
             raise UsageError(
                 f"Two {modality} encoders are named {name!r}. Give one a name: ...@name=NAME, or rename its file."
             )
+    if check is not None:
+        check(*(sum(m == modality for m, _ in usable) for modality in MODALITIES))
     return candidates.embedded()
+
+
+def _names_in(calibration: CalibrationSet, modality: Modality) -> list[str]:
+    """Encoders that the set holds embeddings of, those that failed last."""
+    return [
+        *(e.name for e in calibration.embeddings if e.modality == modality),
+        *(f.encoder for f in calibration.failures if f.modality == modality),
+    ]
 
 
 def _listed(names: Names) -> list[str]:
@@ -72,7 +86,7 @@ def check_expected(expected: str, modality: Modality, name: str, candidates: Seq
 def check_expected_early(expected: str, calibration: CalibrationSet, faces: Names, voices: Names) -> None:
     """Raise UsageError if it is clear before any encoder is opened that the expected pair is not a candidate."""
     for modality, asked, name in zip(MODALITIES, (faces, voices), expected.split("/"), strict=True):
-        in_set = [e.name for e in calibration.embeddings if e.modality == modality]
+        in_set = _names_in(calibration, modality)
         names = []
         for text in _listed(asked):
             if Path(text).suffix.lower() in EMBEDDING_SUFFIXES:
@@ -90,7 +104,7 @@ def check_expected_early(expected: str, calibration: CalibrationSet, faces: Name
 
 @dataclass
 class _Candidates:
-    """The candidates so far: embeddings that exist, encoders that must run, and encoders that cannot."""
+    """The candidates so far: embeddings that exist, encoders that must run, and what cannot be used."""
 
     calibration: CalibrationSet
     runtime: Runtime
@@ -99,16 +113,22 @@ class _Candidates:
     encoders: list[Encoder] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    unusable: list[Failure] = field(default_factory=list)
 
     def add_named(self, modality: Modality, names: Sequence[str]) -> None:
         """Add encoders by name: files of embeddings, embeddings of the set, or specs to open."""
         calibration, options = self.calibration, self.calibration.options
         in_set = {e.name: e for e in calibration.embeddings if e.modality == modality}
+        failed = {f.encoder: f for f in calibration.failures if f.modality == modality}
         specs = []
         for name in names:
             if Path(name).suffix.lower() in EMBEDDING_SUFFIXES:
                 embeddings, unusable = read_embeddings(Path(name), modality)
-                check_skipped(unusable, len(embeddings.labels) + len(unusable), options.max_skipped)
+                n_rows = len(embeddings.labels) + len(unusable)
+                if reason := too_many_skipped(unusable, n_rows, options.max_skipped):
+                    self.add_unusable(Failure(modality, embeddings.name, reason))
+                    continue
+                embeddings = with_normal_labels(embeddings)
                 if options.samples_per_identity is not None:
                     embeddings = limit_rows(embeddings, options.samples_per_identity, seed=options.seed)
                 self.ready.append(embeddings)
@@ -116,12 +136,14 @@ class _Candidates:
             elif name in in_set:
                 self.ready.append(in_set[name])
                 self.skipped.extend(s for s in calibration.skipped if (s.modality, s.encoder) == (modality, name))
+            elif name in failed:
+                self.add_unusable(failed[name])
             elif calibration.samples:
                 specs.append(checked_spec(name, modality))
             else:
                 raise UsageError(
                     f"{calibration.root or 'The calibration set'} holds embeddings, and no {modality} encoder among "
-                    f"them is named {name!r}. {nearest(name, in_set)}"
+                    f"them is named {name!r}. {nearest(name, [*in_set, *failed])}"
                 )
         for spec in specs:
             try:
@@ -132,6 +154,11 @@ class _Candidates:
                 reason = str(error).replace(folder, PurePath(folder).name or folder) if folder else str(error)
                 self.failures.append(Failure(modality, spec.name, reason))
                 self.progress.note(f"{spec.name} failed: {error}")
+
+    def add_unusable(self, failure: Failure) -> None:
+        """Leave embeddings out and say why."""
+        self.unusable.append(failure)
+        self.progress.note(f"{failure.encoder} failed: {failure.reason}")
 
     def add_all(self, modality: Modality) -> None:
         """Add every encoder of a modality that needs no download: the default when none is named."""
@@ -155,7 +182,7 @@ class _Candidates:
         """Run the encoders that must run, and join everything."""
         sources = sorted([e.modality, e.name, e.provenance["sha256"]] for e in self.ready)
         data = digest(sources)
-        embeddings, skipped, failures = list(self.ready), list(self.skipped), list(self.failures)
+        embeddings, skipped, failures = list(self.ready), list(self.skipped), [*self.failures, *self.unusable]
         on_gpu = False
         if self.encoders:
             made = embed(
@@ -170,6 +197,9 @@ class _Candidates:
             data = digest([made.data_sha256, *sources]) if sources else made.data_sha256
         for modality in MODALITIES:
             if not any(e.modality == modality for e in embeddings):
-                reasons = " ".join(f"{f.encoder}: {f.reason}" for f in failures if f.modality == modality)
+                failed = [f for f in failures if f.modality == modality]
+                reasons = " ".join(f"{f.encoder}: {f.reason}" for f in failed)
+                if failed and all(f in self.unusable for f in failed):
+                    raise BadCalibration(f"No {modality} embeddings can be used. {reasons}")
                 raise EncoderFailed(f"No {modality} encoder could be run. {reasons}")
         return Embedded(tuple(embeddings), tuple(skipped), data, tuple(failures), on_gpu)

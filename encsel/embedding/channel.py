@@ -4,7 +4,7 @@ import json
 import struct
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ Message = dict[str, Any]
 class Channel:
     """Both directions between two processes; several threads may send, one receives."""
 
-    def __init__(self, reading: BinaryIO, writing: BinaryIO) -> None:
+    def __init__(self, reading: IO[bytes], writing: IO[bytes]) -> None:
         self._reading, self._writing, self._sending = reading, writing, threading.Lock()
 
     def send(self, message: Mapping[str, Any], arrays: Sequence[NDArray[Any]] = ()) -> None:

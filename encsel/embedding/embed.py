@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from encsel.core import MODALITIES, Embeddings, Encoder, Modality, Sample, SetOptions, Skipped, Traits
+from encsel.core import MODALITIES, Embeddings, Encoder, Failure, Sample, SetOptions, Skipped, Traits
 from encsel.data.arrays import keep_usable
-from encsel.data.calibration_set import CalibrationSet, check_skipped
+from encsel.data.calibration_set import CalibrationSet, check_skipped, too_many_skipped
 from encsel.data.media import decode, read_bytes
 from encsel.embedding.model_run import N_THREADS, ModelRun, describe, in_order
 from encsel.errors import UnusableSample
@@ -24,15 +23,6 @@ from encsel.storage.signature import digest
 
 CHUNK_BYTES = 1 << 30
 """Size of the decoded samples held in memory for the encoders after the first."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An encoder that could not be loaded or run, and why."""
-
-    modality: Modality
-    encoder: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -102,13 +92,7 @@ def embed(
             for encoder, cached in zip(run.encoders, run.caches, strict=True):
                 embeddings, refused = _assembled(run, encoder, cached, samples, hashes)
                 skipped.extend(refused)
-                if len(refused) > max_skipped * len(samples):
-                    # Without names, since failures are in reports; `skipped` has the samples.
-                    shown = "; ".join(f"{n} {why}" for why, n in Counter(s.reason for s in refused).most_common(3))
-                    reason = (
-                        f"it could not use {len(refused)} of {len(samples)} samples ({shown}); at most "
-                        f"{max_skipped:.0%} may be skipped. Repair them, or allow more with --max-skipped"
-                    )
+                if reason := too_many_skipped(refused, len(samples), max_skipped):
                     failures.append(Failure(modality, encoder.name, reason))
                 else:
                     made.append(embeddings)

@@ -1,16 +1,24 @@
-"""Whether the embeddings of an encoder are sound."""
+"""Whether the embeddings of an encoder are sound, and whether a set is what it seems."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from encsel.core import Embeddings
+from encsel.core import MODALITIES, Embeddings, Vectors
+from encsel.data.identities import twins
 from encsel.data.sampling import limit_rows, pick
 from encsel.embedding.model_run import BATCH_DEPENDENT, NOT_REPEATABLE
 from encsel.errors import BadCalibration
 from encsel.matching.eer import eer
-from encsel.metrics.centroids import unit_rows
+from encsel.matching.folds import MIN_FOR_FOLDS
+from encsel.metrics.centroids import centred_rows, centroids, unit_rows
+from encsel.metrics.linear_cka import MIN_FOR_CKA, cka_of_grams, gram
 from encsel.metrics.topology import topology
+from encsel.prediction.evidence import evidence_folds
 
 MAX_ROWS = 1500
 """Most rows of the verification EER, which scores all pairs of rows."""
@@ -23,6 +31,23 @@ DOES_NOT_VERIFY = "does not tell its own people apart"
 COLLAPSED = "different people nearly alike"
 CONSTANT = "nearly constant"
 SHARED_ROWS = "different people have the same embedding"
+LABELS_INSIDE = "the vectors contain the labels"
+SAME_VECTORS = "face and voice have the same vectors"
+SAME_PEOPLE = "some people may be counted twice"
+DOUBTS = {
+    SHARED_ROWS: ": the same file or vector under two names, or one placeholder for many; no gate passes",
+    LABELS_INSIDE: ": one-hot rows, or columns that number the people, tell a person by the name; no gate passes",
+    SAME_VECTORS: ": copied, cast, scaled or turned, so no face is matched with a voice; no gate passes",
+    SAME_PEOPLE: ": names differ only in letter case, leading zeros, or dots and blanks; no gate passes",
+}
+"""Flags of pairs whose numbers tell nothing of faces and voices, and their meaning."""
+
+LIKE = 0.99
+"""Correlation above which two columns of numbers are taken for one."""
+MIN_FOR_LABELS = 12
+"""Fewest people, and columns, that a likeness is looked for in: among fewer it comes about by chance."""
+MAX_PEOPLE = 500
+"""Most people in comparisons of two encoders with each other."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +70,21 @@ class Health:
     findings: tuple[str, ...]
 
 
-def examine(embeddings: Embeddings, *, seed: int = 0, n_skipped: int = 0, identity_trained: bool = False) -> Health:
+def examine(
+    embeddings: Embeddings,
+    *,
+    seed: int = 0,
+    n_skipped: int = 0,
+    identity_trained: bool = False,
+    doubts: Sequence[str] | None = None,
+) -> Health:
     """The health of one encoder.
 
     Args:
         embeddings: at least 2 people.
         n_skipped: number of samples that this encoder could not use.
         identity_trained: it was trained to tell people apart, so centroids of different people must be far apart.
+        doubts: what `doubts_of_encoder` returned, if it was called.
     """
     try:
         apart = topology(embeddings.vectors, embeddings.labels, min_samples=1)
@@ -61,7 +94,7 @@ def examine(embeddings: Embeddings, *, seed: int = 0, n_skipped: int = 0, identi
     verification_eer = _verification_eer(embeddings, seed)
     wrong = {
         CONSTANT: intra + inter < NEARLY_CONSTANT,
-        SHARED_ROWS: _shares_rows(embeddings),
+        **dict.fromkeys(doubts_of_encoder(embeddings) if doubts is None else doubts, True),
         DOES_NOT_VERIFY: verification_eer is not None and verification_eer > AT_CHANCE,
         COLLAPSED: identity_trained and inter < CLOSE,
         NOT_REPEATABLE: NOT_REPEATABLE in embeddings.traits.flags,
@@ -97,3 +130,118 @@ def _shares_rows(embeddings: Embeddings) -> bool:
     owner: dict[bytes, str] = {}
     rows = zip(np.ascontiguousarray(embeddings.vectors), embeddings.labels, strict=True)
     return any(owner.setdefault(row.tobytes(), label) != label for row, label in rows)
+
+
+def unmeasurable(embeddings: Embeddings, *, seed: int) -> str | None:
+    """Why nothing can be measured of an encoder, such as that all people are alike; None for a usable one."""
+    x = centroids(embeddings)
+    if len(x) < MIN_FOR_CKA:  # the fault of the set
+        return None
+    try:
+        k = gram(x)
+        cka_of_grams(k, k)
+        for repeat in evidence_folds(len(x), seed=seed) if len(x) >= MIN_FOR_FOLDS else ():
+            for train, _ in repeat:
+                centred_rows(x[train], 2, "matching needs")
+    except BadCalibration as error:
+        return f"{error} {LABELS_INSIDE.capitalize()}." if contains_labels(embeddings) else str(error)
+    return None
+
+
+def doubts_of_encoder(embeddings: Embeddings) -> tuple[str, ...]:
+    """SHARED_ROWS and LABELS_INSIDE, if they hold."""
+    found = {SHARED_ROWS: _shares_rows(embeddings), LABELS_INSIDE: contains_labels(embeddings)}
+    return tuple(flag for flag, holds in found.items() if holds)
+
+
+def doubts_of_pairs(embeddings: Sequence[Embeddings]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """SAME_VECTORS and SAME_PEOPLE, where they hold, by (face, voice), of encoders of the same people."""
+    few = {(e.modality, e.name): _first_people(e, MAX_PEOPLE) for e in embeddings}
+    centres = {key: centroids(e) for key, e in few.items()}
+    repeated = (SAME_PEOPLE,) if twins(embeddings[0].identities) else ()
+    return {
+        (f[1], v[1]): (*((SAME_VECTORS,) if _are_same(few[f], few[v], centres[f], centres[v]) else ()), *repeated)
+        for f in few for v in few if (f[0], v[0]) == MODALITIES
+    }  # fmt: skip
+
+
+def contains_labels(embeddings: Embeddings) -> bool:
+    """Whether rows or columns of the vectors are names of people in numbers: one-hot, a number, bits of a number.
+
+    - in nearly every row one value, in a column of that person, outweighs all others;
+    - columns that are 0 but for all samples of one person, for half of the people;
+    - columns that are the same in all samples of a person, and together differ between people;
+    - a column in the order of the people's names, or of the numbers in them.
+    """
+    embeddings = _first_people(embeddings, MAX_PEOPLE)
+    people, owner, counts = np.unique(embeddings.labels, return_inverse=True, return_counts=True)
+    n, dim = len(people), embeddings.dim
+    if n < MIN_FOR_LABELS:
+        return False
+    x = np.asarray(embeddings.vectors, dtype=np.float64)
+    x = x / np.abs(x).max()
+    order = np.argsort(owner, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    if dim > 1:
+        size = np.square(x - np.median(x, axis=1, keepdims=True))
+        top = size.argmax(axis=1)
+        outweighs = size.max(axis=1) > size.sum(axis=1) / 2
+        marks = {(int(person), int(column)) for person, column in zip(owner[outweighs], top[outweighs], strict=True)}
+        if outweighs.mean() > 0.9 and len(marks) < 1.1 * n and len({column for _, column in marks}) > 0.9 * n:
+            return True
+    several = counts > 1
+    filled = np.add.reduceat((x != 0).astype(np.intp)[order], starts, axis=0)
+    of_one = ((filled > 0).sum(axis=0) == 1) & (filled == counts[:, None])[several].any(axis=0)
+    if len(set(filled[:, of_one].argmax(axis=0).tolist())) > n / 2:
+        return True
+    low, high = (f.reduceat(x[order], starts, axis=0) for f in (np.minimum, np.maximum))
+    if several.sum() >= MIN_FOR_LABELS:
+        still = (high - low)[several].max(axis=0) <= 1e-6 * np.ptp(x, axis=0)
+        still &= np.ptp(x, axis=0) > 0
+        if still.any() and len(np.unique(np.round(low[several][:, still], 9), axis=0)) > several.sum() / 2:
+            return True
+    means = np.add.reduceat(x[order], starts, axis=0) / counts[:, None]
+    numbers = [int((re.findall(r"\d+", name) or ["0"])[-1][-15:]) for name in people.tolist()]
+    return any(_in_order(means, np.asarray(ranks)) for ranks in (np.arange(n), numbers))
+
+
+def _in_order(columns: Vectors, numbers: NDArray[Any]) -> bool:
+    """Whether some column is in the order of these numbers, or in the opposite order."""
+    from scipy.stats import rankdata
+
+    places, wanted = rankdata(columns, axis=0), rankdata(numbers)
+    return len(np.unique(wanted)) > len(wanted) / 2 and bool(
+        (np.abs(_correlations(places, wanted[:, None])) > LIKE).any()
+    )
+
+
+def _are_same(face: Embeddings, voice: Embeddings, x: Vectors, y: Vectors) -> bool:
+    """Whether two encoders have the same vectors: copied, cast, scaled, moved or turned; `x`, `y` are centroids."""
+    if len(x) < MIN_FOR_LABELS:
+        return False
+    upper = np.triu_indices(len(x), 1)
+    distances = [(side @ side.T)[upper][:, None] for side in (x, y)]
+    if (_correlations(*distances) > LIKE).any():
+        return True
+    if face.dim != voice.dim or face.dim < MIN_FOR_LABELS:
+        return False
+    if np.median(np.abs(_correlations(x, y))) > LIKE:
+        return True
+    # Other samples of each side may have been chosen, so that the centroids differ.
+    sides = [(unit_rows(e.vectors.astype(np.float64)), e.labels) for e in (face, voice)]
+    shared = 0
+    for person in np.unique(face.labels).tolist():
+        a, b = (rows[labels == person] for rows, labels in sides)
+        shared += bool((np.abs(a @ b.T) > 1 - 1e-4).any())
+    return shared > len(x) / 2
+
+
+def _first_people(embeddings: Embeddings, n: int) -> Embeddings:
+    return embeddings.rows(np.isin(embeddings.labels, np.unique(embeddings.labels)[:n]))
+
+
+def _correlations(x: Vectors, y: Vectors) -> Vectors:
+    """(columns,) Pearson correlation of each column of `x` with that of `y`; 0 for constant ones."""
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    scale = np.sqrt(np.square(x).sum(axis=0) * np.square(y).sum(axis=0))
+    return np.asarray((x * y).sum(axis=0) / np.where(scale > 0, scale, np.inf))

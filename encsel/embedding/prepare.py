@@ -1,18 +1,19 @@
 """The first step of `rank` and `validate`: open the set, embed it, and find the people that all encoders have."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from encsel.core import Embeddings, Runtime, SetOptions
+from encsel.core import MODALITIES, Embeddings, Failure, Modality, Runtime, SetOptions
 from encsel.data.calibration_set import CalibrationSet
 from encsel.embedding.candidates import Names, check_expected_early, embeddings_of
 from encsel.embedding.embed import Embedded
-from encsel.embedding.health import Health, examine
-from encsel.errors import BadCalibration, UsageError, nearest
+from encsel.embedding.health import SAME_PEOPLE, Health, doubts_of_encoder, doubts_of_pairs, examine, unmeasurable
+from encsel.embedding.memory import check_memory
+from encsel.errors import BadCalibration, EncoderFailed, UsageError, nearest
 from encsel.loading.hub import torch_device
 from encsel.matching.folds import MIN_FOR_FOLDS
 from encsel.prediction.predict import Shuffling
@@ -31,6 +32,7 @@ class Prepared:
 
     Attributes:
         people: identities that every encoder has, sorted; `embeddings` have no others.
+        doubts_of_encoders, doubts_of_pairs: flags of DOUBTS that hold, by (modality, name) and by (face, voice).
         device: torch device for geometry, or "cpu".
     """
 
@@ -40,6 +42,8 @@ class Prepared:
     people: tuple[str, ...]
     shuffling: Shuffling
     options: SetOptions
+    doubts_of_encoders: Mapping[tuple[Modality, str], tuple[str, ...]]
+    doubts_of_pairs: Mapping[tuple[str, str], tuple[str, ...]]
     device: str
 
     @property
@@ -50,7 +54,15 @@ class Prepared:
         """The health of one encoder of the set."""
         key, trained = (embeddings.modality, embeddings.name), embeddings.traits.identity_trained
         n_skipped = sum((s.modality, s.encoder) == key for s in self.embedded.skipped)
-        return examine(embeddings, seed=self.seed, n_skipped=n_skipped, identity_trained=trained)
+        return examine(
+            embeddings, seed=self.seed, n_skipped=n_skipped, identity_trained=trained,
+            doubts=self.doubts_of_encoders[key],
+        )  # fmt: skip
+
+    def doubts(self, face: str, voice: str) -> tuple[str, ...]:
+        """Why the numbers of a pair tell nothing of faces and voices: flags of DOUBTS."""
+        of_encoders = [*self.doubts_of_encoders["face", face], *self.doubts_of_encoders["voice", voice]]
+        return tuple(dict.fromkeys([*of_encoders, *self.doubts_of_pairs[face, voice]]))
 
 
 def prepare(
@@ -91,7 +103,10 @@ def prepare(
         )
     for note in (*opened.notes, *opened.details):
         progress.note(note)
-    embedded = embeddings_of(opened, faces, voices, runtime=runtime, expect_best=expect_best, progress=progress)
+    embedded = embeddings_of(
+        opened, faces, voices, runtime=runtime, expect_best=expect_best, progress=progress,
+        check=lambda n_faces, n_voices: check_memory(n, n_faces, n_voices),
+    )  # fmt: skip
     for one in embedded.skipped:
         by = f" [{one.encoder}]" if one.encoder else ""
         progress.note(f"skipped {one.modality} {one.sample}{by}: {one.reason}")
@@ -101,13 +116,22 @@ def prepare(
         skipped=names.skipped(embedded.skipped),
         failures=tuple(replace(f, reason=without_folders(f.reason)) for f in embedded.failures),
     )
-    people = _common_people(embedded.embeddings, options.min_identities, progress)
+    embedded, people = _measurable(embedded, options, progress)
     shuffling = _shuffling(opened, embedded.embeddings, people, options.within, progress)
     if shuffling.within:
         progress.note(f"People are shuffled within {shuffling.within}.")
     common = tuple(e.rows(np.isin(e.labels, people)) for e in embedded.embeddings)
+    of_encoders = {(e.modality, e.name): doubts_of_encoder(e) for e in common}
+    of_pairs = doubts_of_pairs(common)
+    whose = [(f"{m} encoder {name}", flags) for (m, name), flags in of_encoders.items()]
+    whose += [(f"{face} x {voice}", flags) for (face, voice), flags in of_pairs.items()]
+    # The set has a note about people who may be the same.
+    notes = [f"{name}: {flag}; no gate passes." for name, flags in whose for flag in flags if flag != SAME_PEOPLE]
+    for note in notes:
+        progress.note(note)
+    opened = replace(opened, notes=(*opened.notes, *notes))
     device = _geometry_device(runtime, embedded)
-    return Prepared(opened, embedded, common, people, shuffling, opened.options, device)
+    return Prepared(opened, embedded, common, people, shuffling, opened.options, of_encoders, of_pairs, device)
 
 
 def names_for(runtime: Runtime, options: SetOptions, progress: Progress) -> Pseudonyms:
@@ -117,6 +141,27 @@ def names_for(runtime: Runtime, options: SetOptions, progress: Progress) -> Pseu
     except OSError as error:
         progress.note(f"Results carry no hashes of names: their key cannot be stored ({error.strerror or error}).")
         return Pseudonyms(None)
+
+
+def _measurable(embedded: Embedded, options: SetOptions, progress: Progress) -> tuple[Embedded, tuple[str, ...]]:
+    """The encoders that can be measured, the others among the failures, and the people that all of them have."""
+    while True:
+        people = _common_people(embedded.embeddings, options.min_identities, progress)
+        usable, failures = [], []
+        for e in embedded.embeddings:
+            reason = unmeasurable(e.rows(np.isin(e.labels, people)), seed=options.seed)
+            if reason is None:
+                usable.append(e)
+            else:
+                failures.append(Failure(e.modality, e.name, reason))
+                progress.note(f"{e.name} failed: {reason}")
+        if not failures:
+            return embedded, people
+        embedded = replace(embedded, embeddings=tuple(usable), failures=(*embedded.failures, *failures))
+        for modality in MODALITIES:
+            if all(e.modality != modality for e in usable):
+                reasons = " ".join(f"{f.encoder}: {f.reason}" for f in embedded.failures if f.modality == modality)
+                raise EncoderFailed(f"No {modality} encoder can be measured. {reasons}")
 
 
 def _common_people(embeddings: Sequence[Embeddings], min_identities: int, progress: Progress) -> tuple[str, ...]:

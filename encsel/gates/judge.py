@@ -141,12 +141,14 @@ def judge(
     card: CalibratedCard | None = None,
     *,
     unexamined: Sequence[str] = (),
+    doubts: Sequence[str] = (),
 ) -> Verdict:
     """Judge the gates on the pairs of a result, and on the comparison of the `new` result with the baseline.
 
     Args:
         card: the calibrated card that made the predictions, if one did.
         unexamined: encoders that must be sound, and whose health could not be examined.
+        doubts: reasons not to believe the numbers, with which no gate passes.
     """
     comparison = None if gates.baseline is None else compare_results(gates.baseline, new, card)
     checks: tuple[tuple[str, Any, Callable[..., tuple[Status, str]], Any], ...] = (
@@ -155,11 +157,14 @@ def judge(
         ("min-margin", gates.min_margin, _min_margin, field),
         ("max-regression", gates.max_regression, _max_regression, comparison),
     )
-    verdicts = [
-        GateVerdict(f"{name} {limit if isinstance(limit, str) else format(limit, 'g')}", *check(limit, facts, gates.on))
-        for name, limit, check, facts in checks
-        if limit is not None
-    ]
+    verdicts = []
+    for name, limit, check, facts in checks:
+        if limit is not None:
+            status, reason = check(limit, facts, gates.on)
+            if status == "pass" and doubts:
+                status, reason = "inconclusive", f"{reason}, but {'; '.join(doubts)}"
+            shown = limit if isinstance(limit, str) else format(limit, "g")
+            verdicts.append(GateVerdict(f"{name} {shown}", status, reason))
     if unexamined:
         reason = f"{', '.join(unexamined)} cannot be checked with one sample a person"
         verdicts.append(GateVerdict("strict-health", "inconclusive", reason))

@@ -61,8 +61,8 @@ def encoder_families() -> dict[str, EncoderFamily]:
 def foreign_code() -> Iterator[None]:
     """Around code of others in this process: what it prints goes to stderr, and it cannot end the process."""
 
-    def refuse(code: int) -> NoReturn:
-        raise SystemExit(f"it called os._exit({code})")
+    def refuse(status: int) -> NoReturn:
+        raise SystemExit(f"it called os._exit({status})")
 
     before, os._exit = os._exit, refuse
     try:

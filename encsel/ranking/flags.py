@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from encsel.embedding.health import DOUBTS
 from encsel.prediction.predict import MIN_TO_PREDICT
 
 FEW_PEOPLE = "few people"
@@ -15,6 +16,7 @@ UNSOUND = "unsound encoder"
 TRAINED_ON_THESE = "trained on VoxCeleb, where these people are from"
 
 MEANINGS: Mapping[str, str] = {
+    **DOUBTS,
     FEW_PEOPLE: f" (under {MIN_TO_PREDICT}): a coarse order only, no claim that any pair is better than chance",
     AT_CHANCE: ": with people shuffled, some pair of the table stands out as much in more than 1 of 20 cases",
     DISAGREE: ": about 1 in 100 simulated pairs are so far apart; look at it with --explain",

@@ -53,6 +53,7 @@ class MeasuredPair:
         cka: matched to `matched_to` people.
         mismatches: ID mismatch by rows per identity, of which `shown_rows` is shown.
         prediction: None with too few people for cross-validation.
+        doubts: why nothing here tells of faces and voices, flags of DOUBTS.
     """
 
     face: EncoderGeometry
@@ -64,6 +65,7 @@ class MeasuredPair:
     mismatches: Mapping[int | None, float | None]
     shown_rows: int | None
     prediction: PairPrediction | None
+    doubts: tuple[str, ...] = ()
 
 
 def pair_ranking(
@@ -83,6 +85,7 @@ def pair_ranking(
     null = None if prediction is None else prediction.null
     extrapolation_flagged = isinstance(first, CalibratedCard) and not few_people
     flags = {
+        **dict.fromkeys(pair.doubts, True),
         FEW_PEOPLE: few_people,
         **{flag: flag != EXTRAPOLATES or extrapolation_flagged for flag in predicted.flags},
         DISAGREE: DISAGREE in predictions[DEFAULT_REGRESSION].flags or DISAGREE in predicted.flags,

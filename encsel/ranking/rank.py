@@ -11,7 +11,7 @@ import numpy as np
 
 from encsel.core import MODALITIES, Modality, Runtime, SetOptions
 from encsel.data.calibration_set import CalibrationSet
-from encsel.embedding.health import Health
+from encsel.embedding.health import DOUBTS, Health
 from encsel.embedding.prepare import Prepared, prepare
 from encsel.gates.compare import PairValue, ResultToCompare, value_of
 from encsel.gates.judge import Gates, Verdict, check_baseline, checked_gates, field_of, judge
@@ -227,7 +227,13 @@ def verdict_on(ranking: Ranking, gates: Gates) -> Verdict:
     )  # fmt: skip
     what = f"predicted EER, scorer {ranking.scorer}"
     new = ResultToCompare(RANK_SCHEMA, what, ranking.signature, stated)
-    return judge(gates, field, new, card, unexamined=ranking.unexamined if ranking.strict_health else ())
+    unexamined = ranking.unexamined if ranking.strict_health else ()
+    return judge(gates, field, new, card, unexamined=unexamined, doubts=doubts_in(ranking.pairs))
+
+
+def doubts_in(pairs: Sequence[Any]) -> list[str]:
+    """Flags of DOUBTS that some pair has."""
+    return list(dict.fromkeys(flag for p in pairs for flag in p.flags if flag in DOUBTS))
 
 
 def measure(
@@ -290,7 +296,7 @@ def measure(
             prediction = None if predictions is None else predictions[i][j]
             measured = MeasuredPair(
                 f, v, n, forms[i][j], matched_to, nulls[i][j], {rows: m[i][j] for rows, m in mismatches.items()},
-                shown_rows, prediction,
+                shown_rows, prediction, prepared.doubts(f.embeddings.name, v.embeddings.name),
             )  # fmt: skip
             of_pair = encoders["face", f.embeddings.name], encoders["voice", v.embeddings.name]
             unranked.append(pair_ranking(measured, cards, of_pair, settings.coverage))

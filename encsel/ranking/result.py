@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from encsel.core import MODALITIES, Modality, Skipped
-from encsel.embedding.embed import Failure
+from encsel.core import MODALITIES, Failure, Modality, Skipped
 from encsel.errors import EncoderFailed
 from encsel.gates.judge import Verdict
 from encsel.metrics.linear_cka import Cka

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -38,6 +39,18 @@ def read_whole(path: Path, at_most: int = MAX_TEXT_BYTES) -> bytes:
             if len(content) > at_most:
                 raise Refused(errno.EFBIG, f"too large: over {at_most >> 20} MiB", str(path))
     return content
+
+
+def stand_in(content: bytes) -> str | None:
+    """What a file holds in place of its content, and what to do about it; None if it is not known for a stand-in."""
+    head = content[:1024].lstrip().lower()
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself: run git lfs pull"
+    if head.startswith(b"/annex/objects/") or re.match(rb"(\.\./)*\.git/annex/objects/", head):
+        return "a git-annex pointer, not the file itself: run git annex get"
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page, not the file itself: download it again"
+    return None
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from encsel.core import Modality
-from encsel.embedding.embed import Failure
+from encsel.core import Failure, Modality
 from encsel.errors import UsageError
 from encsel.gates.judge import Verdict
 from encsel.matching.error_rates import Matching

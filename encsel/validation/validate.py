@@ -20,7 +20,7 @@ from encsel.metrics.centroids import harmonic_mean, median_samples
 from encsel.prediction.predict import MIN_TO_PREDICT
 from encsel.prediction.shipped import DEFAULT_REGRESSION
 from encsel.progress import Progress, Silent
-from encsel.ranking.rank import METRICS, RankSettings
+from encsel.ranking.rank import METRICS, RankSettings, doubts_in
 from encsel.ranking.result import Ranking, summary_of
 from encsel.regression.analysis import PredictionErrors, analyse, prediction_errors
 from encsel.storage.cache import StageCache, cache_root
@@ -185,7 +185,8 @@ def verdict_on(validation: Validation, gates: Gates) -> Verdict:
     field = field_of(["/".join(pair) for pair in pairs], values, intervals, None, seed=seed)
     what = f"measured EER, scorer {validation.scorer}"
     new = ResultToCompare(VALIDATE_SCHEMA, what, validation.signature, pairs)
-    return judge(gates, field, new, unexamined=validation.unexamined if validation.strict_health else ())
+    unexamined = validation.unexamined if validation.strict_health else ()
+    return judge(gates, field, new, unexamined=unexamined, doubts=doubts_in(validation.pairs))
 
 
 def assembled(work: Work, scorer: str) -> Validation:
@@ -242,10 +243,10 @@ def _pair(work: Work, pair: Pair, face: EncoderValidation, voice: EncoderValidat
     rows = max(1, round(harmonic_mean(face.samples_per_identity, voice.samples_per_identity)))
     made = PairValidation(face.name, voice.name, results, (), reasons, rows, {})
     made = replace(made, columns=pair_columns(made, face, voice))
-    flags: list[str] = []
+    flags = list(work.prepared.doubts(face.name, voice.name))
     for stage in stages().values():
         flags += stage.flags(made, scorer, flags)
-    return replace(made, flags=tuple(flags))
+    return replace(made, flags=tuple(dict.fromkeys(flags)))
 
 
 def _prediction_errors(pairs: Sequence[PairValidation], work: Work) -> list[PredictionErrors]:

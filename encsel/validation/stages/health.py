@@ -21,6 +21,7 @@ STAGE = Stage(
     order=10,
     fields={"health": Health},
     compute=compute,
+    version=2,
     always=True,
     columns=columns,
     labels={"unimodal_eer": ("verification EER, mean of the two", "fraction")},

@@ -1,0 +1,84 @@
+"""How much memory a ranking or validation takes, and how much there is, so that too large a set is refused at once."""
+
+import contextlib
+import math
+import os
+from pathlib import Path
+
+from encsel.errors import UsageError
+from encsel.prediction.evidence import CKA_FORMS
+
+_CGROUPS = Path("/sys/fs/cgroup")
+PER_ENCODER, PER_WORKER, OTHERWISE = 46, 20, 24
+"""Bytes for each pair of people: of every encoder, of every thread, and otherwise.
+
+Fitted to the growth of the peak resident memory of `rank` in a process of its own, in bytes by people squared: with two
+threads 158, 158 and 139 at 500, 1000 and 2000 people and 1 x 1 encoders (estimate 156), at 1000 people 222 with 2 x 2,
+285 with 1 x 4, 430 with 4 x 4 (248, 294, 432); with eight threads 170, 295, 559 with 1 x 1, 2 x 2, 4 x 4 (176, 288,
+552). All stages of `validate` took 167 with 1 x 1 and 236 with 2 x 2 at 1000 people.
+Embeddings come on top, with about 2.5 times their size.
+"""
+
+
+def check_memory(n_people: int, n_faces: int, n_voices: int) -> None:
+    """Raise UsageError if the matrices of people by people that a ranking needs do not fit into memory."""
+    available, needed = memory_available(), memory_needed(n_people, n_faces, n_voices)
+    if available is None or needed <= available:
+        return
+    fitting = math.isqrt(max(available, 0) * n_people**2 // needed) // 10 * 10
+    fewer = f", or some of the people: --identities {fitting}" if fitting else ""
+    raise UsageError(
+        f"{n_people} identities with {n_faces} face and {n_voices} voice encoders need about {needed / 2**30:.1f} GiB "
+        f"of memory; this process may take {max(available, 0) / 2**30:.1f} GiB more. Rank fewer encoders at a "
+        f"time{fewer}."
+    )
+
+
+def memory_needed(n_people: int, n_faces: int, n_voices: int) -> int:
+    """Bytes that ranking takes beyond the embeddings."""
+    n_workers = min(os.cpu_count() or 1, max(n_faces * n_voices, len(CKA_FORMS)))
+    return n_people**2 * (PER_ENCODER * (n_faces + n_voices) + PER_WORKER * n_workers + OTHERWISE)
+
+
+def memory_available() -> int | None:
+    """Bytes that this process may still take: of the machine, of its control groups, of its address space."""
+    limits = []
+    resident, mapped = _in_use()
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - resident)
+    limits += [limit - resident for limit in _group_limits()]
+    with contextlib.suppress(ImportError):
+        import resource
+
+        if (limit := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
+            # Allocators map more than they use: 186 bytes by people squared where 139 were resident.
+            limits.append((limit - mapped) * 4 // 5)
+    return min(limits, default=None)
+
+
+def _in_use() -> tuple[int, int]:
+    """Bytes of this process in memory, and of its address space; 0 where the system does not tell."""
+    try:
+        mapped, resident = Path("/proc/self/statm").read_text().split()[:2]
+        page = os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0, 0
+    return int(resident) * page, int(mapped) * page
+
+
+def _group_limits() -> list[int]:
+    """Memory limits of the control groups that this process is in, versions 1 and 2, those above included."""
+    limits = []
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers not in ("", "memory"):
+                continue
+            root, name = (_CGROUPS, "memory.max") if not controllers else (_CGROUPS / "memory", "memory.limit_in_bytes")
+            inner = root / group.lstrip("/")
+            for folder in (inner, *inner.parents):
+                with contextlib.suppress(OSError, ValueError):  # "max": no limit
+                    limits.append(int((folder / name).read_text()))
+                if folder == root:
+                    break
+    return limits
