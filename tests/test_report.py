@@ -25,7 +25,7 @@ def test_json_has_the_keys_of_schema_rank_1(ranking):
     assert set(document) == {
         "schema", "signature", "signature_text", "ordered_by", "scorer", "coverage", "n_train_identities",
         "n_train_samples", "layout", "calibration", "judged_by", "regressions", "encoders", "pairs", "failures",
-        "notes", "verdict",
+        "notes", "verdict", "sha256",
     }  # fmt: skip
     assert document["schema"] == "encsel.rank/1"
     assert set(document["calibration"]) == {"n_identities", "n_face_samples", "n_voice_samples", "skipped"}
