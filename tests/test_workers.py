@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -147,6 +149,28 @@ def test_a_worker_ends_with_the_process_that_started_it(media, plug_in, tmp_path
     until(lambda: not is_running(worker))
 
 
+@pytest.mark.workers
+@pytest.mark.parametrize("n_rounds", [2, pytest.param(200, marks=pytest.mark.slow)])
+def test_workers_killed_at_random_moments_fail_by_name_and_leave_no_wrong_vector(media, plug_in, tmp_path, n_rounds):
+    encoders, calibration = [*plug_in(embed="time.sleep(0.02)"), toy()], CalibrationSet.from_path(media)
+    started = time.monotonic()
+    odd, sound = (e.vectors for e in embed(calibration, encoders, batch_size=2).embeddings)
+    seconds, rng, n_failed = time.monotonic() - started, np.random.default_rng(0), 0
+    for i in range(n_rounds):
+        killer = threading.Timer(rng.uniform(0, seconds), lambda: [os.kill(pid, signal.SIGKILL) for pid in children()])
+        killer.start()
+        found = embed(calibration, encoders, cache=tmp_path / f"{i}", batch_size=2)
+        killer.join()
+        for failure in found.failures:
+            assert (failure.encoder, failure.reason.partition(";")[0]) == ("odd", "its process was ended by SIGKILL")
+        n_failed += len(found.failures)
+        np.testing.assert_array_equal(found.embeddings[-1].vectors, sound)
+        again = embed(calibration, encoders, cache=tmp_path / f"{i}", batch_size=2)
+        assert again.failures == ()
+        np.testing.assert_array_equal(again.embeddings[0].vectors, odd)
+    assert n_rounds < 20 or n_failed > n_rounds / 4
+
+
 def until(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
@@ -160,10 +184,10 @@ def is_running(pid):
 
 
 def children():
-    """Processes that this one started and that still run."""
+    """Workers of this process that still run."""
     command = ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())]
     listed = subprocess.run(command, capture_output=True, text=True, check=False)
-    return [line for line in listed.stdout.splitlines() if "encsel.embedding.worker" in line]
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "encsel.embedding.worker" in line]
 
 
 # --- vectors that depend on more than their sample

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -119,6 +120,8 @@ class EmbeddingCache(_Store):
         self._dim = dim
         self._vectors: dict[str, Vectors] = {}
         self._places: dict[str, list[Path]] = {}  # files that state they hold a vector, not verified yet
+        self._read: set[Path] = set()
+        self._reading = threading.Lock()
         self._unsaved: list[str] = []
         self._saved_at = time.monotonic()
         self.n_damaged = 0
@@ -131,9 +134,12 @@ class EmbeddingCache(_Store):
 
     def get(self, content_hash: str) -> Vectors | None:
         """The vector of a sample; None if it is not cached, or damaged."""
-        places = self._places.get(content_hash)
-        while places and content_hash not in self._vectors:
-            self._load(places.pop())
+        if content_hash not in self._vectors and content_hash in self._places:
+            with self._reading:  # several threads ask
+                for path in self._places.pop(content_hash, ()):
+                    if path not in self._read:
+                        self._read.add(path)
+                        self._load(path)
         return self._vectors.get(content_hash)
 
     def put(self, vectors: Mapping[str, Vectors]) -> None:
