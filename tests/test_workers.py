@@ -185,7 +185,7 @@ def is_running(pid):
 
 def children():
     """Workers of this process that still run."""
-    command = ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())]
+    command = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())]
     listed = subprocess.run(command, capture_output=True, text=True, check=False)
     return [int(line.split()[0]) for line in listed.stdout.splitlines() if "encsel.embedding.worker" in line]
 
