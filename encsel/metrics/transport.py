@@ -20,8 +20,8 @@ N_PEOPLE = 500
 REFERENCE_SEED = 42
 MIN_FOR_TRANSPORT = 4
 STARTS = ("independent", "same people")
-"""Initial couplings. Neither alone will do: where two encoders agree, the first can end at twice the distance that the
-second finds, and where they do not, either can be the better one."""
+"""Initial couplings. Where two encoders agree, the first ends far above what the second finds; elsewhere either can be
+the better one."""
 Distances = NDArray[np.float64]
 
 
@@ -95,7 +95,7 @@ def reference_draws(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 def _solve(face: Distances, voice: Distances, start: Distances | None) -> tuple[float, bool, int]:
     """Squared value at a local minimum, whether the optimiser stopped by itself, and the number of its steps."""
     for backend in ("PYTORCH", "JAX", "CUPY", "TENSORFLOW"):
-        # POT imports every array library it finds, which takes seconds and hundreds of megabytes.
+        # POT imports every array library it finds, which costs time and memory.
         os.environ.setdefault(f"POT_BACKEND_DISABLE_{backend}", "1")
     import ot
 
