@@ -41,10 +41,11 @@ def dimension_per_person(x: Vectors, people: NDArray[Any], *, k: int) -> NDArray
         x: (rows, dim) distinct embeddings; people: (rows,) identity of each.
     """
     found = []
-    for person in np.unique(people):
-        rows = np.asarray(x[people == person], dtype=np.float64)
-        if len(rows) < k + 2:
+    _, owner, counts = np.unique(people, return_inverse=True, return_counts=True)
+    for own in np.split(np.argsort(owner, kind="stable"), np.cumsum(counts)[:-1]):
+        if len(own) < k + 2:
             continue
+        rows = np.asarray(x[own], dtype=np.float64)
         rows = rows - rows.mean(axis=0)
         squares = np.square(rows).sum(axis=1)
         squared = squares[:, None] + squares - 2 * rows @ rows.T

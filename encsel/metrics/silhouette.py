@@ -36,17 +36,16 @@ def silhouette(x: Vectors, people: NDArray[Any]) -> float:
     if not scale > 0 or np.ptp(x, axis=0).max() <= 1e-12 * scale:
         raise BadCalibration("All samples have the same embedding; a silhouette needs at least 2. Check it.")
     rows = unit_rows(np.asarray(x, dtype=np.float64) / scale)
-    sums = np.zeros((n_people, rows.shape[1]))
-    np.add.at(sums, owner, rows)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    sums = np.add.reduceat(rows[np.argsort(owner, kind="stable")], starts, axis=0)
     values = np.zeros(len(rows))
-    for start in range(0, len(rows), _CHUNK):
-        at = np.arange(start, min(start + _CHUNK, len(rows)))
-        own, size = owner[at], counts[owner[at]]
+    for at in np.array_split(np.arange(len(rows)), -(-len(rows) // _CHUNK)):
+        place, own, size = np.arange(len(at)), owner[at], counts[owner[at]]
         cosines = rows[at] @ sums.T
         others = np.maximum(size - 1, 1)
-        within = (others - cosines[at - start, own] + np.square(rows[at]).sum(axis=1)) / others
+        within = (others - cosines[place, own] + np.square(rows[at]).sum(axis=1)) / others
         between = 1 - cosines / counts
-        between[at - start, own] = np.inf
+        between[place, own] = np.inf
         nearest = between.min(axis=1)
         larger = np.maximum(within, nearest)
         values[at] = np.where((size > 1) & (larger > 0), (nearest - within) / np.where(larger > 0, larger, 1), 0)
