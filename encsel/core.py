@@ -83,6 +83,7 @@ class Embeddings:
         labels: (rows,) identity of each row, text.
         samples: (rows,) name of each row's sample, text; unique within an identity.
         attributes: further columns, each (rows,) text.
+        listed: row of every usable sample in the order of the source, repetitions included; None if no row repeats.
         provenance: origin of the vectors: encoder, version, preprocessing, or file and its hash.
     """
 
@@ -94,6 +95,7 @@ class Embeddings:
     attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     traits: Traits = field(default_factory=Traits)
+    listed: NDArray[np.intp] | None = None
 
     @property
     def dim(self) -> int:
@@ -109,7 +111,16 @@ class Embeddings:
             return self
         attributes = {key: column[keep] for key, column in self.attributes.items()}
         vectors, labels, samples = self.vectors[keep], self.labels[keep], self.samples[keep]
-        return replace(self, vectors=vectors, labels=labels, samples=samples, attributes=attributes)
+        listed = self.listed
+        if listed is not None:
+            place = np.full(len(self.labels), -1)
+            place[keep] = np.arange(len(labels))
+            listed = place[listed][place[listed] >= 0]
+        return replace(self, vectors=vectors, labels=labels, samples=samples, attributes=attributes, listed=listed)
+
+    def as_listed(self) -> Embeddings:
+        """The rows as the source lists them, each as often as it occurs there."""
+        return self if self.listed is None else replace(self, listed=None).rows(self.listed)
 
 
 SPEC_OPTIONS = ("revision", "layer", "pooling", "dtype", "name")

@@ -114,6 +114,14 @@ def case_33_lora_adapter_ignored(root: Path, call) -> None:
     assert [p.stem for p in Path(f"{root}-embedded", "faces").iterdir()] == ["clip-base"]
 
 
+def case_42_gw_at_250_people(root: Path, call) -> None:
+    source = (root / "gw.py").read_text().replace("encsel.metrics.gromov_wasserstein", "encsel.metrics.transport")
+    found = {}
+    exec(source, {"print": lambda n, distance: found.update({n: distance.value})})
+    assert found[250] == pytest.approx(0.0767, abs=2e-4)
+    assert found[251] == pytest.approx(found[250], rel=0.02)
+
+
 @pytest.mark.parametrize(
     "check", [f for name, f in sorted(globals().items()) if name.startswith("case_")], ids=lambda f: f.__name__[5:]
 )

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from encsel.errors import BadCalibration
-from encsel.matching.eer import auc_placements, eer
+from encsel.matching.eer import auc_placements, eer, nearest_eer
 
 
 def test_separated_scores_have_eer_zero():
@@ -42,6 +42,26 @@ def test_swapping_sides_and_signs_changes_nothing_without_ties():
     rng = np.random.default_rng(1)
     own, other = rng.normal(1, 1, 300), rng.normal(0, 1, 200)
     assert eer(-other, -own) == pytest.approx(eer(own, other), abs=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
+def test_nearest_point_of_two_tied_levels_is_half_of_p(share):
+    # The ROC has no point between (p, 0) and (0, 1): the released code's rule takes the mean of p and 0.
+    impostor = (np.arange(1000) < 1000 * share).astype(float)
+    assert nearest_eer(np.ones(10), impostor) == pytest.approx(share / 2, rel=1e-12)
+
+
+def test_nearest_point_leaves_out_points_on_a_straight_stretch():
+    # By false accepts, the ROC falls to a miss rate of 1/2, stays there up to 3/4, and falls to 0: corners alone count.
+    own, other = np.array([4.0, 0.5]), np.array([3.0, 2.0, 1.0, 0.0])
+    assert eer(own, other) == 0.5
+    assert nearest_eer(own, other) == pytest.approx((0.5 + 0.75) / 2)
+
+
+def test_nearest_point_of_many_scores_is_the_eer():
+    rng = np.random.default_rng(2)
+    own, other = rng.normal(1, 1, 2000), rng.normal(0, 1, 20_000)
+    assert nearest_eer(own, other) == pytest.approx(eer(own, other), abs=1e-3)
 
 
 def test_no_scores_on_one_side_is_an_error():

@@ -28,7 +28,7 @@ def pair(n: int = N, **options) -> tuple[Embeddings, Embeddings]:
 
 
 def projected(one: Embeddings, folds, **options):
-    return project_encoder(one, folds, seed=0, **options)
+    return project_encoder(one, centroids(one), folds, seed=0, **options)
 
 
 def test_the_reference_protocol_splits_as_the_released_code_does():
@@ -249,6 +249,7 @@ def test_plain_cosine_fits_nothing():
 
 def test_the_ridge_of_the_weighted_scorer_falls_with_people_to_that_of_the_cards():
     assert ridge_for(999) == pytest.approx(RIDGE)
+    assert [round(ridge_for(n), 1) for n in (999, 56, 24)] == [0.3, 1.0, 2.0]
     values = [ridge_for(n) for n in (10, 24, 56, 160, 999, 10**6)]
     assert values == sorted(values, reverse=True)
     assert values[-1] > 0

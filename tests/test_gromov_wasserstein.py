@@ -85,7 +85,7 @@ def test_value_is_not_above_what_matching_people_to_themselves_costs():
 def test_reference_form_is_the_squared_value(monkeypatch):
     face, voice = space(30, 6, 5), space(30, 9, 6)
     # With one start the two forms take the same path.
-    monkeypatch.setattr(module, "TWO_STARTS", 0)
+    monkeypatch.setattr(module, "STARTS", ("independent",))
     found, reference = gromov_wasserstein(face, voice), gromov_wasserstein_reference(face, voice)
     assert reference.value == pytest.approx(found.value**2, rel=1e-12)
     assert reference.lower_bound == pytest.approx(found.lower_bound**2, rel=1e-12)
@@ -96,9 +96,20 @@ def test_reference_form_is_the_squared_value(monkeypatch):
 def test_two_starts_are_never_worse_than_one(monkeypatch):
     pairs = [(space(24, 5, seed), space(24, 9, seed + 30)) for seed in range(4)]
     both = [gromov_wasserstein(*pair).value for pair in pairs]
-    monkeypatch.setattr(module, "TWO_STARTS", 0)
+    monkeypatch.setattr(module, "STARTS", ("independent",))
     one = [gromov_wasserstein(*pair).value for pair in pairs]
     assert all(a <= b for a, b in zip(both, one, strict=True))
+
+
+def test_distance_of_encoders_that_agree_does_not_jump_with_the_number_of_people():
+    rng = np.random.default_rng(7)
+    z, a, b = rng.normal(size=(330, 8)), rng.normal(size=(8, 64)), rng.normal(size=(8, 48))
+    x, y = z @ a + 0.5 * rng.normal(size=(330, 64)), z @ b + 0.5 * rng.normal(size=(330, 48))
+    found = [gromov_wasserstein(people_distances(x[:n]), people_distances(y[:n])) for n in (150, 250, 251, 330)]
+    assert {one.start for one in found} == {"same people"}
+    assert found[2].value == pytest.approx(found[1].value, rel=0.02)
+    # Distances are divided by the largest, which grows with people.
+    assert found[3].value == pytest.approx(found[0].value, rel=0.2)
 
 
 def test_distance_ignores_who_is_face_and_who_is_voice():

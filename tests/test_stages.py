@@ -243,7 +243,9 @@ def test_value_of_the_set_is_kept_and_depends_on_every_encoder(root):
 def test_stage_that_is_not_wanted_has_no_values_and_says_so():
     work = work_of(None)
     work.run()
-    assert work.outcomes["topology"] == {key: {"topology": Outcome(None, "skipped")} for key in KEYS}
+    assert work.outcomes["topology"] == {
+        key: {field: Outcome(None, "skipped") for field in ("topology", "silhouette")} for key in KEYS
+    }
     assert work.outcomes["gw"][A, C] == {"gromov_wasserstein": Outcome(None, "skipped")}
     assert work.outcomes["groups"][A] == {"group_probe": Outcome(None, "skipped")}
     assert work.outcomes["groups"][A, C] == {field: Outcome(None, "skipped") for field in ("centred", "values")}

@@ -95,5 +95,17 @@ def test_samples_that_are_all_alike_are_an_error():
         topology(np.zeros((10, 3)), np.repeat([0, 1], 5))
 
 
+def test_reference_form_averages_rows_of_unit_length():
+    # Ann's two directions count alike there; as given, the longer row draws the centroid to itself.
+    x = np.array([[3.0, 0], [0, 1]] + [[-1, -1]] * 2)
+    people = np.repeat(["ann", "bob"], 2)
+    reference = topology(x, people, min_samples=2, reference=True)
+    assert reference.intra == pytest.approx((1 - np.sqrt(0.5)) / 2)
+    assert reference.inter == pytest.approx(2)
+    given = topology(x, people, min_samples=2)
+    assert given.intra == pytest.approx((2 - 4 / np.sqrt(10)) / 4)
+    assert given.intra != pytest.approx(reference.intra, abs=0.01)
+
+
 def test_metric_is_the_gap():
     assert metrics()["compactness_gap"].compute(BY_HAND, NAMES) == topology(BY_HAND, NAMES).gap

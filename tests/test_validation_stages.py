@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,15 @@ from threadpoolctl import threadpool_limits
 from toy import embeddings, people, population
 
 from encsel.core import Embeddings
+from encsel.data.arrays import keep_usable
+from encsel.data.sampling import limit_rows
 from encsel.errors import BadCalibration
+from encsel.metrics.centroids import centroids
 from encsel.metrics.distance_ratio import two_nn
 from encsel.metrics.mle import mle_median
-from encsel.metrics.neighbours import Neighbours
-from encsel.validation.shared import neighbours_of
+from encsel.metrics.neighbours import Neighbours, neighbour_distances
+from encsel.metrics.topology import topology
+from encsel.validation.shared import neighbours_of, neighbours_of_counted
 from encsel.validation.stage import stages
 from encsel.validation.stages import reliability as reliability_stage
 from encsel.validation.stages.curvature import curved
@@ -238,15 +243,16 @@ def test_people_of_one_shared_recording_are_left_out():
 def test_dimensions_are_at_every_k_that_the_neighbours_allow(n_rows, ks):
     rows = np.random.default_rng(0).normal(size=(n_rows, 1, 16))
     _, found = search(embeddings("a", "face", rows[np.arange(max(n_rows, 12)) % n_rows]))
-    known = dimensions(found)
+    known = dimensions(found, noisy(1.0))
     assert found.distances.shape[1] == min(50, n_rows - 1)
     assert list(known.mle_median) == list(known.mle_harmonic) == (ks or ["5", "10", "20", "50"])
     assert known.n_rows == n_rows
 
 
 def test_dimensions_are_those_of_the_metrics():
-    _, found = search(noisy(1.0, n=60, rows=1))
-    known = dimensions(found)
+    made = noisy(1.0, n=60, rows=1)
+    _, found = search(made)
+    known = dimensions(found, made)
     assert known.mle_median["20"] == mle_median(found.distances, k=20)
     assert (known.two_nn, known.two_nn_reference) == (two_nn(found.distances), two_nn(found.distances, discard=0.0))
 
@@ -255,8 +261,85 @@ def test_dimension_of_a_plane_is_two():
     # A plane in 8 dimensions, 400 points: the harmonic mean is within a tenth of 2.
     rng = np.random.default_rng(0)
     plane = rng.normal(size=(400, 2)) @ rng.normal(size=(2, 8))
-    found = dimensions(search(embeddings("a", "face", plane[:, None].astype(np.float32)))[1])
+    one = embeddings("a", "face", plane[:, None].astype(np.float32))
+    found = dimensions(search(one)[1], one)
+    assert found.per_person is None
     assert found.mle_harmonic["20"] == pytest.approx(2, rel=0.1)
+
+
+def test_dimension_per_person_is_that_of_each_person_alone():
+    # Everybody's 40 samples lie on a plane of their own, and people differ in 16 dimensions; two people have too few.
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.normal(size=(40, 2)) @ rng.normal(size=(2, 16)) + 9 * rng.normal(size=16) for _ in range(14)])
+    made = embeddings("a", "face", x.astype(np.float32))
+    made = made.rows(~np.isin(made.labels, people(2)) | np.isin(made.samples, [f"s{i}" for i in range(6)]))
+    found = dimensions(search(made)[1], made).per_person
+    each = [mle_median(neighbour_distances(made.vectors[made.labels == p], 5), k=5) for p in people(14)[2:]]
+    assert found.n_people == 12
+    assert (found.median, found.mean) == pytest.approx((np.median(each), np.mean(each)), rel=1e-6)
+    assert found.quartiles == pytest.approx(tuple(np.quantile(each, [0.25, 0.75])), rel=1e-6)
+    assert found.median == pytest.approx(2, rel=0.3)
+
+
+def test_curvature_summary_is_that_of_the_points():
+    rows, found = search(noisy(1.0, n=60, rows=1))
+    for reference in (False, True):
+        c = curved(rows, found, reference=reference, seed=0).encoder
+        # Of 41 evenly spaced quantiles the 11th, the 21st and the 31st.
+        spaced = [c.absolute_quantiles[i] for i in (10, 20, 30)]
+        assert [c.mean_absolute_quartiles[0], c.mean_absolute_median, c.mean_absolute_quartiles[1]] == spaced
+        assert c.mean_absolute_quartiles[0] < c.mean_absolute_mean < c.absolute_quantiles[-1]
+        assert c.gaussian_std > 0
+        assert c.gaussian_median < c.gaussian_mean
+        assert (c.mean_quartiles is None) is not reference
+        if c.mean_quartiles is not None:
+            assert c.mean_quartiles[0] < c.mean_median < c.mean_quartiles[1]
+
+
+# --- repeated rows
+
+
+def repeated() -> Embeddings:
+    """20 people whose first row is listed three times, at the end of the source."""
+    x = population(20, rows=4)[0]
+    listed = np.concatenate([x.reshape(-1, x.shape[2]), np.repeat(x[:, 0], 2, axis=0)])
+    names = np.concatenate([np.repeat(people(20), 4), np.repeat(people(20), 2)])
+    samples = np.array([f"s{i:03d}" for i in range(len(names))])
+    made, skipped = keep_usable(Embeddings("a", "face", listed, names, samples))
+    assert skipped == ()
+    assert len(made.vectors) == 80
+    return made
+
+
+def test_rows_as_listed_are_those_of_the_source_in_its_order():
+    made = repeated()
+    source = made.as_listed()
+    assert (len(source.vectors), source.listed) == (120, None)
+    np.testing.assert_array_equal(source.vectors[80::2], made.vectors[::4])
+    np.testing.assert_array_equal(source.labels[80:], np.repeat(people(20), 2))
+    some = made.rows(np.isin(made.labels, people(3))).as_listed()
+    np.testing.assert_array_equal(some.vectors, source.vectors[np.isin(source.labels, people(3))])
+    reordered = made.rows(np.arange(80)[::-1]).as_listed()
+    np.testing.assert_array_equal(reordered.vectors, source.vectors)
+    assert limit_rows(made, 2, seed=0).listed is None
+    assert embeddings("a", "face", population(4)[0]).as_listed().listed is None
+
+
+def test_repeated_rows_count_in_the_reference_protocol_alone():
+    made, key = repeated(), ("face", "a")
+    corrected, reference = (work_of(None, (made,), protocol=protocol) for protocol in ("crossval", "reference"))
+    np.testing.assert_array_equal(corrected.centroids(key), centroids(made))
+    np.testing.assert_array_equal(reference.centroids(key), centroids(made.as_listed()))
+    assert corrected.content[key] != reference.content[key]
+    assert corrected.content[key] == work_of(None, (replace(made, listed=None),)).content[key]
+    measured = {work.protocol: neighbours_of_counted(work, [key])[key] for work in (corrected, reference)}
+    assert [len(rows) for rows, _ in measured.values()] == [80, 120]
+    assert len(neighbours_of(reference, [key])[key][0]) == 80
+    # Four distinct rows a person are too few for the topology; six listed ones are not.
+    found = [stages()["topology"].compute(work)[key]["topology"] for work in (corrected, reference)]
+    assert "0 of 20 people have 5 samples" in found[0].reason
+    source = made.as_listed()
+    assert found[1].value == topology(source.vectors, source.labels, reference=True)
 
 
 def test_repeated_rows_are_searched_once():

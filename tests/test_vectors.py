@@ -10,6 +10,7 @@ import pickle
 import stat
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -400,6 +401,17 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     read, skipped = read_embeddings(tmp_path / "toy.npz", "voice")
     assert same(made, read)
     assert (read.name, read.vectors.dtype, skipped) == ("toy", np.float32, ())
+
+
+def test_repeated_rows_that_are_written_are_read_again(tmp_path: Path) -> None:
+    made, _ = keep_usable(Embeddings("toy", "face", VECTORS[[2, 0, 2, 1]], np.array(["ann"] * 4), SAMPLES[:4]))
+    write_embeddings(made, tmp_path / "toy.npz")
+    read, _ = read_embeddings(tmp_path / "toy.npz", "face")
+    assert same(read, made)
+    np.testing.assert_array_equal(read.as_listed().vectors, VECTORS[[2, 0, 2, 1]])
+    for listed in ([0, 1], [0, 1, 2, 3], [0.0, 1.0, 2.0], [[0, 1, 2]]):
+        write_embeddings(replace(made, listed=np.array(listed)), tmp_path / "toy.npz")
+        refused(tmp_path / "toy.npz", "'encsel.listed' is damaged")
 
 
 def test_written_files_and_new_folders_are_for_the_owner_alone(tmp_path: Path) -> None:

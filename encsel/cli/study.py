@@ -13,7 +13,7 @@ from encsel.cli.options import FOLDER, format_option
 def study(folder: Path | None, form: str) -> None:
     """Rebuild the tables and the analysis of the study behind encsel from its published figures.
 
-    Shows Tables 2 (encoders) and 3 (pairs), and correlations and regressions on VoxCeleb1, on MAV-Celeb, on both
+    Shows Tables 1 (encoders) and 2 (pairs), and correlations and regressions on VoxCeleb1, on MAV-Celeb, on both
     pooled, and on VoxCeleb1 without ArcFace, whose rows look broken. Adds p-values that account for pairs sharing
     encoders, errors on unseen encoders, and a baseline without geometry.
 

@@ -54,7 +54,7 @@ def checked_vectors(vectors: NDArray[Any], where: str) -> Vectors:
 
 
 def keep_usable(embeddings: Embeddings) -> Checked:
-    """Skip rows that are not finite, all zero or without identity; drop repetitions within an identity."""
+    """Skip rows that are not finite, all zero or without identity; keep repetitions within an identity once."""
     rows, labels, samples = np.ascontiguousarray(embeddings.vectors), embeddings.labels, embeddings.samples
     reasons = np.select(
         [~np.isfinite(rows).all(axis=1), (rows == 0).all(axis=1), np.char.strip(labels) == ""],
@@ -67,9 +67,14 @@ def keep_usable(embeddings: Embeddings) -> Checked:
     usable = np.flatnonzero(reasons == "")
     # In order of sample names, so that which repetition stays does not depend on the order of rows.
     first: dict[tuple[str, bytes], int] = {}
+    same_as = np.arange(len(rows))
     for i in usable[np.argsort(samples[usable], kind="stable")].tolist():
-        first.setdefault((labels[i], hashlib.blake2b(rows[i].data, digest_size=16).digest()), i)
-    return embeddings.rows(np.array(sorted(first.values()), dtype=np.intp)), skipped
+        same_as[i] = first.setdefault((labels[i], hashlib.blake2b(rows[i].data, digest_size=16).digest()), i)
+    kept = np.array(sorted(first.values()), dtype=np.intp)
+    distinct = embeddings.rows(kept)
+    if distinct.listed is None and len(kept) < len(usable):
+        distinct = replace(distinct, listed=np.searchsorted(kept, same_as[usable]))
+    return distinct, skipped
 
 
 def with_normal_labels(embeddings: Embeddings) -> Embeddings:

@@ -26,6 +26,7 @@ EMBEDDING_SUFFIXES = (".npz", ".safetensors", ".npy")
 _LABEL_NAMES = ("labels", "identity", "label")
 _ATTRIBUTE = "attribute."
 _ORIGIN = "encsel"  # array of an .npz with the provenance and traits of the encoder as JSON
+_LISTED = "encsel.listed"  # array of an .npz with `Embeddings.listed`
 _PICKLE = b"\x80"
 _MAGIC = b"\x93NUMPY"
 _TENSOR_TYPES = {
@@ -63,6 +64,12 @@ def read_embeddings(path: Path, modality: Modality) -> Checked:
                 f"{path}: {name!r} has shape {column.shape} for {rows[0]} rows of embeddings; {rows} is needed."
             )
     made_by, traits = _origin(arrays.pop(_ORIGIN, None), path)
+    listed = arrays.pop(_LISTED, None)
+    if listed is not None and (
+        listed.ndim != 1 or listed.dtype.kind not in "iu" or listed.size * vectors[0].nbytes > MAX_BYTES
+        or not np.array_equal(np.unique(listed), np.arange(len(vectors)))
+    ):  # fmt: skip
+        raise BadCalibration(f"{path}: the array {_LISTED!r} is damaged. Embed the set again.")
     attributes = {
         printable(name.removeprefix(_ATTRIBUTE)): shown(as_text(column, f"{path}: {name!r}"))
         for name, column in arrays.items() if column.shape == rows and column.dtype.kind in TEXT_KINDS
@@ -70,7 +77,7 @@ def read_embeddings(path: Path, modality: Modality) -> Checked:
     labels, samples = as_text(labels, f"{path}: 'labels'"), as_text(samples, f"{path}: 'samples'")
     provenance = {"file": printable(path.name), "sha256": hashlib.sha256(content).hexdigest(), **made_by}
     return keep_usable(
-        Embeddings(printable(path.stem), modality, vectors, labels, samples, attributes, provenance, traits)
+        Embeddings(printable(path.stem), modality, vectors, labels, samples, attributes, provenance, traits, listed)
     )
 
 
@@ -82,6 +89,8 @@ def write_embeddings(embeddings: Embeddings, path: Path) -> None:
     columns: dict[str, Any] = {"embeddings": embeddings.vectors, "labels": labels, "samples": samples}
     columns |= {f"{_ATTRIBUTE}{name}": column for name, column in embeddings.attributes.items()}
     columns[_ORIGIN] = np.array(canonical(origin))
+    if embeddings.listed is not None:
+        columns[_LISTED] = embeddings.listed
     np.savez(buffer, **columns)
     write_private(path, buffer.getvalue())
 

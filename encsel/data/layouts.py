@@ -21,7 +21,7 @@ from encsel.storage.files import read_whole
 MANIFEST_NAME = "manifest.csv"
 MANIFEST_COLUMNS = ("identity", "modality", "path")
 MAX_MANIFEST_BYTES = 1 << 30
-MAX_SAMPLES = 5_000_000  # four times the images of VoxCeleb1; a list of so many takes about 6 GB
+MAX_SAMPLES = 5_000_000  # four times the images of VoxCeleb1; all are listed in memory
 MAX_META_BYTES = 64 << 20
 MAX_COLUMNS = 1000
 _CLUTTER = frozenset({

@@ -24,7 +24,7 @@ _IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 
 MAX_FILE_BYTES = 1 << 30
 MAX_PIXELS = 50_000_000
-MAX_SLOW_VALUES = 16_000_000  # of a PPM in text or with unusual levels, which Pillow decodes one by one (about 8 s)
+MAX_SLOW_VALUES = 16_000_000  # of a PPM in text or with unusual levels, which Pillow decodes one by one
 MAX_SCANS = 100  # of a progressive JPEG (usually 10): each decodes the whole picture, however few bytes it has
 MIN_SIDE = 16
 MIN_SECONDS = 0.1
@@ -127,7 +127,7 @@ def _to_rgb(picture: Any) -> Any:
         # 16-bit grey has mode I;16 or I; Pillow would clip it instead of scaling.
         top = 65535.0 if picture.mode != "F" or values.max() > 255 else 255.0 if values.max() > 1 else 1.0
         grey = np.empty(values.shape, np.uint8)
-        for start in range(0, len(values), _STRIP):  # 50 megapixels at once would take 1.2 GB
+        for start in range(0, len(values), _STRIP):  # a whole large picture in float64 would take much memory
             strip = values[start : start + _STRIP].astype(np.float64)
             grey[start : start + _STRIP] = np.clip(strip * (255 / top), 0, 255).round()
         picture = PIL.Image.fromarray(grey)

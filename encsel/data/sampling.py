@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +30,8 @@ def pick_each(groups: Sequence[Hashable], keys: Sequence[str], limit: int, *, se
 
 
 def limit_rows(embeddings: Embeddings, limit: int, *, seed: int) -> Embeddings:
-    """At most `limit` rows per identity, the same samples for every encoder of a modality."""
+    """At most `limit` rows per identity, each once, the same samples for every encoder of a modality."""
     labels = embeddings.labels.tolist()
     names = zip(labels, embeddings.samples.tolist(), strict=True)
     keys = [f"{embeddings.modality}/{identity}/{name}" for identity, name in names]
-    return embeddings.rows(pick_each(labels, keys, limit, seed=seed))
+    return replace(embeddings, listed=None).rows(pick_each(labels, keys, limit, seed=seed))

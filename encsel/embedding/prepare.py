@@ -22,7 +22,7 @@ from encsel.storage.cache import cache_root
 from encsel.storage.pseudonyms import Pseudonyms, pseudonyms, without_folders
 
 MAX_IDENTITIES = 6000
-"""Memory grows with the square: 5000 people take 2.5 GB per pair. The cards cover sets of up to 2000."""
+"""Memory grows with the square of their number. The cards cover sets of up to 2000."""
 GROUP_COLUMNS = ("sex", "gender")
 
 

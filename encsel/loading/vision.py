@@ -14,7 +14,7 @@ from encsel.loading.checkpoint import Checkpoint, open_checkpoint, save_tiny
 from encsel.loading.hub import load_transformers, torch_device
 
 BACKEND = "pil"
-"""Backend of the image processor; the other backend differs by up to one grey level."""
+"""Backend of the image processor; the other one rounds differently."""
 ATTENTION = "sdpa"
 MAX_ELONGATION = 100
 """Processors that scale the shorter side need gigabytes for an image of a few by a million pixels."""

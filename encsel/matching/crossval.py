@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from encsel.core import Vectors
+from encsel.matching.eer import EerRule, eer_of_sorted
 from encsel.matching.error_rates import Pool, Rates
 from encsel.matching.folds import Folds, SidesByFold, fitted, scored
 from encsel.matching.scorers import RIDGE, SCORERS, Directions, Side, project
@@ -71,9 +72,11 @@ def pooled_correlations(products: Vectors) -> Vectors:
     return np.asarray(products[0] / np.where(scale > 0, scale, 1))
 
 
-def pooled_rates(face: SidesByFold, voice: SidesByFold, folds: Folds) -> dict[str, Rates]:
+def pooled_rates(
+    face: SidesByFold, voice: SidesByFold, folds: Folds, *, eer_rule: EerRule = eer_of_sorted
+) -> dict[str, Rates]:
     """Rates by scorer, from folds that need not test everybody equally often."""
-    pools = {name: Pool() for name in SCORERS}
+    pools = {name: Pool(eer_rule) for name in SCORERS}
     for name, test, scores in scored(face, voice, folds):
         pools[name].add(scores, test, test)
     return {name: pool.rates() for name, pool in pools.items()}

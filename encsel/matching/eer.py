@@ -1,10 +1,15 @@
 """The equal error rate of verification scores."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
+
+EerRule = Callable[[Vectors, Vectors], float]
+"""From ascending genuine and impostor scores to an EER."""
 
 
 def eer(genuine: Vectors, impostor: Vectors) -> float:
@@ -43,6 +48,21 @@ def eer_of_sorted(genuine: Vectors, impostor: Vectors) -> float:
     rise = difference[after] - difference[before]
     fraction = -difference[before] / rise if rise > 0 else 0.0
     return float(fnr[before] + fraction * (fnr[after] - fnr[before]))
+
+
+def nearest_eer(genuine: Vectors, impostor: Vectors) -> float:
+    """EER by the rule of the study's released code: the mean of FNR and FPR at the ROC point where they are closest.
+
+    The ROC is that of `sklearn.metrics.roc_curve`, which leaves out points on straight stretches, so with few people
+    the closest point that is left can be far from where the two rates are equal.
+    """
+    from sklearn.metrics import roc_curve
+
+    is_genuine = np.repeat([1, 0], [len(genuine), len(impostor)])
+    fpr, tpr, _ = roc_curve(is_genuine, np.concatenate([genuine, impostor]))
+    fnr = 1 - tpr
+    at = np.argmin(np.abs(fnr - fpr))
+    return float((fnr[at] + fpr[at]) / 2)
 
 
 def _rates(genuine: Vectors, impostor: Vectors, thresholds: Vectors) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

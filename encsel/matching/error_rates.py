@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
-from encsel.matching.eer import auc_placements, eer_of_sorted
+from encsel.matching.eer import EerRule, auc_placements, eer_of_sorted
 from encsel.matching.sensitivity import distance_error, eer_interval, normal_quantile
 
 FMRS = (0.01, 0.1)
@@ -45,7 +45,7 @@ class Matching:
     """How well a matcher separates genuine from impostor pairs of a face and a voice. Fractions in [0, 1].
 
     Attributes:
-        eer: over all folds and repeats pooled, on the full ROC, linear between its points.
+        eer: over all folds and repeats pooled; on the full ROC, linear between its points, unless by another rule.
         interval: 90 % interval of the EER over people, from the standard error of d'. None with one person.
         auc: mean over people of the fraction of impostor scores below a genuine one; `auc_se`: its standard error.
         fnmr_at: false non-match rate at a false match rate of at most the key.
@@ -87,7 +87,8 @@ class Rates:
 class Pool:
     """Collects blocks of scores, each of test people who are scored against one another."""
 
-    def __init__(self) -> None:
+    def __init__(self, eer_rule: EerRule = eer_of_sorted) -> None:
+        self._eer_rule = eer_rule
         self._genuine: list[Vectors] = []
         self._impostor: list[Vectors] = []
         self._placed: dict[Any, list[float]] = {}
@@ -128,14 +129,14 @@ class Pool:
         placed = np.array([np.mean(values) for values in self._placed.values()])
         n = len(placed)
         error = float(placed.std(ddof=1) / math.sqrt(n)) if n > 1 else None
-        return Rates(eer_of_sorted(*self.sorted_scores()), float(placed.mean()), error, n)
+        return Rates(self._eer_rule(*self.sorted_scores()), float(placed.mean()), error, n)
 
 
 class Tally(Pool):
     """A pool of scores with everything that `Matching` holds."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, eer_rule: EerRule = eer_of_sorted) -> None:
+        super().__init__(eer_rule)
         self._choices: dict[str, list[float]] = {way: [0.0, 0.0] for way in WAYS}
         self._retrieval: dict[str, NDArray[np.float64]] = {way: np.zeros(2 * len(RANKS) + 3) for way in WAYS}
 

@@ -18,6 +18,7 @@ from encsel.data.groups import PersonGroups
 from encsel.data.sampling import limit_rows
 from encsel.errors import UsageError, nearest
 from encsel.matching.crossval import pooled_rates
+from encsel.matching.eer import EerRule, eer_of_sorted
 from encsel.matching.error_rates import Matching, Tally
 from encsel.matching.folds import Folds, fitted, protocol_folds, scored, some_folds
 from encsel.matching.projections import Projections, first_axes_of, project_centroids, rows_per_person, sides_of
@@ -55,11 +56,16 @@ class PairMeasured:
 
 
 def measure_pair(
-    face: Projections, voice: Projections, folds: Folds, groups: Sequence[PersonGroups] = ()
+    face: Projections,
+    voice: Projections,
+    folds: Folds,
+    groups: Sequence[PersonGroups] = (),
+    *,
+    eer_rule: EerRule = eer_of_sorted,
 ) -> PairMeasured:
     """Error rates of every scorer for one pair, on people it was not fitted on."""
     # By level and scorer; by column, scorer and value (None: all values); and by column, for the floor.
-    tallies: defaultdict[tuple[str | None, ...], Tally] = defaultdict(Tally)
+    tallies: defaultdict[tuple[str | None, ...], Tally] = defaultdict(lambda: Tally(eer_rule))
     samples = zip(chain.from_iterable(face), chain.from_iterable(voice), strict=True)
     for (test, pair), (f, v) in zip(fitted(sides_of(face), sides_of(voice), folds), samples, strict=True):
         for name in SCORERS:
@@ -142,7 +148,9 @@ def cross_validate(faces: Vectors, voices: Vectors, *, scorer: str = "weighted",
     return measure_centroids(np.asarray(faces), np.asarray(voices), seed=seed)[scorer]
 
 
-def plain_cosine(face: Embeddings, voice: Embeddings, *, seed: int) -> dict[str, Matching]:
+def plain_cosine(
+    face: Embeddings, voice: Embeddings, *, seed: int, eer_rule: EerRule = eer_of_sorted
+) -> dict[str, Matching]:
     """Error rates by level of two encoders of one joint space; nothing is fitted, so all people are tested."""
     results: dict[str, Matching] = {}
     for level in LEVELS:
@@ -152,13 +160,15 @@ def plain_cosine(face: Embeddings, voice: Embeddings, *, seed: int) -> dict[str,
             rows = limit_rows(one, rows_per_person(len(people)), seed=seed) if level == "sample" else None
             sides.append((centroids(one), people) if rows is None else (rows.vectors, rows.labels))
         (x, faces), (y, voices) = sides
-        tally = Tally()
+        tally = Tally(eer_rule)
         tally.add(cosines(x, y), faces, voices)
         results[level] = tally.result()
     return results
 
 
-def eer_by_axes(face: Projections, voice: Projections, folds: Folds) -> dict[str, dict[str, float | None]]:
+def eer_by_axes(
+    face: Projections, voice: Projections, folds: Folds, *, eer_rule: EerRule = eer_of_sorted
+) -> dict[str, dict[str, float | None]]:
     """EER by number of principal axes, then scorer, over one repeat at most; None if an encoder has fewer axes."""
     rates: dict[str, dict[str, float | None]] = {}
     folds = some_folds(folds[:1], sum(len(part) for part in folds[0][0]))
@@ -168,5 +178,6 @@ def eer_by_axes(face: Projections, voice: Projections, folds: Folds) -> dict[str
             continue
         n_folds = len(folds[0])
         cut = [[[first_axes_of(fold.side, k) for fold in side[0][:n_folds]]] for side in (face, voice)]
-        rates[str(k)] = {name: rate.eer for name, rate in pooled_rates(cut[0], cut[1], folds).items()}
+        measured = pooled_rates(cut[0], cut[1], folds, eer_rule=eer_rule)
+        rates[str(k)] = {name: rate.eer for name, rate in measured.items()}
     return rates

@@ -8,6 +8,7 @@ import numpy as np
 
 from encsel.core import Vectors
 from encsel.matching.crossval import pooled_rates
+from encsel.matching.eer import EerRule, eer_of_sorted
 from encsel.matching.error_rates import COVERAGE, SPREAD
 from encsel.matching.folds import Folds
 from encsel.matching.projections import in_span_of
@@ -82,10 +83,14 @@ def curve_projections(x: Vectors, folds: Folds, *, seed: int) -> dict[int, list[
 
 
 def learning_curve(
-    face: Mapping[int, list[list[Side]]], voice: Mapping[int, list[list[Side]]], folds: Folds
+    face: Mapping[int, list[list[Side]]],
+    voice: Mapping[int, list[list[Side]]],
+    folds: Folds,
+    *,
+    eer_rule: EerRule = eer_of_sorted,
 ) -> LearningCurve:
     """Learning curve of one pair, from both encoders' `curve_projections`."""
-    rates = {size: pooled_rates(face[size], voice[size], folds) for size in face}
+    rates = {size: pooled_rates(face[size], voice[size], folds, eer_rule=eer_rule) for size in face}
     points = tuple(
         CurvePoint(size, {name: r.eer for name, r in by_name.items()}, {name: r.auc for name, r in by_name.items()})
         for size, by_name in rates.items()

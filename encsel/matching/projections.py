@@ -10,7 +10,7 @@ from encsel.data.sampling import limit_rows
 from encsel.errors import BadCalibration
 from encsel.matching.folds import MAX_FOR_ALL_FOLDS, Folds
 from encsel.matching.scorers import N_AXES, Side, project
-from encsel.metrics.centroids import centroids, unit_rows
+from encsel.metrics.centroids import unit_rows
 
 SAMPLE_ROWS = 3000
 """Single samples scored in total; 2 to 20 of each person."""
@@ -29,9 +29,10 @@ Projections = list[list[Fold]]
 """By repeat and fold."""
 
 
-def project_encoder(embeddings: Embeddings, folds: Folds, *, seed: int, n_axes: int = N_AXES) -> Projections:
-    """Project one encoder in every fold, whose row numbers are people in sorted order."""
-    x = centroids(embeddings)
+def project_encoder(
+    embeddings: Embeddings, x: Vectors, folds: Folds, *, seed: int, n_axes: int = N_AXES
+) -> Projections:
+    """Project one encoder, its people's centroids (n, dim) and their samples, in every fold."""
     n = len(x)
     limited = limit_rows(embeddings, rows_per_person(n), seed=seed)
     owners = np.searchsorted(np.unique(embeddings.labels), limited.labels)

@@ -88,10 +88,9 @@ def directions(face: Side, voice: Side, *, ridge: float = 0.0) -> Directions:
 
 
 def ridge_for(n_train: int) -> float:
-    """Ridge of `weighted` for a number of training people: 0.3 at 999, 1.1 at 56, 1.9 at 24.
+    """Ridge of `weighted` for a number of training people: 0.3 at 999, 1.0 at 56, 2.0 at 24.
 
-    On simulated populations of six kinds the best ridge was about 2 at 24 to 80 people, 1 at 160, 0.7 at 400 and 0.4 at
-    999; with these values the EER was within 0.007 of the best at each.
+    On simulated populations the best ridge falls as training people get more.
     """
     return RIDGE * max(1 + RIDGE_GROWTH * (1 / n_train - 1 / REFERENCE_TRAIN), 0.5)
 

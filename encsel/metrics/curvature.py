@@ -24,21 +24,28 @@ MIN_ROWS = 12
 QUANTILES = 41
 """Number of evenly spaced quantiles of absolute mean curvature, for histograms."""
 _CHUNK = 200
+Quartiles = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Curvature:
-    """Curvature over points, in one over the unit of the embeddings (its square for `gaussian_median`).
+    """Curvature over points, in one over the unit of the embeddings (its square for `gaussian_`).
 
-    Medians are over points: of |mean of the principal curvatures|, of this mean with the arbitrary signs of the
-    decomposition (reference form only), and of the product of the two largest |principal curvatures|.
+    `mean_` is the mean of the principal curvatures, with the arbitrary signs of the decomposition (its median and
+    quartiles in the reference form only), `mean_absolute_` its absolute value, `gaussian_` the product of the two
+    largest |principal curvatures|; `_std` is the standard deviation over points, `_quartiles` the first and the third.
     """
 
     form: str
     mean_absolute_median: float
+    mean_absolute_mean: float
+    mean_absolute_quartiles: Quartiles
     mean_median: float | None
+    mean_quartiles: Quartiles | None
     mean_std: float
     gaussian_median: float
+    gaussian_mean: float
+    gaussian_std: float
     tangent_dimension: float
     absolute_quantiles: tuple[float, ...]
     n_points: int
@@ -76,16 +83,26 @@ def curvature(
         tangent[at] = dims
     absolute = np.abs(mean)
     return Curvature(
-        "reference" if reference else "corrected",
-        float(np.median(absolute)),
-        float(np.median(mean)) if reference else None,
-        float(mean.std()),
-        float(np.median(gaussian)),
-        float(np.median(tangent)),
-        tuple(np.quantile(absolute, np.linspace(0, 1, QUANTILES)).tolist()),
-        len(points),
-        neighbours.shape[1],
+        form="reference" if reference else "corrected",
+        mean_absolute_median=float(np.median(absolute)),
+        mean_absolute_mean=float(absolute.mean()),
+        mean_absolute_quartiles=_quartiles(absolute),
+        mean_median=float(np.median(mean)) if reference else None,
+        mean_quartiles=_quartiles(mean) if reference else None,
+        mean_std=float(mean.std()),
+        gaussian_median=float(np.median(gaussian)),
+        gaussian_mean=float(gaussian.mean()),
+        gaussian_std=float(gaussian.std()),
+        tangent_dimension=float(np.median(tangent)),
+        absolute_quantiles=tuple(np.quantile(absolute, np.linspace(0, 1, QUANTILES)).tolist()),
+        n_points=len(points),
+        n_neighbours=neighbours.shape[1],
     )
+
+
+def _quartiles(values: NDArray[np.float64]) -> Quartiles:
+    low, high = np.quantile(values, [0.25, 0.75]).tolist()
+    return low, high
 
 
 def flat_control(x: Vectors, *, n_points: int, k: int, seed: int) -> Curvature:
@@ -133,8 +150,8 @@ def _principal(offsets: Vectors, reference: bool) -> tuple[NDArray[np.float64], 
     # Inner products of the quadratic features t_a^2 and 2 t_a t_b, without ever forming them.
     kernel = 2 * np.square(tangent @ tangent.transpose(0, 2, 1)) - squares @ squares.transpose(0, 2, 1)
     if not reference:
-        # Slopes are fitted, too: neighbours lie unevenly about the point, which tilts the tangent space; without them
-        # a sphere of five dimensions would read a sixth too little. Tangent columns are orthogonal.
+        # Slopes are fitted, too: neighbours lie unevenly about the point, which tilts the tangent space, and a sphere
+        # would read too little. Tangent columns are orthogonal.
         lengths = np.sqrt(squares.sum(axis=1, keepdims=True))
         unit = tangent / np.where(lengths > 0, lengths, 1)
         still = np.eye(k) - unit @ unit.transpose(0, 2, 1)

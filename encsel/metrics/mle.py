@@ -1,9 +1,11 @@
 """Intrinsic dimension by maximum likelihood from the distances to the 20 nearest neighbours."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from encsel.core import Metric
+from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
 from encsel.metrics.neighbours import neighbour_distances
 
@@ -30,6 +32,30 @@ def mle_harmonic(distances: NDArray[np.float64], *, k: int = K) -> float:
     Source: MacKay & Ghahramani 2005, comments on Levina & Bickel.
     """
     return float(1 / np.mean(_inverse_dimension(distances, k)))
+
+
+def dimension_per_person(x: Vectors, people: NDArray[Any], *, k: int) -> NDArray[np.float64]:
+    """(n,) `mle_median` of each person's own rows, of people with at least k + 2 rows that differ enough.
+
+    Args:
+        x: (rows, dim) distinct embeddings; people: (rows,) identity of each.
+    """
+    found = []
+    _, owner, counts = np.unique(people, return_inverse=True, return_counts=True)
+    for own in np.split(np.argsort(owner, kind="stable"), np.cumsum(counts)[:-1]):
+        if len(own) < k + 2:
+            continue
+        rows = np.asarray(x[own], dtype=np.float64)
+        rows = rows - rows.mean(axis=0)
+        squares = np.square(rows).sum(axis=1)
+        squared = squares[:, None] + squares - 2 * rows @ rows.T
+        np.fill_diagonal(squared, np.inf)
+        nearest = np.sort(squared, axis=1)[:, :k]
+        try:
+            found.append(mle_median(np.sqrt(np.maximum(nearest, 0)), k=k))
+        except BadCalibration:
+            continue
+    return np.array(found)
 
 
 def _inverse_dimension(distances: NDArray[np.float64], k: int) -> NDArray[np.float64]:

@@ -46,7 +46,6 @@ def nearest_neighbours(x: Vectors, k: int, *, device: str = "cpu", as_given: boo
     Args:
         device: "cpu" (scikit-learn), or a torch device; the two agree to 1e-6.
         as_given: search the rows in their own number type, not centred, as the study's released code does, on the CPU.
-            It changes intrinsic dimensions by up to 1e-4.
     Raises:
         BadCalibration: k or fewer rows.
     """
@@ -62,7 +61,7 @@ def nearest_neighbours(x: Vectors, k: int, *, device: str = "cpu", as_given: boo
     from sklearn.neighbors import NearestNeighbors
     from threadpoolctl import threadpool_limits
 
-    # Several threads on a small search wait for each other, ten times as long on a shared machine.
+    # Several threads on a small search wait for each other.
     with threadpool_limits(1 if len(x) < SMALL else None):
         distances, index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(rows).kneighbors()
     return Neighbours(distances, index)

@@ -28,8 +28,14 @@ class Topology:
         return self.inter - self.intra
 
 
-def topology(x: Vectors, people: NDArray[Any], *, min_samples: int = MIN_SAMPLES) -> Topology:
-    """Distances within and between the `people` with at least `min_samples` rows; BadCalibration for fewer than 2."""
+def topology(x: Vectors, people: NDArray[Any], *, min_samples: int = MIN_SAMPLES, reference: bool = False) -> Topology:
+    """Distances within and between the `people` with at least `min_samples` rows.
+
+    Args:
+        reference: average rows of unit length to centroids, as the study's released code does here, not rows as given.
+    Raises:
+        BadCalibration: fewer than 2 such people, or all rows equal.
+    """
     everyone, index, counts = np.unique(people, return_inverse=True, return_counts=True)
     large = counts >= min_samples
     n = int(large.sum())
@@ -38,13 +44,13 @@ def topology(x: Vectors, people: NDArray[Any], *, min_samples: int = MIN_SAMPLES
             f"{n} of {len(everyone)} people have {min_samples} samples or more; cluster topology needs at least 2 such."
         )
     rows = large[index]
-    vectors = np.asarray(x[rows], dtype=np.float64)
+    vectors: Vectors = np.asarray(x[rows], dtype=np.float64)
     owner = (np.cumsum(large) - 1)[index[rows]]
     # Scaled first: squares of tiny or huge values would leave the range of floats.
     scale = np.abs(vectors).max()
     if not scale > 0 or np.ptp(vectors, axis=0).max() <= 1e-12 * scale:
         raise BadCalibration("All samples have the same embedding; cluster topology needs at least 2. Check it.")
-    vectors = vectors / scale
+    vectors = unit_rows(vectors / scale) if reference else vectors / scale
     sums = np.zeros((n, vectors.shape[1]))
     np.add.at(sums, owner, vectors)
     centroids = unit_rows(sums)

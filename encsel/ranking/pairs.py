@@ -41,7 +41,7 @@ from encsel.ranking.result import (
 from encsel.regression.card import GeometricCard
 
 STRONGLY = 2.576
-"""Standard deviations of a strong disagreement of cross-validation and CKA: 1 in 100 simulated pairs."""
+"""Standard deviations of a strong disagreement of cross-validation and CKA: 1 in 100 of a normal distribution."""
 _VOXCELEB_IDS = range(10_001, 11_252)
 
 

@@ -22,7 +22,7 @@ def write_scores(work: Work, folder: Path, pseudonyms: Pseudonyms) -> None:
     names = [_as_column(name) for name in pseudonyms.people(work.people)]
     first = work.folds[:1]
     sides = {
-        key: sides_of(first_axes(project_encoder(e, work.folds, seed=work.seed)))[:1]
+        key: sides_of(first_axes(project_encoder(e, work.centroids(key), work.folds, seed=work.seed)))[:1]
         for key, e in work.encoders.items()
     }
     with work.progress.task("score files", len(work.pairs) * len(SCORERS)) as task:

@@ -32,9 +32,25 @@ def neighbours_of(work: Work, keys: Sequence[Key]) -> dict[Key, tuple[Vectors, N
     return work.each(NEIGHBOURS, keys, search)
 
 
+def neighbours_of_counted(work: Work, keys: Sequence[Key]) -> dict[Key, tuple[Vectors, Neighbours]]:
+    """As `neighbours_of`; in the reference protocol repeated rows stay, as often as they are listed."""
+    distinct = neighbours_of(work, keys)
+    if not work.reference:
+        return distinct
+
+    def search(key: Key) -> tuple[Vectors, Neighbours]:
+        rows = work.counted(key).vectors
+        if len(rows) == len(distinct[key][0]):
+            return distinct[key]
+        return rows, nearest_neighbours(rows, min(N_NEIGHBOURS, len(rows) - 1), as_given=True)
+
+    return work.each(f"{NEIGHBOURS} of listed rows", keys, search)
+
+
 def projections_of(work: Work) -> Callable[[Sequence[Pair]], dict[Key, Projections]]:
     """An argument `shared` of `Work.of_pairs`: encoders on as many principal axes as any stage needs, in every fold."""
     n_axes = max(AXES) if "axes" in work.wanted else N_AXES
     return work.for_pairs(
-        PROJECTIONS, lambda key: project_encoder(work.encoders[key], work.folds, seed=work.seed, n_axes=n_axes)
+        PROJECTIONS,
+        lambda key: project_encoder(work.encoders[key], work.centroids(key), work.folds, seed=work.seed, n_axes=n_axes),
     )

@@ -12,6 +12,7 @@ from encsel.core import MODALITIES, Embeddings, Vectors
 from encsel.data.groups import person_groups
 from encsel.embedding.prepare import Prepared
 from encsel.errors import BadCalibration
+from encsel.matching.eer import EerRule, eer_of_sorted, nearest_eer
 from encsel.matching.folds import Protocol, protocol_folds
 from encsel.metrics.centroids import centroids
 from encsel.metrics.registry import metrics
@@ -51,9 +52,10 @@ class Work:
         self.encoders: dict[Key, Embeddings] = {(e.modality, e.name): e for e in prepared.embeddings}
         self.faces, self.voices = ([k for k in self.encoders if k[0] == m] for m in MODALITIES)
         self.pairs: list[Pair] = [(f, v) for f in self.faces for v in self.voices]
+        self.eer_rule: EerRule = nearest_eer if self.reference else eer_of_sorted
         self.folds = protocol_folds(len(self.people), protocol, seed=self.seed)
         self.columns = person_groups(prepared.embeddings, self.people)
-        self.content = {key: _content(e) for key, e in self.encoders.items()}
+        self.content = {key: _content(self.counted(key)) for key in self.encoders}
         self.outcomes: dict[str, Outcomes] = {}
         """Results so far, by stage."""
         self._cache, self._jobs = cache, jobs
@@ -148,9 +150,14 @@ class Work:
         """Values that `each` has under a label, without failures."""
         return {k: o.value for (name, k), o in self._shared.items() if name == label and o.value is not None}
 
+    def counted(self, key: Key) -> Embeddings:
+        """The rows of an encoder that count: each once, or in the reference protocol as often as the set lists it."""
+        return self.encoders[key].as_listed() if self.reference else self.encoders[key]
+
     def centroids(self, key: Key) -> Vectors:
+        """(people, dim) centroids of the rows that count."""
         if ("centroids", key) not in self._shared:
-            self._shared["centroids", key] = centroids(self.encoders[key])
+            self._shared["centroids", key] = centroids(self.counted(key))
         vectors: Vectors = self._shared["centroids", key]
         return vectors
 
@@ -165,7 +172,7 @@ class Work:
         if not subjects:
             yield lambda _: iter(())
             return
-        # One thread inside each: small matrices gain nothing from more, and are ten times slower on a shared machine.
+        # One thread inside each: small matrices gain nothing from more, which wait for each other.
         with threadpool_limits(1), self.progress.task(label, len(subjects)) as task:
 
             def each(function: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:

@@ -41,21 +41,22 @@ def test_the_reference_protocol_agrees_with_the_released_code(population):
     for encoder in found["encoders"]:
         value = expected["encoders"][encoder["name"]]
         curvature = encoder["curvature"]["encoder"]
-        assert encoder["dimensions"]["mle_median"]["20"] == pytest.approx(value["id_mle_median_k20"], abs=1e-5)
-        assert encoder["dimensions"]["two_nn_reference"] == pytest.approx(value["id_twonn_least_squares"], abs=1e-5)
+        assert encoder["dimensions"]["mle_median"]["20"] == pytest.approx(value["id_mle_median_k20"], abs=1e-6)
+        assert encoder["dimensions"]["two_nn_reference"] == pytest.approx(value["id_twonn_least_squares"], abs=1e-6)
         gap = encoder["topology"]["inter"] - encoder["topology"]["intra"]
         assert gap == pytest.approx(value["compactness_gap"], abs=1e-6)
-        assert curvature["gaussian_median"] == pytest.approx(value["gaussian_curvature_median"], rel=1e-3)
-        assert curvature["mean_median"] == pytest.approx(value["mean_curvature_median"], abs=1e-5)
-        # The signs that make the standard deviation a root mean square cancel in it.
-        assert curvature["mean_std"] == pytest.approx(value["mean_curvature_std"], rel=1e-3)
+        # Of one encoder one point's tangent space has another dimension, by rounding; the others agree to 1e-6.
+        assert curvature["gaussian_median"] == pytest.approx(value["gaussian_curvature_median"], abs=3e-4)
+        assert curvature["mean_median"] == pytest.approx(value["mean_curvature_median"], abs=1e-6)
+        assert curvature["mean_std"] == pytest.approx(value["mean_curvature_std"], abs=1e-5)
     off = []
     for pair in found["pairs"]:
         value = expected["pairs"][f"{pair['face']}__{pair['voice']}"]
         assert pair["cka"]["biased"] == pytest.approx(value["cka"], abs=1e-6)
         assert pair["spectral_gap"] == pytest.approx(value["spec"], abs=1e-6)
-        assert pair["gromov_wasserstein"]["value"] == pytest.approx(value["gw500"], abs=1e-4)
+        assert pair["gromov_wasserstein"]["value"] == pytest.approx(value["gw500"], abs=1e-6)
         off.append(pair["measured"]["levels"]["identity"]["reference"]["eer"] - value["eer"])
+    # That code takes principal axes of so many people from a randomised solver, whose seed alone moves an EER by 0.01.
     print(f"\nEER off by {np.abs(off).max():.4f} at most, {np.mean(np.abs(off)):.4f} on average")
     assert len(off) == 12
     assert np.abs(off).max() < 0.02

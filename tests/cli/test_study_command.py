@@ -33,7 +33,7 @@ def test_study_prints_the_published_tables_and_nothing_else(call, folder):
 def test_study_prints_markdown(call):
     code, out, _ = call("study", "--format", "markdown")
     assert code == 0
-    assert out.startswith("## Table 2, VoxCeleb1: geometry of the encoders\n")
+    assert out.startswith("## Table 1, VoxCeleb1: geometry of the encoders\n")
     assert "| clip | wavlm | 0.007 | 0.416 | 0.211 | 23.015 | 0.244 |" in out
 
 

@@ -13,7 +13,8 @@ from encsel.validation.work import Work
 
 def compute(work: Work) -> Outcomes:
     outcomes = work.of_pairs(
-        STAGE, "axes", lambda pair, sides: eer_by_axes(sides[pair[0]], sides[pair[1]], work.folds),
+        STAGE, "axes",
+        lambda pair, sides: eer_by_axes(sides[pair[0]], sides[pair[1]], work.folds, eer_rule=work.eer_rule),
         shared=projections_of(work), more={"protocol": work.protocol},
     )  # fmt: skip
     work.forget(PROJECTIONS)
@@ -40,5 +41,6 @@ STAGE = Stage(
     order=70,
     fields={"axes": Mapping[str, Mapping[str, float | None]]},
     compute=compute,
+    version=2,
     sections=sections,
 )

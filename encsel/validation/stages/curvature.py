@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from encsel.core import Vectors
 from encsel.metrics.curvature import Curvature, curvature, curvature_points, flat_control
 from encsel.metrics.neighbours import Neighbours
-from encsel.storage.sections import significant
+from encsel.storage.sections import Section, significant, table
 from encsel.validation.result import Validation
-from encsel.validation.shared import neighbours_of
+from encsel.validation.shared import neighbours_of_counted
 from encsel.validation.stage import Outcomes, Stage, cells
 from encsel.validation.work import Work
 
@@ -42,7 +42,7 @@ def compute(work: Work) -> Outcomes:
     return work.of_encoders(
         STAGE, "curvature",
         lambda key, neighbours: curved(*neighbours[key], reference=work.reference, seed=work.seed),
-        shared=lambda keys: neighbours_of(work, keys), more={"protocol": work.protocol},
+        shared=lambda keys: neighbours_of_counted(work, keys), more={"protocol": work.protocol},
     )  # fmt: skip
 
 
@@ -54,13 +54,34 @@ def notes(validation: Validation) -> Sequence[str]:
     )
 
 
+def sections(validation: Validation) -> Sequence[Section]:
+    rows = []
+    for e in validation.encoders:
+        curved: Curved | None = e["curvature"]
+        if curved is None:
+            continue
+        c = curved.encoder
+        (low, high), median = c.mean_absolute_quartiles, c.mean_absolute_median
+        of_mean = {"|H| 25 %": low, "|H| 50 %": median, "|H| 75 %": high, "|H| mean": c.mean_absolute_mean}
+        of_gaussian = {"K 50 %": c.gaussian_median, "K mean": c.gaussian_mean, "K sd": c.gaussian_std}
+        numbers = {**of_mean, "H sd": c.mean_std, **of_gaussian}
+        rows.append({"Encoder": e.name, **{name: significant(value) for name, value in numbers.items()}})
+    note = (
+        "Over the points at which curvature was measured: quartiles and mean of absolute mean curvature |H|, standard "
+        "deviation of H, median, mean and standard deviation of Gaussian curvature K."
+    )
+    return table("Curvature", rows, note)
+
+
 STAGE = Stage(
     name="curvature",
     about="encoder",
     order=21,
     fields={"curvature": Curved},
     compute=compute,
+    version=2,
     metrics={"mean_curvature": MEAN_CURVATURE},
     encoder_cells=lambda e, _: cells(e, CELLS, significant),
     notes=notes,
+    sections=sections,
 )

@@ -14,7 +14,8 @@ from encsel.validation.work import Work
 def compute(work: Work) -> Outcomes:
     folds = some_folds(work.folds, len(work.people))
     return work.of_pairs(
-        STAGE, "curve", lambda pair, sides: learning_curve(sides[pair[0]], sides[pair[1]], folds),
+        STAGE, "curve",
+        lambda pair, sides: learning_curve(sides[pair[0]], sides[pair[1]], folds, eer_rule=work.eer_rule),
         shared=work.for_pairs(
             "smaller training sets", lambda key: curve_projections(work.centroids(key), folds, seed=work.seed)
         ),
@@ -53,5 +54,6 @@ STAGE = Stage(
     order=71,
     fields={"curve": LearningCurve},
     compute=compute,
+    version=2,
     sections=sections,
 )

@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
+from encsel.core import Embeddings
 from encsel.metrics.distance_ratio import two_nn
-from encsel.metrics.mle import K, mle_harmonic, mle_median
+from encsel.metrics.mle import K, dimension_per_person, mle_harmonic, mle_median
 from encsel.metrics.neighbours import Neighbours
 from encsel.storage.sections import number
 from encsel.validation.result import EncoderValidation, Validation
@@ -17,7 +20,18 @@ METRICS = {
     "mle_median": f"dimensions.mle_median.{K}", "mle_harmonic": f"dimensions.mle_harmonic.{K}",
     "two_nn": "dimensions.two_nn", "two_nn_reference": "dimensions.two_nn_reference",
 }  # fmt: skip
+K_PERSON = KS[0]
 one_decimal = partial(number, digits=1)
+
+
+@dataclass(frozen=True)
+class PerPerson:
+    """Intrinsic dimensions of single people's own rows at K_PERSON neighbours, over the people with enough rows."""
+
+    median: float
+    quartiles: tuple[float, float]
+    mean: float
+    n_people: int
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,7 @@ class Dimensions:
     Attributes:
         mle_median, mle_harmonic: Levina and Bickel, by number of neighbours; the study's is the median at 20.
         two_nn: Facco et al. without the largest tenth of ratios; two_nn_reference: all ratios, as the study.
+        per_person: of each person alone; None if nobody has enough rows.
     """
 
     mle_median: Mapping[str, float]
@@ -34,10 +49,11 @@ class Dimensions:
     two_nn: float
     two_nn_reference: float
     n_rows: int
+    per_person: PerPerson | None
 
 
-def dimensions(neighbours: Neighbours) -> Dimensions:
-    """Intrinsic dimensions at every number of neighbours that was searched.
+def dimensions(neighbours: Neighbours, embeddings: Embeddings) -> Dimensions:
+    """Intrinsic dimensions of `embeddings` at every number of neighbours that was searched among its distinct rows.
 
     Raises:
         BadCalibration: rows that do not differ enough.
@@ -50,12 +66,21 @@ def dimensions(neighbours: Neighbours) -> Dimensions:
         two_nn(distances),
         two_nn(distances, discard=0.0),
         len(distances),
+        _per_person(embeddings),
     )
+
+
+def _per_person(embeddings: Embeddings) -> PerPerson | None:
+    values = dimension_per_person(embeddings.vectors, embeddings.labels, k=K_PERSON)
+    if not len(values):
+        return None
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+    return PerPerson(middle, (low, high), float(values.mean()), len(values))
 
 
 def compute(work: Work) -> Outcomes:
     outcomes = work.of_encoders(
-        STAGE, "dimensions", lambda key, neighbours: dimensions(neighbours[key][1]),
+        STAGE, "dimensions", lambda key, neighbours: dimensions(neighbours[key][1], work.encoders[key]),
         shared=lambda keys: neighbours_of(work, keys), more={"protocol": work.protocol},
     )  # fmt: skip
 
@@ -72,13 +97,23 @@ def compute(work: Work) -> Outcomes:
 def encoder_cells(e: EncoderValidation, validation: Validation) -> Mapping[str, str]:
     paths = {"ID k=5" if k == 5 else f"k={k}": f"dimensions.mle_median.{k}" for k in KS}
     ratio = "two_nn_reference" if validation.protocol == "reference" else "two_nn"
-    return cells(e, {**paths, "ID harm.": METRICS["mle_harmonic"], "TwoNN": METRICS[ratio]}, one_decimal)
+    return cells(
+        e,
+        {
+            **paths,
+            "ID harm.": METRICS["mle_harmonic"],
+            "TwoNN": METRICS[ratio],
+            "ID person": "dimensions.per_person.median",
+        },
+        one_decimal,
+    )
 
 
 def notes(_: Validation) -> Sequence[str]:
     return (
         "ID: intrinsic dimension (maximum likelihood, median over points, by number of neighbours; harm.: harmonic "
-        "mean at 20). It grows with people and samples: compare at equal numbers.",
+        "mean at 20). It grows with people and samples: compare at equal numbers. ID person: median over people of the "
+        f"dimension of a person's own samples, at {K_PERSON} neighbours.",
         "A larger ID mismatch goes with a lower error in the study.",
     )
 
@@ -90,6 +125,7 @@ STAGE = Stage(
     fields={"dimensions": Dimensions},
     pair_fields={"id_mismatch": float},
     compute=compute,
+    version=2,
     metrics=METRICS,
     encoder_cells=encoder_cells,
     pair_cells=lambda p: cells(p, {"ID mismatch": "id_mismatch"}, one_decimal),

@@ -14,17 +14,25 @@ from encsel.validation.work import Work
 
 FEW_ERRORS = "fewer than 30 errors"
 RANKS = (1, 5, 10)
+REFERENCE_RULE = (
+    "EERs are taken at the nearest point of the ROC, and repeated rows count as often as they are listed, as in the "
+    "study's released code."
+)
 
 
 def compute(work: Work) -> Outcomes:
     def one(pair: Pair, sides: Mapping[Key, Projections]) -> PairMeasured:
-        return measure_pair(first_axes(sides[pair[0]]), first_axes(sides[pair[1]]), work.folds, work.columns)
+        return measure_pair(
+            first_axes(sides[pair[0]]), first_axes(sides[pair[1]]), work.folds, work.columns, eer_rule=work.eer_rule
+        )
 
     outcomes = work.of_pairs(STAGE, "measured", one, shared=projections_of(work), more={"protocol": work.protocol})
     for pair in work.pairs:
         face, voice = (work.encoders[key] for key in pair)
         joint = face.traits.space is not None and face.traits.space == voice.traits.space and face.dim == voice.dim
-        outcomes[pair]["joint_cosine"] = Outcome(plain_cosine(face, voice, seed=work.seed) if joint else None)
+        outcomes[pair]["joint_cosine"] = Outcome(
+            plain_cosine(face, voice, seed=work.seed, eer_rule=work.eer_rule) if joint else None
+        )
     return outcomes
 
 
@@ -59,6 +67,7 @@ def _error_rates(validation: Validation, pairs: Sequence[PairValidation]) -> lis
         "0.5 is chance. Interval (90 %, over people), Single (one image against one clip), AUC and FNMR (false "
         f"non-match rate at that false match rate) are those of the scorer {validation.scorer}.",
         *(f"{name}: {meaning}." for name, meaning in SCORERS.items()),
+        *((REFERENCE_RULE,) if validation.protocol == "reference" else ()),
     ]
     if (summary := validation.prediction) is not None:
         notes.append(
@@ -102,6 +111,7 @@ STAGE = Stage(
     order=50,
     fields={"measured": PairMeasured, "joint_cosine": Mapping[str, Matching]},
     compute=compute,
+    version=2,
     flags=flags,
     meanings={FEW_ERRORS: "by the rule of 30 the true EER may be more than a third off; add people"},
     sections=sections,
