@@ -148,11 +148,12 @@ def test_save_refuses_another_suffix_and_a_place_that_cannot_be_written(ranking,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_explain_adds_up_to_the_prediction(ranking, validation):
+def test_explain_adds_up_to_the_prediction(ranking, population):
     explanation = ranking.explain("face0", "voice1")
     pair = ranking.pair("face0", "voice1")
     assert (explanation.predicted_eer, explanation.interval) == (pair.predicted_eer, pair.interval)
     assert explanation.base + sum(part.adds for part in explanation.parts) == pytest.approx(explanation.distance)
+    validation = encsel.validate(population, cache=None, only=["prediction"])
     assert validation.explain("face0", "voice1").distance == pytest.approx(explanation.distance)
     with pytest.raises(UsageError, match="No pair 'face0/voice7' to explain"):
         ranking.explain("face0", "voice7")
