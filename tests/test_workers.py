@@ -27,14 +27,13 @@ from encsel.embedding.health import examine
 from encsel.embedding.model_run import BATCH_DEPENDENT, NOT_REPEATABLE
 from encsel.errors import EncoderFailed
 from encsel.loading.hub import sha256_of
-from encsel.loading.registry import checked_spec, encoder_families, open_encoders
+from encsel.loading.registry import checked_spec, encoder_families, foreign_code, open_encoders
 
 N = 12
 PACKAGE = Path(encsel.__file__).parents[1]
 SOURCE = """
-import os, signal, sys, time
+import os, signal, time
 import numpy as np
-from dataclasses import replace
 from encsel.core import Encoder, EncoderFamily
 
 class Model:
@@ -253,6 +252,28 @@ def test_a_plug_in_cannot_end_this_process_on_import(tmp_path, monkeypatch):
     with pytest.raises(EncoderFailed, match=r"plug_leaves.*os\._exit\(0\)"):
         encoder_families()
     encoder_families.cache_clear()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_processes_that_foreign_code_forks_end_themselves():
+    with foreign_code():
+        child = os.fork()
+        if child == 0:
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        with pytest.raises(SystemExit, match=r"os\._exit\(3\)"):
+            os._exit(3)
+
+
+def test_a_second_interrupt_ends_the_process_while_foreign_code_runs():
+    source = (
+        "import os, signal, time\nfrom encsel.cli.interruption import Interruption\n"
+        "from encsel.loading.registry import foreign_code\nInterruption().watch()\n"
+        "with foreign_code():\n    for _ in range(2):\n        try:\n            os.kill(os.getpid(), signal.SIGINT)\n"
+        "            time.sleep(60)\n        except KeyboardInterrupt:\n            pass\n    time.sleep(60)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", source], env=environment(PACKAGE), capture_output=True, timeout=30)
+    assert (done.returncode, done.stderr) == (5, b"encsel: Interrupted.\n")
 
 
 # --- the channel

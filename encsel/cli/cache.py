@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from encsel.cli.options import FOLDER
-from encsel.errors import harmless
+from encsel.cli.output import say
 
 if TYPE_CHECKING:
     from encsel.storage.cache import Entry
@@ -28,12 +28,12 @@ def cache(ctx: click.Context, root: Path | None) -> None:
     if ctx.obj is None:
         raise UsageError(NO_PLACE)
     for note in notes:
-        click.echo(harmless(note), err=True)
+        say(note, err=True)
     if ctx.invoked_subcommand is None:
         listed = entries(ctx.obj)
-        click.echo(harmless(f"{ctx.obj}: {_amount(listed)}"))
+        say(f"{ctx.obj}: {_amount(listed)}")
         for entry in listed:
-            click.echo(harmless(f"  {entry.encoder} {entry.key[:8]}: {_amount([entry])}"))
+            say(f"  {entry.encoder} {entry.key[:8]}: {_amount([entry])}")
 
 
 @cache.command()
@@ -56,7 +56,7 @@ def purge(root: Path, encoder: str | None, yes: bool) -> None:
     if listed and not yes and not click.confirm(f"Remove the embeddings, results and key in {root}?", err=True):
         click.echo("Nothing removed.")
         return
-    click.echo(harmless(f"Removed {_amount(remove(root, encoder))} from {root}."))
+    say(f"Removed {_amount(remove(root, encoder))} from {root}.")
 
 
 def _amount(entries: Sequence[Entry]) -> str:

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 import click
 
 from encsel.cli.options import FOLDER, PATH, cache_of, quiet_option, set_options
-from encsel.cli.output import check_apart, inputs_of, progress_of, results_apart
+from encsel.cli.output import check_apart, inputs_of, progress_of, results_apart, say
 
 
 @click.command()
@@ -36,7 +36,7 @@ def embed(
     from encsel.data.calibration_set import CalibrationSet
     from encsel.data.embedding_files import EMBEDDING_SUFFIXES, write_embeddings
     from encsel.embedding.candidates import embeddings_of
-    from encsel.errors import EncoderFailed, UsageError, harmless
+    from encsel.errors import EncoderFailed, UsageError
 
     inputs = inputs_of(data, (*faces, *voices))
     # Files of embeddings have the names of those that are written.
@@ -61,7 +61,7 @@ def embed(
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}. Choose another --output.") from error
         written.add(path)
-        click.echo(harmless(f"{path}: {len(e.vectors)} x {e.dim}, {len(e.identities)} people"), file=out)
+        say(f"{path}: {len(e.vectors)} x {e.dim}, {len(e.identities)} people", out=out)
     if others := sorted(p.name for p in output.glob("*s/*.npz") if p not in written):
         progress.note(f"{output} also holds earlier files, which `encsel rank {output}` reads: {', '.join(others)}.")
     return EncoderFailed.exit_code if embedded.failures else 0

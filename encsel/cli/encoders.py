@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from encsel.cli.options import format_option
-from encsel.errors import harmless
+from encsel.cli.output import say
 
 if TYPE_CHECKING:
     from encsel.core import Encoder, EncoderFamily
@@ -45,7 +45,7 @@ def list_(form: str) -> None:
     rows = [COLUMNS, *([_shown(f[column]) for column in COLUMNS] for f in facts)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo(harmless("  ".join(map(str.ljust, row, widths)).rstrip()))
+        say("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 @encoders.command()
@@ -58,17 +58,17 @@ def show(spec: str) -> None:
 
     parsed, family = _parsed(spec)
     for key, value in (_facts(family) | {"checkpoint": parsed.checkpoint or family.checkpoint}).items():
-        click.echo(harmless(f"{key}: {_shown(value)}"))
+        say(f"{key}: {_shown(value)}")
     if family.open is None:
         return
     try:
         opened = open_encoders(parsed, Runtime(offline=True, allow_pickle=True), signing="look")
     except EncoderFailed as error:
-        click.echo(harmless(f"weights: not on this machine ({error})"))
+        say(f"weights: not on this machine ({error})")
         return
     _echo_weights("weights", opened[0])
     if len(opened) > 1:
-        click.echo(harmless(f"stands for: {', '.join(encoder.name for encoder in opened)}"))
+        say(f"stands for: {', '.join(encoder.name for encoder in opened)}")
 
 
 @encoders.command()
@@ -87,7 +87,7 @@ def fetch(specs: tuple[str, ...], allow_pickle: bool, sign_off: bool) -> None:
     # Every spec is checked before anything is downloaded.
     for parsed, family in [_parsed(spec) for spec in specs]:
         if family.open is None:
-            click.echo(harmless(f"{parsed}: has no weights"))
+            say(f"{parsed}: has no weights")
             continue
         opened = open_encoders(parsed, Runtime(allow_pickle=allow_pickle), signing="renew" if sign_off else "check")
         _echo_weights(str(parsed), opened[0])
@@ -107,9 +107,9 @@ def _parsed(text: str) -> Any:
 
 
 def _echo_weights(label: str, encoder: Encoder) -> None:
-    click.echo(harmless(f"{label}: {encoder.folder}, revision {_shown(encoder.revision)}"))
+    say(f"{label}: {encoder.folder}, revision {_shown(encoder.revision)}")
     for name, sha256 in encoder.weights.items():
-        click.echo(harmless(f"  {name} sha256 {sha256}"))
+        say(f"  {name} sha256 {sha256}")
 
 
 def _on_this_machine(family: EncoderFamily) -> str:

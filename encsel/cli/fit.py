@@ -37,8 +37,7 @@ def fit(
     rows_per_identity are optional. The report shows the errors of each form on held-out pairs, face encoders and voice
     encoders, beside a baseline that uses encoder names and no geometry.
     """
-    from encsel.cli.output import check_apart, emit, terminal_width
-    from encsel.errors import harmless
+    from encsel.cli.output import check_apart, emit, say, terminal_width
     from encsel.regression import fit as regression
     from encsel.regression.analysis import analyse
     from encsel.regression.pair_tables import exclude, read_pairs
@@ -60,4 +59,4 @@ def fit(
     for warning in card_warnings(card):
         click.echo(warning, err=True)
     written = f"Card written to {output}." if output else "No card written. Pass --output CARD.json to keep it."
-    click.echo(harmless(written), err=form == "json")
+    say(written, err=form == "json")

@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 import threading
+from os import _exit  # as it is now: code of others cannot take it away
 from typing import Any, NoReturn
 
 from encsel.errors import INTERRUPTED
@@ -51,14 +52,14 @@ class Interruption:
         if self._code == INTERRUPTED:
             self._print()
             # What stdout holds was cut off in the middle, and its reader may have stopped reading.
-            os._exit(self._code)
+            _exit(self._code)
         self._flush()
         others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
         workers = getattr(sys.modules.get("encsel.loading.deadline"), "THREAD_NAME", None)
         if any(thread.name == workers for thread in others):
             # Abandoned threads still run. Waiting for them could take forever, and one that runs while the interpreter
             # shuts down crashes it.
-            os._exit(self._code)
+            _exit(self._code)
         atexit._run_exitfuncs()
         if not all(thread.daemon for thread in others):  # Python would wait for these
             self._end(self._code)
@@ -72,7 +73,7 @@ class Interruption:
 
     def _end(self, code: int) -> None:
         self._flush()
-        os._exit(code)
+        _exit(code)
 
     def _interrupt(self, number: int, frame: Any) -> None:
         if not self.happened and self._code is None:
@@ -87,7 +88,7 @@ class Interruption:
             n_signals += sum(number in self._signals for number in os.read(reading, 64))
         if self._code in (None, INTERRUPTED):
             self._print()
-        os._exit(INTERRUPTED if self._code is None else self._code)
+        _exit(INTERRUPTED if self._code is None else self._code)
 
     def _print(self) -> None:
         """Print the one line, once. Not to a stream of Python: a thread that hangs may hold its lock."""

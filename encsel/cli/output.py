@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import click
 
-from encsel.errors import GATE_FAILED, EncselError, UsageError
+from encsel.errors import GATE_FAILED, EncselError, UsageError, harmless
 from encsel.progress import OnStderr, Progress, Silent
 from encsel.storage.result import FILE_WIDTH, form_of, save_text
 
@@ -55,8 +55,6 @@ def check_outputs(
     Raises:
         UsageError: another suffix, no such folder, a path that is written twice, or one that is read.
     """
-    from encsel.errors import UsageError
-
     for path in paths:
         form_of(path)
         if not path.absolute().parent.is_dir():
@@ -75,8 +73,6 @@ def check_apart(files: Iterable[Path], folders: Iterable[Path] = (), *, inputs: 
 
     A run that overwrites its baseline fails once, and passes from then on.
     """
-    from encsel.errors import UsageError
-
     read = {place for path in inputs for place in _places(path)}
     written: set[Path] = set()
     for path, is_file in (*((path, True) for path in files), *((path, False) for path in folders)):
@@ -103,7 +99,6 @@ def inputs_of(data: Path, encoders: Iterable[str], *others: str | Path | None) -
     """
     from encsel.cli.settings import OWN, SHARED
     from encsel.data.embedding_files import EMBEDDING_SUFFIXES
-    from encsel.errors import UsageError
     from encsel.loading.spec import parse
     from encsel.storage.documents import cards_folder
 
@@ -169,6 +164,11 @@ def unwritten(error: EncselError, code: int) -> int:
 def emit(text: str, out: TextIO | None = None) -> None:
     """Print a result."""
     click.echo(text, file=out or sys.stdout, nl=False)
+
+
+def say(text: str, *, err: bool = False, out: TextIO | None = None) -> None:
+    """Print a line that may hold text from outside."""
+    click.echo(harmless(text), file=out, err=err)
 
 
 def terminal_width(least: int = 80) -> int:

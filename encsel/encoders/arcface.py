@@ -13,7 +13,7 @@ import numpy as np
 from encsel.core import Encoder, EncoderFamily, Image, Model, Runtime, Spec, Vectors
 from encsel.errors import EncoderFailed, UnusableSample
 from encsel.loading.checkpoint import encoder_of
-from encsel.loading.hub import sha256_of
+from encsel.loading.hub import hashes_of
 from encsel.loading.onnx_packs import DEFAULT_PACK, MANIFEST, Pack, find_pack, import_or_fail, load_session, read_pack
 
 DETECTION_SIDES = (128, 640)
@@ -56,20 +56,16 @@ def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
             "no face": f"black border of {BORDER:.0%} on each side and once more, else refused",
             "alignment": "five points, norm_crop",
         }
-    graphs = [recogniser] if detector is None else [detector, recogniser]
-
-    def hashed(path: Path) -> str:
-        return sha256_of(path) if runtime.hash_weights else ""
-
+    folder, graphs = recogniser.path.parent, [recogniser] if detector is None else [detector, recogniser]
     encoder = encoder_of(
         ENCODER,
         spec,
         dim=recogniser.dim,
         other_licence=f"of the pack or file; {LICENCE}",
         load=lambda: _load(pack, runtime.device),
-        weights={g.path.name: hashed(g.path) for g in graphs},
-        files={MANIFEST: hashed(recogniser.path.parent / MANIFEST)} if pack.has_manifest else {},
-        folder=recogniser.path.parent,
+        weights=hashes_of([g.path for g in graphs], runtime),
+        files=hashes_of([folder / MANIFEST] if pack.has_manifest else [], runtime),
+        folder=folder,
         preprocessing=preprocessing,
         identity_trained=True,
         flags=("no detection: images taken as aligned crops",) if detector is None else (),

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -20,14 +20,12 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SAFE, PICKLED = "*.safetensors", ("*.bin", "*.ckpt", "*.pt", "*.pth")
 TORCH_REMEDY = "Install matching versions: pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'."
 _SMALL_FILES = ("*.json", "*.txt", "*.model")
-_ONE, _INDEX = (
-    ("model.safetensors", "pytorch_model.bin"),
-    (
-        "model.safetensors.index.json",
-        "pytorch_model.bin.index.json",
-    ),
-)
-_SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json", *_INDEX)
+_ONE_FILE = {".safetensors": "model.safetensors", ".bin": "pytorch_model.bin"}
+"""Name of a model's only weight file, by suffix; with `.index.json` behind it, of the list of several."""
+_SETTINGS = (
+    "config.json", "preprocessor_config.json", "processor_config.json",
+    *(f"{name}.index.json" for name in _ONE_FILE.values()),
+)  # fmt: skip
 """Files beside the weights that can change vectors."""
 _ADAPTER = "adapter_config.json"
 
@@ -99,34 +97,35 @@ def find_snapshot(
             )
     if not files:
         raise EncoderFailed(f"{checkpoint} holds no weights ({SAFE} or {', '.join(pickled)}). Fetch it again.")
-    hashes, settings = (
-        {path.name: sha256_of(path) if runtime.hash_weights else "" for path in paths if path.is_file()}
-        for paths in (files, [folder / name for name in _SETTINGS])
-    )
-    return Snapshot(folder, commit, hashes, settings, is_pickled)
+    settings = [path for name in _SETTINGS if (path := folder / name).is_file()]
+    return Snapshot(folder, commit, hashes_of(files, runtime), hashes_of(settings, runtime), is_pickled)
 
 
 def _weight_files(folder: Path, patterns: Sequence[str]) -> list[Path]:
     """The weight files that transformers loads from a folder, by its rules; else all that match the patterns."""
     suffix = PurePath(patterns[0]).suffix
-    for one, index in zip(_ONE, _INDEX, strict=True):
-        if PurePath(one).suffix != suffix:
-            continue
-        if (folder / one).is_file():
-            return [folder / one]
-        if (folder / index).is_file():
-            parts = read_json(folder / index).get("weight_map")
-            names = sorted({str(name) for name in parts.values()}) if isinstance(parts, dict) else []
-            for name in names or [""]:
-                if PurePath(name).name != name or "\\" in name or not name.endswith(suffix):
-                    raise EncoderFailed(
-                        f"{folder.name}/{index} names the weights {name!r}; {suffix} files of the folder itself are "
-                        "needed. Save the model again."
-                    )
-                if not (folder / name).is_file():
-                    raise EncoderFailed(f"{folder.name} lacks {name}, named in {index}. Fetch the checkpoint again.")
-            return [folder / name for name in names]
-    return sorted(path for pattern in patterns for path in folder.glob(pattern))
+    one = _ONE_FILE.get(suffix)
+    if one is not None and (folder / one).is_file():
+        return [folder / one]
+    if one is None or not (folder / f"{one}.index.json").is_file():
+        return sorted(path for pattern in patterns for path in folder.glob(pattern))
+    index = f"{one}.index.json"
+    parts = read_json(folder / index).get("weight_map")
+    names = sorted({str(name) for name in parts.values()}) if isinstance(parts, dict) else []
+    for name in names or [""]:
+        if PurePath(name).name != name or "\\" in name or not name.endswith(suffix):
+            raise EncoderFailed(
+                f"{folder.name}/{index} names the weights {name!r}; {suffix} files of the folder itself are needed. "
+                "Save the model again."
+            )
+        if not (folder / name).is_file():
+            raise EncoderFailed(f"{folder.name} lacks {name}, named in {index}. Fetch the checkpoint again.")
+    return [folder / name for name in names]
+
+
+def hashes_of(paths: Iterable[Path], runtime: Runtime) -> dict[str, str]:
+    """SHA-256 of files by name; empty texts where the runtime wants no hashes."""
+    return {path.name: sha256_of(path) if runtime.hash_weights else "" for path in paths}
 
 
 def sha256_of(path: Path) -> str:

@@ -61,7 +61,11 @@ def encoder_families() -> dict[str, EncoderFamily]:
 def foreign_code() -> Iterator[None]:
     """Around code of others in this process: what it prints goes to stderr, and it cannot end the process."""
 
+    process = os.getpid()
+
     def refuse(status: int) -> NoReturn:
+        if os.getpid() != process:  # a process that this code forked ends itself
+            before(status)
         raise SystemExit(f"it called os._exit({status})")
 
     before, os._exit = os._exit, refuse
