@@ -15,6 +15,7 @@ from media_samples import write_face, write_set, write_voice
 from toy_encoders import DIM, ToyModel, moments, toy
 
 from encsel.core import SAMPLING_RATE, SetOptions
+from encsel.data import media
 from encsel.data.calibration_set import CalibrationSet
 from encsel.data.media import decode
 from encsel.embedding import embed as embedding
@@ -120,10 +121,10 @@ def decoded(monkeypatch) -> Counter:
 
     lock = threading.Lock()
 
-    def counting(content, modality, suffix=""):
+    def counting(content, modality, *options):
         with lock:
             counts[modality] += 1
-        return decode(content, modality, suffix)
+        return decode(content, modality, *options)
 
     monkeypatch.setattr(embedding, "decode", counting)
     return counts
@@ -261,7 +262,7 @@ def test_embeddings_say_what_made_them(root):
     (found,) = embed(CalibrationSet.from_path(root), [encoder]).embeddings
     assert found.provenance == {
         "name": "toy", "modality": "face", "version": 1, "dim": DIM, "revision": "0123abc",
-        "weights": {"model.safetensors": "f00d"}, "preprocessing": {"side": 64}, "decoding": model_run.DECODING["face"],
+        "weights": {"model.safetensors": "f00d"}, "preprocessing": {"side": 64}, "decoding": media.DECODING["face"],
         "libraries": library_versions(["Pillow", "scipy"]),
     }  # fmt: skip
     assert None not in found.provenance["libraries"].values()
@@ -270,7 +271,7 @@ def test_embeddings_say_what_made_them(root):
 
 def test_key_of_the_cache_changes_with_the_decoding(monkeypatch):
     before = digest(describe(toy()))
-    monkeypatch.setitem(model_run.DECODING, "face", {"version": 2})
+    monkeypatch.setitem(media.DECODING, "face", {"version": 0})
     assert digest(describe(toy())) != before
 
 

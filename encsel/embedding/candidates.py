@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from encsel.core import MODALITIES, Embeddings, Encoder, Modality, Runtime, Skipped, Spec
 from encsel.data.calibration_set import CalibrationSet, check_skipped
 from encsel.data.embedding_files import EMBEDDING_SUFFIXES, read_embeddings
+from encsel.data.ffmpeg import find_ffmpeg
 from encsel.data.sampling import limit_rows
 from encsel.embedding.embed import Embedded, Failure, embed
 from encsel.errors import EncoderFailed, NotHere, UsageError, nearest
@@ -39,6 +40,8 @@ def embeddings_of(
         EncoderFailed: no encoder of a modality could be opened, loaded and run.
     """
     runtime, progress = runtime or Runtime(), progress or Silent()
+    if calibration.options.ffmpeg and calibration.samples:  # before anything is downloaded
+        find_ffmpeg()
     candidates = _Candidates(calibration, runtime, progress)
     for modality, asked in zip(MODALITIES, (faces, voices), strict=True):
         names = _listed(asked) or [e.name for e in calibration.embeddings if e.modality == modality]
