@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import struct
 import zlib
@@ -16,7 +15,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from media_samples import write_face, write_voice
+from media_samples import audio, image, sine, write_face, write_voice
 from numpy.typing import NDArray
 
 from encsel.data import media
@@ -24,23 +23,6 @@ from encsel.data.media import UnusableSample, decode, decode_face, decode_voice,
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
-
-
-def image(pixels: NDArray[Any] | PIL.Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    picture = pixels if isinstance(pixels, PIL.Image.Image) else PIL.Image.fromarray(pixels)
-    file = io.BytesIO()
-    picture.save(file, kind, **options)
-    return file.getvalue()
-
-
-def audio(frames: NDArray[Any], rate: int = 16_000, kind: str = "WAV", subtype: str | None = None) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, frames, rate, format=kind, subtype=subtype)
-    return file.getvalue()
-
-
-def sine(hertz: float, seconds: float, rate: int) -> NDArray[np.float32]:
-    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
 
 
 def loudest_hertz(clip: NDArray[Any]) -> float:
@@ -235,7 +217,7 @@ def test_huge_images_are_unusable_and_not_decoded(side: int, reason: str) -> Non
         decode_face(bomb)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"<html></html>"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n"])
 def test_text_named_as_an_image_is_unusable(content: bytes) -> None:
     with pytest.raises(UnusableSample, match=r"^unreadable image: cannot identify image file$"):
         decode_face(content)

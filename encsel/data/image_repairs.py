@@ -15,6 +15,8 @@ _TEXT_CHUNKS = {b"tEXt": None, b"zTXt": rb"[^\0]*\0.", b"iTXt": rb"[^\0]*\0(.).[
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # outside compressed data; all but the end have a length
 _WITHIN_SCANS = {0xC4, 0xDA, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # markers that may stand between scans
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_MAX_SEGMENTS = 10_000
 _FILLINGS = (b"", b"\x55" * 4096, b"\xa9" * 4096)
 """What a decoder may read behind the end of compressed data; with a byte of it missing, each gives another picture."""
 
@@ -71,18 +73,30 @@ def _size_of_text(name: bytes, content: bytes) -> int:
         return _MAX_TEXT + 1
 
 
+def has_end_marker(jpeg: bytes) -> bool:
+    """Whether the first picture of a JPEG ends as it should."""
+    return any(marker == END_OF_IMAGE for marker, _, _ in _markers(jpeg))
+
+
 def with_end_marker(jpeg: bytes, checksum: Callable[[bytes], int]) -> bytes | None:
     """A JPEG with the end marker that it lacks; None if any of its compressed data are missing.
+
+    Behind the data there may be nothing, or zeros or ones alone: any other bytes could have taken the place of data.
 
     Args:
         checksum: of the pixels that a decoder makes of a file; raises for one that it refuses.
     """
-    end, is_complete = _scans_of(jpeg)
-    if end is None or not is_complete:
+    if not _has_all_scans(jpeg):
         return None
-    tail = bytes([0xFF, END_OF_IMAGE])
-    sums = {checksum(jpeg[:end] + filling + tail) for filling in _FILLINGS}
-    return jpeg[:end] + tail if len(sums) == 1 else None
+    data = jpeg.rstrip(b"\0\xff")
+    behind = jpeg[len(data) :]
+    if len(behind) <= 2:  # of the data, but for half a marker
+        data = jpeg.removesuffix(b"\xff")
+    elif behind[:2] == b"\xff\0":  # how data have a byte of ones
+        data += behind[:2]
+    end = bytes([0xFF, END_OF_IMAGE])
+    sums = {checksum(data + filling + end) for filling in _FILLINGS}
+    return data + end if len(sums) == 1 else None
 
 
 def n_scans(jpeg: bytes, at_most: int) -> int:
@@ -103,33 +117,18 @@ def _markers(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
         yield match[0][1], match.start(), at
 
 
-def _scans_of(jpeg: bytes) -> tuple[int | None, bool]:
-    """Where the last scan ends, with what stands behind it if no marker does; and whether no scan is missing.
-
-    A scan is missing if a coefficient of a component has not been sent to its last bit.
-    """
+def _has_all_scans(jpeg: bytes) -> bool:
+    """Whether the scans send every coefficient of every component to its last bit, and nothing else follows them."""
     components: set[int] = set()
     bits_left: dict[tuple[int, int], int] = {}  # of each coefficient sent, by component and position
-    n = 0
-    end = len(jpeg)
-    for marker, start, after in _markers(jpeg):
-        is_frame = 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
-        if n and marker not in _WITHIN_SCANS:  # bytes behind the picture that look like a marker
-            end = start
-            break
+    for n, (marker, start, after) in enumerate(_markers(jpeg)):
         segment = jpeg[start + 4 : after]
-        if is_frame and len(segment) > 5:
+        if bits_left and (marker not in _WITHIN_SCANS or n > _MAX_SEGMENTS):
+            return False
+        if marker in _FRAMES and len(segment) > 5:
             components = set(segment[6 : 6 + 3 * segment[5] : 3])
         elif marker == START_OF_SCAN and segment:
-            n += 1
-            of_scan, rest = segment[1 : 1 + 2 * segment[0] : 2], segment[1 + 2 * segment[0] :]
-            if len(rest) < 3:
-                return None, False
-            for component in of_scan:
-                for position in range(rest[0], min(rest[1], 63) + 1):
-                    bits_left[component, position] = rest[2] & 15
-        if n > 1000:
-            return None, False
-    needed = {(component, position) for component in components for position in range(64)}
-    is_complete = bool(needed) and all(bits_left.get(one) == 0 for one in needed)
-    return (end, is_complete) if n else (None, False)
+            first, last, approximation = segment[1 + 2 * segment[0] :].ljust(3, b"\xff")[:3]
+            for component in segment[1 : 1 + 2 * segment[0] : 2]:
+                bits_left |= {(component, position): approximation & 15 for position in range(first, min(last, 63) + 1)}
+    return bool(components) and all(bits_left.get((c, position)) == 0 for c in components for position in range(64))

@@ -17,6 +17,7 @@ from encsel.core import Image
 from encsel.data.image_repairs import (
     JPEG_START,
     PNG_START,
+    has_end_marker,
     has_large_texts,
     n_scans,
     with_end_marker,
@@ -92,16 +93,12 @@ def _decoded(content: bytes, admit: Callable[[int], None], *, is_reserved: bool 
         content = re.sub(rb"#[^\r\n]*", b"", content)
     if content.startswith(PNG_START) and has_large_texts(content):
         content = without_large_texts(content)
-    try:
-        return _pixels(content, is_reserved, admit)
-    except OSError:
-        if not content.startswith(JPEG_START):
-            raise
-        with contextlib.suppress(OSError):
-            whole = with_end_marker(content, lambda jpeg: zlib.crc32(_pixels(jpeg, is_reserved).data))
-            if whole is not None:
-                return _pixels(whole, is_reserved)
-        raise
+    if content.startswith(JPEG_START) and not has_end_marker(content):
+        whole = with_end_marker(content, lambda jpeg: zlib.crc32(_pixels(jpeg, is_reserved).data))
+        if whole is None:
+            raise UnusableSample("unreadable image: the JPEG is truncated")
+        content = whole
+    return _pixels(content, is_reserved, admit)
 
 
 def _pixels(content: bytes, is_reserved: bool, admit: Callable[[int], None] = lambda n_bytes: None) -> Image:
@@ -254,7 +251,8 @@ def _raw_mode(tile: Any) -> str:
 
 def _is_dark(picture: Any) -> bool:
     """Whether no colour reaches a quarter of its range."""
-    return max(high for _, high in picture.getextrema()[:3]) < 64
+    # Pillow cuts 14 bits to 63, and rounds them to 64 in a PPM.
+    return max(high for _, high in picture.getextrema()[:3]) < (65 if picture.format == "PPM" else 64)
 
 
 def _fill_from_wide(view: Image, picture: Any, content: bytes) -> None:

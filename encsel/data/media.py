@@ -58,14 +58,16 @@ def opened(path: Path) -> Iterator[tuple[bytes | BinaryIO, str]]:
     """
     try:
         with open_ordinary(path, MAX_FILE_BYTES) as file:
-            content: bytes | BinaryIO = file.read(_IN_MEMORY + 1)
+            before = os.fstat(file.fileno())
+            content: bytes | BinaryIO = file.read(min(before.st_size, _IN_MEMORY) + 1)
             assert isinstance(content, bytes)
+            if len(content) > before.st_size:  # it grows, or is one of /proc
+                content += file.read(_IN_MEMORY)
             if len(content) <= _IN_MEMORY:
                 if not content:
                     raise UnusableSample("empty file")
                 yield content, hashlib.sha256(content).hexdigest()
                 return
-            before = os.fstat(file.fileno())
             sha256, n_bytes = hashlib.sha256(content), len(content)
             del content
             while part := file.read(_BLOCK):
