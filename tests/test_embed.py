@@ -553,6 +553,29 @@ def test_every_encoder_sees_every_sample_decoded_once_however_small_the_chunks(r
         np.testing.assert_array_equal(embeddings.vectors, whole)
 
 
+def test_images_that_wait_for_the_model_take_little_memory(root, monkeypatch):
+    whole = embed(CalibrationSet.from_path(root), [toy()]).embeddings[0].vectors
+    for module in (embedding, model_run):
+        monkeypatch.setattr(module, "N_THREADS", 4)
+        monkeypatch.setattr(module, "AHEAD_BYTES", 2 * 48 * 48 * 3)  # two of the pictures
+    waiting, most = set(), []
+
+    def decoding(content, modality, suffix, part, ffmpeg, admit):
+        admit(48 * 48 * 3)
+        sample = decode(content, modality, suffix)
+        waiting.add(id(sample))
+        weakref.finalize(sample, waiting.discard, id(sample))
+        most.append(len(waiting))
+        return sample
+
+    monkeypatch.setattr(embedding, "decode", decoding)
+    model = ToyModel(moments, lambda sample: sample.copy())
+    (found,) = embed(CalibrationSet.from_path(root), [toy(model=model)]).embeddings
+    np.testing.assert_array_equal(found.vectors, whole)
+    assert len(most) == N
+    assert max(most) <= 6  # two read ahead, two to be prepared and one in hand, and one decoded in its turn
+
+
 @pytest.fixture
 def alive(monkeypatch) -> set:
     """The decoded samples that are in memory at the moment."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 import threading
 from typing import Any
 
@@ -242,43 +240,3 @@ def test_a_picture_larger_than_the_memory_is_decoded_alone_and_a_failure_gives_b
     with pytest.raises(ZeroDivisionError), memory.reserved(50):
         _ = 1 / 0
     assert memory.in_use == 0
-
-
-PEAK = """
-import io, sys, threading
-import numpy as np, PIL.Image, soxr, soundfile
-from pathlib import Path
-from encsel.data import media
-
-def mib(key):
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) >> 10
-
-def decode(path):
-    with media.opened(path) as (content, _):
-        media.decode(content, sys.argv[1], path.suffix)
-
-paths = [Path(path) for path in sys.argv[2:]]
-before = mib("VmRSS")
-threads = [threading.Thread(target=decode, args=(path,)) for path in paths]
-[thread.start() for thread in threads]
-[thread.join() for thread in threads]
-print(mib("VmHWM") - before)
-"""
-
-
-def peak_mib(modality: str, *paths: Any) -> int:
-    """Memory that a process takes to decode files in as many threads."""
-    command = [sys.executable, "-c", PEAK, modality, *map(str, paths)]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of memory from /proc")
-@pytest.mark.parametrize(("kind", "mode"), [("JPEG", "RGB"), ("PNG", "RGBA"), ("PNG", "I;16"), ("BMP", "RGB"),
-                                            ("TIFF", "F"), ("WEBP", "RGBA")])  # fmt: skip
-def test_two_of_the_largest_pictures_take_under_1_gb(tmp_path: Any, kind: str, mode: str) -> None:
-    options = {"WEBP": {"lossless": True, "quality": 0, "method": 0}}.get(kind, {})
-    paths = [tmp_path / "a.img", tmp_path / "b.img"]
-    for path in paths:
-        PIL.Image.new(mode, (7000, 7000)).save(path, kind, **options)
-    assert peak_mib("face", *paths) < 1024

@@ -26,6 +26,8 @@ AHEAD = 4
 """Samples read, decoded or prepared ahead of the model, per thread; at least a batch."""
 AHEAD_BYTES = 96 << 20
 """Size of the decoded samples that wait for the model to be prepared, or for their turn."""
+BATCH_BYTES = 256 << 20
+"""Size of prepared samples that end a batch: encoders without preparation of their own take images as they are."""
 LENGTH_STEP = 4000
 """Clips in a padded batch differ by less than this many values, a quarter of a second."""
 REFUSED = "the encoder could not use it"
@@ -103,7 +105,7 @@ class ModelRun:
                 continue
             bucket = waiting.setdefault(kind, [])
             bucket.append((content_hash, prepared))
-            if len(bucket) >= self._size():
+            if len(bucket) >= self._size() or sum(getattr(one, "nbytes", 0) for _, one in bucket) > BATCH_BYTES:
                 self._embed(bucket, task)
                 bucket.clear()
         for bucket in waiting.values():
