@@ -89,10 +89,11 @@ def test_the_reason_says_how_far_the_search_went(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 48_000])
-@pytest.mark.parametrize("kind", ["WAV", "FLAC", "unknown length"])
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "unknown length", "without seeking"])
 def test_middle_and_loudest_are_where_they_should_be(rate: int, kind: str) -> None:
     parts = [0.3 * sine(200, 10, rate), 0.3 * sine(400, 10, rate), sine(800, 6, rate), 0.3 * sine(1600, 4, rate)]
-    content = audio(np.concatenate(parts), rate, "WAV" if kind == "WAV" else "FLAC")
+    form, subtype = ("WAV", "GSM610") if kind == "without seeking" else ("WAV" if kind == "WAV" else "FLAC", None)
+    content = audio(np.concatenate(parts), rate, form, subtype)
     if kind == "unknown length":
         content = flac_of_unknown_length(content)
     for part, hertz in (("first", 200), ("middle", 400), ("loudest", 800)):

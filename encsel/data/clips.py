@@ -233,7 +233,7 @@ class _FromLibsndfile:
     def blocks(self, start: int = 0) -> Iterator[NDArray[np.float32]]:
         audio, self._audio = self._audio or self._open(), None
         with audio:
-            if start and self.n_frames is None:
+            if start and not (self._can_seek and self.n_frames):
                 left = start
                 for block in self._blocks_of(audio):
                     if len(block) > left:
@@ -260,6 +260,7 @@ class _FromLibsndfile:
 
         self._sound.seek(0)
         audio = soundfile.SoundFile(self._sound)
+        self._can_seek = audio.seekable()
         # soundfile else seeks after each read, which fails in streams that do not state their length.
         audio.seekable = lambda: False
         return audio

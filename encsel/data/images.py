@@ -144,7 +144,8 @@ def _memory(picture: Any) -> int:
     held = {"WEBP": 12, "TIFF": 8, "JPEG": 6, "MPO": 6}.get(picture.format, 0)
     if held == 6 and not picture.info.get("progressive"):
         held = 0
-    return int(n_pixels * (stored + max(3, held)) + 32 * min(n_pixels, _STRIP))
+    held += stored if _is_wide(picture) else 0  # read a second time if it is dark
+    return int(n_pixels * (stored + max(3, held)) + 80 * min(n_pixels, _STRIP))
 
 
 def _check_size(picture: Any, content: bytes) -> None:
@@ -252,7 +253,8 @@ def _raw_mode(tile: Any) -> str:
 def _is_dark(picture: Any) -> bool:
     """Whether no colour reaches a quarter of its range."""
     # Pillow cuts 14 bits to 63, and rounds them to 64 in a PPM.
-    return max(high for _, high in picture.getextrema()[:3]) < (65 if picture.format == "PPM" else 64)
+    extrema = picture.getextrema() if picture.mode == "CMYK" else picture.getextrema()[:3]
+    return max(high for _, high in extrema) < (65 if picture.format == "PPM" else 64)
 
 
 def _fill_from_wide(view: Image, picture: Any, content: bytes) -> None:
@@ -279,7 +281,8 @@ def _wide_strips(picture: Any, content: bytes) -> Iterator[tuple[slice, NDArray[
     with PIL.Image.open(io.BytesIO(content), formats=_IMAGE_FORMATS) as second:
         if second.tile[0].codec_name == "ppm":
             pixels = np.frombuffer(content, ">u2", 3 * picture.width * picture.height, second.tile[0].offset)
-            yield slice(0, picture.height), pixels.reshape(picture.height, picture.width, 3).astype(np.uint16)
+            for rows, _ in _strips(picture):
+                yield rows, pixels.reshape(picture.height, picture.width, 3)[rows].astype(np.uint16)
             return
         modes = set(map(_raw_mode, second.tile))
         name, _, order = modes.pop().partition(";16") if len(modes) == 1 else ("", "", "")
