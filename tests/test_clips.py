@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import soundfile
 from media_samples import audio, sine, write_set
 from numpy.typing import NDArray
 
-from encsel.core import Runtime, SetOptions
+from encsel.core import PARTS, Runtime, SetOptions
 from encsel.data import clips, ffmpeg, media
 from encsel.data.calibration_set import CalibrationSet
 from encsel.data.clips import decode_voice
@@ -72,23 +73,25 @@ def test_too_little_sound_after_silence_is_said() -> None:
         decode_voice(audio(np.concatenate([zeros(6), np.full(800, 0.1, np.float32)])))
 
 
-@pytest.mark.parametrize("part", ["first", "middle", "loudest"])
+@pytest.mark.parametrize("part", PARTS)
 def test_a_clip_of_zeros_is_silent(part: Any) -> None:
     with pytest.raises(UnusableSample, match=r"^silent: every value is zero$"):
         decode_voice(audio(zeros(3)), part=part)
+    with pytest.raises(UnusableSample, match=r"^silent: the mean of its channels is zero$"):
+        decode_voice(audio(np.stack([sine(440, 3, 16_000), -sine(440, 3, 16_000)], axis=1), subtype="FLOAT"), part=part)
 
 
 def test_the_reason_says_how_far_the_search_went(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clips, "_MAX_VALUES", 20 * 16_000)
     content = audio(np.concatenate([zeros(30), sine(440, 4, 16_000)]))
     for part in ("first", "loudest"):
-        with pytest.raises(UnusableSample, match=r"^silent in its first 20 s$"):
-            decode_voice(content, part=part)  # type: ignore[arg-type]
-    with pytest.raises(UnusableSample, match=r"^silent in its middle 5 s$"):
+        with pytest.raises(UnusableSample, match=r"^silent in its first 20 s: every value is zero$"):
+            decode_voice(content, part=part)
+    with pytest.raises(UnusableSample, match=r"^silent in its middle 5 s: every value is zero$"):
         decode_voice(content, part="middle")
 
 
-@pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 48_000])
+@pytest.mark.parametrize("rate", [8000, 11_025])
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "unknown length", "without seeking"])
 def test_middle_and_loudest_are_where_they_should_be(rate: int, kind: str) -> None:
     parts = [0.3 * sine(200, 10, rate), 0.3 * sine(400, 10, rate), sine(800, 6, rate), 0.3 * sine(1600, 4, rate)]
@@ -97,7 +100,7 @@ def test_middle_and_loudest_are_where_they_should_be(rate: int, kind: str) -> No
     if kind == "unknown length":
         content = flac_of_unknown_length(content)
     for part, hertz in (("first", 200), ("middle", 400), ("loudest", 800)):
-        clip = decode_voice(content, part=part)  # type: ignore[arg-type]
+        clip = decode_voice(content, part=part)
         assert len(clip) == 80_000
         spectrum = np.abs(np.fft.rfft(clip * np.hanning(len(clip))))
         assert spectrum.argmax() / 5 == pytest.approx(hertz, abs=1)
@@ -180,8 +183,8 @@ def test_a_stream_without_a_length_is_read_to_its_end(kind: str) -> None:
     assert whole != piped
     clip = decode_voice(piped)
     np.testing.assert_array_equal(clip, NOISE / np.float32(32_768))
-    for part in ("first", "middle", "loudest"):
-        np.testing.assert_array_equal(decode_voice(piped, part=part), decode_voice(whole, part=part))  # type: ignore[arg-type]
+    for part in PARTS:
+        np.testing.assert_array_equal(decode_voice(piped, part=part), decode_voice(whole, part=part))
 
 
 def test_an_empty_wav_with_a_remark_behind_it_is_empty() -> None:
@@ -192,7 +195,7 @@ def test_an_empty_wav_with_a_remark_behind_it_is_empty() -> None:
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize("form", ["wav", "flac", "au", "caf", "aiff", "w64", "ogg", "opus", "wav -rf64 always"])
+@pytest.mark.parametrize("form", ["wav", "flac", "w64", "opus", "wav -rf64 always"])
 def test_what_ffmpeg_writes_to_a_pipe_is_what_it_writes_to_a_file(form: str, tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(audio(NOISE))
     options = [*("-c:a libvorbis" if form == "ogg" else "").split(), "-bitexact", "-f", *form.split()]
@@ -273,43 +276,59 @@ def test_folders_take_every_suffix_of_a_format_that_pillow_reads() -> None:
 # ffmpeg
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Files of kinds that libsndfile does not read, by kind."""
+OPTIONS = {
+    "m4a": "-c:a aac -f ipod", "ogg": "-c:a flac -f ogg", "aac": "-c:a aac -f adts", "webm": "-c:a libopus -f webm",
+    "wma": "-c:a wmav2 -f asf", "wav": "-c:a wmav2 -f wav", "mkv": "-c:a pcm_s16le -f matroska",
+    "wv": "-c:a wavpack -f wv",
+}  # fmt: skip
+"""How ffmpeg makes files that libsndfile does not read, by suffix."""
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[[str], bytes]:
+    """A file of a kind that libsndfile does not read."""
     if shutil.which("ffmpeg") is None:
         pytest.skip("no ffmpeg on this machine")
-    folder = tmp_path_factory.mktemp("made")
-    (folder / "source.wav").write_bytes(audio(np.concatenate([0.2 * sine(300, 8, 16_000), sine(600, 6, 16_000)])))
-    kinds = {"m4a": "-c:a aac -f ipod", "aac": "-c:a aac -f adts", "webm": "-c:a libopus -f webm",
-             "wma": "-c:a wmav2 -f asf", "ogg": "-c:a flac -f ogg", "wav": "-c:a wmav2 -f wav",
-             "mkv": "-c:a pcm_s16le -f matroska", "wv": "-c:a wavpack -f wv"}  # fmt: skip
-    for kind, options in kinds.items():
-        command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", folder / "source.wav", *options.split()]
-        subprocess.run([*command, folder / f"a.{kind}"], check=True)
-    return {kind: (folder / f"a.{kind}").read_bytes() for kind in kinds}
+
+    def make(kind: str) -> bytes:
+        sound = np.concatenate([0.2 * sine(300, 8, 16_000), sine(600, 6, 16_000)])
+        (tmp_path / "source.wav").write_bytes(audio(sound))
+        command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", tmp_path / "source.wav", *OPTIONS[kind].split()]
+        subprocess.run([*command, tmp_path / f"CLIP.{kind}"], check=True)
+        return (tmp_path / f"CLIP.{kind}").read_bytes()
+
+    return make
 
 
-@pytest.mark.parametrize("kind", ["m4a", "aac", "webm", "wma", "ogg", "wav", "mkv", "wv"])
-def test_ffmpeg_gives_what_the_command_in_the_reason_gives(made: dict[str, bytes], kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kind", [kind if kind in ("m4a", "ogg") else pytest.param(kind, marks=pytest.mark.robust) for kind in OPTIONS]
+)
+def test_ffmpeg_gives_what_the_command_in_the_reason_gives(
+    made: Callable[[str], bytes], kind: str, tmp_path: Path
+) -> None:
+    content, tool = made(kind), find_ffmpeg()
     with pytest.raises(UnusableSample) as caught:
-        decode_voice(made[kind], f".{kind}")
+        decode_voice(content, f".{kind}")
     command, _, option = str(caught.value).partition("converting: ")[2].partition(", or pass ")
     assert option == "--ffmpeg"
-    (tmp_path / f"CLIP.{kind}").write_bytes(made[kind])
     subprocess.run([*command.split(), "-nostdin", "-loglevel", "error"], cwd=tmp_path, check=True)
-    by_hand = next(path for path in (tmp_path / "CLIP2.wav", tmp_path / "CLIP.wav") if path.exists()).read_bytes()
-    for part in ("first", "middle", "loudest"):
-        clip = decode_voice(made[kind], ".odd", part, find_ffmpeg())  # type: ignore[arg-type]
-        np.testing.assert_array_equal(clip, decode_voice(by_hand, part=part))  # type: ignore[arg-type]
+    by_hand = (tmp_path / command.split()[-1]).read_bytes()
+    for part in PARTS:
+        clip = decode_voice(content, ".odd", part, tool)
+        np.testing.assert_array_equal(clip, decode_voice(by_hand, part=part))
 
 
-def test_ffmpeg_reads_large_files_where_they_are(made: dict[str, bytes], tmp_path: Path, monkeypatch: Any) -> None:
+def test_ffmpeg_reads_large_files_where_they_are(
+    made: Callable[[str], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(media, "_IN_MEMORY", 1000)
-    (tmp_path / "a.m4a").write_bytes(made["m4a"])
-    with media.opened(tmp_path / "a.m4a") as (content, _):
-        assert not isinstance(content, bytes)
-        clip = media.decode(content, "voice", ".m4a", "first", find_ffmpeg())
-    np.testing.assert_array_equal(clip, decode_voice(made["m4a"], ffmpeg=find_ffmpeg()))
+    whole, tool = made("m4a"), find_ffmpeg()
+    for open_files in (ffmpeg._OPEN_FILES, tmp_path / "none"):  # by number, or copied where files have none
+        monkeypatch.setattr(ffmpeg, "_OPEN_FILES", open_files)
+        with media.opened(tmp_path / "CLIP.m4a") as (content, _):
+            assert not isinstance(content, bytes)
+            clip = media.decode(content, "voice", ".m4a", "first", tool)
+        np.testing.assert_array_equal(clip, decode_voice(whole, ffmpeg=tool))
 
 
 @needs_ffmpeg
@@ -365,7 +384,7 @@ def test_part_and_ffmpeg_are_in_the_key_of_voices_alone() -> None:
     runtime = Runtime()
     (voice,), (face,) = (open_encoders(parse(name), runtime) for name in ("ltas", "pixels"))
     tools = (None, Ffmpeg("ffmpeg", "5.1"), Ffmpeg("elsewhere/ffmpeg", "5.1"), Ffmpeg("ffmpeg", "6.0"))
-    keys = [str(describe(voice, part, tool)) for part in ("first", "middle", "loudest") for tool in tools]  # type: ignore[arg-type]
+    keys = [str(describe(voice, part, tool)) for part in ("first", "middle", "loudest") for tool in tools]
     assert len(set(keys)) == 9  # the place of the program changes nothing
     assert describe(face, "middle", tools[1]) == describe(face)
 
@@ -377,7 +396,7 @@ def test_the_part_reaches_the_encoder(tmp_path: Path) -> None:
     encoders = [open_encoders(parse(name), Runtime())[0] for name in ("pixels", "ltas")]
     made = {}
     for part in ("first", "loudest"):
-        calibration = CalibrationSet.from_path(root, SetOptions(clip=part))  # type: ignore[arg-type]
+        calibration = CalibrationSet.from_path(root, SetOptions(clip=part))
         made[part] = {e.name: e for e in embed(calibration, encoders, cache=tmp_path / "cache").embeddings}
         assert made[part]["ltas"].provenance["decoding"]["clip"] == part
     np.testing.assert_array_equal(made["first"]["pixels"].vectors, made["loudest"]["pixels"].vectors)
@@ -387,4 +406,4 @@ def test_the_part_reaches_the_encoder(tmp_path: Path) -> None:
 def test_an_unknown_part_is_a_usage_error(tmp_path: Path) -> None:
     root = write_set(tmp_path, 2, 1)
     with pytest.raises(UsageError, match=r"No part of a clip is named 'midle'\. Did you mean 'middle'"):
-        CalibrationSet.from_path(root, SetOptions(clip="midle"))  # type: ignore[arg-type]
+        CalibrationSet.from_path(root, SetOptions(clip="midle"))

@@ -62,10 +62,10 @@ class _Stream(Protocol):
 
 @dataclass(frozen=True)
 class _Cut:
-    """The part of a clip that is used; `silence`: the reason if all of it is zero, `lead`: seconds passed over."""
+    """The part of a clip that is used; `silence`: what is silent if it is, `lead`: seconds passed over."""
 
     mono: NDArray[np.float32]
-    silence: str = "silent: every value is zero"
+    silence: str = ""
     lead: float = 0.0
 
 
@@ -97,7 +97,7 @@ def decode_voice(
     if ffmpeg is None or known is None:
         raise UnusableSample(_to_convert(suffix if known is None else known.name, suffix))
     with on_disk(content) as place, DECODING_MEMORY.reserved(_memory(SAMPLING_RATE, 1)):
-        return _finished(_part_of(_FromFfmpeg(ffmpeg, place, known), part), SAMPLING_RATE)
+        return _finished(_part_of(_FromFfmpeg(ffmpeg, place, known), part), SAMPLING_RATE, n_channels=1)
 
 
 def _to_convert(name: str, suffix: str) -> str:
@@ -113,7 +113,7 @@ def _read_by_libsndfile(file: BinaryIO, part: Part) -> Clip:
         if not MIN_RATE <= stream.rate <= MAX_RATE:
             raise UnusableSample(f"unsupported rate: {stream.rate} Hz, must be {MIN_RATE} to {MAX_RATE}")
         with DECODING_MEMORY.reserved(_memory(stream.rate, stream.n_channels)):
-            return _finished(_part_of(stream, part), stream.rate)
+            return _finished(_part_of(stream, part), stream.rate, stream.n_channels)
     except (UnusableSample, MemoryError):  # lack of memory is not a fault of the sample
         raise
     except Exception as error:
@@ -126,7 +126,7 @@ def _memory(rate: int, n_channels: int) -> int:
     return 4 * (2 * min(_BLOCK, math.ceil(MAX_SECONDS * rate) * n_channels) + 8 * math.ceil(MAX_SECONDS * rate))
 
 
-def _finished(cut: _Cut, rate: int) -> Clip:
+def _finished(cut: _Cut, rate: int, n_channels: int) -> Clip:
     """The clip at 16 kHz."""
     import soxr
 
@@ -135,7 +135,8 @@ def _finished(cut: _Cut, rate: int) -> Clip:
         after = f" after {cut.lead:.1f} s of silence" if cut.lead else ""
         raise UnusableSample(f"too short: {len(mono) / rate:.3f} s{after}, at least {MIN_SECONDS} s")
     if not mono.any():
-        raise UnusableSample(cut.silence)
+        zero = "every value" if n_channels == 1 else "the mean of its channels"
+        raise UnusableSample(f"silent{cut.silence}: {zero} is zero")
     if rate != SAMPLING_RATE:
         mono = soxr.resample(mono, rate, SAMPLING_RATE, quality="HQ")
     if not np.isfinite(mono).all():
@@ -156,7 +157,7 @@ def _first(stream: _Stream) -> _Cut:
             if not block.any():
                 n_zeros += len(block)
                 if n_zeros * stream.n_channels >= _MAX_VALUES:
-                    return _Cut(np.zeros(needed, np.float32), f"silent in its first {n_zeros / stream.rate:.0f} s")
+                    return _Cut(np.zeros(needed, np.float32), f" in its first {n_zeros / stream.rate:.0f} s")
                 continue
             n_more = int(np.flatnonzero(block)[0])
             if n_zeros + n_more >= MIN_SECONDS * stream.rate:
@@ -186,7 +187,7 @@ def _middle(stream: _Stream) -> _Cut:
         if sum(map(len, taken)) >= needed:
             break
     mono = np.concatenate(taken)[:needed] if taken else np.empty(0, np.float32)
-    return _Cut(mono, "silent in its middle 5 s") if n > needed else _Cut(mono)
+    return _Cut(mono, " in its middle 5 s") if n > needed else _Cut(mono)
 
 
 def _loudest(stream: _Stream) -> _Cut:
@@ -207,7 +208,7 @@ def _loudest(stream: _Stream) -> _Cut:
             break
     mono = np.concatenate(best)[:needed] if best else np.empty(0, np.float32)
     seconds = n_values / stream.n_channels / stream.rate
-    return _Cut(mono, f"silent in its first {seconds:.0f} s") if n_values >= _MAX_VALUES else _Cut(mono)
+    return _Cut(mono, f" in its first {seconds:.0f} s") if n_values >= _MAX_VALUES else _Cut(mono)
 
 
 def _hops(blocks: Iterator[NDArray[np.float32]], n_frames: int) -> Iterator[NDArray[np.float32]]:

@@ -1,6 +1,7 @@
 """Decode what libsndfile cannot with the ffmpeg of this machine: local files alone, bounded in time and size."""
 
 import contextlib
+import io
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from encsel.errors import UnusableSample, UsageError
 
 MAX_RUN_SECONDS = 300
 MAX_BLOCK_BYTES = 256 << 20  # largest block that ffmpeg may allocate
+_OPEN_FILES = Path("/dev/fd")
 _BLOCK_FRAMES = 5 * SAMPLING_RATE
 _VERSION = re.compile(r"ffmpeg version (\S+)")
 
@@ -38,8 +40,8 @@ class Ffmpeg:
         """
         file.seek(0)
         # The open file, which is the one that was hashed, where the system has a name for it.
-        by_number = Path("/dev/fd").exists()
-        place = f"/dev/fd/{file.fileno()}" if by_number else str(Path(file.name).absolute())
+        by_number = _OPEN_FILES.exists()
+        place = _OPEN_FILES / str(file.fileno()) if by_number else file.name
         command = [
             self.program, "-nostdin", "-hide_banner", "-loglevel", "quiet", "-max_alloc", str(MAX_BLOCK_BYTES),
             "-protocol_whitelist", "file", "-f", demuxer, "-i", f"file:{place}", "-vn", "-sn", "-dn", "-ac", "1",
@@ -91,13 +93,16 @@ def find_ffmpeg() -> Ffmpeg:
 
 @contextlib.contextmanager
 def on_disk(content: BinaryIO | bytes) -> Iterator[BinaryIO]:
-    """A file that another program can open: the given one, or a private copy of bytes in memory."""
-    if not isinstance(content, bytes):
+    """A file that another program can open: the given one, or a private copy."""
+    if not isinstance(content, bytes) and _OPEN_FILES.exists():
         yield content
         return
     with tempfile.TemporaryDirectory(prefix="encsel-") as folder:
         path = Path(folder) / "clip"
         path.touch(mode=0o600)
-        path.write_bytes(content)
+        with path.open("wb") as copy:
+            source = io.BytesIO(content) if isinstance(content, bytes) else content
+            source.seek(0)
+            shutil.copyfileobj(source, copy)
         with path.open("rb") as file:
             yield file
