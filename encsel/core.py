@@ -23,6 +23,9 @@ Image = NDArray[np.uint8]
 """(height, width, 3) RGB, upright."""
 Clip = NDArray[np.float32]
 """(frames,) mono in [-1, 1] at SAMPLING_RATE."""
+Part = Literal["first", "middle", "loudest"]
+"""Which 5 seconds of a longer clip are used."""
+PARTS: tuple[Part, ...] = ("first", "middle", "loudest")
 
 
 @dataclass(frozen=True)
@@ -326,3 +329,6 @@ class SetOptions:
     allow_outside: bool = False
     within: str | None = None
     show_names: bool = False
+    clip: Part = "first"
+    ffmpeg: bool = False
+    """Decode clips that libsndfile cannot read with the ffmpeg of this machine."""

@@ -100,6 +100,12 @@ def first_line(error: BaseException, limit: int = 200) -> str:
     return next((line for line in lines if not line.endswith(":")), "".join(lines[:1]))[:limit] or type(error).__name__
 
 
+def reason_of(error: BaseException) -> str:
+    """What an exception about a file says, without the file's address in memory, which differs between runs."""
+    text = re.sub(r"(Error opening)? ?<[^>]* object at 0x[^>]*>:? ?", "", first_line(error)).strip()
+    return text or type(error).__name__
+
+
 @contextlib.contextmanager
 def failing(problem: str, remedy: str) -> Iterator[None]:
     """Raise EncoderFailed("PROBLEM (reason). REMEDY") for any other exception; libraries raise many types."""

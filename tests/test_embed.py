@@ -15,6 +15,7 @@ from media_samples import write_face, write_set, write_voice
 from toy_encoders import DIM, ToyModel, moments, toy
 
 from encsel.core import SAMPLING_RATE, SetOptions
+from encsel.data import media
 from encsel.data.calibration_set import CalibrationSet
 from encsel.data.media import decode
 from encsel.embedding import embed as embedding
@@ -126,10 +127,10 @@ def decoded(monkeypatch) -> Counter:
 
     lock = threading.Lock()
 
-    def counting(content, modality, suffix=""):
+    def counting(content, modality, *options):
         with lock:
             counts[modality] += 1
-        return decode(content, modality, suffix)
+        return decode(content, modality, *options)
 
     monkeypatch.setattr(embedding, "decode", counting)
     return counts
@@ -267,7 +268,7 @@ def test_embeddings_say_what_made_them(root):
     (found,) = embed(CalibrationSet.from_path(root), [encoder]).embeddings
     assert found.provenance == {
         "name": "toy", "modality": "face", "version": 1, "dim": DIM, "revision": "0123abc",
-        "weights": {"model.safetensors": "f00d"}, "preprocessing": {"side": 64}, "decoding": model_run.DECODING["face"],
+        "weights": {"model.safetensors": "f00d"}, "preprocessing": {"side": 64}, "decoding": media.DECODING["face"],
         "libraries": library_versions(["Pillow", "scipy"]),
     }  # fmt: skip
     assert None not in found.provenance["libraries"].values()
@@ -276,7 +277,7 @@ def test_embeddings_say_what_made_them(root):
 
 def test_key_of_the_cache_changes_with_the_decoding(monkeypatch):
     before = digest(describe(toy()))
-    monkeypatch.setitem(model_run.DECODING, "face", {"version": 2})
+    monkeypatch.setitem(media.DECODING, "face", {"version": 0})
     assert digest(describe(toy())) != before
 
 
@@ -556,6 +557,29 @@ def test_every_encoder_sees_every_sample_decoded_once_however_small_the_chunks(r
     assert [model.sizes for model in models] == ([[N]] if n_encoders == 1 else [[3, 3, 3, 3]] * 3)
     for embeddings in found.embeddings:
         np.testing.assert_array_equal(embeddings.vectors, whole)
+
+
+def test_images_that_wait_for_the_model_take_little_memory(root, monkeypatch):
+    whole = embed(CalibrationSet.from_path(root), [toy()]).embeddings[0].vectors
+    for module in (embedding, model_run):
+        monkeypatch.setattr(module, "N_THREADS", 4)
+        monkeypatch.setattr(module, "AHEAD_BYTES", 2 * 48 * 48 * 3)  # two of the pictures
+    waiting, most = set(), []
+
+    def decoding(content, modality, suffix, part, ffmpeg, admit):
+        admit(48 * 48 * 3)
+        sample = decode(content, modality, suffix)
+        waiting.add(id(sample))
+        weakref.finalize(sample, waiting.discard, id(sample))
+        most.append(len(waiting))
+        return sample
+
+    monkeypatch.setattr(embedding, "decode", decoding)
+    model = ToyModel(moments, lambda sample: sample.copy())
+    (found,) = embed(CalibrationSet.from_path(root), [toy(model=model)]).embeddings
+    np.testing.assert_array_equal(found.vectors, whole)
+    assert len(most) == N
+    assert max(most) <= 6  # two read ahead, two to be prepared and one in hand, and one decoded in its turn
 
 
 @pytest.fixture

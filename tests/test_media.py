@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import hashlib
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +17,17 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from media_samples import write_face, write_voice
+from media_samples import audio, image, sine, write_face, write_voice
 from numpy.typing import NDArray
 
+from encsel.core import MODALITIES, Modality
 from encsel.data import media
-from encsel.data.media import UnusableSample, decode, decode_face, decode_voice, read_bytes
+from encsel.data.media import decode, decode_face, decode_voice, read_bytes
+from encsel.errors import UnusableSample
+from encsel.storage.files import stand_in
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
-
-
-def image(pixels: NDArray[Any] | PIL.Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    picture = pixels if isinstance(pixels, PIL.Image.Image) else PIL.Image.fromarray(pixels)
-    file = io.BytesIO()
-    picture.save(file, kind, **options)
-    return file.getvalue()
-
-
-def audio(frames: NDArray[Any], rate: int = 16_000, kind: str = "WAV", subtype: str | None = None) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, frames, rate, format=kind, subtype=subtype)
-    return file.getvalue()
-
-
-def sine(hertz: float, seconds: float, rate: int) -> NDArray[np.float32]:
-    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
 
 
 def loudest_hertz(clip: NDArray[Any]) -> float:
@@ -97,6 +84,74 @@ def test_a_huge_file_is_unusable_and_not_read(tmp_path: Path) -> None:
         file.truncate(media.MAX_FILE_BYTES + 1)  # sparse: takes no disk
     with pytest.raises(UnusableSample, match="too large: 1024 MiB, at most 1024"):
         read_bytes(tmp_path / "a.wav")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 598641023\n"
+ANNEXED = b"../../.git/annex/objects/Kx/9Z/SHA256E-s1--ab.wav/SHA256E-s1--ab.wav"
+STAND_INS = {
+    "a Git LFS pointer, not the file itself: run git lfs pull": (
+        POINTER, POINTER.replace(b"\n", b"\r\n"), b"version https://hawser.github.com/spec/v1\noid sha256:00\n",
+        POINTER.replace(b"oid", b"ext-0-foo sha256:" + b"b" * 64 + b"\noid"),
+    ),
+    "a git-annex pointer, not the file itself: run git annex get": (
+        b"/annex/objects/SHA256E-s123--abc.png\n", ANNEXED,
+    ),
+    "an HTML page, not the file itself: download it again": (
+        b"<!DOCTYPE html>\n<html><head>", b"<html lang='en'>", b"\xef\xbb\xbf \n<!-- a --><!-- b -->\n<HTML>",
+        b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN">', b"<head><title>404",
+    ),
+    "an error message of a file server, not the file itself: download it again": (
+        b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code>',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("reason", "content"), [(reason, c) for reason, all_ in STAND_INS.items() for c in all_])
+def test_text_in_place_of_a_sample_is_told(reason: str, content: bytes) -> None:
+    for modality in MODALITIES:
+        with pytest.raises(UnusableSample, match=f"^{reason}$"):
+            decode(content, modality, ".m4a")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"version 1\n", b"P1 16 16\n# annex/objects/a\n", b"<svg>", b"<htm", b"RIFF....WAVE",
+     b"\x80\x02annex/objects/a", b"<!--" * 300, b"<!--a-->" * 120 + b"x"],
+)  # fmt: skip
+def test_other_content_stands_for_itself(content: bytes) -> None:
+    assert stand_in(content) is None
+
+
+def test_a_link_to_what_git_annex_has_not_fetched_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to(".git/annex/objects/Kx/9Z/SHA256E-s1--ab.png/SHA256E-s1--ab.png")
+    with pytest.raises(UnusableSample, match="run git annex get"):
+        read_bytes(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_large_files_are_decoded_as_small_ones(
+    modality: Modality, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_face(tmp_path / "a.png", 0) if modality == "face" else write_voice(tmp_path / "a.wav", 0)
+    content, wanted = path.read_bytes(), decode(path.read_bytes(), modality)
+    for limit, block in ((len(content), 10), (len(content) - 1, 10_000), (100, 1000)):
+        monkeypatch.setattr(media, "_IN_MEMORY", limit)
+        monkeypatch.setattr(media, "_BLOCK", block)
+        with media.opened(path) as (source, sha256):
+            assert isinstance(source, bytes) == (limit == len(content))
+            assert sha256 == hashlib.sha256(content).hexdigest()
+            np.testing.assert_array_equal(decode(source, modality), wanted)
+        assert read_bytes(path) == content
+
+
+@pytest.mark.parametrize("change", [lambda path: os.utime(path, (0, 0)), lambda path: os.truncate(path, 200)])
+def test_a_large_file_that_changes_while_it_is_decoded_is_unusable(
+    change: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(media, "_IN_MEMORY", 100)
+    path = write_voice(tmp_path / "a.wav", 0)
+    with pytest.raises(UnusableSample, match="changed while it was read"), media.opened(path):
+        change(path)
 
 
 def test_decode_serves_both_modalities(tmp_path: Path) -> None:
@@ -235,7 +290,7 @@ def test_huge_images_are_unusable_and_not_decoded(side: int, reason: str) -> Non
         decode_face(bomb)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"<html></html>"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n"])
 def test_text_named_as_an_image_is_unusable(content: bytes) -> None:
     with pytest.raises(UnusableSample, match=r"^unreadable image: cannot identify image file$"):
         decode_face(content)

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from encsel.core import MODALITIES, Embeddings, Failure, Modality, Sample, SetOptions, Skipped
+from encsel.core import MODALITIES, PARTS, Embeddings, Failure, Modality, Sample, SetOptions, Skipped
 from encsel.data import layouts
 from encsel.data.arrays import Checked, checked_embeddings, with_normal_labels
 from encsel.data.embedding_files import EMBEDDING_SUFFIXES, read_embeddings
 from encsel.data.identities import hint, normal, some, twins
 from encsel.data.media import MEDIA_SUFFIXES
 from encsel.data.sampling import limit_rows, pick, pick_each
-from encsel.errors import BadCalibration, UsageError
+from encsel.errors import BadCalibration, UsageError, nearest
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ class CalibrationSet:
     def restricted(self, options: SetOptions) -> CalibrationSet:
         """The identities and samples that the options choose by name; raises if they are too few, or chosen already."""
         n, limit, seed = options.identities, options.samples_per_identity, options.seed
+        if options.clip not in PARTS:
+            raise UsageError(f"No part of a clip is named {options.clip!r}. {nearest(options.clip, PARTS)}")
         for option, value in (("--identities", n), ("--samples-per-identity", limit)):
             if value is not None and value < 1:
                 raise UsageError(f"{option} is {value}; it must be at least 1.")

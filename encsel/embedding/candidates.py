@@ -9,6 +9,7 @@ from encsel.core import MODALITIES, Embeddings, Encoder, Failure, Modality, Runt
 from encsel.data.arrays import with_normal_labels
 from encsel.data.calibration_set import CalibrationSet, too_many_skipped
 from encsel.data.embedding_files import EMBEDDING_SUFFIXES, read_embeddings
+from encsel.data.ffmpeg import find_ffmpeg
 from encsel.data.sampling import limit_rows
 from encsel.embedding.embed import Embedded, embed
 from encsel.errors import BadCalibration, EncoderFailed, NotHere, UsageError, nearest
@@ -42,6 +43,8 @@ def embeddings_of(
         EncoderFailed: no encoder of a modality could be opened, loaded and run.
     """
     runtime, progress = runtime or Runtime(), progress or Silent()
+    if calibration.options.ffmpeg and calibration.samples:  # before anything is downloaded
+        find_ffmpeg()
     candidates = _Candidates(calibration, runtime, progress)
     for modality, asked in zip(MODALITIES, (faces, voices), strict=True):
         names = _listed(asked) or _names_in(calibration, modality)

@@ -1,24 +1,25 @@
 """Run encoders over a calibration set of media: every file is decoded once, every vector cached."""
 
 import contextlib
-import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from encsel.core import MODALITIES, Embeddings, Encoder, Failure, Sample, SetOptions, Skipped, Traits
+from encsel.core import MODALITIES, Embeddings, Encoder, Failure, Part, Sample, SetOptions, Skipped, Traits
 from encsel.data.arrays import keep_usable
 from encsel.data.calibration_set import CalibrationSet, check_skipped, too_many_skipped
-from encsel.data.media import decode, read_bytes
-from encsel.embedding.model_run import N_THREADS, ModelRun, describe, in_order
+from encsel.data.ffmpeg import Ffmpeg, find_ffmpeg
+from encsel.data.media import decode, opened
+from encsel.embedding.model_run import AHEAD_BYTES, N_THREADS, ModelRun, describe, in_order
 from encsel.errors import UnusableSample
 from encsel.loading.deadline import Workers
 from encsel.progress import Progress, Silent, Task
-from encsel.storage.cache import EmbeddingCache
 from encsel.storage.signature import digest
 
 CHUNK_BYTES = 1 << 30
@@ -58,6 +59,7 @@ def embed(
         BadCalibration: more unusable samples than `max_skipped`.
     """
     progress = progress or Silent()
+    ffmpeg = find_ffmpeg() if calibration.options.ffmpeg else None
     made: list[Embeddings] = []
     skipped: list[Skipped] = []
     failures: list[Failure] = []
@@ -71,11 +73,14 @@ def embed(
         if not groups:  # this modality comes from files of embeddings
             continue
         samples = [s for s in calibration.samples if s.modality == modality]
-        runs = [ModelRun(group, cache, batch_size, timeout) for group in groups.values()]
+        how = calibration.options.clip, ffmpeg
+        runs = [
+            ModelRun(group, [describe(e, *how) for e in group], cache, batch_size, timeout) for group in groups.values()
+        ]
         # Some models print, and stdout is for results. Once, not per call: threads would undo each other's redirection.
         with contextlib.redirect_stdout(sys.stderr), Workers(N_THREADS) as pool:
             try:
-                hashes, unusable = _embed_modality(samples, runs, pool, progress)
+                hashes, unusable = _embed_modality(samples, runs, how, pool, progress)
             finally:
                 for run in runs:  # keep finished vectors after Ctrl-C and errors
                     run.close()
@@ -89,8 +94,8 @@ def embed(
             if run.failure is not None:
                 failures.extend(Failure(modality, encoder.name, run.failure) for encoder in run.encoders)
                 continue
-            for encoder, cached in zip(run.encoders, run.caches, strict=True):
-                embeddings, refused = _assembled(run, encoder, cached, samples, hashes)
+            for i, encoder in enumerate(run.encoders):
+                embeddings, refused = _assembled(run, i, samples, hashes)
                 skipped.extend(refused)
                 if reason := too_many_skipped(refused, len(samples), max_skipped):
                     failures.append(Failure(modality, encoder.name, reason))
@@ -99,8 +104,34 @@ def embed(
     return Embedded(tuple(made), tuple(skipped), digest(sorted(contents)), tuple(failures), on_gpu)
 
 
+class _Later(UnusableSample):
+    """A sample is to be decoded when its turn comes, because those that wait take all the room."""
+
+
+class _Room:
+    """The memory of large images that wait for their turn: AHEAD_BYTES, or one of any size."""
+
+    def __init__(self) -> None:
+        self._lock, self._taken = threading.Lock(), dict[int, int]()
+
+    def take(self, i: int, n_bytes: int) -> None:
+        """Take the room of sample `i`; _Later if there is not enough."""
+        with self._lock:
+            if self._taken and sum(self._taken.values()) + n_bytes > AHEAD_BYTES:
+                raise _Later
+            self._taken[i] = n_bytes
+
+    def give_back(self, i: int) -> None:
+        with self._lock:
+            self._taken.pop(i, None)
+
+
 def _embed_modality(
-    samples: Sequence[Sample], runs: Sequence[ModelRun], pool: Workers, progress: Progress
+    samples: Sequence[Sample],
+    runs: Sequence[ModelRun],
+    how: tuple[Part, Ffmpeg | None],
+    pool: Workers,
+    progress: Progress,
 ) -> tuple[list[str], list[Skipped]]:
     """Content hash of each sample ("" if unusable), and the samples that no encoder can use.
 
@@ -110,19 +141,24 @@ def _embed_modality(
     hashes = [""] * len(samples)
     unusable: list[Skipped] = []
     queued: set[str] = set()
+    room = _Room()
 
-    def read(item: tuple[int, Sample]) -> tuple[int, str, Any]:
+    def read(item: tuple[int, Sample], take: Callable[[int, int], None] = room.take) -> tuple[int, str, Any]:
         i, sample = item
         try:
-            content = read_bytes(sample.path)
-            content_hash = hashlib.sha256(content).hexdigest()
-            wanted = content_hash not in queued and any(run.wants(content_hash) for run in runs)
-            return i, content_hash, decode(content, sample.modality, sample.path.suffix) if wanted else None
+            with opened(sample.path) as (content, content_hash):
+                wanted = content_hash not in queued and any(run.wants(content_hash) for run in runs)
+                options = sample.modality, sample.path.suffix, *how, partial(take, i)
+                return i, content_hash, decode(content, *options) if wanted else None
         except UnusableSample as reason:
+            room.give_back(i)
             return i, "", reason
 
     def decoded() -> Iterator[tuple[str, Any]]:
         for i, content_hash, sample in in_order(pool, read, enumerate(samples), runs[0]):
+            room.give_back(i)
+            if isinstance(sample, _Later):
+                _, content_hash, sample = read((i, samples[i]), lambda i, n_bytes: None)
             hashes[i] = content_hash
             if isinstance(sample, UnusableSample):
                 unusable.append(_skipped(samples[i], str(sample)))
@@ -193,9 +229,10 @@ def _skipped(sample: Sample, reason: str, encoder: str | None = None) -> Skipped
 
 
 def _assembled(
-    run: ModelRun, encoder: Encoder, cached: EmbeddingCache, samples: Sequence[Sample], hashes: Sequence[str]
+    run: ModelRun, i: int, samples: Sequence[Sample], hashes: Sequence[str]
 ) -> tuple[Embeddings, tuple[Skipped, ...]]:
-    """The usable embeddings of an encoder of a run, and the samples it could not use."""
+    """The usable embeddings of encoder `i` of a run, and the samples it could not use."""
+    encoder, cached = run.encoders[i], run.caches[i]
     vectors, used, refused = [], [], []
     for sample, content_hash in zip(samples, hashes, strict=True):
         if content_hash and (vector := cached.get(content_hash)) is not None:
@@ -211,7 +248,7 @@ def _assembled(
         np.array([s.identity for s in used], dtype=np.str_),
         np.array([s.name for s in used], dtype=np.str_),
         {name: np.array([s.attributes.get(name, "") for s in used], dtype=np.str_) for name in columns},
-        describe(encoder),
+        run.descriptions[i],
         Traits(encoder.trained_on, encoder.identity_trained, encoder.space, (*encoder.flags, *run.remarks)),
     )
     embeddings, constant = keep_usable(embeddings)

@@ -94,6 +94,7 @@ class _Prepared:
 
     number: int
     shape: tuple[int, ...]
+    nbytes: int
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -133,7 +134,7 @@ class _Worker:
     def prepare(self, sample: NDArray[Any]) -> _Prepared:
         number = next(self._numbers)
         facts, _ = self._call({"prepare": True}, [sample], number)
-        return _Prepared(number, tuple(facts["shape"]))
+        return _Prepared(number, tuple(facts["shape"]), facts["nbytes"])
 
     def embed(self, batch: Sequence[_Prepared]) -> Vectors:
         _, (vectors,) = self._call({"embed": [one.number for one in batch]})

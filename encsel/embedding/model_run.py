@@ -2,15 +2,16 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from encsel.core import Encoder, Vectors
-from encsel.data.media import DECODING
+from encsel.core import Encoder, Part, Vectors
+from encsel.data.ffmpeg import Ffmpeg
+from encsel.data.media import decoding
 from encsel.embedding.engines import Engine, check_files, engine_of
 from encsel.embedding.worker import named, out_of_memory
 from encsel.errors import EncoderFailed, UnusableSample
@@ -23,6 +24,10 @@ BATCH_ON_CPU, BATCH_ON_GPU = 16, 64
 N_THREADS = min(8, os.cpu_count() or 1)
 AHEAD = 4
 """Samples read, decoded or prepared ahead of the model, per thread; at least a batch."""
+AHEAD_BYTES = 96 << 20
+"""Size of the decoded samples that wait for the model to be prepared, or for their turn."""
+BATCH_BYTES = 256 << 20
+"""Size of prepared samples that end a batch: encoders without preparation of their own take images as they are."""
 LENGTH_STEP = 4000
 """Clips in a padded batch differ by less than this many values, a quarter of a second."""
 REFUSED = "the encoder could not use it"
@@ -38,7 +43,7 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
-def describe(encoder: Encoder) -> dict[str, Any]:
+def describe(encoder: Encoder, part: Part = "first", ffmpeg: Ffmpeg | None = None) -> dict[str, Any]:
     """Everything about an encoder that can change its vectors: the cache key, and its entry in the signature."""
     return {
         # The family: a candidate's name does not change its vectors.
@@ -50,19 +55,27 @@ def describe(encoder: Encoder) -> dict[str, Any]:
         "weights": dict(encoder.weights),
         **{part: dict(value) for part, value in (("files", encoder.files), ("code", encoder.code)) if value},
         "preprocessing": dict(encoder.preprocessing),
-        "decoding": DECODING[encoder.modality],
+        "decoding": decoding(encoder.modality, part, ffmpeg),
         "libraries": library_versions((*DECODING_LIBRARIES[encoder.modality], *encoder.libraries)),
     }
 
 
 class ModelRun:
-    """One model during one run: the cache of each encoder it serves, and the model once a sample needs it."""
+    """One model during one run: the cache of each encoder it serves, and the model once a sample needs it.
+
+    `descriptions` are those of the encoders by `describe`.
+    """
 
     def __init__(
-        self, encoders: Sequence[Encoder], cache: Path | None, batch_size: int | None, timeout: float | None
+        self,
+        encoders: Sequence[Encoder],
+        descriptions: Sequence[Mapping[str, Any]],
+        cache: Path | None,
+        batch_size: int | None,
+        timeout: float | None,
     ) -> None:
-        self.encoders = encoders
-        self.caches = [EmbeddingCache(cache, describe(e), e.dim) for e in encoders]
+        self.encoders, self.descriptions = encoders, descriptions
+        self.caches = [EmbeddingCache(cache, d, e.dim) for e, d in zip(encoders, descriptions, strict=True)]
         self.refused: dict[str, str] = {}
         self.failure: str | None = None
         self.batch_size = batch_size
@@ -93,7 +106,8 @@ class ModelRun:
 
     def _consume(self, decoded: Iterable[tuple[str, Any]], pool: Workers, task: Task) -> None:
         waiting: dict[Any, list[tuple[str, Vectors]]] = {}
-        ahead = in_order(pool, self._prepare, self._wanted(decoded), self, self._deadline.result)
+        wanted = self._wanted(decoded)
+        ahead = in_order(pool, self._prepare, wanted, self, self._deadline.result, lambda item: item[1].nbytes)
         for content_hash, kind, prepared in ahead:
             if isinstance(prepared, UnusableSample):
                 self.refused[content_hash] = str(prepared)
@@ -101,7 +115,7 @@ class ModelRun:
                 continue
             bucket = waiting.setdefault(kind, [])
             bucket.append((content_hash, prepared))
-            if len(bucket) >= self._size():
+            if len(bucket) >= self._size() or sum(getattr(one, "nbytes", 0) for _, one in bucket) > BATCH_BYTES:
                 self._embed(bucket, task)
                 bucket.clear()
         for bucket in waiting.values():
@@ -238,15 +252,21 @@ def in_order(
     items: Iterable[_In],
     run: ModelRun,
     wait: Callable[[Future[_Out]], _Out] = Future.result,
+    size: Callable[[_In], int] = lambda item: 0,
 ) -> Iterator[_Out]:
-    """`map` over `items` in order; the pool works ahead by at least a batch of `run`."""
-    waiting: deque[Future[_Out]] = deque()
+    """`map` over `items` in order; the pool works ahead by at least a batch of `run`, or AHEAD_BYTES of large items."""
+    waiting: deque[tuple[Future[_Out], int]] = deque()
+    n_bytes = 0
     for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > max(AHEAD * N_THREADS, run.batch_size or 0):
-            yield wait(waiting.popleft())
+        waiting.append((pool.submit(function, item), size(item)))
+        n_bytes += waiting[-1][1]
+        del item  # else a large one stays in memory
+        while len(waiting) > max(AHEAD * N_THREADS, run.batch_size or 0) or (n_bytes > AHEAD_BYTES and waiting):
+            future, n = waiting.popleft()
+            n_bytes -= n
+            yield wait(future)
     while waiting:
-        yield wait(waiting.popleft())
+        yield wait(waiting.popleft()[0])
 
 
 def _differ(x: Vectors, y: Vectors, tolerance: float) -> bool:

@@ -105,10 +105,10 @@ class _Worker:
         try:
             prepared = self._model.prepare(sample)
             self._prepared[number] = prepared
-            shape = list(np.shape(prepared))
+            facts = {"shape": list(np.shape(prepared)), "nbytes": getattr(prepared, "nbytes", 0)}
         except BaseException as error:
             return self._fail(number, error)
-        self._channel.send({"id": number, "shape": shape})
+        self._channel.send({"id": number, **facts})
 
     def _embed(self, message: Message) -> None:
         try:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from encsel.core import MODALITIES, Modality, Runtime, SetOptions
+from encsel.core import MODALITIES, Modality, Part, Runtime, SetOptions
 from encsel.data.calibration_set import CalibrationSet
 from encsel.embedding.health import DOUBTS, Health
 from encsel.embedding.prepare import Prepared, prepare
@@ -127,6 +127,8 @@ def rank(
     min_identities: int = MIN_TO_PREDICT,
     max_skipped: float = 0.05,
     allow_outside: bool = False,
+    clip: Part = "first",
+    ffmpeg: bool = False,
     device: str = "auto",
     dtype: str = "float32",
     batch_size: int | None = None,
@@ -158,6 +160,8 @@ def rank(
         min_identities: fewest people with both modalities.
         max_skipped: largest fraction of samples that may be unusable.
         allow_outside: read files that a manifest names outside its own folder.
+        clip: which 5 seconds of a longer clip are used: "first" (after leading digital silence), "middle" or "loudest".
+        ffmpeg: decode clips that libsndfile cannot read, such as m4a and video, with the ffmpeg on this machine.
         device, dtype, batch_size: where and how models run; "auto" is CUDA where there is one.
         offline: open no connection.
         allow_pickle: read pickled weights of checkpoints other than the defaults.
@@ -195,8 +199,9 @@ def rank(
     check_baseline(gates, f"predicted EER, scorer {scorer_of(settings.cards[0])}")
     progress = progress or Silent()
     options = SetOptions(
-        identities, samples_per_identity, seed, min_identities, max_skipped, allow_outside, within, show_names
-    )
+        identities, samples_per_identity, seed, min_identities, max_skipped, allow_outside, within, show_names, clip,
+        ffmpeg,
+    )  # fmt: skip
     runtime = Runtime(
         device=device, dtype=dtype, offline=offline, allow_pickle=allow_pickle, timeout=timeout, batch_size=batch_size,
         cache=cache,

@@ -8,9 +8,11 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 TEMPORARY_PREFIX = ".encsel-writing-"
 MAX_TEXT_BYTES = 64 << 20  # largest card, result, table of pairs or settings file
+ANNEX_POINTER = "a git-annex pointer, not the file itself: run git annex get"
 
 
 class Refused(OSError):
@@ -23,33 +25,63 @@ def read_whole(path: Path, at_most: int = MAX_TEXT_BYTES) -> bytes:
     Raises:
         Refused: a folder, pipe, socket or device, or a larger file.
     """
-    try:
-        # Check before opening: opening a device may already have an effect.
-        _check(path, path.stat(), at_most)
-        # Do not wait: a pipe may have taken the file's place, and some files of /proc wait for a writer.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except ValueError as error:  # a NUL in the path
-        raise OSError(errno.EINVAL, str(error), str(path)) from error
-    content = b""
-    with os.fdopen(handle, "rb") as file:
-        _check(path, facts := os.fstat(handle), at_most)
+    with open_ordinary(path, at_most) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = b""
         # Files of /proc, and files that grow, state another size than they have.
-        while part := file.read(min(max(facts.st_size, 1 << 16), at_most) + 1):
+        while part := file.read(min(max(size, 1 << 16), at_most) + 1):
             content = content + part if content else part
             if len(content) > at_most:
                 raise Refused(errno.EFBIG, f"too large: over {at_most >> 20} MiB", str(path))
     return content
 
 
+def open_ordinary(path: Path, at_most: int) -> BinaryIO:
+    """An ordinary file of `at_most` bytes, opened without waiting for another process; raises as `read_whole`."""
+    try:
+        # Check before opening: opening a device may already have an effect.
+        _check(path, path.stat(), at_most)
+        # Do not wait: a pipe may have taken the file's place, and some files of /proc wait for a writer.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a NUL in the path
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    file = os.fdopen(handle, "rb")
+    try:
+        _check(path, os.fstat(handle), at_most)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+_LFS = re.compile(rb"version https://(git-lfs\.github\.com|hawser\.github\.com)/spec/")
+_ANNEX = re.compile(rb"[\x20-\x7e]{0,1000}annex/objects/[\x20-\x7e]")
+_HTML = re.compile(
+    rb"(?>\s|<\?xml[^>]*>|<!--.*?-->)*+<(!doctype\s+html|html|head|body)[\s>]", re.IGNORECASE | re.DOTALL
+)
+_XML_ERROR = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<Error>")
+
+
 def stand_in(content: bytes) -> str | None:
-    """What a file holds in place of its content, and what to do about it; None if it is not known for a stand-in."""
-    head = content[:1024].lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
+    """What text stands in the place of a file, and what to do about it; None if `content` is the file itself.
+
+    Args:
+        content: the file, or its first kilobyte.
+
+    >>> stand_in(b"version https://git-lfs.github.com/spec/v1\\noid sha256:...")
+    'a Git LFS pointer, not the file itself: run git lfs pull'
+    >>> stand_in(b"RIFF....WAVE") is None
+    True
+    """
+    head = content[:1024].removeprefix(b"\xef\xbb\xbf")
+    if _LFS.match(head.lstrip()):
         return "a Git LFS pointer, not the file itself: run git lfs pull"
-    if head.startswith(b"/annex/objects/") or re.match(rb"(\.\./)*\.git/annex/objects/", head):
-        return "a git-annex pointer, not the file itself: run git annex get"
-    if head.startswith((b"<!doctype html", b"<html")):
+    if _ANNEX.match(head) and len(content) <= 32_768:
+        return ANNEX_POINTER
+    if _HTML.match(head):
         return "an HTML page, not the file itself: download it again"
+    if _XML_ERROR.match(head):
+        return "an error message of a file server, not the file itself: download it again"
     return None
 
 

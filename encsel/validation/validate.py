@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from encsel.core import Embeddings, Runtime, SetOptions
+from encsel.core import Embeddings, Part, Runtime, SetOptions
 from encsel.data.calibration_set import CalibrationSet
 from encsel.data.groups import recordings
 from encsel.embedding.prepare import names_for, prepare
@@ -59,6 +59,8 @@ def validate(
     min_identities: int = MIN_TO_PREDICT,
     max_skipped: float = 0.05,
     allow_outside: bool = False,
+    clip: Part = "first",
+    ffmpeg: bool = False,
     device: str = "auto",
     dtype: str = "float32",
     batch_size: int | None = None,
@@ -124,8 +126,9 @@ def validate(
     check_baseline(gates, f"measured EER, scorer {scorer}")
     progress = progress or Silent()
     options = SetOptions(
-        identities, samples_per_identity, seed, min_identities, max_skipped, allow_outside, within, show_names
-    )
+        identities, samples_per_identity, seed, min_identities, max_skipped, allow_outside, within, show_names, clip,
+        ffmpeg,
+    )  # fmt: skip
     runtime = Runtime(
         device=device, dtype=dtype, offline=offline, allow_pickle=allow_pickle, timeout=timeout, batch_size=batch_size,
         cache=cache,

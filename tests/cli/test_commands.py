@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from media_samples import write_set
 from plugins import write_plugin
 from toy import people, write_population
@@ -332,3 +333,20 @@ def test_a_negative_seed_and_a_bare_name_are_understood_from_python(ready):
     with pytest.raises(UsageError, match="seed -1"):
         encsel.rank(ready, seed=-1)
     assert {p.face for p in encsel.rank(ready, faces="face0").pairs} == {"face0"}
+
+
+def test_part_of_a_clip_and_ffmpeg_are_options_and_keywords(call, tmp_path, monkeypatch):
+    root = write_set(tmp_path / "set", n_identities=6, n_samples=2)
+    for path in (root / "voices").rglob("*.wav"):
+        sound, rate = soundfile.read(path)
+        soundfile.write(path, np.concatenate([sound, *[4 * sound] * 19]), rate)
+    decodings = set()
+    for part in ("first", "middle", "loudest"):
+        made = json.loads(call("rank", root, *CHEAP, "--clip", part, "--format", "json")[1])
+        decodings.add(made["signature"]["encoders"]["voice:ltas"]["decoding"]["clip"])
+        ranking = encsel.rank(root, faces="pixels", voices="ltas", min_identities=5, clip=part)
+        assert ranking.signature == made["signature"]
+    assert decodings == {"first", "middle", "loudest"}
+    failed(call("validate", root, "--clip", "end"), 2, "--clip")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    failed(call("rank", root, *CHEAP, "--ffmpeg"), 2, "none is on PATH")
