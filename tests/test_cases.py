@@ -205,8 +205,13 @@ def case_42_gw_at_250_people(root: Path, call) -> None:
     assert found[251] == pytest.approx(found[250], rel=0.02)
 
 
+CHECKS = [f for name, f in sorted(globals().items()) if name.startswith("case_")]
+SLOWEST = (case_24_embeddings_of_another_kind_beside, case_30_terminal_without_utf8, case_33_lora_adapter_ignored)
+
+
 @pytest.mark.parametrize(
-    "check", [f for name, f in sorted(globals().items()) if name.startswith("case_")], ids=lambda f: f.__name__[5:]
+    "check",
+    [pytest.param(f, id=f.__name__[5:], marks=[pytest.mark.robust] if f in SLOWEST else []) for f in CHECKS],
 )
 def test_case(check, tmp_path, call):
     (folder,) = CASES.glob(f"{check.__name__[5:7]}-*")

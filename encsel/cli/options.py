@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from encsel.core import PARTS
 from encsel.storage.result import FORMAT_OF_SUFFIX, FORMATS
 
 NO_CACHE = "\0"
@@ -57,7 +56,7 @@ set_options = together(
     click.option("--seed", type=click.IntRange(0), default=0, help="Random seed."),
     click.option("--max-skipped", type=click.FloatRange(0, 1), default=0.05,
                  help="Largest fraction of a modality's samples that may be unusable."),
-    click.option("--clip", type=click.Choice(PARTS), default="first",
+    click.option("--clip", type=click.Choice(("first", "middle", "loudest")), default="first",
                  help="Which 5 seconds of a longer clip to use; the first ones begin after leading digital silence."),
     click.option("--ffmpeg", is_flag=True,
                  help="Decode clips that libsndfile cannot read, such as m4a and video, with this machine's ffmpeg."),

@@ -7,12 +7,14 @@ import io
 import json
 import socket
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from toy import few_shuffles
 
 from encsel import cli
+from encsel.loading import registry
 from encsel.loading.registry import encoder_families
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -25,27 +27,40 @@ class Ranked(NamedTuple):
     err: str
 
 
-@pytest.fixture(scope="module")
-def ranked(media, tmp_path_factory) -> Ranked:
-    """One run over all families, while sockets refuse."""
+def rank_all(media: Path, root: Path, *, in_workers: bool) -> Ranked:
+    """One run over tiny encoders of all families, while sockets of this process refuse."""
 
     def refuse(*arguments: object, **_: object) -> None:
         raise AssertionError(f"a connection was tried: {arguments}")
 
     command = ["encsel", "rank", str(media), "--min-identities", "5", "--max-skipped", "0.5", "--format", "json"]
     for family in FAMILIES:
-        folder = tmp_path_factory.mktemp(family.name)
-        command += [f"--{family.modality}", f"{family.write_tiny(folder)}@name={family.name}"]
+        folder = root / family.name
+        if not folder.exists():
+            folder.mkdir()
+            family.write_tiny(folder)
+        command += [f"--{family.modality}", f"{family.name}:{folder}@name={family.name}"]
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", refuse)
         patch.setattr(socket.socket, "connect_ex", refuse)
         patch.setattr(socket, "getaddrinfo", refuse)
+        patch.setattr(registry, "IN_WORKERS", in_workers)
         patch.setattr(sys, "argv", [*command, "--no-cache", "--offline"])
         few_shuffles(patch)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = cli.run()
     return Ranked(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("families")
+
+
+@pytest.fixture(scope="module")
+def ranked(media, root) -> Ranked:
+    return rank_all(media, root, in_workers=False)
 
 
 def test_every_family_goes_through_rank_offline(ranked):
@@ -55,6 +70,11 @@ def test_every_family_goes_through_rank_offline(ranked):
     failed = {f["encoder"] for f in document["failures"]}
     assert failed <= {"arcface"}, document["failures"]
     assert {e["name"] for e in document["encoders"]} | failed == {f.name for f in FAMILIES}
+
+
+@pytest.mark.robust
+def test_in_processes_of_their_own_all_families_give_the_same_result(ranked, media, root):
+    assert rank_all(media, root, in_workers=True)[:2] == ranked[:2]
 
 
 def test_signature_names_weights_and_library_versions_of_every_family(ranked):
