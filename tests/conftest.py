@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,23 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+@pytest.fixture(scope="session")
+def states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Empty folders; many numbered ones by `mktemp` take long."""
+    root = tmp_path_factory.mktemp("states")
+
+    def made() -> Iterator[Path]:
+        for i in count():
+            (root / str(i)).mkdir()
+            yield root / str(i)
+
+    return made()
+
+
 @pytest.fixture(autouse=True)
-def _own_record_of_weights(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _own_record_of_weights(monkeypatch: pytest.MonkeyPatch, states: Iterator[Path]) -> None:
     """No test leaves its weights' hashes in the record of who runs the tests."""
-    monkeypatch.setenv("ENCSEL_WEIGHTS", str(tmp_path_factory.mktemp("state") / "weights.json"))
+    monkeypatch.setenv("ENCSEL_WEIGHTS", str(next(states) / "weights.json"))
 
 
 @pytest.fixture(autouse=True)

@@ -139,6 +139,7 @@ def test_the_unpaired_control_is_no_better_than_chance_when_measured(cache):
     assert validation.best.ranked.predicted_eer is None
 
 
+@pytest.mark.robust
 def test_seventy_people_validated_are_where_they_were_measured(data):
     validation = encsel.validate(data, cache=None, voices="ecapa", only=["matching", "recordings", "groups", "curve"])
     (ecapa,) = validation.pairs
