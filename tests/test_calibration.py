@@ -546,7 +546,17 @@ def test_files_of_another_kind_beside_embeddings_are_named(tmp_path: Path) -> No
     assert opened(tmp_path).details == ()
     touch(tmp_path, "voices/wavlm.pt", "faces/other.csv")
     (detail,) = opened(tmp_path).details
-    assert detail.startswith("Files of other kinds are not used: faces/other.csv, voices/wavlm.pt; save arrays")
+    assert detail.startswith("Other files and folders are not used: faces/other.csv, voices/wavlm.pt; save arrays")
+
+
+def test_folders_beside_embeddings_are_named_unless_they_hold_media_of_both(tmp_path: Path) -> None:
+    embeddings(tmp_path, ["ann"], ["ann"])
+    touch(tmp_path, "faces/old/a.txt", "faces/old/ann.png", "voices/readme/b.txt")
+    found = opened(tmp_path)
+    assert found.layout == "embeddings"
+    assert found.details[0].startswith("Other files and folders are not used: faces/old, voices/readme; save arrays")
+    touch(tmp_path, "faces/ann/0.png", "voices/ann/0.wav")
+    assert opened(tmp_path).layout != "embeddings"
 
 
 def test_embeddings_of_other_kinds_alone_are_named(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def case_24_embeddings_of_another_kind_beside(root: Path, call) -> None:
     code, out, err = call("rank", root, "--format", "csv")
     assert code == 0
     assert "clip,ecapa" in out
-    assert "Files of other kinds are not used: voices/wavlm.pt; save arrays embeddings and labels" in err
+    assert "Other files and folders are not used: voices/wavlm.pt; save arrays embeddings and labels" in err
     for path in (root / "voices/ecapa.npz", root / "faces/clip.npz"):
         path.rename(path.with_suffix(".pt"))
         code, _, err = call("rank", root)

@@ -14,7 +14,8 @@ import pytest
 from media_samples import write_face, write_set, write_voice
 from toy_encoders import DIM, ToyModel, moments, toy
 
-from encsel.core import SAMPLING_RATE, SetOptions
+import encsel
+from encsel.core import SAMPLING_RATE, EncoderFamily, SetOptions
 from encsel.data import media
 from encsel.data.calibration_set import CalibrationSet
 from encsel.data.media import decode
@@ -23,6 +24,7 @@ from encsel.embedding import model_run, worker
 from encsel.embedding.embed import Failure, embed
 from encsel.embedding.model_run import BATCH_ON_CPU, LENGTH_STEP, describe
 from encsel.errors import BadCalibration, EncoderFailed, UnusableSample
+from encsel.loading import registry
 from encsel.progress import Silent
 from encsel.storage.signature import digest, library_versions
 
@@ -405,6 +407,19 @@ def test_encoder_that_returns_another_shape_or_type_fails_by_name(root, function
     assert failure.encoder == "toy"
     assert failure.reason.startswith("it returned ")
     assert f"floats of shape ({N}, 3) were declared" in failure.reason
+
+
+def test_an_encoder_of_media_that_gives_everything_one_vector_fails_and_the_others_go_on(root, monkeypatch):
+    families = {
+        "constant": EncoderFamily("constant", "face", 3, 1, "none", "", load=lambda: lambda x: np.ones((len(x), 3))),
+        "usual": EncoderFamily("usual", "face", 3, 1, "none", "", load=lambda: moments),
+        "heard": EncoderFamily("heard", "voice", 3, 1, "none", "", load=lambda: moments),
+    }
+    monkeypatch.setattr(registry, "encoder_families", lambda: families)
+    ranking = encsel.rank(root, faces=["constant", "usual"], voices="heard", min_identities=5, cache=None)
+    assert [f.encoder for f in ranking.failures] == ["constant"]
+    assert [(p.face, p.voice) for p in ranking.pairs] == [("usual", "heard")]
+    assert ranking.exit_code == 4
 
 
 def test_model_without_the_tap_of_an_encoder_fails(root):

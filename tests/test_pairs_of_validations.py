@@ -32,6 +32,7 @@ def pair(face, voice, eer, **columns) -> dict:
 def result(pairs, schema="encsel.validate/1") -> dict:
     return {
         "schema": schema,
+        "signature": {"encsel": "0.2.0"},  # of a version without checksums
         "scorer": "weighted",
         "calibration": {"n_identities": 100, "n_face_samples": 800, "n_voice_samples": 800},
         "encoders": [],
@@ -223,3 +224,11 @@ def test_fit_on_a_result_equals_that_on_the_same_table(tmp_path, scorer, feature
     assert one.intercept == two.intercept
     assert one.features == two.features
     assert (one.target, one.errors, one.residual_sd) == (two.target, two.errors, two.residual_sd)
+
+
+def test_result_that_was_edited_is_refused(validation, tmp_path):
+    document = validation.to_dict()
+    assert len(read_pairs([written(tmp_path / "whole.json", document)])) == len(validation.pairs)
+    document["pairs"][0]["eer"] = 0
+    with pytest.raises(UsageError, match=r"was damaged or edited: its checksum .*Give the JSON as encsel wrote it"):
+        read_pairs([written(tmp_path / "edited.json", document)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from encsel.storage.result import FORMATS, render
 from encsel.validation import score_files
 from encsel.validation.result import Validation
 from encsel.validation.stage import stage_names, stages
+from encsel.validation.stages import groups
 from encsel.validation.stages.groups import ONLY_ITS_GROUP
 from encsel.validation.stages.matching import FEW_ERRORS
 from encsel.validation.stages.recordings import SAME_RECORDINGS
@@ -233,6 +235,25 @@ def test_one_encoder_that_does_not_tell_its_recordings_leaves_the_others_compare
     for pair in validate(root, cache=None, only=["recordings"]).pairs:
         assert (pair["recordings"] is None) == (pair.face == "face1") == (SAME_RECORDINGS in pair.flags)
         assert pair.face == "face0" or "samples of face1 do not tell" in pair.reasons["recordings"]
+
+
+def test_groups_named_like_a_heading_leave_the_other_cells(report):
+    headings = {"f": "Face", "m": "EER within"}
+    pairs = []
+    for p in report.pairs:
+        within = replace(
+            p["measured"].within[0], eer_of={headings[v]: e for v, e in p["measured"].within[0].eer_of.items()}
+        )
+        pairs.append(replace(p, results={**p.results, "measured": replace(p["measured"], within=(within,))}))
+    columns = {"sex": {headings[value]: n for value, n in report.group_columns["sex"].items()}}
+    (renamed,) = [
+        s
+        for s in groups.sections(replace(report, pairs=tuple(pairs), group_columns=columns))
+        if s.title == "Within sex"
+    ]
+    (before,) = [s for s in groups.sections(report) if s.title == "Within sex"]
+    assert renamed.rows == before.rows
+    assert renamed.header == tuple(headings.get(h, h) for h in before.header)
 
 
 def test_the_reference_protocol_says_what_it_is_and_has_the_released_codes_forms(data, cache):

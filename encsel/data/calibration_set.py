@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -193,26 +194,37 @@ def _embedding_files(root: Path) -> dict[Modality, list[Path]] | None:
         return None
     files: dict[Modality, list[Path]] = {}
     others = []  # folders that hold files, none of them media
+    folders: dict[Modality, list[Path]] = {}
     for modality in MODALITIES:
         folder = root / f"{modality}s"
         entries = layouts.entries(folder) if folder.is_dir() else []
-        if any(is_folder for _, is_folder in entries):
-            return None
+        folders[modality] = [p for p, is_folder in entries if is_folder]
         files[modality] = [p for p, _ in entries if p.suffix.lower() in EMBEDDING_SUFFIXES]
         if entries and not any(p.suffix.lower() in MEDIA_SUFFIXES[modality] for p, _ in entries):
             others.append(folder)
+    if any(folders.values()):
+        # Embeddings of both modalities are the set, unless folders beside them hold media of both.
+        has_media = all(any(map(_has_media, of_one)) for of_one in folders.values())
+        return files if all(files.values()) and not has_media else None
     # Two folders of files of another kind, such as .pt, are a set of embeddings that cannot be read.
     return files if any(files.values()) or len(others) == len(MODALITIES) else None
 
 
+def _has_media(folder: Path) -> bool:
+    suffixes = frozenset[str]().union(*MEDIA_SUFFIXES.values())
+    return any(Path(name).suffix.lower() in suffixes for _, _, names in os.walk(folder) for name in names)
+
+
 def _unread(root: Path, files: Mapping[Modality, Sequence[Path]]) -> tuple[str, ...]:
-    """A remark that names the files beside embedding files that are not read, if there are any."""
+    """A remark that names what stands beside embedding files and is not read, if there is anything."""
     read = {p for paths in files.values() for path in paths for p in (path, path.with_suffix(".csv"))}
     folders = [folder for modality in files if (folder := root / f"{modality}s").is_dir()]
     others = [p.relative_to(root).as_posix() for folder in folders for p, _ in layouts.entries(folder) if p not in read]
     if not others:
         return ()
-    return (f"Files of other kinds are not used: {some(others)}; save arrays embeddings and labels with numpy.savez.",)
+    return (
+        f"Other files and folders are not used: {some(others)}; save arrays embeddings and labels with numpy.savez.",
+    )
 
 
 def _of_embeddings(empty: CalibrationSet, checked: Iterable[Checked], options: SetOptions) -> CalibrationSet:

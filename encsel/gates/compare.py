@@ -13,7 +13,7 @@ from encsel.errors import UsageError, printable
 from encsel.matching.sensitivity import distance_of_eer, eer_of_distance, normal_quantile
 from encsel.prediction.card import CalibratedCard, load_calibrated, shipped_calibrated
 from encsel.storage.files import read_whole
-from encsel.storage.result import CHECKSUM, Result, checksum
+from encsel.storage.result import Edited, Result, check_intact
 from encsel.storage.signature import digest
 
 PREDICTED, MEASURED = ("encsel.rank/1",), ("encsel.validate/1", "encsel.validate/2")
@@ -23,14 +23,8 @@ COVERAGE = 0.9
 """Coverage of the interval of a change."""
 HARMLESS = {"stages", "coverage"}
 """Options that change no EER."""
-WITHOUT_CHECKSUM = ("0.1.", "0.2.")
-"""Versions of encsel whose results may lack a checksum."""
 
 MOVED_UP, MOVED_DOWN, SAME, UNKNOWN = "worse", "better", "within uncertainty", "not known"
-
-
-class Edited(ValueError):
-    """A document is a result, but not as encsel wrote it."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +100,7 @@ def read_result(path: Path) -> ResultToCompare:
     """A result of `rank` or `validate` from its JSON file; UsageError if it is not one, or was damaged or edited."""
     try:
         content = json.loads(read_whole(path))
-        result = result_of(content)
-        if CHECKSUM not in content and not result.signature["encsel"].startswith(WITHOUT_CHECKSUM):
-            raise Edited(f"it lacks the key {CHECKSUM!r}")
-        return result
+        return result_of(content)
     except OSError as error:
         raise UsageError(f"Cannot read {path}: {error.strerror}. Give the JSON of `rank` or `validate`.") from error
     except Edited as error:
@@ -146,8 +137,7 @@ def result_of(content: Mapping[str, Any]) -> ResultToCompare:
         raise Edited("its pairs are not those of the encoders in its signature, once each")
     if signature["id"] != digest({key: value for key, value in signature.items() if key != "id"}):
         raise Edited("the id of its signature does not match the signature")
-    if CHECKSUM in content and content[CHECKSUM] != checksum(content):
-        raise Edited("its checksum does not match its content")
+    check_intact(content)
     values = {(printable(face), printable(voice)): value for (face, voice), value in pairs}
     kind = "predicted EER" if schema in PREDICTED else "measured EER"
     return ResultToCompare(schema, f"{kind}, scorer {scorer}", signature, values)

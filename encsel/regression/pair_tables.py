@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from encsel.errors import UsageError, nearest, printable
 from encsel.regression.association import Values
 from encsel.storage.files import read_whole
+from encsel.storage.result import Edited, check_intact
 
 VALIDATION_SCHEMAS = ("encsel.validate/1", "encsel.validate/2")
 """Schemas of results that can be read as a pair table."""
@@ -188,6 +189,7 @@ def _rows_of_result(path: Path, data: bytes, scorer: str) -> tuple[list[str], li
                 f"{path} is a {content['schema']!r}; a result of `encsel validate` "
                 f"({' or '.join(VALIDATION_SCHEMAS)}) is needed."
             )
+        check_intact(content)
         rows = []
         for number, pair in enumerate(content["pairs"], start=1):
             if (measured := pair["measured"]) is None:
@@ -208,6 +210,8 @@ def _rows_of_result(path: Path, data: bytes, scorer: str) -> tuple[list[str], li
             }
             named = {printable(name): "" if value is None else printable(str(value)) for name, value in cells.items()}
             rows.append(_Row(f"{path.name} pair {number}", named))
+    except Edited as error:
+        raise UsageError(f"{path} was damaged or edited: {error}. Give the JSON as encsel wrote it.") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{path} is not a result of `encsel validate` ({error!r}). Give its JSON, or a CSV table."

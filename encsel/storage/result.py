@@ -25,6 +25,8 @@ CHECKSUM = "sha256"
 """Key of a document's checksum. It shows damage and edits; whoever edits on purpose can compute it, too."""
 BESIDE = (CHECKSUM, "explanation")
 """Keys that the checksum does not cover: itself, and what `rank --explain` adds."""
+WITHOUT_CHECKSUM = ("0.1.", "0.2.")
+"""Versions of encsel whose results may lack a checksum."""
 
 
 def plain(value: Any) -> Any:
@@ -47,9 +49,22 @@ def json_text(document: Any, **options: Any) -> str:
     return json.dumps(document, indent=2, allow_nan=False, **options).replace("##[", "#\\u0023[") + "\n"
 
 
+class Edited(ValueError):
+    """A document is a result, but not as encsel wrote it."""
+
+
 def checksum(document: Mapping[str, Any]) -> str:
     """SHA-256 of a document, the same before it is written and after it is read."""
     return digest(json.loads(json.dumps({key: value for key, value in document.items() if key not in BESIDE})))
+
+
+def check_intact(document: Mapping[str, Any]) -> None:
+    """Raise Edited unless a result has the checksum of its content, or is of a version that wrote none."""
+    if CHECKSUM not in document:
+        if not str(document["signature"]["encsel"]).startswith(WITHOUT_CHECKSUM):
+            raise Edited(f"it lacks the key {CHECKSUM!r}")
+    elif document[CHECKSUM] != checksum(document):
+        raise Edited("its checksum does not match its content")
 
 
 def render(result: Result, form: str, *, width: int | None = None, colour: bool = False) -> str:

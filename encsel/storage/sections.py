@@ -25,11 +25,15 @@ class Section:
     n_names: int = 1
 
 
-def table(title: str, rows: Sequence[Mapping[str, str]], *notes: str, n_names: int = 1) -> list[Section]:
-    """A section of rows, each a cell by heading; none without rows."""
+def table(
+    title: str, rows: Sequence[Mapping[str, str] | Sequence[tuple[str, str]]], *notes: str, n_names: int = 1
+) -> list[Section]:
+    """A section of rows with a heading for each cell, as pairs where headings may repeat; none without rows."""
     if not rows:
         return []
-    return [Section(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows), notes, n_names)]
+    pairs = [tuple(row.items()) if isinstance(row, Mapping) else tuple(row) for row in rows]
+    header = tuple(heading for heading, _ in pairs[0])
+    return [Section(title, header, tuple(tuple(cell for _, cell in row) for row in pairs), notes, n_names)]
 
 
 def number(value: Any, digits: int = 3) -> str:

@@ -177,16 +177,16 @@ def _by_column(validation: Validation) -> list[Section]:
             if within is None and centred is None:
                 continue
             of_scorer = within and within.matching[validation.scorer]
-            row = {
-                "Face": p.face, "Voice": p.voice,
-                "EER, all": number(everyone and everyone.eer), f"{column} alone": number(within and within.floor),
-                "EER within": number(of_scorer and of_scorer.eer),
-                "Interval 90 %": span(of_scorer and of_scorer.interval),
-                **{value: number(within and within.eer_of[value][validation.scorer]) for value in sizes},
-                "CKA centred": number(centred and centred.cka.debiased),
-                "Predicted centred": number(centred and centred.predicted_eer),
-                "p within": number(centred and centred.null_p),
-            }  # fmt: skip
+            row = (
+                ("Face", p.face), ("Voice", p.voice), ("EER, all", number(everyone and everyone.eer)),
+                (f"{column} alone", number(within and within.floor)),
+                ("EER within", number(of_scorer and of_scorer.eer)),
+                ("Interval 90 %", span(of_scorer and of_scorer.interval)),
+                *((value, number(within and within.eer_of[value][validation.scorer])) for value in sizes),
+                ("CKA centred", number(centred and centred.cka.debiased)),
+                ("Predicted centred", number(centred and centred.predicted_eer)),
+                ("p within", number(centred and centred.null_p)),
+            )  # fmt: skip
             rows.append(row)
         groups = ", ".join(f"{value}: {size}" for value, size in sizes.items())
         tables += table(
@@ -199,15 +199,15 @@ def _by_column(validation: Validation) -> list[Section]:
 
 
 def _by_value(validation: Validation) -> list[Section]:
-    by_column: dict[str, list[Mapping[str, str]]] = {}
+    by_column: dict[str, list[Sequence[tuple[str, str]]]] = {}
     for p in validation.pairs:
         for w in p["values"] or ():
             of_scorer = w.matching[validation.scorer]
-            row = {
-                "Face": p.face, "Voice": p.voice, w.column.capitalize(): w.value, "People": str(w.n_people),
-                **{f"EER {name}": number(w.matching[name].eer) for name in SCORERS},
-                "Interval 90 %": span(of_scorer.interval), "AUC": number(of_scorer.auc),
-            }  # fmt: skip
+            row = (
+                ("Face", p.face), ("Voice", p.voice), (w.column.capitalize(), w.value), ("People", str(w.n_people)),
+                *((f"EER {name}", number(w.matching[name].eer)) for name in SCORERS),
+                ("Interval 90 %", span(of_scorer.interval)), ("AUC", number(of_scorer.auc)),
+            )  # fmt: skip
             by_column.setdefault(w.column, []).append(row)
     note = "Samples of one {} on both sides, of people who have it; centroids, cross-validated."
     tables = (table(f"Within each {c}", rows, note.format(c), n_names=3) for c, rows in by_column.items())
