@@ -10,11 +10,12 @@ from toy import embeddings, population
 from encsel.core import Embeddings
 from encsel.data.groups import PersonGroups
 from encsel.errors import BadCalibration
+from encsel.matching.axes import project
 from encsel.matching.evaluate import eer_by_axes, measure_centroids, measure_pair, plain_cosine
 from encsel.matching.folds import folds_of, protocol_folds
 from encsel.matching.learning_curve import curve_projections, curve_sizes, extrapolate, learning_curve
 from encsel.matching.probe import centred_within, group_probe
-from encsel.matching.projections import Fold, first_axes, project_encoder
+from encsel.matching.projections import Fold, project_encoder
 from encsel.matching.recordings import compare_recordings, halves
 from encsel.matching.scorers import RIDGE, SCORERS, ridge_for
 from encsel.metrics.centroids import centroids
@@ -161,16 +162,17 @@ def test_a_probe_tells_the_sex_that_an_encoder_holds_and_not_one_that_it_does_no
 def test_principal_axes_are_nested():
     face, _ = pair(dims=(70, 16))
     folds = protocol_folds(N, "crossval", seed=0)[:1]
-    few, many = projected(face, folds, n_axes=20), projected(face, folds, n_axes=40)
-    cut = first_axes(many, 20)
-    np.testing.assert_allclose(np.abs(cut[0][0].side.test), np.abs(few[0][0].side.test), atol=1e-8)
-    np.testing.assert_allclose(np.abs(cut[0][0].rows), np.abs(few[0][0].rows), atol=1e-5)
+    few, many = project(centroids(face), *folds[0][0], n_axes=20), projected(face, folds)[0][0].side
+    assert len(many.sd) > 20
+    np.testing.assert_allclose(np.abs(many.first(20).test), np.abs(few.test), atol=1e-8)
+    assert many.first(20) is many.first(20)
+    assert many.first(100) is many
 
 
 def test_eer_by_axes_is_missing_where_there_are_fewer():
     face, voice = pair(70, dims=(120, 54))
     folds = protocol_folds(70, "crossval", seed=0)[:1]
-    found = eer_by_axes(projected(face, folds, n_axes=200), projected(voice, folds, n_axes=200), folds)
+    found = eer_by_axes(projected(face, folds), projected(voice, folds), folds)
     assert found["100"] == dict.fromkeys(SCORERS)
     assert set(found) == {"20", "50", "100", "200"}
     assert all(0 < value < 0.6 for value in found["50"].values())

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from encsel.errors import BadCalibration
-from encsel.matching import scorers
-from encsel.matching.scorers import SCORERS, PairInFold, Side, directions, project
+from encsel.matching import axes
+from encsel.matching.axes import Side, directions, project
+from encsel.matching.scorers import SCORERS, PairInFold
 
 
 def scores(scorer, face, voice):
@@ -50,8 +51,8 @@ def test_cca_scores_are_cosines_of_unit_variance_variates():
     x, y = paired(200)
     face, voice = fitted(x, y)
     found = directions(face, voice)
-    for side, axes in ((face, found.face), (voice, found.voice)):
-        assert np.cov((side.train @ axes).T) == pytest.approx(np.eye(axes.shape[1]), abs=1e-9)
+    for side, found_axes in ((face, found.face), (voice, found.voice)):
+        assert np.cov((side.train @ found_axes).T) == pytest.approx(np.eye(found_axes.shape[1]), abs=1e-9)
 
 
 def test_reference_does_not_divide_by_the_deviations_and_cca_does():
@@ -76,7 +77,7 @@ def test_scores_do_not_depend_on_rotation_shift_or_scale_of_an_encoder(scorer):
 def test_scores_put_own_above_others_when_much_is_shared(scorer):
     matrix = scores(scorer, *fitted(*paired(200, shared=3.0), n_test=50))
     assert np.diag(matrix).mean() > matrix.mean() + 0.3
-    assert np.abs(matrix).max() <= 1 + 1e-12
+    assert scorer == "likelihood" or np.abs(matrix).max() <= 1 + 1e-12
 
 
 def test_weighting_by_correlation_beats_equal_weights_when_few_directions_are_shared():
@@ -120,5 +121,5 @@ def test_a_decomposition_that_lapack_gets_wrong_is_done_again(monkeypatch):
 
     for broken in (wrong, fails):
         monkeypatch.setattr(np.linalg, "svd", broken)
-        u, s, vt = scorers._svd(matrix)
+        u, s, vt = axes._svd(matrix)
         assert (u * s) @ vt == pytest.approx(matrix, abs=1e-12)

@@ -13,6 +13,7 @@ from toy import few_shuffles, people
 
 from encsel import validate
 from encsel.errors import BadCalibration, UsageError
+from encsel.matching.scorers import SCORERS
 from encsel.progress import Silent
 from encsel.storage.result import FORMATS, render
 from encsel.validation import score_files
@@ -125,7 +126,7 @@ def test_the_document_is_strict_json_with_stable_keys(report):
     }  # fmt: skip
     levels = document["pairs"][0]["measured"]["levels"]
     assert set(levels) == {"identity", "sample"}
-    assert set(levels["identity"]) == {"reference", "cca", "weighted"}
+    assert set(levels["identity"]) == {"reference", "cca", "weighted", "likelihood"}
     assert document["pairs"][0]["columns"]["cka"] == document["pairs"][0]["cka"]["biased"]
 
 
@@ -300,7 +301,7 @@ def test_score_files_have_four_columns_and_give_back_the_eer(data, cache, tmp_pa
 
     found = validate(data, cache=cache, only=["matching"], protocol="reference", scores=tmp_path / "s")
     files = sorted((tmp_path / "s").iterdir())
-    assert len(files) == 2 * 3
+    assert len(files) == 2 * len(SCORERS)
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)
     lines = [line.split() for line in (tmp_path / "s" / "face0__voice0__weighted.txt").read_text().splitlines()]
     assert all(len(line) == 4 for line in lines)

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from encsel.core import Vectors
+from encsel.matching.axes import N_AXES, Directions, Side, project
 from encsel.matching.eer import EerRule, eer_of_sorted
 from encsel.matching.error_rates import Pool, Rates
 from encsel.matching.folds import Folds, SidesByFold, fitted, scored
-from encsel.matching.scorers import RIDGE, SCORERS, Directions, Side, project
+from encsel.matching.scorers import RIDGE, SCORERS
 
 N_VARIATES = 12
 """Number of pairs of canonical variates whose held-out correlation is evidence."""
@@ -73,10 +74,10 @@ def pooled_correlations(products: Vectors) -> Vectors:
 
 
 def pooled_rates(
-    face: SidesByFold, voice: SidesByFold, folds: Folds, *, eer_rule: EerRule = eer_of_sorted
+    face: SidesByFold, voice: SidesByFold, folds: Folds, *, eer_rule: EerRule = eer_of_sorted, n_axes: int = N_AXES
 ) -> dict[str, Rates]:
     """Rates by scorer, from folds that need not test everybody equally often."""
     pools = {name: Pool(eer_rule) for name in SCORERS}
-    for name, test, scores in scored(face, voice, folds):
+    for name, test, scores in scored(face, voice, folds, n_axes=n_axes):
         pools[name].add(scores, test, test)
     return {name: pool.rates() for name, pool in pools.items()}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
+from encsel.matching.cllr import cllr, min_cllr
 from encsel.matching.eer import EerRule, auc_placements, eer_of_sorted
 from encsel.matching.sensitivity import distance_error, eer_interval, normal_quantile
 
@@ -52,6 +53,7 @@ class Matching:
         det: (false match rate, false non-match rate), the first ascending.
         two_choice: by WAYS, how often the genuine one of two candidates scores higher; 0.5 is chance.
         retrieval: by WAYS. A way in which nobody had a choice is missing in both.
+        cllr, min_cllr: cost of the scores as log likelihood ratios, and the least by calibration; None of other scores.
         n_errors: people among those tested whom the EER would reject; with fewer than 30 (`few_errors`) the true rate
             may differ by more than a third, by the rule of 30.
     """
@@ -68,6 +70,8 @@ class Matching:
     n_genuine: int
     n_impostor: int
     n_errors: float
+    cllr: float | None = None
+    min_cllr: float | None = None
 
     @property
     def few_errors(self) -> bool:
@@ -146,7 +150,7 @@ class Tally(Pool):
         self._search(WAYS[0], scores, same)
         self._search(WAYS[1], scores.T, same.T)
 
-    def result(self) -> Matching:
+    def result(self, *, are_ratios: bool = False) -> Matching:
         """Error rates of all blocks together; BadCalibration if no block had both genuine and impostor pairs."""
         genuine, impostor = self.sorted_scores()
         rates = self.rates()
@@ -167,6 +171,8 @@ class Tally(Pool):
             n_genuine=len(genuine),
             n_impostor=len(impostor),
             n_errors=rate * n,
+            cllr=cllr(genuine, impostor) if are_ratios else None,
+            min_cllr=min_cllr(genuine, impostor) if are_ratios else None,
         )
 
     def _search(self, way: str, scores: Vectors, hits: NDArray[np.bool_]) -> None:

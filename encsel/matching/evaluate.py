@@ -21,7 +21,7 @@ from encsel.matching.crossval import pooled_rates
 from encsel.matching.eer import EerRule, eer_of_sorted
 from encsel.matching.error_rates import Matching, Tally
 from encsel.matching.folds import Folds, fitted, protocol_folds, scored, some_folds
-from encsel.matching.projections import Projections, first_axes_of, project_centroids, rows_per_person, sides_of
+from encsel.matching.projections import Projections, project_centroids, rows_per_person, sides_of
 from encsel.matching.scorers import SCORERS, cosines
 from encsel.metrics.centroids import centroids
 
@@ -85,6 +85,9 @@ def measure_pair(
             index = group.index[grouped]
             tallies[group.column,].add((index[:, None] == index).astype(np.float64), grouped, grouped)
 
+    def result(where: str, name: str, *value: str | None) -> Matching:
+        return tallies[where, name, *value].result(are_ratios=name == "likelihood")
+
     def within(group: PersonGroups) -> WithinGroups:
         rates: dict[str, dict[str, float | None]] = {
             value: {
@@ -93,12 +96,12 @@ def measure_pair(
             }
             for value in group.values
         }
-        matching = {name: tallies[group.column, name, None].result() for name in SCORERS}
+        matching = {name: result(group.column, name, None) for name in SCORERS}
         return WithinGroups(group.column, matching, rates, tallies[group.column,].result().eer)
 
     train, test = folds[0][0]
     return PairMeasured(
-        {level: {name: tallies[level, name].result() for name in SCORERS} for level in LEVELS},
+        {level: {name: result(level, name) for name in SCORERS} for level in LEVELS},
         tuple(
             within(group)
             for group in groups
@@ -115,7 +118,7 @@ def tally_by_scorer(scores: Iterable[tuple[str, NDArray[np.intp], Vectors]]) -> 
     tallies = {name: Tally() for name in SCORERS}
     for name, test, matrix in scores:
         tallies[name].add(matrix, test, test)
-    return {name: tally.result() for name, tally in tallies.items()}
+    return {name: tally.result(are_ratios=name == "likelihood") for name, tally in tallies.items()}
 
 
 def measure_centroids(face: Vectors, voice: Vectors, *, seed: int) -> dict[str, Matching]:
@@ -124,7 +127,7 @@ def measure_centroids(face: Vectors, voice: Vectors, *, seed: int) -> dict[str, 
     return tally_by_scorer(scored(project_centroids(face, folds), project_centroids(voice, folds), folds))
 
 
-def cross_validate(faces: Vectors, voices: Vectors, *, scorer: str = "weighted", seed: int = 0) -> Matching:
+def cross_validate(faces: Vectors, voices: Vectors, *, scorer: str = "likelihood", seed: int = 0) -> Matching:
     """Error rates of a scorer on held-out people: 5-fold cross-validation, repeated on small sets.
 
     Args:
@@ -177,7 +180,7 @@ def eer_by_axes(
             rates[str(k)] = dict.fromkeys(SCORERS)
             continue
         n_folds = len(folds[0])
-        cut = [[[first_axes_of(fold.side, k) for fold in side[0][:n_folds]]] for side in (face, voice)]
-        measured = pooled_rates(cut[0], cut[1], folds, eer_rule=eer_rule)
+        cut = [[[fold.side.first(k) for fold in side[0][:n_folds]]] for side in (face, voice)]
+        measured = pooled_rates(cut[0], cut[1], folds, eer_rule=eer_rule, n_axes=k)
         rates[str(k)] = {name: rate.eer for name, rate in measured.items()}
     return rates

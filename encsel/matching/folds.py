@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
-from encsel.matching.scorers import SCORERS, PairInFold, Side
+from encsel.matching.axes import N_AXES, Side
+from encsel.matching.scorers import SCORERS, PairInFold
 
 N_FOLDS = 5
 MIN_FOR_FOLDS = 2 * N_FOLDS
@@ -65,15 +66,19 @@ def some_folds(folds: Folds, n_people: int) -> Folds:
     return folds if n_people <= MAX_FOR_ALL_FOLDS else [folds[0][:SOME_FOLDS]]
 
 
-def fitted(face: SidesByFold, voice: SidesByFold, folds: Folds) -> Iterator[tuple[NDArray[np.intp], PairInFold]]:
-    """Test people of every fold, and the pair fitted on the fold's training people."""
+def fitted(
+    face: SidesByFold, voice: SidesByFold, folds: Folds, *, n_axes: int = N_AXES
+) -> Iterator[tuple[NDArray[np.intp], PairInFold]]:
+    """Test people of every fold, and the pair fitted on the fold's training people; `n_axes` as in PairInFold."""
     for faces, voices, repeat in zip(face, voice, folds, strict=True):
         for f, v, (_, test) in zip(faces, voices, repeat, strict=True):
-            yield test, PairInFold(f, v)
+            yield test, PairInFold(f, v, n_axes=n_axes)
 
 
-def scored(face: SidesByFold, voice: SidesByFold, folds: Folds) -> Iterator[tuple[str, NDArray[np.intp], Vectors]]:
+def scored(
+    face: SidesByFold, voice: SidesByFold, folds: Folds, *, n_axes: int = N_AXES
+) -> Iterator[tuple[str, NDArray[np.intp], Vectors]]:
     """Scorer, test people and their (faces, voices) scores, for every fold and every scorer."""
-    for test, pair in fitted(face, voice, folds):
+    for test, pair in fitted(face, voice, folds, n_axes=n_axes):
         for scorer in SCORERS:
             yield scorer, test, pair.scores(scorer)

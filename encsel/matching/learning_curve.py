@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from encsel.core import Vectors
+from encsel.matching.axes import Side, project
 from encsel.matching.crossval import pooled_rates
 from encsel.matching.eer import EerRule, eer_of_sorted
 from encsel.matching.error_rates import COVERAGE, SPREAD
 from encsel.matching.folds import Folds
+from encsel.matching.likelihood import N_AXES
 from encsel.matching.projections import in_span_of
-from encsel.matching.scorers import REFERENCE_TRAIN, Side, project
+from encsel.matching.scorers import REFERENCE_TRAIN
 from encsel.matching.sensitivity import MEASURED, distance_error, distance_of_auc, eer_of_distance, normal_quantile
 
 CURVE_POINTS = 6
@@ -22,6 +24,7 @@ CURVE_PRIOR: Mapping[str, tuple[float, float, float, float]] = {
     "reference": (10.0, 0.0, 1.0, 0.07),
     "cca": (25.0, 0.0, 1.0, 0.07),
     "weighted": (3.0, 0.9, 0.6, 0.12),
+    "likelihood": (3.0, 0.9, 0.6, 0.12),
 }
 """By scorer, (a, b, sd, error): in simulated populations of six kinds k was about a n^b at n training people, ln k had
 a standard deviation of about sd, and d' departed from the form by about `error`, relatively."""
@@ -75,7 +78,7 @@ def curve_projections(x: Vectors, folds: Folds, *, seed: int) -> dict[int, list[
     orders = [[rng.permutation(train) for train, _ in repeat] for repeat in folds]
     return {
         size: [
-            [project(x, order[:size], test) for order, (_, test) in zip(row, repeat, strict=True)]
+            [project(x, order[:size], test, n_axes=N_AXES) for order, (_, test) in zip(row, repeat, strict=True)]
             for row, repeat in zip(orders, folds, strict=True)
         ]
         for size in curve_sizes(folds)

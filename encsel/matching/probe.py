@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.data.groups import PersonGroups
-from encsel.matching.scorers import N_AXES
+from encsel.matching.axes import N_AXES
 
 
 def group_probe(x: Vectors, groups: PersonGroups, *, seed: int) -> float:

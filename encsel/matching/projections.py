@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from encsel.core import Embeddings, Vectors
 from encsel.data.sampling import limit_rows
 from encsel.errors import BadCalibration
+from encsel.matching.axes import Side, project
 from encsel.matching.folds import MAX_FOR_ALL_FOLDS, Folds
-from encsel.matching.scorers import N_AXES, Side, project
+from encsel.matching.likelihood import N_AXES
 from encsel.metrics.centroids import unit_rows
 
 SAMPLE_ROWS = 3000
@@ -29,9 +30,7 @@ Projections = list[list[Fold]]
 """By repeat and fold."""
 
 
-def project_encoder(
-    embeddings: Embeddings, x: Vectors, folds: Folds, *, seed: int, n_axes: int = N_AXES
-) -> Projections:
+def project_encoder(embeddings: Embeddings, x: Vectors, folds: Folds, *, seed: int) -> Projections:
     """Project one encoder, its people's centroids (n, dim) and their samples, in every fold."""
     n = len(x)
     limited = limit_rows(embeddings, rows_per_person(n), seed=seed)
@@ -43,7 +42,7 @@ def project_encoder(
         for train, test in repeat:
             with_samples = number == 0 or n <= MAX_FOR_ALL_FOLDS
             used = np.flatnonzero(np.isin(owners, test)) if with_samples else np.zeros(0, np.intp)
-            both = project(everything, train, np.concatenate([test, n + used]), n_axes=n_axes)
+            both = project(everything, train, np.concatenate([test, n + used]), n_axes=N_AXES)
             people, samples = both.test[: len(test)], both.test[len(test) :]
             of_repeat.append(Fold(Side(both.train, people, both.sd), samples.astype(np.float32), owners[used]))
         projections.append(of_repeat)
@@ -53,7 +52,7 @@ def project_encoder(
 def project_centroids(x: Vectors, folds: Folds) -> list[list[Side]]:
     """Project (n, dim) centroids in every fold."""
     x = in_span_of(x, np.zeros((0, x.shape[1])))
-    return [[project(x, train, test) for train, test in repeat] for repeat in folds]
+    return [[project(x, train, test, n_axes=N_AXES) for train, test in repeat] for repeat in folds]
 
 
 def rows_per_person(n_people: int) -> int:
@@ -64,15 +63,6 @@ def rows_per_person(n_people: int) -> int:
 def sides_of(projections: Projections) -> list[list[Side]]:
     """The people of every fold, without their single samples."""
     return [[fold.side for fold in repeat] for repeat in projections]
-
-
-def first_axes(projections: Projections, k: int = N_AXES) -> Projections:
-    """The same encoder on its first k principal axes, which are nested."""
-    return [[Fold(first_axes_of(f.side, k), f.rows[:, :k], f.owners) for f in repeat] for repeat in projections]
-
-
-def first_axes_of(side: Side, k: int) -> Side:
-    return Side(side.train[:, :k], side.test[:, :k], side.sd[:k])
 
 
 def in_span_of(x: Vectors, rows: Vectors) -> Vectors:

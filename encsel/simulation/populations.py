@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import MODALITIES, Modality, Vectors
+from encsel.matching.axes import project
 from encsel.matching.crossval import MEASURED
 from encsel.matching.eer import eer
-from encsel.matching.scorers import REFERENCE_TRAIN, PairInFold, project, split_scores
+from encsel.matching.scorers import REFERENCE_TRAIN, PairInFold, split_scores
 from encsel.metrics.centroids import unit_rows
 
 KINDS: Mapping[str, str] = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from encsel.errors import printable
 from encsel.matching.folds import fitted
-from encsel.matching.projections import first_axes, project_encoder, sides_of
+from encsel.matching.projections import project_encoder, sides_of
 from encsel.matching.scorers import SCORERS
 from encsel.storage.pseudonyms import Pseudonyms
 from encsel.storage.result import save_text
@@ -22,7 +22,7 @@ def write_scores(work: Work, folder: Path, pseudonyms: Pseudonyms) -> None:
     names = [_as_column(name) for name in pseudonyms.people(work.people)]
     first = work.folds[:1]
     sides = {
-        key: sides_of(first_axes(project_encoder(e, work.centroids(key), work.folds, seed=work.seed)))[:1]
+        key: sides_of(project_encoder(e, work.centroids(key), work.folds, seed=work.seed))[:1]
         for key, e in work.encoders.items()
     }
     with work.progress.task("score files", len(work.pairs) * len(SCORERS)) as task:

@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
-from encsel.matching.evaluate import AXES
 from encsel.matching.projections import Projections, project_encoder
-from encsel.matching.scorers import N_AXES
 from encsel.metrics.neighbours import Neighbours, distinct_rows, nearest_neighbours
 from encsel.validation.stage import Key, Pair
 from encsel.validation.work import Work
@@ -49,8 +47,7 @@ def neighbours_of_counted(work: Work, keys: Sequence[Key]) -> dict[Key, tuple[Ve
 
 def projections_of(work: Work) -> Callable[[Sequence[Pair]], dict[Key, Projections]]:
     """An argument `shared` of `Work.of_pairs`: encoders on as many principal axes as any stage needs, in every fold."""
-    n_axes = max(AXES) if "axes" in work.wanted else N_AXES
     return work.for_pairs(
         PROJECTIONS,
-        lambda key: project_encoder(work.encoders[key], work.centroids(key), work.folds, seed=work.seed, n_axes=n_axes),
+        lambda key: project_encoder(work.encoders[key], work.centroids(key), work.folds, seed=work.seed),
     )

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from encsel.matching.axes import N_AXES
 from encsel.matching.evaluate import AXES, eer_by_axes
-from encsel.matching.scorers import N_AXES, SCORERS
+from encsel.matching.scorers import SCORERS
 from encsel.storage.sections import Section, number, table
 from encsel.validation.result import Validation
 from encsel.validation.shared import PROJECTIONS, projections_of

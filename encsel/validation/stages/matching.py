@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from encsel.matching.error_rates import WAYS, Matching
 from encsel.matching.evaluate import PairMeasured, measure_pair, plain_cosine
-from encsel.matching.projections import Projections, first_axes
+from encsel.matching.projections import Projections
 from encsel.matching.scorers import SCORERS
 from encsel.storage.sections import MISSING, Section, number, span, table
 from encsel.validation.result import PairValidation, Validation
@@ -22,9 +22,7 @@ REFERENCE_RULE = (
 
 def compute(work: Work) -> Outcomes:
     def one(pair: Pair, sides: Mapping[Key, Projections]) -> PairMeasured:
-        return measure_pair(
-            first_axes(sides[pair[0]]), first_axes(sides[pair[1]]), work.folds, work.columns, eer_rule=work.eer_rule
-        )
+        return measure_pair(sides[pair[0]], sides[pair[1]], work.folds, work.columns, eer_rule=work.eer_rule)
 
     outcomes = work.of_pairs(STAGE, "measured", one, shared=projections_of(work), more={"protocol": work.protocol})
     for pair in work.pairs:

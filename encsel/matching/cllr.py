@@ -1,0 +1,63 @@
+"""The cost of log likelihood ratios: how much a matcher's scores tell, and how much is lost by their calibration."""
+
+import numpy as np
+
+from encsel.core import Vectors
+from encsel.errors import BadCalibration
+
+
+def cllr(genuine: Vectors, impostor: Vectors) -> float:
+    """Log-likelihood-ratio cost in bits, at least 0: 1 for scores that say nothing, more for scores that mislead.
+
+    Args:
+        genuine, impostor: natural log likelihood ratios, any shape.
+    Raises:
+        BadCalibration: a side has no scores.
+    Source: Brümmer and du Preez 2006, "Application-independent evaluation of speaker detection", equation 30,
+        doi:10.1016/j.csl.2005.08.001.
+
+    >>> import numpy as np
+    >>> cllr(np.zeros(3), np.zeros(5))
+    1.0
+    >>> cllr(np.array([20.0]), np.array([-20.0])) < 1e-8
+    True
+    """
+    genuine, impostor = _both(genuine, impostor)
+    cost = np.logaddexp(0, -genuine).mean() + np.logaddexp(0, impostor).mean()
+    return float(cost / (2 * np.log(2)))
+
+
+def min_cllr(genuine: Vectors, impostor: Vectors) -> float:
+    """The least `cllr` of any increasing function of the scores, in [0, 1]; what calibration could reach.
+
+    Args:
+        genuine, impostor: scores, any shape; higher means more alike.
+    Raises:
+        BadCalibration: a side has no scores.
+    Source: as `cllr`: pool adjacent violators, scores that are equal pooled first.
+
+    >>> import numpy as np
+    >>> min_cllr(np.array([1.0, 2.0]), np.array([-3.0, 0.5]))
+    0.0
+    """
+    from scipy.optimize import isotonic_regression
+
+    genuine, impostor = _both(genuine, impostor)
+    scores, place = np.unique(np.concatenate([genuine, impostor]), return_inverse=True)
+    own = np.bincount(place[: len(genuine)], minlength=len(scores)).astype(np.float64)
+    others = np.bincount(place[len(genuine) :], minlength=len(scores)).astype(np.float64)
+    share = isotonic_regression(own / (own + others), weights=own + others).x
+    with np.errstate(divide="ignore"):
+        ratio = np.log(share) - np.log1p(-share) - np.log(len(genuine) / len(impostor))
+    cost = own @ np.where(own > 0, np.logaddexp(0, -ratio), 0) / len(genuine)
+    cost += others @ np.where(others > 0, np.logaddexp(0, ratio), 0) / len(impostor)
+    return float(cost / (2 * np.log(2)))
+
+
+def _both(genuine: Vectors, impostor: Vectors) -> tuple[Vectors, Vectors]:
+    genuine, impostor = (np.ravel(np.asarray(scores, dtype=np.float64)) for scores in (genuine, impostor))
+    if not len(genuine) or not len(impostor):
+        raise BadCalibration(
+            f"{len(genuine)} genuine and {len(impostor)} impostor scores; a cost needs both. Add people."
+        )
+    return genuine, impostor

@@ -1,0 +1,109 @@
+"""The likelihood-ratio scorer, and the cost of its ratios."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from encsel.errors import BadCalibration
+from encsel.matching import Scorer, cross_validate
+from encsel.matching.axes import project
+from encsel.matching.cllr import cllr, min_cllr
+from encsel.matching.likelihood import LARGEST_CORRELATION, LikelihoodRatio, held_out_correlations, likelihood_ratio
+
+
+def paired(n: int, correlations=(0.8, 0.5), dims=(30, 20), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Faces and voices whose canonical correlations are those given, and otherwise unrelated."""
+    rng = np.random.default_rng(seed)
+    r = np.asarray(correlations)
+    trait = rng.normal(size=(n, len(r)))
+    sides = []
+    for dim in dims:
+        seen = np.sqrt(r) * trait + np.sqrt(1 - r) * rng.normal(size=trait.shape)
+        sides.append(np.hstack([seen, rng.normal(size=(n, dim - len(r)))]))
+    return sides[0], sides[1]
+
+
+def test_ratio_is_that_of_the_gaussian_densities():
+    r = np.array([0.7, 0.2])
+    a, b = np.random.default_rng(0).normal(size=(2, 3, 2))
+    found = LikelihoodRatio(np.eye(2), np.eye(2), r).score(a, b)
+    for i, j in np.ndindex(3, 3):
+        together = sum(
+            multivariate_normal([0, 0], [[1, c], [c, 1]]).logpdf([a[i, k], b[j, k]]) for k, c in enumerate(r)
+        )
+        apart = multivariate_normal(np.zeros(4)).logpdf(np.concatenate([a[i], b[j]]))
+        assert found[i, j] == pytest.approx(together - apart, abs=1e-12)
+
+
+def test_held_out_correlations_are_those_of_the_population_and_not_those_of_the_training_people():
+    x, y = paired(2000)
+    sides = [project(side, np.arange(2000), np.arange(0), n_axes=200) for side in (x, y)]
+    found = held_out_correlations(*sides)
+    assert found[:2] == pytest.approx([0.8, 0.5], abs=0.04)
+    assert (found[2:] < 0.1).all()
+    few = [project(side, np.arange(60), np.arange(0), n_axes=200) for side in (x, y)]
+    assert held_out_correlations(*few)[4:].max() < 0.5
+    assert (np.diff(held_out_correlations(*few)) <= 0).all()
+
+
+def test_scores_are_calibrated_and_nearly_as_good_as_those_of_the_true_ratio():
+    x, y = paired(1200)
+    true = LikelihoodRatio(np.eye(30)[:, :2], np.eye(20)[:, :2], np.array([0.8, 0.5])).score(x[1000:], y[1000:])
+    found = Scorer("likelihood").fit(x[:1000], y[:1000]).score(x[1000:], y[1000:])
+    own = np.eye(200, dtype=bool)
+    costs = {name: cllr(s[own], s[~own]) for name, s in (("true", true), ("found", found))}
+    assert costs["found"] == pytest.approx(costs["true"], abs=0.05)
+    assert costs["found"] - min_cllr(found[own], found[~own]) < 0.1
+
+
+def test_a_person_in_both_is_no_surprise_where_nothing_is_shared():
+    x, y = paired(200, correlations=(0.0,))
+    measured = cross_validate(x, y, scorer="likelihood")
+    assert measured.cllr == pytest.approx(1, abs=0.05)
+    assert measured.eer > 0.42
+
+
+def test_the_very_same_vectors_have_bounded_ratios():
+    x, _ = paired(100)
+    sides = project(x, np.arange(100), np.arange(0), n_axes=200), project(x, np.arange(100), np.arange(0), n_axes=200)
+    assert likelihood_ratio(*sides).correlations.max() == LARGEST_CORRELATION
+
+
+def test_projections_of_inner_folds_are_made_once_an_encoder(monkeypatch):
+    x, y = paired(60)
+    side = project(x, np.arange(60), np.arange(0))
+    assert side.inner is side.inner
+    held_out = np.concatenate([fold.test for fold in side.inner])
+    assert len(held_out) == 60
+    others = [project(one, np.arange(60), np.arange(0)) for one in (y, y * 2)]
+    first = side.inner
+    for other in others:
+        likelihood_ratio(side, other)
+    assert side.inner is first
+
+
+# Cost of log likelihood ratios
+
+
+def test_costs_are_those_of_another_implementation():
+    rng = np.random.default_rng(0)
+    # Rounded, so that many are equal.
+    genuine, impostor = np.round(rng.normal(1.2, 1.5, 40), 1), np.round(rng.normal(-1, 1.5, 300), 1)
+    # By `cllr` and `cllr_min` of lir 1.3.1, the Netherlands Forensic Institute's library.
+    assert cllr(genuine, impostor) == pytest.approx(0.6568721289949921, abs=1e-9)
+    assert min_cllr(genuine, impostor) == pytest.approx(0.5852556640184443, abs=1e-9)
+
+
+def test_least_cost_ignores_every_increasing_function_and_is_not_above_the_cost():
+    rng = np.random.default_rng(1)
+    genuine, impostor = rng.normal(1, 1, 50), rng.normal(0, 1, 500)
+    assert min_cllr(np.exp(genuine), np.exp(impostor)) == pytest.approx(min_cllr(genuine, impostor), abs=1e-12)
+    assert min_cllr(genuine, impostor) < cllr(genuine, impostor)
+
+
+@pytest.mark.parametrize("cost", [cllr, min_cllr])
+def test_a_cost_needs_scores_of_both_kinds(cost):
+    with pytest.raises(BadCalibration, match="0 genuine and 3 impostor scores"):
+        cost(np.zeros(0), np.zeros(3))
