@@ -69,12 +69,14 @@ class Traits:
         identity_trained: trained to tell people apart, so that different people must come out far apart.
         space: encoders of one joint space compare by plain cosine, across modalities.
         flags: remarks for readers of results, such as "one of 25 layers".
+        licence: of the weights, in words.
     """
 
     trained_on: str = ""
     identity_trained: bool = False
     space: str | None = None
     flags: tuple[str, ...] = ()
+    licence: str = ""
 
 
 @dataclass(frozen=True)

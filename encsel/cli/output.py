@@ -45,13 +45,13 @@ def resumable(progress: Progress, cache: str | None) -> Iterator[None]:
 
 
 def check_outputs(
-    paths: Iterable[Path], *, inputs: Iterable[Path], report: Path | None = None, scores: Path | None = None
+    paths: Iterable[Path], *, inputs: Iterable[Path], report: Path | None = None, others: Iterable[Path | None] = ()
 ) -> None:
     """Check that every path can be written in the format of its suffix, is written once, and is not read.
 
     Args:
         inputs: what the run reads.
-        report, scores: folders that are written as well.
+        report, others: folders that are written as well.
     Raises:
         UsageError: another suffix, no such folder, a path that is written twice, or one that is read.
     """
@@ -59,7 +59,7 @@ def check_outputs(
         form_of(path)
         if not path.absolute().parent.is_dir():
             raise UsageError(f"{path}: the folder {path.absolute().parent} does not exist. Create it first.")
-    files, folders = [*paths], [folder for folder in (report, scores) if folder is not None]
+    files, folders = [*paths], [folder for folder in (report, *others) if folder is not None]
     if report is not None:
         from encsel.reports.page import DATA, FIGURES, PAGE
 

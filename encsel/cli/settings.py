@@ -16,7 +16,7 @@ GATES = "gates"
 MAX_BYTES = 1 << 20
 READ = ("data", "baseline")
 """Settings that are paths of what is read, relative to the file."""
-WRITTEN = ("output", "report", "scores", "cache")
+WRITTEN = ("output", "report", "scores", "matcher", "cache")
 """Settings that are paths of what is written, in the folder of the file."""
 COMMAND_LINE_ONLY = ("allow-pickle", "allow-outside", "show-names")
 """Options that widen what is trusted or told. Who runs encsel decides that, not who wrote the file."""

@@ -26,6 +26,10 @@ stage_options = together(
     click.option("--scores", type=FOLDER, metavar="DIR",
                  help="Write score files here, one per pair and scorer, four columns a line: person of the face, "
                  "person of the voice, what was scored, score. Only you can read them."),
+    click.option("--matcher", type=FOLDER, metavar="DIR",
+                 help="Write the matcher of the first pair here, fitted on everybody; encsel.Matcher.load reads it. "
+                 "Biometric data: only you can read it."),
+    click.option("--matcher-pair", metavar="FACE/VOICE", help="Write the matcher of this pair, not of the first."),
 )  # fmt: skip
 
 
@@ -44,6 +48,8 @@ def validate(
     cache: str,
     outputs: tuple[Path, ...],
     folder: Path | None,
+    matcher: Path | None,
+    matcher_pair: str | None,
     **options: Any,
 ) -> int:
     """Measure everything about every face-voice pair: real error rates, geometry, and what goes with what.
@@ -57,14 +63,21 @@ def validate(
     Finished stages are kept in the cache: the same command goes on where it stopped, and a changed one repeats only
     what the change touches. The CSV is a pair table, and the JSON a result, that `encsel fit` reads.
     """
+    from encsel.errors import UsageError
+    from encsel.matching.matcher import check_free
     from encsel.reports import validation as _  # noqa: F401 - registers how a validation is shown
     from encsel.reports.page import write_report
     from encsel.storage.result import render
+    from encsel.validation.matchers import matcher_of
     from encsel.validation.validate import validate as validate_set
 
     encoders = (*options["faces"], *options["voices"])
     inputs = inputs_of(data, encoders, options["regression"], options["baseline"])
-    check_outputs(outputs, inputs=inputs, report=folder, scores=options["scores"])
+    check_outputs(outputs, inputs=inputs, report=folder, others=(options["scores"], matcher))
+    if matcher is not None:
+        check_free(matcher)
+    elif matcher_pair is not None:
+        raise UsageError("--matcher-pair was given without --matcher, so no matcher is written. Give --matcher DIR.")
     progress, kept_in, private = progress_of(quiet), cache_of(cache), bool(options["show_names"])
     for name in ("skip", "only"):
         options[name] = tuple(filter(None, map(str.strip, (options[name] or "").split(","))))
@@ -75,6 +88,12 @@ def validate(
         if folder is not None:
             progress.note(f"Report: {write_report(validation, folder, private=private)}")
 
+    def take_home() -> None:
+        if matcher is not None:
+            matcher_of(validation, matcher_pair).save(matcher)
+            progress.note(f"Matcher: {matcher}")
+
     return deliver(
-        partial(render, validation), form, outputs, out, code=validation.exit_code, private=private, more=(report,)
-    )
+        partial(render, validation), form, outputs, out, code=validation.exit_code, private=private,
+        more=(report, take_home),
+    )  # fmt: skip

@@ -282,7 +282,7 @@ def _origin(array: NDArray[Any] | None, path: Path) -> tuple[dict[str, Any], Tra
         origin = json.loads(str(array), parse_constant=refuse)
         flags = tuple(origin["traits"].pop("flags"))
         traits = Traits(**origin["traits"], flags=flags)
-        if not all(isinstance(text, str) for text in (traits.trained_on, traits.space or "", *flags)):
+        if not all(isinstance(text, str) for text in (traits.trained_on, traits.space or "", traits.licence, *flags)):
             raise TypeError("a trait is not text")
         return {"made_by": dict(origin["made_by"])}, traits
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from encsel.core import Failure, Modality
+from encsel.core import Failure, Modality, Vectors
 from encsel.errors import UsageError
 from encsel.gates.judge import Verdict
 from encsel.matching.error_rates import Matching
@@ -15,6 +15,7 @@ from encsel.regression.analysis import Analysis
 from encsel.storage.result import HIDDEN
 
 if TYPE_CHECKING:
+    from encsel.matching.matcher import Matcher, MatcherSide
     from encsel.ranking.explain import Explanation
 
 VALIDATE_SCHEMA: Final = "encsel.validate/2"
@@ -97,6 +98,7 @@ class Validation(Measurement):
         scorer: of the EERs that the analysis and the tables are about.
         group_columns: people of each group, by column with one value per person.
         ranking: what `rank` predicts; None where the stage was skipped.
+        centroids: each encoder and its (people, dim) centroids, of which `matcher` makes a matcher.
     """
 
     schema: Literal["encsel.validate/2"]
@@ -115,6 +117,7 @@ class Validation(Measurement):
     notes: tuple[str, ...]
     verdict: Verdict = field(default_factory=Verdict)
     ranking: Ranking | None = field(default=None, metadata=HIDDEN)
+    centroids: Mapping[tuple[Modality, str], tuple[MatcherSide, Vectors]] = field(default_factory=dict, metadata=HIDDEN)
     strict_health: bool = field(default=False, metadata=HIDDEN)
 
     @property
@@ -139,6 +142,16 @@ class Validation(Measurement):
         if self.ranking is None:
             raise UsageError("The stage prediction was skipped, so there is no prediction to explain.")
         return self.ranking.explain(face, voice)
+
+    def matcher(self, face: str | None = None, voice: str | None = None) -> Matcher:
+        """The matcher to deploy for one pair (the first by default), fitted on all people; its `save` keeps it.
+
+        Raises:
+            UsageError: no such pair.
+        """
+        from encsel.validation.matchers import matcher_of
+
+        return matcher_of(self, f"{face or self.pairs[0].face}/{voice or self.pairs[0].voice}")
 
     def document(self) -> dict[str, Any]:
         document = super().document()

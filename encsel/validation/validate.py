@@ -26,6 +26,7 @@ from encsel.regression.analysis import PredictionErrors, analyse, prediction_err
 from encsel.storage.cache import StageCache, cache_root
 from encsel.storage.signature import LIBRARIES, signature_text
 from encsel.validation.columns import metric_values, pair_columns, pair_table
+from encsel.validation.matchers import side_of
 from encsel.validation.result import (
     VALIDATE_SCHEMA,
     EncoderValidation,
@@ -214,6 +215,7 @@ def assembled(work: Work, scorer: str) -> Validation:
         calibration=summary_of(len(work.people), encoders.values(), prepared.embedded.skipped), group_columns=sizes,
         prediction=summary, encoders=tuple(encoders.values()), pairs=tuple(pairs), analysis=analysis,
         failures=prepared.embedded.failures, notes=tuple(dict.fromkeys(notes)), ranking=ranking,
+        centroids={key: (side_of(e), work.centroids(key)) for key, e in work.encoders.items()},
     )  # fmt: skip
 
 
