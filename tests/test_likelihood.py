@@ -11,6 +11,7 @@ from encsel.matching import Scorer, cross_validate
 from encsel.matching.axes import project
 from encsel.matching.cllr import cllr, min_cllr
 from encsel.matching.likelihood import LARGEST_CORRELATION, LikelihoodRatio, held_out_correlations, likelihood_ratio
+from encsel.matching.scorers import PairInFold
 
 
 def paired(n: int, correlations=(0.8, 0.5), dims=(30, 20), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -40,12 +41,12 @@ def test_ratio_is_that_of_the_gaussian_densities():
 def test_held_out_correlations_are_those_of_the_population_and_not_those_of_the_training_people():
     x, y = paired(2000)
     sides = [project(side, np.arange(2000), np.arange(0), n_axes=200) for side in (x, y)]
-    found = held_out_correlations(*sides)
+    found = held_out_correlations(*(side.whitened for side in sides))
     assert found[:2] == pytest.approx([0.8, 0.5], abs=0.04)
     assert (found[2:] < 0.1).all()
     few = [project(side, np.arange(60), np.arange(0), n_axes=200) for side in (x, y)]
-    assert held_out_correlations(*few)[4:].max() < 0.5
-    assert (np.diff(held_out_correlations(*few)) <= 0).all()
+    assert held_out_correlations(*(side.whitened for side in few))[4:].max() < 0.5
+    assert (np.diff(held_out_correlations(*(side.whitened for side in few))) <= 0).all()
 
 
 def test_scores_are_calibrated_and_nearly_as_good_as_those_of_the_true_ratio():
@@ -68,20 +69,24 @@ def test_a_person_in_both_is_no_surprise_where_nothing_is_shared():
 def test_the_very_same_vectors_have_bounded_ratios():
     x, _ = paired(100)
     sides = project(x, np.arange(100), np.arange(0), n_axes=200), project(x, np.arange(100), np.arange(0), n_axes=200)
-    assert likelihood_ratio(*sides).correlations.max() == LARGEST_CORRELATION
+    assert likelihood_ratio(*(side.whitened for side in sides)).correlations.max() == LARGEST_CORRELATION
 
 
-def test_projections_of_inner_folds_are_made_once_an_encoder(monkeypatch):
+def test_an_encoder_is_whitened_once_for_all_its_pairs():
     x, y = paired(60)
     side = project(x, np.arange(60), np.arange(0))
-    assert side.inner is side.inner
-    held_out = np.concatenate([fold.test for fold in side.inner])
-    assert len(held_out) == 60
-    others = [project(one, np.arange(60), np.arange(0)) for one in (y, y * 2)]
-    first = side.inner
-    for other in others:
-        likelihood_ratio(side, other)
-    assert side.inner is first
+    before = side.whitened
+    assert sum(len(fold.others) for fold in before.folds) == 60
+    for other in (y, y * 2):
+        PairInFold(side, project(other, np.arange(60), np.arange(0))).scores("likelihood")
+    assert side.whitened is before
+
+
+def test_whitened_variates_have_unit_variance():
+    x, _ = paired(60)
+    people = project(x, np.arange(60), np.arange(0)).whitened.everybody
+    of = people.unit(people.whitening @ np.linalg.qr(np.random.default_rng(0).normal(size=(30, 30)))[0])
+    assert (people.train @ of).std(axis=0, ddof=1) == pytest.approx(1, abs=1e-9)
 
 
 # Cost of log likelihood ratios

@@ -25,14 +25,6 @@ class Side:
     test: Vectors
     sd: Vectors
 
-    @cached_property
-    def inner(self) -> tuple["Side", ...]:
-        """The training people in N_INNER folds, as training and test people: once for all pairs of this encoder."""
-        n, k = self.train.shape
-        order = np.random.default_rng(0).permutation(n)
-        held_out = [np.sort(order[fold::N_INNER]) for fold in range(N_INNER)]
-        return tuple(project(self.train, np.setdiff1d(order, rows), rows, n_axes=k) for rows in held_out)
-
     def first(self, k: int) -> "Side":
         """The same people on the first k axes; itself if it has no more."""
         if k >= len(self.sd):
@@ -40,8 +32,52 @@ class Side:
         return self._cut.setdefault(k, Side(self.train[:, :k], self.test[:, :k], self.sd[:k]))
 
     @cached_property
+    def whitened(self) -> "Whitened":
+        """What the likelihood ratio needs of this side, once for all pairs."""
+        return Whitened(self.train)
+
+    @cached_property
     def _cut(self) -> dict[int, "Side"]:
         return {}
+
+
+class Whitened:
+    """One encoder's training people, whitened for the likelihood ratio: all, and N_INNER folds of them."""
+
+    def __init__(self, x: Vectors) -> None:
+        self.everybody = People(x, x[:0])
+        order = np.random.default_rng(0).permutation(len(x))
+        held_out = [np.sort(order[fold::N_INNER]) for fold in range(N_INNER)]
+        self.folds = [People(x[np.setdiff1d(order, rows)], x[rows]) for rows in held_out]
+
+
+class People:
+    """Training people (n, k) and others minus the mean of the former, and what whitens them with a ridge.
+
+    Attributes:
+        whitening: (k, k) matrix to variates whose covariance, with the ridge, is that of white noise.
+    """
+
+    def __init__(self, train: Vectors, others: Vectors) -> None:
+        centre = train.mean(axis=0)
+        self.train, self.others = train - centre, others - centre
+        covariance = self.train.T @ self.train / (len(train) - 1)
+        self.ridge = ridge_for(len(train)) * covariance.trace() / len(covariance)
+        covariance[np.diag_indices_from(covariance)] += self.ridge
+        self.whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T
+
+    def unit(self, directions: Vectors) -> Vectors:
+        """Whitened directions (k, r) scaled to unit variance without the ridge; those without variance become 0."""
+        variance = 1 - self.ridge * np.square(directions).sum(axis=0)
+        return np.asarray(directions / np.sqrt(np.where(variance > 1e-9, variance, np.inf)))
+
+
+def ridge_for(n_train: int) -> float:
+    """Fraction of the axes' mean variance that is added to the variance of each: 0.3 up to 333 people, 0.1 from 1000.
+
+    On simulated populations the best ridge falls as people get more.
+    """
+    return float(np.clip(100 / n_train, 0.1, 0.3))
 
 
 @dataclass(frozen=True)
@@ -86,11 +122,11 @@ def directions(face: Side, voice: Side, *, ridge: float = 0.0) -> Directions:
     """
     face_scale, voice_scale = (1 / np.sqrt(s.sd**2 + ridge * np.mean(s.sd**2)) for s in (face, voice))
     cross = face.train.T @ voice.train / (len(face.train) - 1)
-    u, s, vt = _svd(cross * np.outer(face_scale, voice_scale))
+    u, s, vt = svd(cross * np.outer(face_scale, voice_scale))
     return Directions(face_scale[:, None] * u, voice_scale[:, None] * vt.T, s)
 
 
-def _svd(matrix: Vectors) -> tuple[Vectors, Vectors, Vectors]:
+def svd(matrix: Vectors) -> tuple[Vectors, Vectors, Vectors]:
     """Thin singular value decomposition, checked.
 
     With fewer than 101 training people some canonical correlations are exactly 1, and on such clusters LAPACK's gesdd
@@ -102,9 +138,9 @@ def _svd(matrix: Vectors) -> tuple[Vectors, Vectors, Vectors]:
             return u, s, vt
     except np.linalg.LinAlgError:
         pass
-    from scipy.linalg import svd
+    import scipy.linalg
 
-    return svd(matrix, full_matrices=False, lapack_driver="gesvd", check_finite=False)
+    return scipy.linalg.svd(matrix, full_matrices=False, lapack_driver="gesvd", check_finite=False)
 
 
 def _largest(matrix: Vectors, k: int) -> tuple[Vectors, Vectors]:

@@ -17,12 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from encsel.core import Vectors
-from encsel.matching.axes import Side, directions
+from encsel.matching.axes import People, Whitened, svd
 
 N_AXES = 200
 """Largest number of principal axes of each side. Few people have fewer, and more add little."""
-RIDGE = 0.3
-"""Fraction of the axes' mean variance added to the variance of each."""
 LARGEST_CORRELATION = 0.97
 """No correlation is believed to be larger: the ratio of one that is nearly 1 is without bound."""
 
@@ -43,30 +41,31 @@ class LikelihoodRatio:
         return -np.log(rest).sum() / 2 - (a**2 @ own)[:, None] - b**2 @ own + (a * (r / rest)) @ b.T
 
 
-def likelihood_ratio(face: Side, voice: Side) -> LikelihoodRatio:
+def likelihood_ratio(face: Whitened, voice: Whitened) -> LikelihoodRatio:
     """The ratio fitted on the training people of two sides, the same people in the same order."""
-    of_face, of_voice = _unit_variates(face, voice)
+    of_face, of_voice = _unit_variates(face.everybody, voice.everybody)
     r = held_out_correlations(face, voice)[: of_face.shape[1]]
     return LikelihoodRatio(of_face[:, : len(r)], of_voice[:, : len(r)], r)
 
 
-def held_out_correlations(face: Side, voice: Side) -> Vectors:
+def held_out_correlations(face: Whitened, voice: Whitened) -> Vectors:
     """(r,) correlations of canonical variates on training people who were held out, non-increasing, in [0, 0.97]."""
     from scipy.optimize import isotonic_regression
 
-    sums: list[Vectors] = []
-    for f, v in zip(face.inner, voice.inner, strict=True):
+    sums = np.zeros((3, 0))
+    for f, v in zip(face.folds, voice.folds, strict=True):
         of_face, of_voice = _unit_variates(f, v)
-        a, b = f.test @ of_face, v.test @ of_voice
-        sums.append(np.array([(a * b).sum(axis=0), (a * a).sum(axis=0), (b * b).sum(axis=0)]))
-    products, *squares = np.sum([one[:, : min(s.shape[1] for s in sums)] for one in sums], axis=0)
-    scale = np.sqrt(squares[0] * squares[1])
-    measured = products / np.where(scale > 0, scale, 1)
+        a, b = f.others @ of_face, v.others @ of_voice
+        products = np.array([(a * b).sum(axis=0), (a * a).sum(axis=0), (b * b).sum(axis=0)])
+        sums = products if not sums.size else sums + products
+    scale = np.sqrt(sums[1] * sums[2])
+    measured = sums[0] / np.where(scale > 0, scale, 1)
     return np.clip(isotonic_regression(measured, increasing=False).x, 0, LARGEST_CORRELATION)
 
 
-def _unit_variates(face: Side, voice: Side) -> tuple[Vectors, Vectors]:
+def _unit_variates(face: People, voice: People) -> tuple[Vectors, Vectors]:
     """Canonical directions of both sides whose variates have unit variance over the training people."""
-    paired = directions(face, voice, ridge=RIDGE)
-    of_face, of_voice = paired.face, paired.voice
-    return of_face / (face.train @ of_face).std(axis=0, ddof=1), of_voice / (voice.train @ of_voice).std(axis=0, ddof=1)
+    cross = face.whitening.T @ (face.train.T @ voice.train / (len(face.train) - 1)) @ voice.whitening
+    u, _, vt = svd(cross)
+    of_face, of_voice = (one.unit(one.whitening @ turned) for one, turned in ((face, u), (voice, vt.T)))
+    return of_face, of_voice

@@ -126,7 +126,7 @@ class Matcher:
             # Beside the people the unit vectors, whose projections are the axes.
             rows = np.vstack([x, means[m] + np.eye(x.shape[1])])
             on_axes[m] = project(rows, np.arange(n), np.arange(n, len(rows)), n_axes=N_AXES)
-        ratio = likelihood_ratio(on_axes["face"], on_axes["voice"])
+        ratio = likelihood_ratio(on_axes["face"].whitened, on_axes["voice"].whitened)
         sides: dict[Modality, _Fitted] = {}
         for m, on_side in zip(MODALITIES, (ratio.face, ratio.voice), strict=True):
             spread = float(np.square(centroids[m] - means[m]).sum(axis=1).mean())

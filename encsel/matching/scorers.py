@@ -59,7 +59,7 @@ class PairInFold:
 
     @cached_property
     def likelihood(self) -> likelihood.LikelihoodRatio:
-        return likelihood.likelihood_ratio(*self._whole)
+        return likelihood.likelihood_ratio(self._whole[0].whitened, self._whole[1].whitened)
 
     def scores(
         self, scorer: str, *, ridge: float | None = None, rows: tuple[Vectors, Vectors] | None = None
