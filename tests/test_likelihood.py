@@ -10,7 +10,7 @@ from encsel.errors import BadCalibration
 from encsel.matching import Scorer, cross_validate
 from encsel.matching.axes import project
 from encsel.matching.cllr import cllr, min_cllr
-from encsel.matching.likelihood import LARGEST_CORRELATION, LikelihoodRatio, held_out_correlations, likelihood_ratio
+from encsel.matching.likelihood import LARGEST_CORRELATION, LikelihoodRatio, likelihood_ratio
 from encsel.matching.scorers import PairInFold
 
 
@@ -41,12 +41,13 @@ def test_ratio_is_that_of_the_gaussian_densities():
 def test_held_out_correlations_are_those_of_the_population_and_not_those_of_the_training_people():
     x, y = paired(2000)
     sides = [project(side, np.arange(2000), np.arange(0), n_axes=200) for side in (x, y)]
-    found = held_out_correlations(*(side.whitened for side in sides))
+    found = likelihood_ratio(*(side.whitened for side in sides)).correlations
     assert found[:2] == pytest.approx([0.8, 0.5], abs=0.04)
     assert (found[2:] < 0.1).all()
     few = [project(side, np.arange(60), np.arange(0), n_axes=200) for side in (x, y)]
-    assert held_out_correlations(*(side.whitened for side in few))[4:].max() < 0.5
-    assert (np.diff(held_out_correlations(*(side.whitened for side in few))) <= 0).all()
+    found = likelihood_ratio(*(side.whitened for side in few)).correlations
+    assert found[4:].max() < 0.5
+    assert (np.diff(found) <= 0).all()
 
 
 def test_scores_are_calibrated_and_nearly_as_good_as_those_of_the_true_ratio():
@@ -76,17 +77,19 @@ def test_an_encoder_is_whitened_once_for_all_its_pairs():
     x, y = paired(60)
     side = project(x, np.arange(60), np.arange(0))
     before = side.whitened
-    assert sum(len(fold.others) for fold in before.folds) == 60
+    assert sum(map(len, before.held_out)) == 60
     for other in (y, y * 2):
         PairInFold(side, project(other, np.arange(60), np.arange(0))).scores("likelihood")
     assert side.whitened is before
 
 
-def test_whitened_variates_have_unit_variance():
+def test_variates_have_unit_variance_over_everybody_and_over_the_people_left_by_each_fold():
     x, _ = paired(60)
-    people = project(x, np.arange(60), np.arange(0)).whitened.everybody
-    of = people.unit(people.whitening @ np.linalg.qr(np.random.default_rng(0).normal(size=(30, 30)))[0])
-    assert (people.train @ of).std(axis=0, ddof=1) == pytest.approx(1, abs=1e-9)
+    whitened = project(x, np.arange(60), np.arange(0)).whitened
+    turned = np.linalg.qr(np.random.default_rng(0).normal(size=(30, 30)))[0]
+    for left, of in zip((np.zeros(0, int), *whitened.held_out), whitened.unit(turned[None]), strict=True):
+        rest = np.delete(whitened.x, left, axis=0)
+        assert (rest @ of).std(axis=0, ddof=1) == pytest.approx(1, abs=1e-9)
 
 
 # Cost of log likelihood ratios

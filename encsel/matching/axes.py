@@ -42,34 +42,44 @@ class Side:
 
 
 class Whitened:
-    """One encoder's training people, whitened for the likelihood ratio: all, and N_INNER folds of them."""
-
-    def __init__(self, x: Vectors) -> None:
-        self.everybody = People(x, x[:0])
-        order = np.random.default_rng(0).permutation(len(x))
-        held_out = [np.sort(order[fold::N_INNER]) for fold in range(N_INNER)]
-        self.folds = [People(x[np.setdiff1d(order, rows)], x[rows]) for rows in held_out]
-
-
-class People:
-    """Training people (n, k) and others minus the mean of the former, and what whitens them with a ridge.
+    """One encoder's n training people, whitened for the likelihood ratio: all first, then without each inner fold.
 
     Attributes:
-        whitening: (k, k) matrix to variates whose covariance, with the ridge, is that of white noise.
+        x: (n, k) people minus their mean.
+        held_out: rows of each of N_INNER folds, in which correlations are measured.
+        centres: (1 + N_INNER, k) mean of the people that are left; `counts` their number.
+        whitening: (1 + N_INNER, k, k) matrices to variates whose covariance, with the `ridge`, is that of white noise.
     """
 
-    def __init__(self, train: Vectors, others: Vectors) -> None:
-        centre = train.mean(axis=0)
-        self.train, self.others = train - centre, others - centre
-        covariance = self.train.T @ self.train / (len(train) - 1)
-        self.ridge = ridge_for(len(train)) * covariance.trace() / len(covariance)
-        covariance[np.diag_indices_from(covariance)] += self.ridge
-        self.whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T
+    def __init__(self, people: Vectors) -> None:
+        n, k = people.shape
+        self.x = people - people.mean(axis=0)
+        order = np.random.default_rng(0).permutation(n)
+        self.held_out = [np.sort(order[fold::N_INNER]) for fold in range(N_INNER)]
+        products = self.without(self.x.T @ self.x, self.x)
+        self.counts = np.array([n, *(n - len(rows) for rows in self.held_out)])
+        sums = np.array([np.zeros(k), *(-self.x[rows].sum(axis=0) for rows in self.held_out)])
+        self.centres = sums / self.counts[:, None]
+        covariance = self.covariance(products, self)
+        shrinkage = np.array([ridge_for(int(count)) for count in self.counts])
+        self.ridge = shrinkage * np.trace(covariance, axis1=1, axis2=2) / k
+        covariance += self.ridge[:, None, None] * np.eye(k)
+        self.whitening = np.linalg.inv(np.linalg.cholesky(covariance)).transpose(0, 2, 1)
 
-    def unit(self, directions: Vectors) -> Vectors:
-        """Whitened directions (k, r) scaled to unit variance without the ridge; those without variance become 0."""
-        variance = 1 - self.ridge * np.square(directions).sum(axis=0)
-        return np.asarray(directions / np.sqrt(np.where(variance > 1e-9, variance, np.inf)))
+    def without(self, product: Vectors, y: Vectors) -> Vectors:
+        """(1 + N_INNER, k, l) sums of products of x and (n, l) y: of everybody, and without each fold."""
+        return np.array([product, *(product - self.x[rows].T @ y[rows] for rows in self.held_out)])
+
+    def covariance(self, products: Vectors, other: "Whitened") -> Vectors:
+        """Covariances from the products of x and the other's x."""
+        means = self.counts[:, None, None] * self.centres[:, :, None] * other.centres[:, None, :]
+        return np.asarray((products - means) / (self.counts - 1)[:, None, None])
+
+    def unit(self, turned: Vectors) -> Vectors:
+        """Directions (1 + N_INNER, k, r), from whitened ones, of unit variance; those without variance become 0."""
+        directions = self.whitening @ turned
+        variance = 1 - self.ridge[:, None] * np.square(directions).sum(axis=1)
+        return np.asarray(directions / np.sqrt(np.where(variance > 1e-9, variance, np.inf))[:, None, :])
 
 
 def ridge_for(n_train: int) -> float:
@@ -127,17 +137,20 @@ def directions(face: Side, voice: Side, *, ridge: float = 0.0) -> Directions:
 
 
 def svd(matrix: Vectors) -> tuple[Vectors, Vectors, Vectors]:
-    """Thin singular value decomposition, checked.
+    """Thin singular value decompositions of (..., k, l) matrices, checked.
 
     With fewer than 101 training people some canonical correlations are exactly 1, and on such clusters LAPACK's gesdd
     sometimes does not converge or, worse, silently returns wrong vectors. gesvd is slower and does not.
     """
     try:
         u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-        if np.abs((u * s) @ vt - matrix).max() <= 1e-9 * s[0]:
+        if (np.abs((u * s[..., None, :]) @ vt - matrix).max(axis=(-2, -1)) <= 1e-9 * s[..., 0]).all():
             return u, s, vt
     except np.linalg.LinAlgError:
         pass
+    if matrix.ndim > 2:
+        parts = [svd(one) for one in matrix]
+        return np.array([u for u, _, _ in parts]), np.array([s for _, s, _ in parts]), np.array([v for *_, v in parts])
     import scipy.linalg
 
     return scipy.linalg.svd(matrix, full_matrices=False, lapack_driver="gesvd", check_finite=False)

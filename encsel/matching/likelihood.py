@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from encsel.core import Vectors
-from encsel.matching.axes import People, Whitened, svd
+from encsel.matching.axes import Whitened, svd
 
 N_AXES = 200
 """Largest number of principal axes of each side. Few people have fewer, and more add little."""
@@ -43,29 +43,28 @@ class LikelihoodRatio:
 
 def likelihood_ratio(face: Whitened, voice: Whitened) -> LikelihoodRatio:
     """The ratio fitted on the training people of two sides, the same people in the same order."""
-    of_face, of_voice = _unit_variates(face.everybody, voice.everybody)
-    r = held_out_correlations(face, voice)[: of_face.shape[1]]
-    return LikelihoodRatio(of_face[:, : len(r)], of_voice[:, : len(r)], r)
+    of_face, of_voice = _unit_variates(face, voice)
+    r = _held_out_correlations(face, voice, of_face[1:], of_voice[1:])
+    return LikelihoodRatio(of_face[0], of_voice[0], r)
 
 
-def held_out_correlations(face: Whitened, voice: Whitened) -> Vectors:
-    """(r,) correlations of canonical variates on training people who were held out, non-increasing, in [0, 0.97]."""
+def _unit_variates(face: Whitened, voice: Whitened) -> tuple[Vectors, Vectors]:
+    """Canonical directions (1 + N_INNER, k, r) of both sides: of everybody, and without each inner fold."""
+    products = face.without(face.x.T @ voice.x, voice.x)
+    cross = face.whitening.transpose(0, 2, 1) @ face.covariance(products, voice) @ voice.whitening
+    u, _, vt = svd(cross)
+    return face.unit(u), voice.unit(vt.transpose(0, 2, 1))
+
+
+def _held_out_correlations(face: Whitened, voice: Whitened, of_face: Vectors, of_voice: Vectors) -> Vectors:
+    """(r,) correlations of variates of held-out people, pooled over the folds, non-increasing, in [0, 0.97]."""
     from scipy.optimize import isotonic_regression
 
-    sums = np.zeros((3, 0))
-    for f, v in zip(face.folds, voice.folds, strict=True):
-        of_face, of_voice = _unit_variates(f, v)
-        a, b = f.others @ of_face, v.others @ of_voice
-        products = np.array([(a * b).sum(axis=0), (a * a).sum(axis=0), (b * b).sum(axis=0)])
-        sums = products if not sums.size else sums + products
+    sums = np.zeros((3, of_face.shape[-1]))
+    for fold, rows in enumerate(face.held_out):
+        a = (face.x[rows] - face.centres[1 + fold]) @ of_face[fold]
+        b = (voice.x[rows] - voice.centres[1 + fold]) @ of_voice[fold]
+        sums += [(a * b).sum(axis=0), (a * a).sum(axis=0), (b * b).sum(axis=0)]
     scale = np.sqrt(sums[1] * sums[2])
     measured = sums[0] / np.where(scale > 0, scale, 1)
     return np.clip(isotonic_regression(measured, increasing=False).x, 0, LARGEST_CORRELATION)
-
-
-def _unit_variates(face: People, voice: People) -> tuple[Vectors, Vectors]:
-    """Canonical directions of both sides whose variates have unit variance over the training people."""
-    cross = face.whitening.T @ (face.train.T @ voice.train / (len(face.train) - 1)) @ voice.whitening
-    u, _, vt = svd(cross)
-    of_face, of_voice = (one.unit(one.whitening @ turned) for one, turned in ((face, u), (voice, vt.T)))
-    return of_face, of_voice
