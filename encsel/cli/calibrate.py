@@ -13,8 +13,8 @@ from encsel.cli.options import FOLDER
 if typing.TYPE_CHECKING:
     from encsel.prediction.card import CalibratedCard, HeldOut
 
-SUFFIXES = {"reference": "", "weighted": "-weighted"}
-"""Suffix of the card's name, by scorer."""
+NAMES = {"reference": "calibrated", "likelihood": "likelihood"}
+"""End of the card's name, by scorer."""
 
 
 @click.command()
@@ -22,8 +22,8 @@ SUFFIXES = {"reference": "", "weighted": "-weighted"}
               help="Folder for the cards; simulated sets go to work/ below it and are reused if present.")  # fmt: skip
 @click.option("--populations", type=click.IntRange(2), default=30, help="Simulated populations of each kind.")
 @click.option("--quick", is_flag=True, help="Two populations of each kind and short truths: a trial run, in minutes.")
-@click.option("--name", default="encsel-calibrated",
-              help="Name of the cards; use another than the shipped one to pass them to `encsel rank`.")  # fmt: skip
+@click.option("--name", default="encsel",
+              help="Beginning of the cards' names; use another to pass them to `encsel rank`.")  # fmt: skip
 @click.option("--jobs", type=int, default=-1, help="Number of processes; -1 for one per core.")
 def calibrate(output: Path, populations: int, quick: bool, name: str, jobs: int) -> int:
     """Fit the calibrated cards: simulate populations, fit, and test on held-out kinds of population.
@@ -45,9 +45,9 @@ def calibrate(output: Path, populations: int, quick: bool, name: str, jobs: int)
     sizes = TruthSizes(n_draws=1, n_splits=2) if quick else TruthSizes()
     todo = [training_job(kind, seed, sizes) for seed in range(2 if quick else populations) for kind in KINDS]
     trials = list(resumed(todo, output / "work", n_jobs=jobs, progress=progress))
-    for scorer, suffix in SUFFIXES.items():
+    for scorer, ending in NAMES.items():
         # A card of a quick run must not overwrite a real one.
-        title = name + suffix + ("-quick" if quick else "")
+        title = f"{name}-{ending}" + ("-quick" if quick else "")
         with progress.task(f"fit {title}", 1) as task:
             card = fit_card(table_of(trials, scorer), name=title, scorer=scorer)
             task.advance()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from encsel.core import Vectors
+from encsel.matching import likelihood
 from encsel.matching.axes import N_AXES, Directions, Side, project
 from encsel.matching.eer import EerRule, eer_of_sorted
 from encsel.matching.error_rates import Pool, Rates
@@ -14,9 +15,10 @@ from encsel.matching.scorers import RIDGE, SCORERS
 
 N_VARIATES = 12
 """Number of pairs of canonical variates whose held-out correlation is evidence."""
-MEASURED = ("reference", "weighted")
-FIXED = "weighted, ridge 0.3"
-"""The weighted scorer with the ridge of 999 people at every size: what calibrated cards take as evidence."""
+MEASURED = ("reference", "likelihood")
+"""Scorers whose errors calibrated cards predict."""
+EVIDENCE = (*MEASURED, "weighted")
+"""Scorers whose d' is evidence; `weighted` with the same ridge, RIDGE, at every number of people."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class CrossValidated:
 def sides(x: Vectors, folds: Folds) -> list[list[Side]]:
     """One encoder's centroids (n, dim) projected in every fold."""
     x = reduced(x)
-    return [[project(x, train, test) for train, test in repeat] for repeat in folds]
+    return [[project(x, train, test, n_axes=likelihood.N_AXES) for train, test in repeat] for repeat in folds]
 
 
 def reduced(x: Vectors) -> Vectors:
@@ -48,15 +50,15 @@ def reduced(x: Vectors) -> Vectors:
 
 
 def held_out_evidence(face: SidesByFold, voice: SidesByFold, folds: Folds) -> CrossValidated:
-    """Rates of MEASURED and FIXED, and held-out canonical correlations, of one pair; `sides` gives `face`, `voice`."""
-    pools = {name: Pool() for name in (*MEASURED, FIXED)}
+    """Rates of EVIDENCE, and held-out canonical correlations, of one pair; `sides` gives `face`, `voice`."""
+    pools = {name: Pool() for name in EVIDENCE}
     products = np.zeros((3, N_VARIATES))
     for test, pair in fitted(face, voice, folds):
         for name, pool in pools.items():
-            pool.add(pair.scores("weighted", ridge=RIDGE) if name == FIXED else pair.scores(name), test, test)
+            pool.add(pair.scores(name, ridge=RIDGE), test, test)
         products += variate_products(pair.directions(RIDGE), pair.face, pair.voice)
     rates = {name: replace(pool.rates(), auc=float(np.mean(pool.block_aucs))) for name, pool in pools.items()}
-    return CrossValidated(rates, pooled_correlations(products), rates[FIXED].n_people, len(folds))
+    return CrossValidated(rates, pooled_correlations(products), rates["reference"].n_people, len(folds))
 
 
 def variate_products(paired: Directions, face: Side, voice: Side) -> Vectors:

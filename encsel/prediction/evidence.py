@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
 from encsel.matching.crossval import (
-    FIXED,
+    EVIDENCE,
     MEASURED,
     N_VARIATES,
     CrossValidated,
@@ -30,11 +30,12 @@ from encsel.matching.scorers import RIDGE, PairInFold, Side, project
 from encsel.matching.sensitivity import distance_error, distance_of_auc
 from encsel.metrics.linear_cka import REFERENCE_SIZE, Gram, gram, null_of_matched, unbiased_cka
 
-EVIDENCE_VERSION = 1
+EVIDENCE_VERSION = 2
 """Version of the definition and measurement of FEATURES; a card is valid for one."""
 
 FEATURES: Mapping[str, str] = {
     "d_reference": "sensitivity d' behind the cross-validated AUC of the reference scorer",
+    "d_likelihood": "the same of the likelihood ratio",
     "d_weighted": "the same of the weighted scorer with a ridge of 0.3",
     "correlations": "sum of the positive correlations of the first 12 ridge canonical variates on held-out people",
     "root_cka": "square root of CKA matched to 1249 people",
@@ -99,13 +100,12 @@ def encoder_evidence(x: Vectors, folds: Folds) -> EncoderEvidence:
 def pair_evidence(face: EncoderEvidence, voice: EncoderEvidence, folds: Folds) -> Evidence:
     """Evidence of one pair of encoders of the same people."""
     validated = held_out_evidence(face.folds, voice.folds, folds)
-    # The ridge of the weighted scorer depends on the number of people; the card was made with that of 999.
-    scored = {name: validated.scored[FIXED if name == "weighted" else name] for name in MEASURED}
-    values = {f"d_{name}": float(distance_of_auc(scored[name].auc)) for name in MEASURED}
+    scored = validated.scored
+    values = {f"d_{name}": float(distance_of_auc(scored[name].auc)) for name in EVIDENCE}
     values["correlations"] = float(np.clip(validated.correlations, 0, 1).sum())
     values |= {form: _root_cka(face.grams[form], voice.grams[form]) for form in CKA_FORMS}
     values["top_share"] = face.top_share + voice.top_share
-    errors = {name: distance_error(one.auc, one.auc_se, validated.n_people) for name, one in scored.items()}
+    errors = {s: distance_error(scored[s].auc, scored[s].auc_se, validated.n_people) for s in MEASURED}
     return Evidence({name: values[name] for name in FEATURES}, errors, validated)
 
 

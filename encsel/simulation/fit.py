@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from encsel.matching.scorers import SCORERS
+from encsel.matching.scorers import REFERENCE_TRAIN, SCORERS
 from encsel.matching.sensitivity import distance_of_eer
 from encsel.prediction.card import FEATURE_QUANTILES, SIZE_TERMS, CalibratedCard, HeldOut, predicted_eer, size_terms
 from encsel.prediction.evidence import EVIDENCE_VERSION, FEATURES
@@ -35,7 +35,7 @@ def fit_card(table: Table, *, name: str, scorer: str, features: Sequence[str] = 
     sizes = TruthSizes()
     card = CalibratedCard(
         name=name, scorer=scorer,
-        target={"n_train_identities": sizes.n_train, "n_test_identities": sizes.n_test,
+        target={"n_train_identities": REFERENCE_TRAIN, "n_test_identities": sizes.n_test,
                 "samples_per_identity": sizes.n_samples},
         features=tuple(features), evidence_version=EVIDENCE_VERSION,
         people=(30, max(LARGE_PEOPLE)), samples=(min(OTHER_SAMPLES), max(OTHER_SAMPLES)),

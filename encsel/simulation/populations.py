@@ -9,15 +9,17 @@ fitted on these populations holds for real encoders as far as their geometry res
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import MODALITIES, Modality, Vectors
-from encsel.matching.axes import project
+from encsel.matching import likelihood
+from encsel.matching.axes import Side, project
 from encsel.matching.crossval import MEASURED
 from encsel.matching.eer import eer
 from encsel.matching.scorers import REFERENCE_TRAIN, PairInFold, split_scores
@@ -38,12 +40,16 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TruthSizes:
-    """Sizes behind a true EER: people of each split, samples per person, draws of people, splits of each draw."""
+    """Sizes behind true EERs: numbers of training people, test people, samples per person, draws and splits of each.
 
-    n_train: int = REFERENCE_TRAIN
+    `probes`: samples of each test person on either side; a matcher is trained on all samples.
+    """
+
+    n_train: tuple[int, ...] = (100, 300, REFERENCE_TRAIN, 3000)
     n_test: int = 250
     n_samples: int = 20  # enough for the centroid to be nearly the person's own
-    n_draws: int = 2
+    probes: tuple[int, ...] = (20, 1)
+    n_draws: int = 1
     n_splits: int = 5
 
 
@@ -162,11 +168,11 @@ class Population:
             out[:, j] = x / np.linalg.norm(x, axis=1, keepdims=True)
         return out
 
-    def centroids(self, n: int, n_samples: int, rng: np.random.Generator) -> dict[Modality, tuple[Values, ...]]:
-        """Unit centroids (n, dim) of n new people from every encoder, by modality."""
+    def draw(self, n: int, n_samples: int, rng: np.random.Generator) -> dict[Modality, tuple[Drawn, ...]]:
+        """`n` new people as every encoder sees them, by modality."""
         people = self.people(n, n_samples, rng)
         return {
-            modality: tuple(unit_mean(self.embed(e, people, n_samples, rng)) for e in encoders)
+            modality: tuple(drawn(self.embed(e, people, n_samples, rng)) for e in encoders)
             for modality, encoders in self.encoders.items()
         }
 
@@ -177,24 +183,56 @@ class Population:
         return (rng.standard_t(3, size=(n, dims)) / math.sqrt(3)).astype(np.float32)  # t has variance 3
 
 
-# Draws new people: number of people, samples of each and a generator to unit centroids by modality and encoder.
-Centroids = Callable[[int, int, np.random.Generator], Mapping[Modality, tuple[Values, ...]]]
+@dataclass(frozen=True)
+class Drawn:
+    """People as one encoder sees them: (n, dim) unit vectors, `centroids` of all samples and `single` ones."""
+
+    centroids: Values
+    single: NDArray[np.float32]
 
 
-def truth(centroids: Centroids, rng: np.random.Generator, sizes: TruthSizes) -> dict[str, Values]:
-    """EER of each of MEASURED, (faces, voices), averaged over draws of people and splits."""
-    n = sizes.n_train + sizes.n_test
-    eers: dict[str, list[Values]] = {scorer: [] for scorer in MEASURED}
+# Draws new people: number of people, samples of each and a generator to what encoders see, by modality and encoder.
+Draw = Callable[[int, int, np.random.Generator], Mapping[Modality, tuple[Drawn, ...]]]
+
+
+def truth(draw: Draw, rng: np.random.Generator, sizes: TruthSizes) -> Values:
+    """EERs (scorers of MEASURED, probes, numbers of training people, faces, voices): means over draws and splits."""
+    most = max(sizes.n_train)
+    n = most + sizes.n_test
+    eers = []
     for _ in range(sizes.n_draws):
-        people = centroids(n, sizes.n_samples, rng)
+        people = draw(n, sizes.n_samples, rng)
         for _ in range(sizes.n_splits):
             order = rng.permutation(n)
-            split = order[: sizes.n_train], order[sizes.n_train :]
-            faces, voices = ([project(x, *split) for x in people[m]] for m in MODALITIES)
-            pairs = [[PairInFold(f, v) for v in voices] for f in faces]
-            for scorer in MEASURED:
-                eers[scorer].append(np.array([[eer(*split_scores(p.scores(scorer))) for p in row] for row in pairs]))
-    return {scorer: np.mean(values, axis=0) for scorer, values in eers.items()}
+            test = order[most:]
+            eers.append([_eers(people, order[:n_train], test, sizes) for n_train in sizes.n_train])
+    return np.moveaxis(np.mean(eers, axis=0), 0, 2)
+
+
+def _eers(
+    people: Mapping[Modality, Sequence[Drawn]], train: NDArray[np.intp], test: NDArray[np.intp], sizes: TruthSizes
+) -> Values:
+    """(scorers, probes, faces, voices) of one split; the first probes are centroids, others single samples."""
+    n = len(test)
+
+    def side(one: Drawn) -> Side:
+        rows = np.vstack([one.centroids, one.single[test]])
+        return project(rows, train, np.r_[test, len(one.centroids) + np.arange(n)], n_axes=likelihood.N_AXES)
+
+    faces, voices = ([side(one) for one in people[modality]] for modality in MODALITIES)
+    eers = np.empty((len(MEASURED), len(sizes.probes), len(faces), len(voices)))
+    for (i, face), (j, voice) in itertools.product(enumerate(faces), enumerate(voices)):
+        pair = PairInFold(face, voice)
+        for (s, scorer), (p, probe) in itertools.product(enumerate(MEASURED), enumerate(sizes.probes)):
+            rows = slice(n, None) if probe == 1 else slice(n)
+            scores = pair.scores(scorer, rows=(face.test[rows], voice.test[rows]))
+            eers[s, p, i, j] = eer(*split_scores(scores))
+    return eers
+
+
+def drawn(samples: Vectors) -> Drawn:
+    """People by their rows of (n, m, dim) unit vectors."""
+    return Drawn(unit_mean(samples), np.asarray(samples[:, 0], dtype=np.float32))
 
 
 def unit_mean(samples: Vectors) -> Values:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.matching.crossval import MEASURED
+from encsel.matching.scorers import REFERENCE_TRAIN
 from encsel.prediction.card import size_terms
 from encsel.prediction.evidence import FEATURES
 from encsel.simulation.populations import Values
@@ -53,16 +54,17 @@ class Table:
         return self.x[:, list(FEATURES).index(name)]
 
 
-def table_of(trials: Sequence[Trials], scorer: str) -> Table:
-    """All pairs of all sets, for one scorer."""
+def table_of(trials: Sequence[Trials], scorer: str, *, n_train: int = REFERENCE_TRAIN, probe: int = 20) -> Table:
+    """All pairs of all sets, for one scorer, and its true EER at one number of training people and of samples."""
     s = MEASURED.index(scorer)
     groups = itertools.count()
     parts = []
     for population, one in enumerate(trials):
-        face, voice = (a.ravel() for a in np.indices(one.truth.shape[1:]))
+        true = one.truth[s, one.probes.tolist().index(probe), one.n_train.tolist().index(n_train)]
+        face, voice = (a.ravel() for a in np.indices(true.shape))
         for i, (n, m) in enumerate(one.sizes):
             constants = [np.full(len(face), x) for x in (one.kind, population, next(groups), float(n), float(m))]
-            rates = [x.ravel() for x in (one.errors[i, s], one.eers[i, s], one.truth[s])]
+            rates = [x.ravel() for x in (one.errors[i, s], one.eers[i, s], true)]
             parts.append([*constants, face, voice, one.values[i].reshape(len(face), -1), *rates])
     return Table(*map(np.concatenate, zip(*parts, strict=True)))
 

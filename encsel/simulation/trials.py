@@ -15,9 +15,9 @@ from encsel.core import MODALITIES
 from encsel.matching.crossval import MEASURED
 from encsel.prediction.evidence import FEATURES, Evidence, encoder_evidence, evidence_folds, pair_evidence
 from encsel.progress import Progress
-from encsel.simulation.populations import KINDS, Centroids, Population, TruthSizes, Values, truth
+from encsel.simulation.populations import KINDS, Draw, Population, TruthSizes, Values, truth
 
-TRIALS_VERSION = 2  # version of what is simulated and measured; files of other versions are ignored
+TRIALS_VERSION = 3  # version of what is simulated and measured; files of other versions are ignored
 TESTED_PEOPLE = (30, 50, 70, 100, 200)  # numbers of people for which errors are reported by kind
 TESTED_SAMPLES = (4, 8, 20)
 OTHER_PEOPLE = (30, 35, 40, 45, 50, 60, 70, 85, 100, 120, 140, 170, 200, 280, 350)
@@ -39,7 +39,9 @@ class Trials:
     values: Values  # (T, F, V, K) in the order of FEATURES
     errors: Values  # (T, S, F, V) standard error of the cross-validated d'
     eers: Values  # (T, S, F, V) cross-validated EER
-    truth: Values  # (S, F, V) true EER
+    truth: Values  # (S, P, N, F, V) true EER with `probes` P samples a person after training on `n_train` N people
+    probes: NDArray[np.int64]  # (P,)
+    n_train: NDArray[np.int64]  # (N,)
 
 
 def training_sizes(kind: str, seed: int) -> list[Size]:
@@ -52,17 +54,17 @@ def training_sizes(kind: str, seed: int) -> list[Size]:
     return sizes
 
 
-def simulate(kind: str, seed: int, centroids: Centroids, sizes: Sequence[Size], truth_sizes: TruthSizes) -> Trials:
+def simulate(kind: str, seed: int, draw: Draw, sizes: Sequence[Size], truth_sizes: TruthSizes) -> Trials:
     """True EERs of a population, and evidence from sets of the given sizes."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
-        true_eer = truth(centroids, np.random.default_rng([seed, 1]), truth_sizes)
+        true_eer = truth(draw, np.random.default_rng([seed, 1]), truth_sizes)
         rng = np.random.default_rng([seed, 2])
         sets = []
         for n, m in sizes:
-            people, folds = centroids(n, m, rng), evidence_folds(n, seed=0)
-            faces, voices = ([encoder_evidence(x, folds) for x in people[modality]] for modality in MODALITIES)
+            people, folds = draw(n, m, rng), evidence_folds(n, seed=0)
+            faces, voices = ([encoder_evidence(x.centroids, folds) for x in people[mod]] for mod in MODALITIES)
             sets.append([[pair_evidence(f, v, folds) for v in voices] for f in faces])
 
     def stacked(value: Callable[[Evidence, str], float], names: Sequence[str]) -> Values:
@@ -73,13 +75,13 @@ def simulate(kind: str, seed: int, centroids: Centroids, sizes: Sequence[Size], 
         stacked(lambda e, name: e.values[name], tuple(FEATURES)),
         np.moveaxis(stacked(lambda e, scorer: e.standard_error[scorer], MEASURED), 3, 1),
         np.moveaxis(stacked(lambda e, scorer: e.cross_validated.scored[scorer].eer, MEASURED), 3, 1),
-        np.array([true_eer[scorer] for scorer in MEASURED]),
+        true_eer, np.array(truth_sizes.probes), np.array(truth_sizes.n_train),
     )  # fmt: skip
 
 
 def training_trials(kind: str, seed: int, truth_sizes: TruthSizes) -> Trials:
     population = Population(kind, seed, n_faces=ENCODERS_PER_MODALITY, n_voices=ENCODERS_PER_MODALITY)
-    return simulate(kind, seed, population.centroids, training_sizes(kind, seed), truth_sizes)
+    return simulate(kind, seed, population.draw, training_sizes(kind, seed), truth_sizes)
 
 
 def training_job(kind: str, seed: int, truth_sizes: TruthSizes) -> Job:
