@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,6 +145,17 @@ def test_people_of_the_fit_can_be_told_from_others_by_the_file_when_they_are_few
     basis = np.linalg.qr(directions)[0]
     inside = np.linalg.norm((x - x[:N].mean(axis=0)) @ basis, axis=1) / np.linalg.norm(x - x[:N].mean(axis=0), axis=1)
     assert inside[:N].min() > inside[N:].max()
+
+
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    block = text.partition("#### Take a matcher home")[2].partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, object] = {}
+    exec(block, found)
+    ratios = found["ratios"]
+    assert ratios.shape == (20, 20)
+    assert np.diag(ratios).mean() > 0 > ratios.mean()
 
 
 def test_a_validation_hands_over_its_pairs(validation, tmp_path, population):
