@@ -112,6 +112,13 @@ def test_the_interval_holds_the_prediction_and_widens_with_coverage_and_own_erro
     assert spread(card, 200, 8, 1.0) < spread(card, 30, 8, 1.0)
 
 
+@pytest.mark.parametrize("coverage", COVERAGES)
+def test_the_interval_reaches_as_far_as_the_tail_of_held_out_errors(card, coverage):
+    e = estimate(card, evidence(), 70, 8, coverage=coverage)
+    half = tail(card, coverage, 70) * e.sd
+    assert e.interval == pytest.approx([float(predicted_eer(e.distance + side * half)) for side in (1, -1)])
+
+
 @pytest.mark.parametrize("coverage", [0.3, 0.999])
 def test_a_coverage_without_errors_is_refused(card, coverage):
     with pytest.raises(UsageError, match=r"such as 0\.9"):

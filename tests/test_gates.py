@@ -24,6 +24,7 @@ from encsel.gates.compare import (
     value_of,
 )
 from encsel.gates.judge import Gates, Verdict, checked_gates, field_of, judge
+from encsel.prediction.card import CalibratedCard, load_calibrated, shipped_calibrated
 from encsel.ranking.rank import verdict_on
 from encsel.ranking.result import Ranking
 from encsel.storage.result import checksum
@@ -95,6 +96,7 @@ def test_a_pair_without_an_eer_leaves_every_gate_open():
 def test_one_failure_fails_all_and_one_open_gate_leaves_all_open():
     assert verdict(checked_gates(max_eer=0.25, min_margin=0.2), CLEAR).status == "fail"
     assert verdict(checked_gates(max_eer=0.19, min_margin=0.1), CLEAR).status == "inconclusive"
+    assert verdict(checked_gates(max_eer=0.19, min_margin=0.2), CLEAR).status == "fail"
     assert verdict(Gates(), CLEAR).status == "none"
     assert Verdict().exit_code == 0
 
@@ -163,6 +165,18 @@ def test_changes_are_told_against_their_uncertainty():
     change = found["a/x"]
     assert change.change == pytest.approx(0.1)
     assert change.interval[0] < 0.1 < change.interval[1]
+
+
+def test_errors_are_shared_on_the_same_data_alone_and_less_where_encoders_changed():
+    pair, card = {"f/v": (0.30, 0.25, 0.35)}, load_calibrated(shipped_calibrated()[0])
+
+    def width(card: CalibratedCard | None = card, **changed: Any) -> float:
+        (change,) = compare_results(result(pair), result(pair, **changed), card).changes
+        return change.interval[1] - change.interval[0]
+
+    same, face, both = ({"face:f": {"sha256": f}, "voice:v": {"sha256": v}} for f, v in ("12", "92", "99"))
+    assert width(encoders=same) < width(encoders=face) < width(encoders=both) < width(None)
+    assert width(data={"sha256": "e"}) == width(None)
 
 
 def test_an_interval_cut_off_at_chance_keeps_its_reach():
