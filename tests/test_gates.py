@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from encsel.gates.compare import (
     PairValue,
     ResultToCompare,
     compare_results,
+    interval_of_change,
     read_result,
     value_of,
 )
@@ -165,6 +167,13 @@ def test_changes_are_told_against_their_uncertainty():
     change = found["a/x"]
     assert change.change == pytest.approx(0.1)
     assert change.interval[0] < 0.1 < change.interval[1]
+
+
+def test_the_interval_of_a_change_adds_the_errors_of_both():
+    low, high = interval_of_change(PairValue(0.3, 1.0, 0.3), PairValue(0.3, 1.0, 0.4))
+    half = 1.6449 * 0.5  # 90 % of a normal error of 0.5, from 0.3 and 0.4
+    expected = NormalDist().cdf(-(1 - half / 2) / 2) - NormalDist().cdf(-(1 + half / 2) / 2)
+    assert (low, high) == pytest.approx((-expected, expected), abs=1e-4)
 
 
 def test_errors_are_shared_on_the_same_data_alone_and_less_where_encoders_changed():
