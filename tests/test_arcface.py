@@ -272,6 +272,7 @@ def with_manifest(tmp_path):
 
 def test_manifest_of_a_pack_decides_its_preprocessing(with_manifest):
     folder = with_manifest()
+    assert list(opened(folder).files) == ["manifest.json"]
     image = picture()
     expected = image[8:120, 8:120].reshape(-1, 3).mean(axis=0) / 255
     np.testing.assert_allclose(embedded(loaded(folder), image)[0], expected, rtol=0, atol=1e-6)

@@ -322,6 +322,11 @@ def worse_throughout_beside_its_checksum(d: dict[str, Any]) -> None:
         pair["predicted_eer"], pair["interval"] = 0.45, [0.4, 0.5]
 
 
+def another_verdict_beside_its_checksum(d: dict[str, Any]) -> None:
+    d["sha256"] = checksum(d)
+    d["verdict"]["status"] = "pass"
+
+
 def of_a_later_version_without_checksum(d: dict[str, Any]) -> None:
     d["signature"]["encsel"] = "0.3.0"
     signed(d)
@@ -334,6 +339,7 @@ def of_a_later_version_without_checksum(d: dict[str, Any]) -> None:
         edited(another_id), edited(another_seed), edited(an_interval_turned_round), edited(an_eer_below_its_interval),
         edited(an_eer_above_its_interval), edited(an_interval_of_nothing), edited(another_coverage),
         edited(worse_throughout_beside_its_checksum), edited(of_a_later_version_without_checksum),
+        another_verdict_beside_its_checksum,
     ],
 )  # fmt: skip
 def test_a_baseline_that_was_edited_is_a_usage_error(document, tmp_path, change):

@@ -23,6 +23,7 @@ from toy_encoders import ToyModel, moments, toy
 import encsel
 from encsel.core import Runtime
 from encsel.data.calibration_set import CalibrationSet
+from encsel.embedding import engines
 from encsel.embedding.channel import Channel
 from encsel.embedding.embed import embed
 from encsel.embedding.engines import engine_of
@@ -109,6 +110,16 @@ def test_a_worker_that_ended_while_nobody_waited_is_a_failure_of_the_encoder():
     with pytest.raises(EncoderFailed, match="was ended by SIGKILL"):
         engine.prepare(np.zeros(3))
     engine.close()
+
+
+def test_a_worker_imports_nothing_of_the_current_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "json.py").write_text("open('imported', 'w')")
+    monkeypatch.setattr(engines, "BOOT", "import json")
+    engine = engine_of(toy("odd", runtime=Runtime()), 1, 1)
+    until(lambda: engine._end)
+    engine.close()
+    assert not (tmp_path / "imported").exists()
 
 
 @pytest.mark.workers
