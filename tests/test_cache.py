@@ -253,6 +253,14 @@ def test_file_under_another_batch_s_name_is_noticed(root):
     assert [e.n_samples for e in entries(root)] == [3]
 
 
+def test_file_with_vectors_of_another_length_is_noticed(root):
+    longer = EmbeddingCache(root, DESCRIPTION, DIM + 1)
+    longer.put({content_hash(0): np.ones(DIM + 1, np.float32)})
+    longer.flush()
+    again = shelf(root)
+    assert (again.get(content_hash(0)), again.n_damaged) == (None, 1)
+
+
 def test_damaged_vectors_are_made_again_with_a_note(root, few, toy):
     calibration = CalibrationSet.from_path(few)
     before = embed(calibration, [toy.encoder], cache=root).embeddings[0]
