@@ -207,6 +207,8 @@ def case_42_gw_at_250_people(root: Path, call) -> None:
 
 CHECKS = [f for name, f in sorted(globals().items()) if name.startswith("case_")]
 SLOWEST = (
+    case_03_ogg_flac,
+    case_05_media_under_another_name,
     case_24_embeddings_of_another_kind_beside,
     case_25_safetensors_bfloat16,
     case_30_terminal_without_utf8,

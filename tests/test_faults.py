@@ -63,7 +63,7 @@ pytestmark = pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("n_processes", "sets", "n_rounds"),
     [
-        robust(2, "sets that overlap", 1), robust(8, "one set", 1),
+        robust(8, "one set", 1),
         slow(2, "sets that overlap", 10), slow(8, "sets that overlap", 10), slow(8, "one set", 10),
     ],
 )  # fmt: skip

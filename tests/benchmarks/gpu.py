@@ -178,10 +178,10 @@ def write_set(
 
 
 def load_encoder(spec: Spec, *, device: str, dtype: str = "float32") -> Encoder:
-    """The encoder of a spec, its model loaded once for all runs."""
+    """The encoder of a spec, its model loaded once for all runs, which are in this process as that of the bare loop."""
     (encoder,) = open_encoders(spec, Runtime(device=device, dtype=dtype, offline=True))
     model = encoder.load()
-    return replace(encoder, load=lambda: model)
+    return replace(encoder, load=lambda: model, runtime=None)
 
 
 def embed_all(calibration: CalibrationSet, encoder: Encoder, **options: Any) -> Vectors:
