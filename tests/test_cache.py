@@ -40,7 +40,7 @@ DIM = 4
 DESCRIPTION = {"name": "toy", "version": 1}
 N_PEOPLE, N_SAMPLES = 34, 2
 N = N_PEOPLE * N_SAMPLES
-CHECKED = 2 * N_CHECKED + 1  # samples embedded again by each run
+CHECKED = N_CHECKED + 1  # samples embedded again by each run
 
 HANGING_ENCODER = """
 import os, time

@@ -105,9 +105,9 @@ def test_ranking_seventy_people_takes_seconds_in_all():
     for _ in range(3):
         start = time.perf_counter()
         done = subprocess.run(command, capture_output=True, check=True)
-        if (seconds := time.perf_counter() - start) < 10:
+        if (seconds := time.perf_counter() - start) < 12:
             break
-    assert seconds < 10
+    assert seconds < 12
     assert json.loads(done.stdout)["calibration"]["n_identities"] == 70
 
 
