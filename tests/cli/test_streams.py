@@ -55,8 +55,15 @@ def command_lines(ready: Path, media: Path, old: Path) -> dict[str, list[str]]:
 
 def prepare(names: Iterable[str]) -> None:
     """Import what these commands need, and shorten what takes long."""
+    # Libraries that encsel imports where it uses them: once here, not in every fork.
+    import joblib
+    import pydantic
+    import rich.table
+    import scipy.stats
+    import sklearn.metrics  # noqa: F401
+
     import encsel.ranking.rank
-    import encsel.reports.ranking
+    import encsel.reports.ranking  # noqa: F401
 
     patch = pytest.MonkeyPatch()
     few_shuffles(patch)
