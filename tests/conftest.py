@@ -22,6 +22,7 @@ import encsel
 from encsel import cli
 from encsel.loading import registry
 from encsel.ranking.result import Ranking
+from encsel.storage.files import locked
 from encsel.validation.result import Validation
 
 Call = Callable[..., tuple[int, str, str]]
@@ -155,4 +156,5 @@ def validation(population: Path, tmp_path_factory: pytest.TempPathFactory) -> Va
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as monkeypatch:
         few_shuffles(monkeypatch)
-        return encsel.validate(population, cache=shared / "cache-of-validation")
+        with locked(shared):
+            return encsel.validate(population, cache=shared / "cache-of-validation")

@@ -252,18 +252,44 @@ def test_other_models_of_a_pack_are_left_aside(tmp_path):
     assert set(opened(folder).weights) == {"det.onnx", "rec.onnx"}
 
 
-def test_manifest_of_a_pack_decides_its_preprocessing(tmp_path):
-    folder = pack(tmp_path, [FULL])
-    (folder / "MODEL.LICENSE").write_text("a test")
-    tasks = {
-        "detection": {"file": "det.onnx", "preprocessing": {"mean": 127.5, "std": 128.0}},
-        "recognition": {"file": "rec.onnx", "preprocessing": {"mean": 0.0, "std": 255.0}},
-    }
-    manifest = {"manifest_version": 2, "model_id": "tiny", "license": "MODEL.LICENSE", "tasks": tasks}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+@pytest.fixture
+def with_manifest(tmp_path):
+    """A pack with a manifest that names this file as the recognition model."""
+
+    def make(recogniser: str = "rec.onnx") -> Path:
+        folder = pack(tmp_path / "pack", [FULL])
+        (folder / "MODEL.LICENSE").write_text("a test")
+        tasks = {
+            "detection": {"file": "det.onnx", "preprocessing": {"mean": 127.5, "std": 128.0}},
+            "recognition": {"file": recogniser, "preprocessing": {"mean": 0.0, "std": 255.0}},
+        }
+        manifest = {"manifest_version": 2, "model_id": "tiny", "license": "MODEL.LICENSE", "tasks": tasks}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return folder
+
+    return make
+
+
+def test_manifest_of_a_pack_decides_its_preprocessing(with_manifest):
+    folder = with_manifest()
+    assert list(opened(folder).files) == ["manifest.json"]
     image = picture()
     expected = image[8:120, 8:120].reshape(-1, 3).mean(axis=0) / 255
     np.testing.assert_allclose(embedded(loaded(folder), image)[0], expected, rtol=0, atol=1e-6)
+
+
+def test_a_manifest_that_names_a_model_of_another_folder_is_refused(with_manifest):
+    folder = with_manifest("inner/rec.onnx")
+    (folder / "inner").mkdir()
+    (folder / "rec.onnx").rename(folder / "inner" / "rec.onnx")
+    with pytest.raises(EncoderFailed, match=r"names rec\.onnx of another folder"):
+        opened(folder)
+
+
+def test_a_pack_with_a_manifest_may_be_a_link(with_manifest, tmp_path):
+    folder = with_manifest()
+    (tmp_path / "link").symlink_to(folder)
+    assert opened(tmp_path / "link").weights == opened(folder).weights
 
 
 def test_pack_in_insightfaces_folder_is_found_by_name(home, no_network):

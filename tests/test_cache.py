@@ -40,7 +40,7 @@ DIM = 4
 DESCRIPTION = {"name": "toy", "version": 1}
 N_PEOPLE, N_SAMPLES = 34, 2
 N = N_PEOPLE * N_SAMPLES
-CHECKED = 2 * N_CHECKED + 1  # samples embedded again by each run
+CHECKED = N_CHECKED + 1  # samples embedded again by each run
 
 HANGING_ENCODER = """
 import os, time
@@ -251,6 +251,14 @@ def test_file_under_another_batch_s_name_is_noticed(root):
     again = shelf(root)
     assert held(again, range(6)) == [0, 1, 2]
     assert [e.n_samples for e in entries(root)] == [3]
+
+
+def test_file_with_vectors_of_another_length_is_noticed(root):
+    longer = EmbeddingCache(root, DESCRIPTION, DIM + 1)
+    longer.put({content_hash(0): np.ones(DIM + 1, np.float32)})
+    longer.flush()
+    again = shelf(root)
+    assert (again.get(content_hash(0)), again.n_damaged) == (None, 1)
 
 
 def test_damaged_vectors_are_made_again_with_a_note(root, few, toy):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -112,6 +113,13 @@ def test_the_interval_holds_the_prediction_and_widens_with_coverage_and_own_erro
     assert spread(card, 200, 8, 1.0) < spread(card, 30, 8, 1.0)
 
 
+@pytest.mark.parametrize("coverage", COVERAGES)
+def test_the_interval_reaches_as_far_as_the_tail_of_held_out_errors(card, coverage):
+    e = estimate(card, evidence(), 70, 8, coverage=coverage)
+    half = tail(card, coverage, 70) * e.sd
+    assert e.interval == pytest.approx([float(predicted_eer(e.distance + side * half)) for side in (1, -1)])
+
+
 @pytest.mark.parametrize("coverage", [0.3, 0.999])
 def test_a_coverage_without_errors_is_refused(card, coverage):
     with pytest.raises(UsageError, match=r"such as 0\.9"):
@@ -151,11 +159,20 @@ def test_chance_of_best_sums_to_one_and_follows_the_distance(card):
     assert even == pytest.approx([0.5, 0.5], abs=0.02)
 
 
+def test_chance_of_best_of_two_is_that_of_a_normal_error(card):
+    card = dataclasses.replace(card, best_scale=2.0)
+    best, _ = chance_of_best(card, np.array([1.1, 1.0]), np.full(2, 0.1), ["a", "b"], ["x", "y"], seed=0)
+    sd = 2.0 * 0.1 * np.sqrt(2 * (1 - card.shares.everyone))
+    assert best == pytest.approx(NormalDist(sigma=sd).cdf(0.1), abs=0.015)  # of 20,000 draws: sd 0.0035
+
+
 def test_a_group_ends_only_where_all_above_are_surely_better_than_all_below():
     chance = np.full((4, 4), 0.6)
     chance[:2, 2:] = SURE
     assert rank_groups(chance) == [1, 1, 2, 2]
     chance[1, 2] = 0.89
+    assert rank_groups(chance) == [1, 1, 1, 1]
+    chance[1, 2], chance[0, 3] = SURE, 0.89
     assert rank_groups(chance) == [1, 1, 1, 1]
     assert rank_groups(np.full((1, 1), 0.5)) == [1]
 

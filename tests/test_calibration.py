@@ -12,6 +12,7 @@ from media_samples import write_set
 
 from encsel.core import SetOptions, Skipped
 from encsel.data.calibration_set import CalibrationSet, check_skipped
+from encsel.embedding.candidates import embeddings_of
 from encsel.errors import BadCalibration, UsageError
 
 
@@ -498,6 +499,13 @@ def test_names_that_differ_in_blanks_or_the_form_of_accents_are_joined_and_noted
     assert len(calibration.embeddings[0].vectors) == 2  # the same row under both names is one row
     assert any("1 identities are written in several ways" in note for note in calibration.notes)
     assert any("Joined: " in detail for detail in calibration.details)
+
+
+def test_names_in_a_file_beside_the_set_are_brought_into_the_same_form(tmp_path: Path) -> None:
+    who = ["e\u0301ve", " bob"]
+    calibration = CalibrationSet.from_arrays({"a": (vectors(2), who)}, {"b": (vectors(2), who)})
+    loose = npz(tmp_path / "loose.npz", who)
+    assert embeddings_of(calibration, str(loose)).embeddings[0].labels.tolist() == ["\u00e9ve", "bob"]
 
 
 def test_two_folders_of_one_person_are_joined_with_all_their_samples(tmp_path: Path) -> None:

@@ -18,7 +18,10 @@ from encsel.data.embedding_files import read_embeddings
 from encsel.data.media import decode_face, decode_voice
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
-pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases beside the checkout")
+pytestmark = [
+    pytest.mark.robust,
+    pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases beside the checkout"),
+]
 
 # The cases name a module by its place in encsel 0.1.
 SHIM = "import sys, encsel.loading.registry; sys.modules['encsel.registry'] = encsel.loading.registry"
@@ -205,13 +208,8 @@ def case_42_gw_at_250_people(root: Path, call) -> None:
     assert found[251] == pytest.approx(found[250], rel=0.02)
 
 
-CHECKS = [f for name, f in sorted(globals().items()) if name.startswith("case_")]
-SLOWEST = (case_24_embeddings_of_another_kind_beside, case_30_terminal_without_utf8, case_33_lora_adapter_ignored)
-
-
 @pytest.mark.parametrize(
-    "check",
-    [pytest.param(f, id=f.__name__[5:], marks=[pytest.mark.robust] if f in SLOWEST else []) for f in CHECKS],
+    "check", [f for name, f in sorted(globals().items()) if name.startswith("case_")], ids=lambda f: f.__name__[5:]
 )
 def test_case(check, tmp_path, call):
     (folder,) = CASES.glob(f"{check.__name__[5:7]}-*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
 import struct
@@ -23,6 +24,7 @@ from encsel.data import clips, ffmpeg, media
 from encsel.data.calibration_set import CalibrationSet
 from encsel.data.clips import decode_voice
 from encsel.data.ffmpeg import Ffmpeg, find_ffmpeg
+from encsel.data.memory import Memory
 from encsel.embedding.embed import embed
 from encsel.embedding.model_run import describe
 from encsel.errors import UnusableSample, UsageError
@@ -42,6 +44,20 @@ def flac_of_unknown_length(content: bytes) -> bytes:
     changed[21] &= 0xF0  # 36 bits of "total samples"; 0 is unknown
     changed[22:26] = bytes(4)
     return bytes(changed)
+
+
+def test_memory_for_five_seconds_is_reserved_while_a_clip_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    reserved = []
+
+    class Watched(Memory):
+        def reserved(self, n_bytes: int) -> contextlib.AbstractContextManager[None]:
+            reserved.append(n_bytes)
+            return super().reserved(n_bytes)
+
+    monkeypatch.setattr(clips, "DECODING_MEMORY", Watched(1 << 30))
+    decode_voice(audio(np.column_stack([sine(440, 6, 48_000)] * 2), 48_000))
+    (n_bytes,) = reserved
+    assert n_bytes > 5 * 48_000 * 2 * np.dtype(np.float32).itemsize
 
 
 # Which part

@@ -239,6 +239,8 @@ def test_content_of_several_files_is_embedded_once(root):
         {"modality": "voice"},
         {"revision": "0123abc"},
         {"weights": {"model.safetensors": "0123abc"}},
+        {"files": {"config.json": "0123abc"}},
+        {"code": {"sha256": "0123abc"}},
         {"libraries": ("scipy",)},
     ],
     ids=lambda change: next(iter(change)),

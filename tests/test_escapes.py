@@ -136,11 +136,11 @@ def test_html_of_names_is_text(ranking: Ranking, validation: Validation, monkeyp
     assert in_html("<a b='\"'>\x1b") == "&lt;a b=&#x27;&quot;&#x27;&gt;\\x1b"
     monkeypatch.setattr(figures, "FIGURES", figures.FIGURES[:1])
     plain = tags(page(changed(validation, "x"), figures.drawings(changed(validation, "x"))))
-    for text in ("<script>", "\ud800\n'\"><img src=x>", "$\\frac$"):
-        whole = page(changed(validation, text), figures.drawings(changed(validation, text)))
-        assert tags(whole) == plain
-        assert not re.search('<script|<img|<a (?!href="#)', whole)
-        whole.encode()
+    evil = changed(validation, "<script>\ud800\n'\"><img src=x>$\\frac$")
+    whole = page(evil, figures.drawings(evil))
+    assert tags(whole) == plain
+    assert not re.search('<script|<img|<a (?!href="#)', whole)
+    whole.encode()
 
 
 def changed(validation: Validation, text: str) -> Validation:

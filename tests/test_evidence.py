@@ -5,7 +5,7 @@ import pytest
 from toy import population
 
 from encsel.errors import BadCalibration
-from encsel.matching.sensitivity import distance_of_auc, distance_of_eer, eer_of_distance
+from encsel.matching.sensitivity import distance_error, distance_of_auc, distance_of_eer, eer_of_distance
 from encsel.prediction.evidence import (
     CKA_FORMS,
     FEATURES,
@@ -52,6 +52,11 @@ def test_unit_gaussians_d_apart_have_the_eer_and_auc_of_that_distance():
         assert distance_of_eer(eer_of_distance(d)) == pytest.approx(d)
     # AUC = Phi(d / sqrt 2): two unit Gaussians 1 apart.
     assert distance_of_auc(0.7602499389) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_an_auc_of_a_few_people_is_no_finer_than_half_of_one_of_them():
+    assert distance_error(0.9, None, 50) == distance_error(0.9, 0.0, 50) == distance_error(0.9, 0.01, 50) > 0
+    assert distance_error(0.9, 0.02, 50) == pytest.approx(2 * distance_error(0.9, 0.01, 50))
 
 
 def test_shuffles_keep_folds_and_groups():

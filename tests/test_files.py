@@ -72,6 +72,35 @@ def test_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_file_that_is_being_written_is_left_alone_by_others(tmp_path, monkeypatch):
+    sync = os.fsync
+
+    def sweep_first(handle):
+        sweep(tmp_path)
+        sync(handle)
+
+    monkeypatch.setattr(files.os, "fsync", sweep_first)
+    write_private(tmp_path / "a", b"content")
+    assert (tmp_path / "a").read_bytes() == b"content"
+
+
+def test_a_file_swept_away_before_it_is_locked_is_written_again(tmp_path, monkeypatch):
+    lock = files._lock
+    swept = []
+
+    def sweep_first(handle, *, wait=False):
+        if len(swept) < 20:
+            swept.extend(tmp_path.iterdir())
+            for path in tmp_path.iterdir():
+                path.unlink()
+        return lock(handle, wait=wait)
+
+    monkeypatch.setattr(files, "_lock", sweep_first)
+    write_private(tmp_path / "a", b"content")
+    assert len(swept) == 20
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def count(folder, n):
     for _ in range(n):
         with locked(folder):

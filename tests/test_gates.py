@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,12 @@ from encsel.gates.compare import (
     PairValue,
     ResultToCompare,
     compare_results,
+    interval_of_change,
     read_result,
     value_of,
 )
 from encsel.gates.judge import Gates, Verdict, checked_gates, field_of, judge
+from encsel.prediction.card import CalibratedCard, load_calibrated, shipped_calibrated
 from encsel.ranking.rank import verdict_on
 from encsel.ranking.result import Ranking
 from encsel.storage.result import checksum
@@ -95,6 +98,7 @@ def test_a_pair_without_an_eer_leaves_every_gate_open():
 def test_one_failure_fails_all_and_one_open_gate_leaves_all_open():
     assert verdict(checked_gates(max_eer=0.25, min_margin=0.2), CLEAR).status == "fail"
     assert verdict(checked_gates(max_eer=0.19, min_margin=0.1), CLEAR).status == "inconclusive"
+    assert verdict(checked_gates(max_eer=0.19, min_margin=0.2), CLEAR).status == "fail"
     assert verdict(Gates(), CLEAR).status == "none"
     assert Verdict().exit_code == 0
 
@@ -163,6 +167,25 @@ def test_changes_are_told_against_their_uncertainty():
     change = found["a/x"]
     assert change.change == pytest.approx(0.1)
     assert change.interval[0] < 0.1 < change.interval[1]
+
+
+def test_the_interval_of_a_change_adds_the_errors_of_both():
+    low, high = interval_of_change(PairValue(0.3, 1.0, 0.3), PairValue(0.3, 1.0, 0.4))
+    half = 1.6449 * 0.5  # 90 % of a normal error of 0.5, from 0.3 and 0.4
+    expected = NormalDist().cdf(-(1 - half / 2) / 2) - NormalDist().cdf(-(1 + half / 2) / 2)
+    assert (low, high) == pytest.approx((-expected, expected), abs=1e-4)
+
+
+def test_errors_are_shared_on_the_same_data_alone_and_less_where_encoders_changed():
+    pair, card = {"f/v": (0.30, 0.25, 0.35)}, load_calibrated(shipped_calibrated()[0])
+
+    def width(card: CalibratedCard | None = card, **changed: Any) -> float:
+        (change,) = compare_results(result(pair), result(pair, **changed), card).changes
+        return change.interval[1] - change.interval[0]
+
+    same, face, both = ({"face:f": {"sha256": f}, "voice:v": {"sha256": v}} for f, v in ("12", "92", "99"))
+    assert width(encoders=same) < width(encoders=face) < width(encoders=both) < width(None)
+    assert width(data={"sha256": "e"}) == width(None)
 
 
 def test_an_interval_cut_off_at_chance_keeps_its_reach():
@@ -299,6 +322,11 @@ def worse_throughout_beside_its_checksum(d: dict[str, Any]) -> None:
         pair["predicted_eer"], pair["interval"] = 0.45, [0.4, 0.5]
 
 
+def another_verdict_beside_its_checksum(d: dict[str, Any]) -> None:
+    d["sha256"] = checksum(d)
+    d["verdict"]["status"] = "pass"
+
+
 def of_a_later_version_without_checksum(d: dict[str, Any]) -> None:
     d["signature"]["encsel"] = "0.3.0"
     signed(d)
@@ -311,6 +339,7 @@ def of_a_later_version_without_checksum(d: dict[str, Any]) -> None:
         edited(another_id), edited(another_seed), edited(an_interval_turned_round), edited(an_eer_below_its_interval),
         edited(an_eer_above_its_interval), edited(an_interval_of_nothing), edited(another_coverage),
         edited(worse_throughout_beside_its_checksum), edited(of_a_later_version_without_checksum),
+        another_verdict_beside_its_checksum,
     ],
 )  # fmt: skip
 def test_a_baseline_that_was_edited_is_a_usage_error(document, tmp_path, change):

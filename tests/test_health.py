@@ -206,6 +206,7 @@ def bits(n: int = 40) -> np.ndarray:
         one_hot(), 3 * one_hot() + 1, one_hot() + 0.02 * sides()[0][..., :1], np.dstack([sides()[0], 5 * one_hot()]),
         np.dstack([sides()[0], number()]), np.dstack([sides()[0], 7 - number()]), np.dstack([sides()[0], bits()]),
         np.dstack([sides()[0], number()[np.random.default_rng(0).permutation(40)]]),
+        np.dstack([sides()[0], one_hot() * np.abs(sides()[1][..., :1]) / 10]),
     ],
 )  # fmt: skip
 def test_labels_inside_vectors_are_found(samples):

@@ -52,6 +52,7 @@ STAGE = Stage(
     sections=sections,
 )
 """
+pytestmark = pytest.mark.robust
 PROGRAM = """
 import pytest, toy
 from encsel.cli import main

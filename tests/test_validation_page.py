@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from encsel.reports import figures
+from encsel.reports import page as reports_page
 from encsel.reports.drawing import COLOURS
 from encsel.reports.page import page, write_report
 
@@ -31,6 +32,13 @@ def folder(validation, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     write_report(validation, folder)
     return folder
+
+
+def test_a_private_report_can_be_read_by_its_owner_alone(validation, tmp_path, monkeypatch):
+    drawn = figures.Drawing("cka", "Geometry", "CKA", "caption", "alt", b"png", "<svg></svg>")
+    monkeypatch.setattr(reports_page, "drawings", lambda _: [drawn])
+    write_report(validation, tmp_path, private=True)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*.*")} == {0o600}
 
 
 @pytest.fixture(scope="module")

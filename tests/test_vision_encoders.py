@@ -292,6 +292,7 @@ def test_processor_nested_in_processor_config_is_read(name, folder, model):
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
     encoder = opened(f"{name}:{folder}")
     assert json.loads(encoder.preprocessing["processor"]) == settings
+    assert set(encoder.files) == {"config.json", "processor_config.json"}
     np.testing.assert_array_equal(encoder.load().prepare(picture(1)), model.prepare(picture(1)))
 
 

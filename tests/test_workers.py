@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +23,14 @@ from toy_encoders import ToyModel, moments, toy
 import encsel
 from encsel.core import Runtime
 from encsel.data.calibration_set import CalibrationSet
+from encsel.embedding import engines
 from encsel.embedding.channel import Channel
 from encsel.embedding.embed import embed
+from encsel.embedding.engines import engine_of
 from encsel.embedding.health import examine
-from encsel.embedding.model_run import BATCH_DEPENDENT, NOT_REPEATABLE
+from encsel.embedding.model_run import BATCH_DEPENDENT, N_CHECKED, NOT_REPEATABLE
 from encsel.errors import EncoderFailed
+from encsel.loading import registry
 from encsel.loading.hub import sha256_of
 from encsel.loading.registry import checked_spec, encoder_families, foreign_code, open_encoders
 
@@ -96,6 +101,25 @@ def test_an_encoder_that_ends_its_process_fails_by_name_and_the_others_go_on(med
     (failure,) = found.failures
     assert failure.encoder == "odd"
     assert re.match(reason, failure.reason)
+
+
+def test_a_worker_that_ended_while_nobody_waited_is_a_failure_of_the_encoder():
+    engine = engine_of(toy("odd", runtime=Runtime()), 1, 1)
+    engine._process.kill()
+    until(lambda: engine._end)
+    with pytest.raises(EncoderFailed, match="was ended by SIGKILL"):
+        engine.prepare(np.zeros(3))
+    engine.close()
+
+
+def test_a_worker_imports_nothing_of_the_current_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "json.py").write_text("open('imported', 'w')")
+    monkeypatch.setattr(engines, "BOOT", "import json")
+    engine = engine_of(toy("odd", runtime=Runtime()), 1, 1)
+    until(lambda: engine._end)
+    engine.close()
+    assert not (tmp_path / "imported").exists()
 
 
 @pytest.mark.workers
@@ -193,8 +217,12 @@ def children():
 
 
 class Noisy(ToyModel):
+    def __init__(self):
+        super().__init__()
+        self._numbers = itertools.count(1)
+
     def embed(self, batch):
-        return super().embed(batch) * (1 + np.random.default_rng().random())
+        return super().embed(batch) * next(self._numbers)
 
 
 class Normalising(ToyModel):
@@ -205,10 +233,24 @@ class Normalising(ToyModel):
         return vectors - vectors.mean(axis=0) / 2
 
 
-@pytest.mark.parametrize(("model", "remark"), [(Noisy(), NOT_REPEATABLE), (Normalising(), BATCH_DEPENDENT)])
+class OtherInLargeBatches(ToyModel):
+    def embed(self, batch):
+        return super().embed(batch) * (2 if len(batch) > N_CHECKED else 1)
+
+
+class OtherAlone(ToyModel):
+    def embed(self, batch):
+        return super().embed(batch) * (2 if len(batch) == 1 else 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "remark"),
+    [(Noisy, NOT_REPEATABLE), *((model, BATCH_DEPENDENT) for model in (Normalising, OtherInLargeBatches, OtherAlone))],
+)
 def test_vectors_that_depend_on_more_than_their_sample_are_told_and_never_cached(media, tmp_path, model, remark):
+    calibration = CalibrationSet.from_path(media)
     for _ in range(2):
-        odd, sound = embed(CalibrationSet.from_path(media), [toy("odd", model=model), toy()], cache=tmp_path).embeddings
+        odd, sound = embed(calibration, [toy("odd", model=model()), toy()], cache=tmp_path).embeddings
         assert remark in odd.traits.flags
         assert remark in examine(odd).findings
         assert sound.traits.flags == ()
@@ -226,6 +268,33 @@ def test_the_code_of_a_plug_in_is_in_its_key(plug_in, tmp_path):
     assert first.code == same.code
     assert first.code["distribution"] == "plug_odd 1.0"
     assert first.code["sha256"] != other.code["sha256"]
+
+
+def test_every_module_of_a_package_is_in_the_key_of_its_plug_in(tmp_path, monkeypatch):
+    files = [tmp_path / "plug_package" / name for name in ("__init__.py", "inner/__init__.py", "inner/native.so")]
+    (tmp_path / "plug_package" / "inner").mkdir(parents=True)
+    for path in files:
+        path.write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint("odd", "plug_package.inner:ENCODER", registry.ENCODER_GROUP)
+    hashes = [registry._code_hash(point)]
+    for path in files:
+        path.write_text("#")
+        hashes.append(registry._code_hash(point))
+    assert len(set(hashes)) == 4
+
+
+def test_a_worker_that_opens_other_weights_than_were_hashed_fails(monkeypatch, tmp_path):
+    engine = engine_of(toy("odd", folder=tmp_path, revision="hashed", runtime=Runtime()), 1, 1)
+    answer = {"folder": str(tmp_path), "revision": "hashed", "on_gpu": False}
+    monkeypatch.setattr(engine, "_call", lambda order: (answer, []))
+    try:
+        engine.load()
+        answer["folder"] = "other"
+        with pytest.raises(EncoderFailed, match="weights were replaced"):
+            engine.load()
+    finally:
+        engine.close()
 
 
 def test_weights_that_change_while_they_are_loaded_fail_their_encoder(media, tmp_path):

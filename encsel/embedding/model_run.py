@@ -225,15 +225,14 @@ class ModelRun:
             batch = rest
 
     def _check(self, samples: list[Any], vectors: Vectors) -> None:
-        """Embed a few samples twice, and one of them alone: a vector must depend on its sample and nothing else."""
+        """Embed a few samples again, and one of them alone: a vector must depend on its sample and nothing else."""
         few = samples[:N_CHECKED]
-        once, again, alone = self._call(few), self._call(few), self._call(few[:1])
+        again, alone = self._call(few), self._call(few[:1])
         self._is_checked = True
         tolerance = TOLERANCE if self.encoders[0].preprocessing.get("dtype", "float32") == "float32" else COARSE
-        if _differ(once, again, tolerance):
-            self.remarks = (NOT_REPEATABLE,)
-        elif _differ(once, vectors[: len(few)], tolerance) or _differ(once[:1], alone, tolerance):
-            self.remarks = (BATCH_DEPENDENT,)
+        if _differ(again, vectors[: len(few)], tolerance) or _differ(again[:1], alone, tolerance):
+            repeats = not _differ(again, self._call(few), tolerance)
+            self.remarks = (BATCH_DEPENDENT if repeats else NOT_REPEATABLE,)
         if self.remarks:
             # The next run must find it as well.
             self.caches = [EmbeddingCache(None, {}, e.dim) for e in self.encoders]

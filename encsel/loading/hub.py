@@ -183,7 +183,7 @@ def load_transformers(
             f"{name} lacks {len(missing)} weights of {cls.__name__} and has {len(mismatched)} of "
             f"another shape ({shown}); the embeddings would be random. Check the checkpoint and the family."
         )
-    return model.eval().to(device)
+    return model.to(device)  # in evaluation mode already
 
 
 @contextlib.contextmanager

@@ -114,7 +114,8 @@ def read_pack(path: Path) -> Pack:
         with failing(f"The manifest.json of {folder} cannot be used", "Fetch the pack again."):
             package = import_or_fail("insightface.model_zoo").load_model_package(folder)
             paths = [Path(package.task(task).path) for task in ("detection", "recognition")]
-        if outside := [path.name for path in paths if path.absolute().parent != folder.absolute()]:
+        # insightface resolves links.
+        if outside := [path.name for path in paths if path.parent != folder.resolve()]:
             raise EncoderFailed(f"The manifest.json of {folder} names {outside[0]} of another folder. Move it here.")
         detector, recogniser = map(_read_graph, paths)
         return Pack(recogniser, detector, has_manifest=True)

@@ -65,27 +65,25 @@ class Null:
 
 def measure_encoder(
     embeddings: Embeddings,
-    identities: Sequence[str],
     *,
     rows_per_identity: int | None,
     seed: int,
     device: str = "cpu",
     searched: Neighbours | None = None,
 ) -> EncoderGeometry:
-    """Geometry of one encoder over `identities`, all of which it must have.
+    """Geometry of one encoder over all its people.
 
     Args:
         searched: neighbours of its distinct rows, if known already.
     Raises:
         BadCalibration: too few people or constant embeddings; names the encoder.
     """
-    used = embeddings.rows(np.isin(embeddings.labels, identities))
     try:
-        k = gram(centroids(used), device=device)
+        k = gram(centroids(embeddings), device=device)
         dimension = intrinsic_dimension(
-            used, rows_per_identity=rows_per_identity, seed=seed, device=device, searched=searched
+            embeddings, rows_per_identity=rows_per_identity, seed=seed, device=device, searched=searched
         )
-        return EncoderGeometry(used, k, dimension)
+        return EncoderGeometry(embeddings, k, dimension)
     except BadCalibration as error:
         raise BadCalibration(f"{embeddings.modality} encoder {embeddings.name}: {error}") from error
 

@@ -269,7 +269,7 @@ def measure(
         geometry: dict[tuple[Modality, str], EncoderGeometry] = {}
         for e in prepared.embeddings:
             geometry[e.modality, e.name] = measure_encoder(
-                e, prepared.people, rows_per_identity=shown_rows, seed=seed, device=prepared.device,
+                e, rows_per_identity=shown_rows, seed=seed, device=prepared.device,
                 searched=(searched or {}).get((e.modality, e.name)),
             )  # fmt: skip
             task.advance()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 TEMPORARY_PREFIX = ".encsel-writing-"
+MAX_SWEPT = 100  # times that other processes may sweep a file away in the instant before it is locked
 MAX_TEXT_BYTES = 64 << 20  # largest card, result, table of pairs or settings file
 ANNEX_POINTER = "a git-annex pointer, not the file itself: run git annex get"
 
@@ -137,7 +138,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _replace(path: Path, content: bytes, mode: int) -> None:
     sweep(path.parent)
-    for is_last in (False, False, True):
+    for n_left in reversed(range(MAX_SWEPT)):
         handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
         temporary = Path(name)
         try:
@@ -154,7 +155,7 @@ def _replace(path: Path, content: bytes, mode: int) -> None:
                 temporary.replace(path)
                 return
         except FileNotFoundError:  # another process swept it away before it was locked
-            if is_last:
+            if not n_left:
                 raise
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -63,7 +63,7 @@ def test_the_reference_protocol_agrees_with_the_released_code(population):
     assert np.mean(np.abs(off)) < 0.005
 
 
-def test_everything_takes_under_a_minute_and_under_one_and_a_half_gigabytes(population):
+def test_everything_takes_under_two_minutes_and_under_one_and_a_half_gigabytes(population):
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
@@ -72,5 +72,5 @@ def test_everything_takes_under_a_minute_and_under_one_and_a_half_gigabytes(popu
     # In kilobytes, of the largest child so far; the population's maker is one of them and needs less.
     gigabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     print(f"\nvalidate, 7 x 1249: {sorted(seconds)[1]:.1f} s, {gigabytes:.2f} GB")
-    assert sorted(seconds)[1] < 60
+    assert sorted(seconds)[1] < 120
     assert gigabytes < 1.5

@@ -335,6 +335,7 @@ def test_a_negative_seed_and_a_bare_name_are_understood_from_python(ready):
     assert {p.face for p in encsel.rank(ready, faces="face0").pairs} == {"face0"}
 
 
+@pytest.mark.robust
 def test_part_of_a_clip_and_ffmpeg_are_options_and_keywords(call, tmp_path, monkeypatch):
     root = write_set(tmp_path / "set", n_identities=6, n_samples=2)
     for path in (root / "voices").rglob("*.wav"):

@@ -7,6 +7,7 @@ import io
 import json
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import pytest
 from toy import few_shuffles
 
 from encsel import cli
+from encsel.core import EncoderFamily
 from encsel.loading import registry
 from encsel.loading.registry import encoder_families
 
@@ -27,14 +29,14 @@ class Ranked(NamedTuple):
     err: str
 
 
-def rank_all(media: Path, root: Path, *, in_workers: bool) -> Ranked:
-    """One run over tiny encoders of all families, while sockets of this process refuse."""
+def rank_with(families: Sequence[EncoderFamily], media: Path, root: Path, *, in_workers: bool = False) -> Ranked:
+    """One run over tiny encoders of these families, while sockets of this process refuse."""
 
     def refuse(*arguments: object, **_: object) -> None:
         raise AssertionError(f"a connection was tried: {arguments}")
 
     command = ["encsel", "rank", str(media), "--min-identities", "5", "--max-skipped", "0.5", "--format", "json"]
-    for family in FAMILIES:
+    for family in families:
         folder = root / family.name
         if not folder.exists():
             folder.mkdir()
@@ -60,7 +62,7 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def ranked(media, root) -> Ranked:
-    return rank_all(media, root, in_workers=False)
+    return rank_with(FAMILIES, media, root)
 
 
 def test_every_family_goes_through_rank_offline(ranked):
@@ -73,8 +75,9 @@ def test_every_family_goes_through_rank_offline(ranked):
 
 
 @pytest.mark.robust
-def test_in_processes_of_their_own_all_families_give_the_same_result(ranked, media, root):
-    assert rank_all(media, root, in_workers=True)[:2] == ranked[:2]
+def test_in_processes_of_their_own_encoders_give_the_same_result(media, root):
+    some = [f for f in FAMILIES if f.name in ("clip", "wavlm")]
+    assert rank_with(some, media, root, in_workers=True)[:2] == rank_with(some, media, root)[:2]
 
 
 def test_signature_names_weights_and_library_versions_of_every_family(ranked):
