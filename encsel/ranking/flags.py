@@ -19,7 +19,7 @@ MEANINGS: Mapping[str, str] = {
     **DOUBTS,
     FEW_PEOPLE: f" (under {MIN_TO_PREDICT}): a coarse order only, no claim that any pair is better than chance",
     AT_CHANCE: ": with people shuffled, some pair of the table stands out as much in more than 1 of 20 cases",
-    DISAGREE: ": about 1 in 100 simulated pairs are so far apart; look at it with --explain",
+    DISAGREE: ": few simulated pairs are so far apart; look at it with --explain",
     EXTRAPOLATES: ": outside the range that the regression was fitted on",
     PEOPLE_UNLIKE: ": ID mismatch changes with the number of people and cannot be converted",
     ROWS_UNLIKE: ": CKA and ID mismatch change with it",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import importlib
 import io
 import json
 import multiprocessing
@@ -56,14 +57,10 @@ def command_lines(ready: Path, media: Path, old: Path) -> dict[str, list[str]]:
 def prepare(names: Iterable[str]) -> None:
     """Import what these commands need, and shorten what takes long."""
     # Libraries that encsel imports where it uses them: once here, not in every fork.
-    import joblib
-    import pydantic
-    import rich.table
-    import scipy.stats
-    import sklearn.metrics  # noqa: F401
-
+    for library in ("joblib", "pydantic", "rich.table", "scipy.stats", "sklearn.metrics"):
+        importlib.import_module(library)
     import encsel.ranking.rank
-    import encsel.reports.ranking  # noqa: F401
+    import encsel.reports.ranking
 
     patch = pytest.MonkeyPatch()
     few_shuffles(patch)
