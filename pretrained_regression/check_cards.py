@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from encsel.prediction.predict import predict_pairs
 from encsel.progress import OnStderr, Progress
 from encsel.simulation.error_model import standard_deviation, tails_of
 from encsel.simulation.fit import held_out
-from encsel.simulation.populations import Centroids, TruthSizes, unit_mean
+from encsel.simulation.populations import Draw, TruthSizes, drawn
 from encsel.simulation.table import Table, design, table_of
 from encsel.simulation.trials import TESTED_PEOPLE, TESTED_SAMPLES, Job, Trials, resumed, simulate
 
@@ -83,16 +84,14 @@ def load_world(path: Path) -> Any:
         raise UsageError(f"{path}: {error}. Give a Python file with the class World.") from error
 
 
-def population(path: Path, seed: int) -> Centroids:
+def population(path: Path, seed: int) -> Draw:
     """Draws people of `World(seed)`."""
     world = load_world(path)(seed)
     encoders = dict(zip(MODALITIES, (range(world.nf), range(world.nf, world.nf + world.nv)), strict=True))
 
     def draw(n: int, m: int, rng: np.random.Generator) -> dict:
         latents = world.latents(n, rng)
-        return {
-            modality: tuple(unit_mean(world.emb(k, latents, m, rng)) for k in ks) for modality, ks in encoders.items()
-        }
+        return {modality: tuple(drawn(world.emb(k, latents, m, rng)) for k in ks) for modality, ks in encoders.items()}
 
     return draw
 
@@ -120,13 +119,15 @@ def errors_by_people(card: CalibratedCard, table: Table) -> list[HeldOut]:
     ]
 
 
-def halves(card: CalibratedCard, data: Path, *, n_splits: int = 100, seed: int = 0, progress: Progress) -> list[Halves]:
-    """Split the people of a folder of embeddings into disjoint halves, `n_splits` times.
+def halves(
+    cards: Sequence[CalibratedCard], data: Path, *, n_splits: int = 100, seed: int = 0, progress: Progress
+) -> list[Halves]:
+    """Split the people of a folder of embeddings into disjoint halves, `n_splits` times; the first card predicts.
 
     Raises:
         BadCalibration: fewer than 20 people, or no embeddings.
     """
-    embeddings = CalibrationSet.from_path(data).embeddings
+    card, embeddings = cards[0], CalibrationSet.from_path(data).embeddings
     if not embeddings:
         raise BadCalibration(f"{data} holds no embeddings. Give a folder with faces/NAME.npz and voices/NAME.npz.")
     people = sorted(set.intersection(*(set(e.identities) for e in embeddings)))
@@ -141,7 +142,7 @@ def halves(card: CalibratedCard, data: Path, *, n_splits: int = 100, seed: int =
         for split in range(n_splits):
             order = rng.permutation(len(people))
             first, second = (
-                predict_pairs([a[half] for a in x], [b[half] for b in y], samples, [card], seed=split, n_shuffles=1)
+                predict_pairs([a[half] for a in x], [b[half] for b in y], samples, cards, seed=split, n_shuffles=1)
                 for half in (order[:n], order[n : 2 * n])
             )
             for i, face in enumerate(faces):
@@ -202,7 +203,7 @@ def main(cards: tuple[str, ...], yardstick: Path | None, real: Path | None, work
             if trials:
                 click.echo(errors_table(errors_by_people(card, table_of(trials, card.scorer))))
             if real is not None:
-                for pair in halves(card, real, n_splits=numbers["splits"], progress=progress):
+                for pair in halves([card, load_calibrated("encsel-calibrated")], real, n_splits=numbers["splits"], progress=progress):
                     click.echo(f"- {pair}")
     except EncselError as error:
         raise click.ClickException(str(error)) from error

@@ -59,8 +59,8 @@ def made_up(kind: str, seed: int, *, noise: float = 0.1) -> Trials:
         values[i] = true[..., None] + sd * rng.normal(size=(3, 3, len(FEATURES)))
         errors[i] = sd
     eers = eer_of_distance(np.repeat(values[:, None, :, :, 0], len(MEASURED), axis=1))
-    truth = np.repeat(eer_of_distance(true)[None], len(MEASURED), axis=0)
-    return Trials(kind, seed, np.array(sizes), values, errors, eers, truth)
+    truth = np.tile(eer_of_distance(true), (len(MEASURED), 1, 1, 1, 1))
+    return Trials(kind, seed, np.array(sizes), values, errors, eers, truth, np.array([20]), np.array([999]))
 
 
 @pytest.fixture(scope="module", params=[1, pytest.param(4, marks=pytest.mark.slow)])
@@ -128,7 +128,7 @@ def test_simpler_predictions_stand_beside_the_errors(card):
 
 
 def test_shipped_cards_keep_the_errors_they_were_made_with():
-    for name in ("encsel-calibrated", "encsel-calibrated-weighted"):
+    for name in ("encsel-calibrated", "encsel-likelihood"):
         rows = [row for row in load_calibrated(name).held_out if row.n_identities in TESTED_PEOPLE]
         assert all(set(row.rivals) == RIVALS | {"first recipe"} for row in rows)
 
@@ -153,21 +153,21 @@ def test_trials_are_read_back_from_their_files(tmp_path):
 
 
 def test_simulated_trials_have_the_documented_shapes():
-    sizes = TruthSizes(n_train=60, n_test=20, n_samples=2, n_draws=1, n_splits=1)
+    sizes = TruthSizes(n_train=(40, 60), n_test=20, n_samples=2, probes=(2, 1), n_splits=1)
     world = Population("traits", 0, n_faces=1, n_voices=2)
-    one = simulate("traits", 0, world.centroids, [(30, 4), (35, 2)], sizes)
+    one = simulate("traits", 0, world.draw, [(30, 4), (35, 2)], sizes)
     assert one.sizes.tolist() == [[30, 4], [35, 2]]
     assert one.values.shape == (2, 1, 2, len(FEATURES))
     assert one.errors.shape == one.eers.shape == (2, len(MEASURED), 1, 2)
-    assert one.truth.shape == (len(MEASURED), 1, 2)
-    table = table_of([one], "weighted")
+    assert one.truth.shape == (len(MEASURED), 2, 2, 1, 2)
+    table = table_of([one], "likelihood", n_train=60, probe=1)
     assert table.voice.tolist() == [0, 1, 0, 1]
     assert table.feature("root_cka").tolist() == one.values[..., list(FEATURES).index("root_cka")].ravel().tolist()
-    assert table.truth.tolist() == [*one.truth[1, 0], *one.truth[1, 0]]
+    assert table.truth.tolist() == 2 * one.truth[1, 1, 1, 0].tolist()
 
 
 def test_files_of_other_truths_are_other_files():
-    assert training_job("traits", 0, TruthSizes())[0] != training_job("traits", 0, TruthSizes(n_draws=1))[0]
+    assert training_job("traits", 0, TruthSizes())[0] != training_job("traits", 0, TruthSizes(n_splits=2))[0]
 
 
 def test_training_sizes_are_seeded_and_hold_every_tested_number_of_people():
@@ -197,7 +197,8 @@ def frozen(tmp_path_factory):
 def test_a_frozen_population_gives_unit_centroids_of_its_own_encoders(check_cards, frozen):
     people = check_cards.population(frozen, 100)(12, 3, np.random.default_rng(0))
     assert [len(people[m]) for m in ("face", "voice")] == [1, 2]
-    assert all(x.shape == (12, 8) and np.linalg.norm(x, axis=1) == pytest.approx(1) for x in people["voice"])
+    assert all(x.centroids.shape == (12, 8) for x in people["voice"])
+    assert all(np.linalg.norm(x.centroids, axis=1) == pytest.approx(1) for x in people["voice"])
 
 
 @pytest.mark.parametrize(
@@ -227,6 +228,6 @@ def test_a_frozen_population_that_changed_is_simulated_again(check_cards, frozen
 )
 def test_half_of_the_real_people_predict_the_other_half_at_equal_n(check_cards, n_splits, least):
     data = SHARED / "data" / "mavceleb_v1_embeddings"
-    for pair in check_cards.halves(load_calibrated("encsel-calibrated"), data, n_splits=n_splits, progress=Silent()):
+    for pair in check_cards.halves([load_calibrated("encsel-calibrated")], data, n_splits=n_splits, progress=Silent()):
         assert pair.n_identities == 35
         assert pair.n_inside >= least, pair

@@ -7,7 +7,7 @@ from encsel.core import MODALITIES
 from encsel.matching.crossval import MEASURED
 from encsel.simulation.populations import KINDS, Population, TruthSizes, truth, unit_mean
 
-SMALL = TruthSizes(n_train=80, n_test=30, n_samples=4, n_draws=1, n_splits=2)
+SMALL = TruthSizes(n_train=(40, 80), n_test=30, n_samples=4, probes=(4, 1), n_splits=2)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -17,52 +17,52 @@ def world(request):
 
 def test_a_world_is_fixed_by_kind_and_seed(world):
     again = Population(world.kind, 3, n_faces=2, n_voices=2)
-    one, other = (w.centroids(12, 3, np.random.default_rng(0)) for w in (world, again))
+    one, other = (w.draw(12, 3, np.random.default_rng(0)) for w in (world, again))
     for modality in MODALITIES:
         for x, y in zip(one[modality], other[modality], strict=True):
-            assert (x == y).all()
+            assert (x.centroids == y.centroids).all()
+            assert (x.single == y.single).all()
     assert Population(world.kind, 4).encoders["face"][0].gains[0] != world.encoders["face"][0].gains[0]
 
 
-def test_centroids_are_unit_vectors_of_the_stated_shape(world):
-    drawn = world.centroids(12, 3, np.random.default_rng(0))
+def test_people_are_unit_vectors_of_the_stated_shape(world):
+    drawn = world.draw(12, 3, np.random.default_rng(0))
     for modality in MODALITIES:
         for encoder, x in zip(world.encoders[modality], drawn[modality], strict=True):
-            assert x.shape == (12, encoder.dim)
-            assert np.linalg.norm(x, axis=1) == pytest.approx(1)
+            for rows in (x.centroids, x.single):
+                assert rows.shape == (12, encoder.dim)
+                assert np.linalg.norm(rows, axis=1) == pytest.approx(1)
 
 
 def check_truth(world, sizes):
-    eers = truth(world.centroids, np.random.default_rng(0), sizes)
-    assert list(eers) == list(MEASURED)
-    for values in eers.values():
-        assert values.shape == (2, 2)
-        assert ((values > 0) & (values < 0.55)).all()
+    eers = truth(world.draw, np.random.default_rng(0), sizes)
+    assert eers.shape == (len(MEASURED), len(sizes.probes), len(sizes.n_train), 2, 2)
+    assert ((eers >= 0) & (eers < 0.6)).all()
     return eers
 
 
-def test_the_truth_lies_between_perfect_and_chance(world):
-    check_truth(world, SMALL)
+def test_the_truth_lies_between_perfect_and_chance_and_is_worse_for_single_samples(world):
+    means, single = check_truth(world, SMALL).mean(axis=(2, 3, 4)).T
+    assert (means < single).all()
 
 
 @pytest.mark.slow
 def test_the_truth_at_the_reference_size_lies_between_perfect_and_chance(world):
-    check_truth(world, TruthSizes(n_draws=1, n_splits=2))
+    check_truth(world, TruthSizes(n_splits=2))
 
 
 def test_the_truth_is_the_mean_over_splits():
-    centroids = Population("traits", 3, n_faces=2, n_voices=2).centroids(110, 4, np.random.default_rng(1))
+    people = Population("traits", 3, n_faces=2, n_voices=2).draw(110, 4, np.random.default_rng(1))
 
     def same_people(n, m, rng):
-        return centroids
+        return people
 
     def eers(rng, n_splits):
-        return truth(same_people, rng, TruthSizes(n_train=80, n_test=30, n_draws=1, n_splits=n_splits))
+        return truth(same_people, rng, TruthSizes(n_train=(80,), n_test=30, n_splits=n_splits))
 
     rng = np.random.default_rng(0)
     one, two, both = eers(rng, 1), eers(rng, 1), eers(np.random.default_rng(0), 2)
-    for scorer in MEASURED:
-        assert (one[scorer] + two[scorer]) / 2 == pytest.approx(both[scorer])
+    assert (one + two) / 2 == pytest.approx(both)
 
 
 def test_people_of_the_group_only_kind_share_nothing_but_their_class():

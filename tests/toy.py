@@ -62,4 +62,4 @@ def few_shuffles(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(rank, "N_SHUFFLES", 19)
     monkeypatch.setattr(rank, "MANY_PERMUTATIONS", 19)
-    monkeypatch.setattr(predict, "WHOLE_SHUFFLES", 1)
+    monkeypatch.setattr(predict, "COMPLETE_SHUFFLES", 1)

@@ -86,9 +86,9 @@ coverage_option = click.option("--coverage", type=click.FloatRange(0.5, 0.99), d
                                help="Fraction of intervals that contain the true value.")  # fmt: skip
 
 prediction_options = together(
-    click.option("--regression", default="encsel-calibrated", metavar="CARD",
-                 help="Card that orders the pairs: a shipped one by name (encsel-calibrated-weighted for the scorer to "
-                 "deploy, upadhyay2026 for the study's), or the path of one made by `encsel fit`."),
+    click.option("--regression", default="encsel-likelihood", metavar="CARD",
+                 help="Card that orders the pairs: a shipped one by name (encsel-calibrated for the study's scorer, "
+                 "upadhyay2026 for the study's own), or the path of one made by `encsel fit`."),
     coverage_option,
     click.option("--within", metavar="COLUMN",
                  help="Shuffle people only within the groups of this column of the set. Default: sex or gender, if "

@@ -15,7 +15,7 @@ from encsel.cli.options import PATH, coverage_option, format_option
 @click.option("--allow-outside", is_flag=True, help="Also count files that a manifest names outside its own folder.")
 @click.option("--eer", type=float, help="EER to plan for. Default: the mean of the simulated pairs.")
 @coverage_option
-@click.option("--card", default="encsel-calibrated", help="Calibrated card, by name or path.")
+@click.option("--card", default="encsel-likelihood", help="Calibrated card, by name or path.")
 @format_option(("table", "json"))
 def plan(data: Path | None, form: str, **options: Any) -> None:
     """Tell how many people, and samples of each, an interval or the order of two pairs requires.

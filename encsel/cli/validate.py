@@ -9,14 +9,14 @@ import click
 from encsel.cli.options import FOLDER, PATH, cache_of, min_identities_option, result_options, set_options, together
 from encsel.cli.output import check_outputs, deliver, inputs_of, progress_of, results_apart, resumable
 from encsel.matching.folds import PROTOCOLS
-from encsel.matching.scorers import SCORERS
+from encsel.matching.scorers import DEFAULT_SCORER, SCORERS
 from encsel.validation.stage import stage_names
 
 stage_options = together(
     click.option("--protocol", type=click.Choice(PROTOCOLS), default="crossval",
                  help="crossval: repeated 5 folds over people, corrected metrics. reference: the study's single 80/20 "
                  "split and the numbers of its released code."),
-    click.option("--scorer", type=click.Choice(tuple(SCORERS)), default="reference",
+    click.option("--scorer", type=click.Choice(tuple(SCORERS)), default=DEFAULT_SCORER,
                  help="Scorer of the EERs in gates, analysis and figures; all are measured."),
     click.option("--skip", metavar="STAGES", help=f"Leave these out, separated by commas: {', '.join(stage_names())}."),
     click.option("--only", metavar="STAGES", help="Do only these, separated by commas. Linear CKA is always measured."),

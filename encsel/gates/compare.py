@@ -16,7 +16,7 @@ from encsel.storage.files import read_whole
 from encsel.storage.result import Edited, Result, check_intact
 from encsel.storage.signature import digest
 
-PREDICTED, MEASURED = ("encsel.rank/1",), ("encsel.validate/1", "encsel.validate/2")
+PREDICTED, MEASURED = ("encsel.rank/1", "encsel.rank/2"), ("encsel.validate/1", "encsel.validate/2")
 """Schemas of results, by what their EERs are."""
 COMPARE_SCHEMA = "encsel.compare/1"
 COVERAGE = 0.9
@@ -81,6 +81,10 @@ def compare(old: str | Path | Result, new: str | Path | Result, *, allow_unlike:
             their encoders.
     """
     before, after = loaded(old), loaded(new)
+    if before.what != after.what:
+        raise UsageError(
+            f"One result reports the {before.what}, the other the {after.what}; give two results of one kind."
+        )
     comparison = compare_results(before, after, card_of(after))
     if comparison.unlike and not allow_unlike:
         names = [str(r) if isinstance(r, str | Path) else "the result given" for r in (old, new)]
@@ -198,13 +202,11 @@ def value_of(eer: float | None, interval: Sequence[float] | None, coverage: floa
 
 
 def compare_results(old: ResultToCompare, new: ResultToCompare, card: CalibratedCard | None = None) -> Comparison:
-    """Compare every pair of both results; UsageError if they report different quantities.
+    """Compare every pair of both results of one command.
 
     The `card` that made both predictions states how much of their errors they share on the same data; without one,
     errors are taken as independent, which is conservative.
     """
-    if old.what != new.what:
-        raise UsageError(f"One result reports the {old.what}, the other the {new.what}; give two results of one kind.")
     before, after = old.signature["encoders"], new.signature["encoders"]
     changed = tuple(printable(name) for name in sorted({*before} & {*after}) if before[name] != after[name])
     changes = []
@@ -216,6 +218,9 @@ def compare_results(old: ResultToCompare, new: ResultToCompare, card: Calibrated
             shared = s.everyone + s.face * face_same + s.voice * voice_same + s.pair * (face_same and voice_same)
         changes.append(_change(face, voice, old.pairs.get((face, voice)), new.pairs.get((face, voice)), shared))
     unlike = tuple(map(printable, _unlike(old.signature, new.signature)))
+    if old.schema != new.schema:
+        command = f"encsel {new.schema.removeprefix('encsel.').partition('/')[0]} ... --output FILE"
+        unlike = (f"{old.schema} is of another version, this is {new.schema}; write it again with `{command}`", *unlike)
     return Comparison(COMPARE_SCHEMA, new.what, tuple(changes), unlike, changed)
 
 

@@ -126,9 +126,14 @@ def checked_gates(
     return Gates(max_eer, expect_best, min_margin, before, max_regression, gate_on)  # type: ignore[arg-type]
 
 
-def check_baseline(gates: Gates, what: str) -> None:
-    """Check that the baseline reports the same quantity as this run, such as "predicted EER, scorer cca"."""
-    if gates.baseline is not None and gates.baseline.what != what:
+def check_baseline(gates: Gates, schema: str, what: str) -> None:
+    """Check that the baseline reports the same quantity as this run, such as "predicted EER, scorer cca".
+
+    One of another version of the schema passes: what is compared with it is inconclusive.
+    """
+    if gates.baseline is None or gates.baseline.what == what:
+        return
+    if gates.baseline.schema == schema or gates.baseline.schema.partition("/")[0] != schema.partition("/")[0]:
         raise UsageError(
             f"--baseline reports the {gates.baseline.what}; this run reports the {what}. Give another baseline."
         )

@@ -22,7 +22,7 @@ from encsel.matching.eer import EerRule, eer_of_sorted
 from encsel.matching.error_rates import Matching, Tally
 from encsel.matching.folds import Folds, fitted, protocol_folds, scored, some_folds
 from encsel.matching.projections import Projections, project_centroids, rows_per_person, sides_of
-from encsel.matching.scorers import SCORERS, cosines
+from encsel.matching.scorers import DEFAULT_SCORER, SCORERS, cosines
 from encsel.metrics.centroids import centroids
 
 LEVELS = ("identity", "sample")
@@ -127,7 +127,7 @@ def measure_centroids(face: Vectors, voice: Vectors, *, seed: int) -> dict[str, 
     return tally_by_scorer(scored(project_centroids(face, folds), project_centroids(voice, folds), folds))
 
 
-def cross_validate(faces: Vectors, voices: Vectors, *, scorer: str = "likelihood", seed: int = 0) -> Matching:
+def cross_validate(faces: Vectors, voices: Vectors, *, scorer: str = DEFAULT_SCORER, seed: int = 0) -> Matching:
     """Error rates of a scorer on held-out people: 5-fold cross-validation, repeated on small sets.
 
     Args:

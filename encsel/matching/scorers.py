@@ -16,6 +16,8 @@ from encsel.matching import likelihood
 from encsel.matching.axes import N_AXES, Directions, Side, directions, project
 from encsel.metrics.centroids import unit_rows
 
+DEFAULT_SCORER = "likelihood"
+"""The one to deploy, whose EERs a user sees first."""
 RIDGE = 0.3
 """Ridge of `weighted` at REFERENCE_TRAIN people: fraction of the axes' mean variance added to the variance of each."""
 REFERENCE_TRAIN = 999
@@ -107,7 +109,7 @@ class Scorer:
     True
     """
 
-    def __init__(self, name: str = "likelihood", *, n_axes: int | None = None) -> None:
+    def __init__(self, name: str = DEFAULT_SCORER, *, n_axes: int | None = None) -> None:
         if name not in SCORERS:
             raise UsageError(f"No scorer is named {name!r}. {nearest(name, SCORERS)}")
         self.name = name

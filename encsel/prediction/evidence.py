@@ -46,6 +46,8 @@ FEATURES: Mapping[str, str] = {
 CKA_FORMS = ("root_cka", "root_cka_half", "root_cka_ridge")
 MAX_IMPOSTORS = 2000
 """Most impostor scores of a fold in a shuffle; 45 test people give fewer."""
+COSTLY = ("d_likelihood",)
+"""Features that take longer than all others together; p-values, which need many shuffles, do without them."""
 MAX_FOR_ALL_FOLDS, FEW_FOLDS = 400, 2
 """Above so many people, shuffles use only so many folds, whose test people are enough."""
 
@@ -70,7 +72,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Shuffled:
-    """FEATURES of one pair as it is, (features,), and with shuffled people, (shuffles, features), in the same folds."""
+    """FEATURES of one pair as it is, (features,), and with shuffled people, (shuffles, features), in the same folds.
+
+    COSTLY ones are measured in the first shuffles alone, and NaN in the pair as it is and in the other shuffles.
+    """
 
     observed: NDArray[np.float64]
     values: NDArray[np.float64]
@@ -141,19 +146,26 @@ def shuffled_evidence(
     folds: Folds,
     permutations: NDArray[np.intp],
     cka: Mapping[str, NDArray[np.float64]],
+    *,
+    n_complete: int = 0,
 ) -> Shuffled:
-    """One pair's evidence with shuffled people; `cka` by CKA_FORMS, (1 + shuffles,) of the pair in `shuffled_cka`."""
+    """One pair's evidence with shuffled people.
+
+    Args:
+        cka: by CKA_FORMS, (1 + shuffles,) of the pair in `shuffled_cka`.
+        n_complete: number of shuffles, the first ones, in which COSTLY features are measured as well.
+    """
     orders = np.vstack([np.arange(permutations.shape[1]), permutations])
-    values = np.zeros((len(orders), len(FEATURES)))
-    names = list(FEATURES)
     used = slice(None if permutations.shape[1] <= MAX_FOR_ALL_FOLDS else FEW_FOLDS)
-    validated = [_some_folds(face.folds[0][used], voice.folds[0][used], folds[0][used], order) for order in orders]
-    values[:, [names.index(f"d_{name}") for name in MEASURED]] = [distance_of_auc(aucs) for aucs, _ in validated]
-    values[:, names.index("correlations")] = [positive for _, positive in validated]
-    values[:, names.index("top_share")] = face.top_share + voice.top_share
-    for form in CKA_FORMS:
-        values[:, names.index(form)] = cka[form]
-    return Shuffled(values[0], values[1:])
+    sides = face.folds[0][used], voice.folds[0][used]
+    values = dict.fromkeys(FEATURES, np.full(len(orders), np.nan))
+    values["top_share"] = np.full(len(orders), face.top_share + voice.top_share)
+    values |= {form: cka[form] for form in CKA_FORMS}
+    found = [_some_folds(*sides, folds[0][used], order, costly=0 < i <= n_complete) for i, order in enumerate(orders)]
+    for name in found[0]:
+        values[name] = np.array([one[name] for one in found])
+    stacked = np.column_stack(list(values.values()))
+    return Shuffled(stacked[0], stacked[1:])
 
 
 def _some_folds(
@@ -161,17 +173,21 @@ def _some_folds(
     voice: Sequence[Side],
     folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
     order: NDArray[np.intp],
-) -> tuple[NDArray[np.float64], float]:
-    """AUC of each of MEASURED and the sum of positive held-out correlations, with voices in this order."""
-    aucs = np.zeros(len(MEASURED))
+    *,
+    costly: bool,
+) -> dict[str, float]:
+    """The cross-validated features, with voices in this order; NaN for COSTLY ones unless asked for."""
+    aucs = {name: 0.0 if costly or f"d_{name}" not in COSTLY else math.nan for name in EVIDENCE}
     products = np.zeros((3, N_VARIATES))
     for f, v, (train, test) in zip(face, voice, folds, strict=True):
         moved = Side(v.train[np.searchsorted(train, order[train])], v.test[np.searchsorted(test, order[test])], v.sd)
         pair = PairInFold(f, moved)
-        for i, name in enumerate(MEASURED):
-            aucs[i] += _auc(pair.scores(name, ridge=RIDGE)) / len(folds)
-        products += variate_products(pair.directions(RIDGE), f, moved)
-    return aucs, float(np.clip(pooled_correlations(products), 0, 1).sum())
+        for name, auc in aucs.items():
+            if not math.isnan(auc):
+                aucs[name] += _auc(pair.scores(name, ridge=RIDGE)) / len(folds)
+        products += variate_products(pair.directions(RIDGE), pair.face, pair.voice)
+    found = {f"d_{name}": float(distance_of_auc(auc)) for name, auc in aucs.items()}
+    return {**found, "correlations": float(np.clip(pooled_correlations(products), 0, 1).sum())}
 
 
 def _auc(matrix: Vectors) -> float:

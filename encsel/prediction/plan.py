@@ -78,7 +78,7 @@ def plan(
     coverage: float = 0.9,
     width: float | None = None,
     difference: float | None = None,
-    card: str | Path | CalibratedCard = "encsel-calibrated",
+    card: str | Path | CalibratedCard = "encsel-likelihood",
     allow_outside: bool = False,
 ) -> Plan:
     """People and samples needed for an interval or for the order of two pairs, and what a given set can resolve.

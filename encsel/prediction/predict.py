@@ -15,6 +15,7 @@ from encsel.metrics.centroids import harmonic_mean
 from encsel.prediction.card import CalibratedCard, Estimate, distances, estimate, predicted_eer
 from encsel.prediction.evidence import (
     CKA_FORMS,
+    COSTLY,
     FEATURES,
     Evidence,
     Shuffled,
@@ -28,8 +29,10 @@ from encsel.prediction.evidence import (
 from encsel.progress import Progress, Silent
 
 N_SHUFFLES = 199
-WHOLE_SHUFFLES, WHOLE_PEOPLE = 20, 200
-"""Number of shuffles measured as completely as the pair itself, on sets up to so many people."""
+COMPLETE_SHUFFLES = 8
+"""Number of shuffles with all of the evidence, for the prediction at chance."""
+WHOLE_PEOPLE = 200
+"""Most people for which these use all repeats of the cross-validation, as the pair itself does."""
 REPLICATE_COVERAGE = 0.9
 MIN_TO_PREDICT = 30
 """Fewest people for which an EER is predicted."""
@@ -42,10 +45,10 @@ class PredictionNull:
     """Predictions of the ordering card for faces and voices of different people.
 
     Attributes:
-        predicted_eer, sd: mean and standard deviation over shuffles: over 20 measured as completely as the pair itself
-            up to 200 people; above, over all, from a few folds.
-        p: permutation p-value: fraction of shuffles, the unshuffled included, predicted at least as good, all from the
-            same few folds, so it is exact.
+        predicted_eer, sd: mean and standard deviation over 8 shuffles measured as completely as the pair itself; above
+            200 people in a few folds.
+        p: permutation p-value: fraction of shuffles, the unshuffled included, that are at least as good by the first
+            card that needs none of the COSTLY evidence, all from the same few folds, so it is exact.
         p_familywise: fraction of shuffles in which any pair of the set is as extreme (Westfall and Young).
         within: column within whose groups people were shuffled, if any.
     """
@@ -104,7 +107,7 @@ def predict_pairs(
     Args:
         faces, voices: (n, dim) centroids of each encoder, all of the same people in the same order.
         samples: median samples per person of each face and each voice encoder.
-        cards: the one that orders first; the null is of its predictions.
+        cards: the one that orders first; the null is of its predictions. One must do without COSTLY evidence.
     """
     from joblib import Parallel, delayed
     from threadpoolctl import threadpool_limits
@@ -117,7 +120,8 @@ def predict_pairs(
     pairs = [(i, j) for i in range(len(faces)) for j in range(len(voices))]
     # Matrices of 50 x 50 gain nothing from threads inside; pairs do.
     threads = Parallel(n_jobs=os.cpu_count() or 1, prefer="threads", return_as="generator")
-    n_whole = min(WHOLE_SHUFFLES, n_shuffles) if n <= WHOLE_PEOPLE else 0
+    n_complete = min(COMPLETE_SHUFFLES, n_shuffles)
+    n_whole = n_complete if n <= WHOLE_PEOPLE else 0
     n_tasks = len(faces) + len(voices) + len(CKA_FORMS) + len(pairs) + n_whole
     with threadpool_limits(1), progress.task("cross-validation", n_tasks) as task:
 
@@ -135,7 +139,8 @@ def predict_pairs(
         def both(i: int, j: int) -> tuple[Evidence, Shuffled]:
             cka = {form: values[:, j, i] for form, values in zip(CKA_FORMS, ckas, strict=True)}
             face, voice = of_face[i], of_voice[j]
-            return pair_evidence(face, voice, folds), shuffled_evidence(face, voice, folds, orders, cka)
+            shuffled = shuffled_evidence(face, voice, folds, orders, cka, n_complete=n_complete - n_whole)
+            return pair_evidence(face, voice, folds), shuffled
 
         def whole(order: NDArray[np.intp]) -> list[Evidence]:
             moved = [encoder_evidence(x[order], folds) for x in voices]
@@ -145,7 +150,7 @@ def predict_pairs(
         wholes: list[list[Evidence]] = done(delayed(whole)(order) for order in orders[:n_whole])
 
     m = [harmonic_mean(samples[0][i], samples[1][j]) for i, j in pairs]
-    nulls = _nulls(cards[0], [shuffled for _, shuffled in measured], wholes, n, m, shuffling.within)
+    nulls = _nulls(cards, [shuffled for _, shuffled in measured], wholes, n, m, shuffling.within)
     replicate = {card.scorer: card.replicate for card in reversed(cards)}
     flat = [
         PairPrediction(
@@ -161,16 +166,17 @@ def predict_pairs(
 
 
 def _nulls(
-    card: CalibratedCard,
+    cards: Sequence[CalibratedCard],
     pairs: Sequence[Shuffled],
     wholes: Sequence[Sequence[Evidence]],
     n: int,
     m: Sequence[float],
     within: str | None,
 ) -> list[PredictionNull]:
-    """Null of each pair; `wholes` holds the evidence of all pairs in each complete shuffle."""
-    observed = np.array([distances(card, s.observed, n, size) for s, size in zip(pairs, m, strict=True)])
-    shuffled = np.array([distances(card, s.values, n, size) for s, size in zip(pairs, m, strict=True)])
+    """Null of each pair; `wholes` holds the evidence of all pairs in each whole shuffle."""
+    judge = next(card for card in cards if not set(COSTLY) & set(card.features))
+    observed = np.array([distances(judge, s.observed, n, size) for s, size in zip(pairs, m, strict=True)])
+    shuffled = np.array([distances(judge, s.values, n, size) for s, size in zip(pairs, m, strict=True)])
     count = shuffled.shape[1]
     mean, sd = shuffled.mean(axis=1), np.maximum(shuffled.std(axis=1), 1e-12)
     # Ties up to rounding must count as ties, or a constant statistic would look like the best of all.
@@ -178,11 +184,10 @@ def _nulls(
     largest = ((shuffled - mean[:, None]) / sd[:, None]).max(axis=0)
     stands_out = (observed - mean) / sd
     familywise = (1 + (largest >= stands_out[:, None] - 1e-12).sum(axis=1)) / (1 + count)
-    null = shuffled
+    complete = [s.values[:COMPLETE_SHUFFLES] for s in pairs]
     if wholes:
-        values = np.array([[[e.values[name] for name in FEATURES] for e in of_pairs] for of_pairs in wholes])
-        null = np.array([distances(card, values[:, i], n, size) for i, size in enumerate(m)])
-    eers = predicted_eer(null)
+        complete = [np.array([[e[i].values[name] for name in FEATURES] for e in wholes]) for i in range(len(pairs))]
+    eers = [predicted_eer(distances(cards[0], values, n, size)) for values, size in zip(complete, m, strict=True)]
     return [
         PredictionNull(float(eers[i].mean()), float(eers[i].std()), float(p[i]), float(familywise[i]), count, within)
         for i in range(len(pairs))

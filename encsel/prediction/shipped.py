@@ -1,5 +1,6 @@
 """The cards that encsel ships, and loading a card of either kind."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from encsel.errors import UsageError
@@ -14,11 +15,16 @@ from encsel.regression.card import (
 )
 from encsel.storage.documents import family_of
 
-DEFAULT_REGRESSION = "encsel-calibrated"
+DEFAULT_REGRESSION = "encsel-likelihood"
 STUDY_REGRESSION = "upadhyay2026"
-COMPANIONS = (DEFAULT_REGRESSION, "encsel-calibrated-weighted", "upadhyay2026-ln", STUDY_REGRESSION)
+CALIBRATED: Mapping[str, str] = {"likelihood": DEFAULT_REGRESSION, "reference": "encsel-calibrated"}
+"""Shipped calibrated card by the scorer whose EER it predicts."""
+COMPANIONS = (*CALIBRATED.values(), "upadhyay2026-ln", STUDY_REGRESSION)
 """Cards whose predictions are in every result, in addition to those of the card that orders the pairs."""
 FEATURES_OF_RANK = ("cka", "id_mismatch")
+
+RENAMED: Mapping[str, str] = {"encsel-calibrated-weighted": DEFAULT_REGRESSION}
+"""Cards of earlier versions, and their successors."""
 
 AnyCard = GeometricCard | CalibratedCard
 
@@ -39,6 +45,8 @@ def load_card(name_or_path: str | Path) -> AnyCard:
     >>> load_card("upadhyay2026").equation
     'eer = 0.4979 - 0.7842 cka - 0.003861 id_mismatch'
     """
+    if successor := RENAMED.get(str(name_or_path)):
+        raise UsageError(f"The card {name_or_path} is gone, and so is its scorer. Use {successor} instead.")
     path = card_path(name_or_path, card_names(), "regression card")
     is_calibrated = str(name_or_path) in shipped_calibrated() or family_of(path) == "encsel.calibrated"
     return load_calibrated(name_or_path) if is_calibrated else load_geometric_card(name_or_path)

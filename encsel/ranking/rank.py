@@ -16,6 +16,7 @@ from encsel.embedding.prepare import Prepared, prepare
 from encsel.gates.compare import PairValue, ResultToCompare, value_of
 from encsel.gates.judge import Gates, Verdict, check_baseline, checked_gates, field_of, judge
 from encsel.matching.folds import MIN_FOR_FOLDS
+from encsel.matching.scorers import DEFAULT_SCORER
 from encsel.metrics.centroids import centroids, median_samples
 from encsel.metrics.linear_cka import REFERENCE_SIZE, cka_of_grams
 from encsel.metrics.neighbours import Neighbours
@@ -196,7 +197,7 @@ def rank(
         max_regression=max_regression, gate_on=gate_on,
     )  # fmt: skip
     settings = RankSettings.checked(regression, coverage)
-    check_baseline(gates, f"predicted EER, scorer {scorer_of(settings.cards[0])}")
+    check_baseline(gates, RANK_SCHEMA, f"predicted EER, scorer {scorer_of(settings.cards[0])}")
     progress = progress or Silent()
     options = SetOptions(
         identities, samples_per_identity, seed, min_identities, max_skipped, allow_outside, within, show_names, clip,
@@ -352,7 +353,7 @@ def _ordered(
         )
         if len(details) > 1:
             by_cka = max(pairs, key=lambda p: p.cka.matched)
-            by_eer = min(details, key=lambda pair: details[pair].measured["reference"].eer)
+            by_eer = min(details, key=lambda pair: details[pair].measured[DEFAULT_SCORER].eer)
             if by_eer != (by_cka.face, by_cka.voice):
                 notes.append(
                     f"By matched CKA {by_cka.face} x {by_cka.voice} comes first, by cross-validated EER "

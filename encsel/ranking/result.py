@@ -1,4 +1,4 @@
-"""The result of `rank`: frozen values that are, field by field, the document `encsel.rank/1`."""
+"""The result of `rank`: frozen values that are, field by field, the document `encsel.rank/2`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from encsel.storage.result import CHECKSUM, HIDDEN, Result, checksum
 if TYPE_CHECKING:
     from encsel.ranking.explain import Explanation
 
-RANK_SCHEMA: Final = "encsel.rank/1"
+RANK_SCHEMA: Final = "encsel.rank/2"
 BY_CKA = "cka_matched"
 
 
@@ -201,7 +201,7 @@ class Measurement(Result):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RankDocument(Measurement):
-    """The document `encsel.rank/1`: all face-voice pairs of a calibration set, best first.
+    """The document `encsel.rank/2`: all face-voice pairs of a calibration set, best first.
 
     Attributes:
         ordered_by: the card that ordered, or "cka_matched" where it could not.
@@ -213,7 +213,7 @@ class RankDocument(Measurement):
         failures: encoders that could not be loaded or run; the pairs are those of the others.
     """
 
-    schema: Literal["encsel.rank/1"]
+    schema: Literal["encsel.rank/2"]
     signature: Mapping[str, Any]
     signature_text: str
     ordered_by: str

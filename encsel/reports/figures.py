@@ -247,7 +247,7 @@ def _curves(report: Validation) -> Drawn:
     if not pairs:
         return None
     faces, voices, scorer = names_of(report, "face"), names_of(report, "voice"), report.scorer
-    card = {"reference": "encsel-calibrated", "weighted": "encsel-calibrated-weighted"}.get(scorer)
+    card = CALIBRATED.get(scorer)
     figure, panels = new_figure(4.6, 3.3, len(faces), max_columns=2)
     panel_of = dict(zip(faces, panels, strict=True))
     for p in pairs:
@@ -286,7 +286,8 @@ def _predicted(report: Validation) -> Drawn:
     compared = [
         (p, prediction, matching.eer)
         for p in report.pairs
-        if (prediction := _complete_prediction(p, "encsel-calibrated")) and (matching := p.matching("reference"))
+        if (prediction := _complete_prediction(p, CALIBRATED.get(report.scorer)))
+        and (matching := p.matching(report.scorer))
     ]
     if not compared:
         return None
@@ -317,7 +318,7 @@ FIGURES: tuple[tuple[str, str, str, str, Callable[[Validation], Drawn]], ...] = 
      "Measured, scorer {scorer}; dotted: extrapolated to 999 people; open marks with intervals: what the calibrated "
      "card predicts for 999, drawn side by side.", _curves),
     ("predicted", "How predictions fared", "Predicted and measured EER",
-     "Scorer reference. Grey line: both agree; with fewer than 999 training people the measured EER is larger.",
+     "Scorer {scorer}. Grey line: both agree; with fewer than 999 training people the measured EER is larger.",
      _predicted),
     ("intrinsic-dimension", "Encoders", "Intrinsic dimensions", "Maximum likelihood, median over points.", _dimensions),
     ("curvature", "Encoders", "Curvature",

@@ -35,7 +35,7 @@ RATES = {"predicted_eer", "eer", "auc", "p", "p_familywise", "p_best", "coverage
 
 
 def schemas() -> dict[str, Schema]:
-    """Schemas by name of the document, such as `encsel.rank/1`."""
+    """Schemas by name of the document, such as `encsel.rank/2`."""
     rank = _document(RANK_SCHEMA, schema_of(RankDocument))
     # Present only with --explain.
     rank["properties"]["explanation"] = _bounded(schema_of(Explanation))

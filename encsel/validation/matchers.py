@@ -8,10 +8,9 @@ from encsel.core import Embeddings
 from encsel.errors import UsageError, nearest
 from encsel.matching.evaluate import PairMeasured
 from encsel.matching.matcher import Matcher, MatcherFacts, MatcherSide
+from encsel.matching.scorers import DEFAULT_SCORER
 from encsel.storage.signature import digest
 from encsel.validation.result import PairValidation, Validation
-
-SCORER = "likelihood"
 
 
 def side_of(embeddings: Embeddings) -> MatcherSide:
@@ -38,10 +37,10 @@ def _with_measured(facts: MatcherFacts, pair: PairValidation) -> MatcherFacts:
     """The facts with what the stages `matching` and `recordings` measured; where they were skipped, without."""
     measured: PairMeasured | None = pair["measured"]
     if measured is not None:
-        people, single = (measured.levels[level][SCORER] for level in ("identity", "sample"))
+        people, single = (measured.levels[level][DEFAULT_SCORER] for level in ("identity", "sample"))
         facts = replace(
             facts, eer=people.eer, interval=people.interval, cllr=people.cllr, eer_single=single.eer,
-            within={group.column: group.matching[SCORER].eer for group in measured.within},
+            within={group.column: group.matching[DEFAULT_SCORER].eer for group in measured.within},
         )  # fmt: skip
     recordings = pair["recordings"]
-    return facts if recordings is None else replace(facts, other_recordings=recordings.other_eer[SCORER])
+    return facts if recordings is None else replace(facts, other_recordings=recordings.other_eer[DEFAULT_SCORER])

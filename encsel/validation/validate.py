@@ -15,7 +15,7 @@ from encsel.gates.compare import ResultToCompare, value_of
 from encsel.gates.judge import Gates, Verdict, check_baseline, checked_gates, field_of, judge
 from encsel.matching.error_rates import COVERAGE
 from encsel.matching.folds import MIN_FOR_FOLDS, PROTOCOLS, Protocol
-from encsel.matching.scorers import REFERENCE_TRAIN, SCORERS
+from encsel.matching.scorers import DEFAULT_SCORER, REFERENCE_TRAIN, SCORERS
 from encsel.metrics.centroids import harmonic_mean, median_samples
 from encsel.prediction.predict import MIN_TO_PREDICT
 from encsel.prediction.shipped import DEFAULT_REGRESSION
@@ -48,7 +48,7 @@ def validate(
     faces: str | Sequence[str] = (),
     voices: str | Sequence[str] = (),
     protocol: Protocol = "crossval",
-    scorer: str = "reference",
+    scorer: str = DEFAULT_SCORER,
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
     regression: str = DEFAULT_REGRESSION,
@@ -106,7 +106,7 @@ def validate(
     ...     faces={"a": (encoder(32), people)}, voices={"b": (encoder(24), people)}
     ... )
     >>> validation = validate(data, only=["matching"], cache=None)
-    >>> 0 < validation.best.matching("weighted").eer < 0.3
+    >>> 0 < validation.best.matching("likelihood").eer < 0.3
     True
     """
     wanted = wanted_stages(skip, only)
@@ -124,7 +124,7 @@ def validate(
         max_regression=max_regression, gate_on=gate_on,
     )  # fmt: skip
     settings = RankSettings.checked(regression, coverage, MAX_SHUFFLES)
-    check_baseline(gates, f"measured EER, scorer {scorer}")
+    check_baseline(gates, VALIDATE_SCHEMA, f"measured EER, scorer {scorer}")
     progress = progress or Silent()
     options = SetOptions(
         identities, samples_per_identity, seed, min_identities, max_skipped, allow_outside, within, show_names, clip,

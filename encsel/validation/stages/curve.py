@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from encsel.matching.folds import some_folds
 from encsel.matching.learning_curve import LearningCurve, curve_projections, learning_curve
-from encsel.prediction.shipped import DEFAULT_REGRESSION
+from encsel.prediction.shipped import CALIBRATED
 from encsel.storage.sections import Section, number, span, table
 from encsel.validation.result import Validation
 from encsel.validation.stage import Outcomes, Stage
@@ -30,7 +30,7 @@ def sections(validation: Validation) -> Sequence[Section]:
         if curve is None:
             continue
         end = curve.extrapolated[scorer]
-        predicted = p.ranked and p.ranked.predictions.get(DEFAULT_REGRESSION)
+        predicted = p.ranked and p.ranked.predictions.get(CALIBRATED.get(scorer, ""))
         row = {
             "Face": p.face, "Voice": p.voice, **{str(x.n_train): number(x.eer[scorer]) for x in curve.points},
             f"At {end.n_train}": number(end.eer), "Interval 90 %": span(end.interval), "Plateau": number(end.plateau),

@@ -93,11 +93,11 @@ def _centred(work: Work, column: PersonGroups) -> tuple[CentredOnGroups, ...]:
         for key in work.encoders:
             sides[key], grouped = centred_within(work.centroids(key), column)
         cards = [c for c in work.settings.cards if isinstance(c, CalibratedCard)]
-        card = min(cards, key=lambda card: card.name != DEFAULT_REGRESSION)
+        cards = sorted(cards, key=lambda card: card.name != DEFAULT_REGRESSION)
         samples = {key: median_samples(e) for key, e in work.encoders.items()}
         predictions = predict_pairs(
             [sides[e] for e in work.faces], [sides[e] for e in work.voices],
-            ([samples[e] for e in work.faces], [samples[e] for e in work.voices]), [card],
+            ([samples[e] for e in work.faces], [samples[e] for e in work.voices]), cards,
             seed=work.seed, coverage=coverage, n_shuffles=n_shuffles,
             shuffling=Shuffling(column.column, column.index[grouped]), progress=work.progress,
         )  # fmt: skip
@@ -105,7 +105,7 @@ def _centred(work: Work, column: PersonGroups) -> tuple[CentredOnGroups, ...]:
         few = too_few(n) if n < MIN_TO_PREDICT else None
         results = []
         for (f, v), prediction in zip(work.pairs, itertools.chain(*predictions), strict=True):
-            estimate, p = prediction.estimates[card.name], prediction.null
+            estimate, p = prediction.estimates[cards[0].name], prediction.null
             eer, interval = (None, None) if few else (estimate.eer, estimate.interval)
             cka = cka_of_grams(grams[f], grams[v], matched_to=REFERENCE_SIZE)
             results.append(
