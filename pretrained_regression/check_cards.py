@@ -203,7 +203,9 @@ def main(cards: tuple[str, ...], yardstick: Path | None, real: Path | None, work
             if trials:
                 click.echo(errors_table(errors_by_people(card, table_of(trials, card.scorer))))
             if real is not None:
-                for pair in halves([card, load_calibrated("encsel-calibrated")], real, n_splits=numbers["splits"], progress=progress):
+                for pair in halves(
+                    [card, load_calibrated("encsel-calibrated")], real, n_splits=numbers["splits"], progress=progress
+                ):
                     click.echo(f"- {pair}")
     except EncselError as error:
         raise click.ClickException(str(error)) from error

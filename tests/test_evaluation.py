@@ -122,8 +122,8 @@ def test_a_pair_that_only_tells_the_sexes_apart_is_at_chance_within_them():
     folds = protocol_folds(120, "crossval", seed=0)
     measured = measure_pair(projected(face, folds), projected(voice, folds), folds, [sexes(120)])
     (within,) = measured.within
-    assert measured.levels["identity"]["weighted"].eer < 0.4
-    assert within.matching["weighted"].eer == pytest.approx(0.5, abs=0.05)
+    assert measured.levels["identity"]["likelihood"].eer < 0.4
+    assert within.matching["likelihood"].eer == pytest.approx(0.5, abs=0.05)
     assert set(within.eer_of) == {"f", "m"}
 
 
@@ -185,7 +185,7 @@ def test_a_learning_curve_falls_and_ends_at_the_whole_training_part():
     curve = learning_curve(*sides, folds)
     assert [p.n_train for p in curve.points] == curve_sizes(folds)
     assert curve.points[-1].n_train == 160
-    assert curve.points[-1].eer["weighted"] < curve.points[0].eer["weighted"]
+    assert curve.points[-1].eer["likelihood"] < curve.points[0].eer["likelihood"]
     whole = measure_centroids(centroids(face), centroids(voice), seed=0)
     assert curve.points[-1].eer["reference"] == pytest.approx(whole["reference"].eer, abs=0.04)
 
@@ -233,7 +233,7 @@ def test_a_shared_recording_shows_as_a_gap_between_same_and_other_recordings(lea
     sides, half = with_recordings(80, leak)
     folds = protocol_folds(80, "crossval", seed=0)[:2]
     found = compare_recordings(*(halves(one, [half, half], folds) for one in sides), folds)
-    difference = found.other_eer["weighted"] - found.same_eer["weighted"]
+    difference = found.other_eer["likelihood"] - found.same_eer["likelihood"]
     assert difference == pytest.approx(0, abs=0.03) if gap == 0 else difference > gap
     assert found.n_people == 80
     assert (found.same_cka["debiased"] - found.other_cka["debiased"] > 0.1) == (leak > 0)

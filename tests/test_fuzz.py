@@ -446,7 +446,7 @@ def examine_regression_cards(content: bytes) -> None:
 )
 def examine_calibrated_cards(content: bytes) -> None:
     path = put("card.json", content)
-    errors = dict.fromkeys(("reference", "cca", "weighted"), 0.1)
+    errors = dict.fromkeys(("reference", "cca", "likelihood"), 0.1)
     evidence = Evidence(dict.fromkeys(FEATURES, 0.5), errors, cross_validated=None)  # type: ignore[arg-type]
     with shipped_cards_listed_once(), bounded(), suppress(UsageError):
         card = load_calibrated(path)
@@ -514,12 +514,12 @@ RANKED = {
               {"face": "a", "voice": "c", "predicted_eer": None, "interval": None, "coverage": 0.9}],
 }  # fmt: skip
 VALIDATED = {
-    "schema": "encsel.validate/1", "scorer": "weighted", "signature": signature_of("face:a", "face:c", "voice:b"),
+    "schema": "encsel.validate/1", "scorer": "likelihood", "signature": signature_of("face:a", "face:c", "voice:b"),
     "calibration": {"n_identities": 50},
     "pairs": [
         {"face": face, "voice": "b", "rows_per_identity": 8, "columns": {"cka": 0.1, "id_mismatch": None},
          "measured": {"n_train": 40, "n_test": 10, "levels": {"identity": {
-             name: {"eer": 0.31, "interval": [0.2, 0.4]} for name in ("reference", "weighted")}}}}
+             name: {"eer": 0.31, "interval": [0.2, 0.4]} for name in ("reference", "likelihood")}}}}
         for face in ("a", "c")
     ],
 }  # fmt: skip

@@ -14,7 +14,7 @@ from encsel.regression import fit as regression
 from encsel.regression.pair_tables import read_pairs
 
 FACES, VOICES = ("f0", "f1", "f2"), ("v0", "v1", "v2")
-SCORERS = ("reference", "weighted")
+SCORERS = ("reference", "likelihood")
 
 
 def pair(face, voice, eer, **columns) -> dict:
@@ -33,7 +33,7 @@ def result(pairs, schema="encsel.validate/1") -> dict:
     return {
         "schema": schema,
         "signature": {"encsel": "0.2.0"},  # of a version without checksums
-        "scorer": "weighted",
+        "scorer": "likelihood",
         "calibration": {"n_identities": 100, "n_face_samples": 800, "n_voice_samples": 800},
         "encoders": [],
         "pairs": pairs,

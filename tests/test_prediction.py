@@ -15,7 +15,7 @@ from encsel.simulation.populations import Population, unit_mean
 
 @pytest.fixture(scope="module")
 def cards():
-    return [load_calibrated("encsel-calibrated"), load_calibrated("encsel-calibrated-weighted")]
+    return [load_calibrated("encsel-calibrated"), load_calibrated("encsel-likelihood")]
 
 
 def predict(cards, x, y, *, n_shuffles=5, **options):
@@ -38,7 +38,7 @@ def test_shared_structure_is_better_than_its_null_and_none_is_not(cards):
 def test_every_prediction_says_its_scorer(cards):
     found = predict(cards, *centroids(40, shared=1.0))
     assert set(found.estimates) == {c.name for c in cards}
-    assert set(found.measured) == {"reference", "weighted"}
+    assert set(found.measured) == {"reference", "likelihood"}
     for measured in found.measured.values():
         low, high = measured.interval
         assert low < measured.eer < high
@@ -52,7 +52,7 @@ def test_measured_rates_reach_as_many_standard_errors_as_the_card_states(cards):
 
 def test_shuffles_that_equal_what_is_observed_count_as_at_least_as_good(cards):
     values = np.linspace(0.5, 1.5, len(FEATURES))
-    (null,) = predict_module._nulls(cards[0], [Shuffled(values, np.tile(values, (19, 1)))], [], 40, [4.0], None)
+    (null,) = predict_module._nulls(cards, [Shuffled(values, np.tile(values, (19, 1)))], [], 40, [4.0], None)
     assert (null.p, null.p_familywise) == (1, 1)
 
 
@@ -60,7 +60,7 @@ def test_a_pair_is_compared_with_the_most_extreme_pair_of_each_shuffle(cards):
     step = np.array([name == "d_reference" for name in FEATURES], np.float64)
     shuffles = np.linspace(-1, 1, 21)[:, None] * step
     pairs = [Shuffled(1 + 0.8 * step, 1 + shuffles), Shuffled(1 + 0 * step, 1 - shuffles)]
-    first, _ = predict_module._nulls(cards[0], pairs, [], 40, [4.0, 4.0], None)
+    first, _ = predict_module._nulls(cards, pairs, [], 40, [4.0, 4.0], None)
     assert first.p == pytest.approx((1 + 3) / 22)
     assert first.p_familywise == pytest.approx((1 + 6) / 22)
 

@@ -78,7 +78,7 @@ def test_interval_contains_the_prediction_and_stays_within_chance(ranking):
 
 
 def test_the_studys_prediction_always_stands_beside(ranking, population):
-    names = {"encsel-calibrated", "encsel-calibrated-weighted", "upadhyay2026", "upadhyay2026-ln"}
+    names = {"encsel-likelihood", "encsel-calibrated", "upadhyay2026", "upadhyay2026-ln"}
     assert all(set(p.predictions) == names for p in ranking.pairs)
     first = encsel.rank(population, regression="upadhyay2026", **ONE_PAIR)
     assert all(set(p.predictions) == names for p in first.pairs)

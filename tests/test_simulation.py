@@ -79,9 +79,22 @@ def test_people_of_the_group_only_kind_share_nothing_but_their_class():
 def test_faces_and_voices_of_one_occasion_share_the_channel():
     world = Population("channel", 0)
     people = world.people(5, 8, np.random.default_rng(0))
-    assert people.channel.shape[0] == 5
+    assert people.channel["face"] is people.channel["voice"]
+    assert len(people.channel["face"]) == 5
     assert all(e.channel_gain > 0 for m in MODALITIES for e in world.encoders[m])
     assert all(e.channel_gain == 0 for e in Population("traits", 0).encoders["face"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_fifth_population_shares_nothing_or_little(kind):
+    worlds = [Population(kind, seed, n_faces=1, n_voices=1) for seed in range(10)]
+    assert [world.link for world in worlds if world.link in (0, 1)] == [1, 1, 1, 1, 0, 1, 1, 1, 1]
+    assert 0 < worlds[9].link < 0.5
+    people = worlds[4].people(2000, 2, np.random.default_rng(0))
+    face, voice = (people.traits[m][:, : 1 + worlds[4].n_shared] for m in MODALITIES)
+    cross = np.corrcoef(face.T, voice.T)[: face.shape[1], face.shape[1] :]
+    assert np.abs(cross).max() < 0.09
+    assert (people.channel["face"] != people.channel["voice"]).any()
 
 
 def test_identity_loss_like_people_are_tight_and_apart():

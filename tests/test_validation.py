@@ -126,7 +126,7 @@ def test_the_document_is_strict_json_with_stable_keys(report):
     }  # fmt: skip
     levels = document["pairs"][0]["measured"]["levels"]
     assert set(levels) == {"identity", "sample"}
-    assert set(levels["identity"]) == {"reference", "cca", "weighted", "likelihood"}
+    assert set(levels["identity"]) == {"reference", "cca", "likelihood"}
     assert document["pairs"][0]["columns"]["cka"] == document["pairs"][0]["cka"]["biased"]
 
 
@@ -303,13 +303,13 @@ def test_score_files_have_four_columns_and_give_back_the_eer(data, cache, tmp_pa
     files = sorted((tmp_path / "s").iterdir())
     assert len(files) == 2 * len(SCORERS)
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)
-    lines = [line.split() for line in (tmp_path / "s" / "face0__voice0__weighted.txt").read_text().splitlines()]
+    lines = [line.split() for line in (tmp_path / "s" / "face0__voice0__likelihood.txt").read_text().splitlines()]
     assert all(len(line) == 4 for line in lines)
     assert not {line[0] for line in lines} & set(people(N))
     genuine = [float(line[3]) for line in lines if line[0] == line[1]]
     impostor = [float(line[3]) for line in lines if line[0] != line[1]]
     pair = next(p for p in found.pairs if (p.face, p.voice) == ("face0", "voice0"))
-    assert nearest_eer(np.array(genuine), np.array(impostor)) == pytest.approx(pair.matching("weighted").eer, abs=1e-9)
+    assert nearest_eer(np.array(genuine), np.array(impostor)) == pytest.approx(pair.matching("likelihood").eer, abs=1e-9)
 
 
 def test_score_files_have_names_when_asked(data, cache, tmp_path):

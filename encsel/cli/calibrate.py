@@ -13,7 +13,7 @@ from encsel.cli.options import FOLDER
 if typing.TYPE_CHECKING:
     from encsel.prediction.card import CalibratedCard, HeldOut
 
-NAMES = {"reference": "calibrated", "likelihood": "likelihood"}
+NAMES = {"likelihood": "likelihood", "reference": "calibrated"}
 """End of the card's name, by scorer."""
 
 
@@ -32,6 +32,7 @@ def calibrate(output: Path, populations: int, quick: bool, name: str, jobs: int)
     """
     from encsel.cli.output import emit
     from encsel.errors import UsageError
+    from encsel.prediction.evidence import COSTLY, FEATURES
     from encsel.progress import OnStderr
     from encsel.simulation.fit import fit_card
     from encsel.simulation.populations import KINDS, TruthSizes
@@ -48,8 +49,10 @@ def calibrate(output: Path, populations: int, quick: bool, name: str, jobs: int)
     for scorer, ending in NAMES.items():
         # A card of a quick run must not overwrite a real one.
         title = f"{name}-{ending}" + ("-quick" if quick else "")
+        # The card of `reference` judges shuffles, which are too many for costly evidence.
+        features = [f for f in FEATURES if scorer != "reference" or f not in COSTLY]
         with progress.task(f"fit {title}", 1) as task:
-            card = fit_card(table_of(trials, scorer), name=title, scorer=scorer)
+            card = fit_card(table_of(trials, scorer), name=title, scorer=scorer, features=features)
             task.advance()
         documents.save(card, output / f"{title}.json")
         emit(f"{title}: predicted EER of the scorer '{scorer}', each kind predicted by a fit without it\n\n")

@@ -202,11 +202,13 @@ def value_of(eer: float | None, interval: Sequence[float] | None, coverage: floa
 
 
 def compare_results(old: ResultToCompare, new: ResultToCompare, card: CalibratedCard | None = None) -> Comparison:
-    """Compare every pair of both results of one command.
+    """Compare every pair of both results; UsageError if they report different quantities.
 
     The `card` that made both predictions states how much of their errors they share on the same data; without one,
     errors are taken as independent, which is conservative.
     """
+    if not may_compare(old, new.schema, new.what):
+        raise UsageError(f"One result reports the {old.what}, the other the {new.what}; give two results of one kind.")
     before, after = old.signature["encoders"], new.signature["encoders"]
     changed = tuple(printable(name) for name in sorted({*before} & {*after}) if before[name] != after[name])
     changes = []
@@ -222,6 +224,11 @@ def compare_results(old: ResultToCompare, new: ResultToCompare, card: Calibrated
         command = f"encsel {new.schema.removeprefix('encsel.').partition('/')[0]} ... --output FILE"
         unlike = (f"{old.schema} is of another version, this is {new.schema}; write it again with `{command}`", *unlike)
     return Comparison(COMPARE_SCHEMA, new.what, tuple(changes), unlike, changed)
+
+
+def may_compare(old: ResultToCompare, schema: str, what: str) -> bool:
+    """Whether two results report the same quantity, or one is of another version: then a comparison says so."""
+    return old.what == what or (old.schema != schema and old.schema.partition("/")[0] == schema.partition("/")[0])
 
 
 def card_of(result: ResultToCompare) -> CalibratedCard | None:

@@ -18,6 +18,7 @@ from encsel.gates.compare import (
     compare_results,
     is_known,
     loaded,
+    may_compare,
 )
 from encsel.matching.sensitivity import eer_of_distance
 from encsel.prediction.card import CalibratedCard
@@ -131,9 +132,7 @@ def check_baseline(gates: Gates, schema: str, what: str) -> None:
 
     One of another version of the schema passes: what is compared with it is inconclusive.
     """
-    if gates.baseline is None or gates.baseline.what == what:
-        return
-    if gates.baseline.schema == schema or gates.baseline.schema.partition("/")[0] != schema.partition("/")[0]:
+    if gates.baseline is not None and not may_compare(gates.baseline, schema, what):
         raise UsageError(
             f"--baseline reports the {gates.baseline.what}; this run reports the {what}. Give another baseline."
         )

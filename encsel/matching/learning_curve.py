@@ -23,7 +23,6 @@ SMALLEST_CURVE = 15
 CURVE_PRIOR: Mapping[str, tuple[float, float, float, float]] = {
     "reference": (10.0, 0.0, 1.0, 0.07),
     "cca": (25.0, 0.0, 1.0, 0.07),
-    "weighted": (3.0, 0.9, 0.6, 0.12),
     "likelihood": (3.0, 0.9, 0.6, 0.12),
 }
 """By scorer, (a, b, sd, error): in simulated populations of six kinds k was about a n^b at n training people, ln k had

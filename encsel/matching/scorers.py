@@ -18,26 +18,13 @@ from encsel.metrics.centroids import unit_rows
 
 DEFAULT_SCORER = "likelihood"
 """The one to deploy, whose EERs a user sees first."""
-RIDGE = 0.3
-"""Ridge of `weighted` at REFERENCE_TRAIN people: fraction of the axes' mean variance added to the variance of each."""
 REFERENCE_TRAIN = 999
-RIDGE_GROWTH = 140.0
-"""In people: how fast the ridge grows as training people get fewer."""
 
 SCORERS: Mapping[str, str] = {
     "reference": "as the study's released code: cosine of canonical projections, axes not divided by their deviation",
     "cca": "as the study's paper: cosine of canonical variates",
-    "weighted": "canonical variates with a ridge, each weighted by the root of its correlation",
     "likelihood": "log likelihood ratio of one person against two: the one to deploy",
 }
-
-
-def ridge_for(n_train: int) -> float:
-    """Ridge of `weighted` for a number of training people: 0.3 at 999, 1.0 at 56, 2.0 at 24.
-
-    On simulated populations the best ridge falls as training people get more.
-    """
-    return RIDGE * max(1 + RIDGE_GROWTH * (1 / n_train - 1 / REFERENCE_TRAIN), 0.5)
 
 
 class PairInFold:
@@ -63,35 +50,24 @@ class PairInFold:
     def likelihood(self) -> likelihood.LikelihoodRatio:
         return likelihood.likelihood_ratio(self._whole[0].whitened, self._whole[1].whitened)
 
-    def scores(
-        self, scorer: str, *, ridge: float | None = None, rows: tuple[Vectors, Vectors] | None = None
-    ) -> Vectors:
-        """(faces, voices) scores of the test people or other `rows` on the axes: log likelihood ratios, or cosines.
-
-        `ridge` is for `weighted`.
-        """
+    def scores(self, scorer: str, *, rows: tuple[Vectors, Vectors] | None = None) -> Vectors:
+        """(faces, voices) scores of the test people or other `rows` on the axes: log likelihood ratios, or cosines."""
         if scorer not in SCORERS:
             raise ValueError(f"no scorer {scorer!r}")
         faces, voices = rows or (self._whole[0].test, self._whole[1].test)
         if scorer == "likelihood":
             return self.likelihood.score(faces, voices)
-        if scorer != "weighted":
-            ridge = 0.0
-        elif ridge is None:
-            ridge = ridge_for(len(self.face.train))
-        paired = self.directions(ridge)
-        of_face, of_voice, weight = paired.face, paired.voice, np.ones_like(paired.correlations)
+        paired = self.directions(0.0)
+        of_face, of_voice = paired.face, paired.voice
         if scorer == "reference":
             # The released code projects centred axes by the rotations alone, which weights directions by variance.
             of_face, of_voice = self.face.sd[:, None] * of_face, self.voice.sd[:, None] * of_voice
-        elif scorer == "weighted":
-            weight = np.sqrt(paired.correlations)
         faces, voices = faces[:, : len(of_face)], voices[:, : len(of_voice)]
-        return cosines(faces @ of_face * weight, voices @ of_voice * weight)
+        return cosines(faces @ of_face, voices @ of_voice)
 
 
 class Scorer:
-    """A matcher of faces and voices: `Scorer("weighted").fit(X, Y).score(A, B)`.
+    """A matcher of faces and voices: `Scorer("likelihood").fit(X, Y).score(A, B)`.
 
     Args:
         name: one of SCORERS.

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
+from encsel.matching.axes import Side, project
 from encsel.matching.crossval import (
     EVIDENCE,
     MEASURED,
     N_VARIATES,
+    RIDGE,
     CrossValidated,
+    evidence_scores,
     held_out_evidence,
     pooled_correlations,
     reduced,
@@ -26,7 +29,7 @@ from encsel.matching.crossval import (
 )
 from encsel.matching.eer import auc_placements
 from encsel.matching.folds import Folds, folds_of, repeats_for
-from encsel.matching.scorers import RIDGE, PairInFold, Side, project
+from encsel.matching.scorers import PairInFold
 from encsel.matching.sensitivity import distance_error, distance_of_auc
 from encsel.metrics.linear_cka import REFERENCE_SIZE, Gram, gram, null_of_matched, unbiased_cka
 
@@ -36,7 +39,7 @@ EVIDENCE_VERSION = 2
 FEATURES: Mapping[str, str] = {
     "d_reference": "sensitivity d' behind the cross-validated AUC of the reference scorer",
     "d_likelihood": "the same of the likelihood ratio",
-    "d_weighted": "the same of the weighted scorer with a ridge of 0.3",
+    "d_weighted": "the same of ridge canonical variates, each weighted by the root of its correlation",
     "correlations": "sum of the positive correlations of the first 12 ridge canonical variates on held-out people",
     "root_cka": "square root of CKA matched to 1249 people",
     "root_cka_half": "the same after each side's first 50 axes are half whitened (variance to the power -1/4)",
@@ -184,7 +187,7 @@ def _some_folds(
         pair = PairInFold(f, moved)
         for name, auc in aucs.items():
             if not math.isnan(auc):
-                aucs[name] += _auc(pair.scores(name, ridge=RIDGE)) / len(folds)
+                aucs[name] += _auc(evidence_scores(pair, name)) / len(folds)
         products += variate_products(pair.directions(RIDGE), pair.face, pair.voice)
     found = {f"d_{name}": float(distance_of_auc(auc)) for name, auc in aucs.items()}
     return {**found, "correlations": float(np.clip(pooled_correlations(products), 0, 1).sum())}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from encsel.errors import printable
+from encsel.prediction.shipped import CALIBRATED
 from encsel.ranking.result import CardPrediction
 from encsel.reports.drawing import (
     COLOURS,

@@ -22,7 +22,7 @@ from encsel.simulation.populations import KINDS, TruthSizes
 from encsel.simulation.table import Table, Values, design, quantiles_by_people
 from encsel.simulation.trials import LARGE_PEOPLE, OTHER_SAMPLES, TESTED_PEOPLE, TESTED_SAMPLES, TRIALS_VERSION
 
-SHRINKAGES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+SHRINKAGES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 STUDY_LINE = (0.1403247829724709, -0.07991596036292957)  # upadhyay2026-ln: EER = a + b ln CKA
 
 

@@ -34,6 +34,10 @@ KINDS: Mapping[str, str] = {
     "clustered": "tight, nearly orthogonal people, as from encoders trained with an identity loss",
 }
 USELESS = 0.2  # fraction of encoders that see hardly anything of what face and voice share
+UNLINKED_EVERY = 5
+"""Of so many populations of each kind, the last has faces and voices that share nothing or, every other time, little."""
+WEAKEST, WEAK = 0.05, 0.3
+"""Range of the fraction that is left of a weak link."""
 N_NOISE, N_HIDDEN, N_CHANNEL = 100, 150, 6
 Values = NDArray[np.float64]
 
@@ -55,10 +59,10 @@ class TruthSizes:
 
 @dataclass(frozen=True)
 class People:
-    """Traits (n, 1 + shared + private) by modality, and channels (n, occasions, N_CHANNEL) of recording occasions."""
+    """Traits (n, 1 + shared + private) and channels (n, occasions, N_CHANNEL) of recording occasions, by modality."""
 
     traits: Mapping[Modality, NDArray[np.float32]]
-    channel: NDArray[np.float32]
+    channel: Mapping[Modality, NDArray[np.float32]]
 
 
 class SimulatedEncoder:
@@ -126,26 +130,38 @@ class Population:
             return SimulatedEncoder(self, modality, encoder_level, nonlinear, rng)
 
         numbers = zip(MODALITIES, (n_faces, n_voices), strict=True)
+        # From a generator of its own: the other populations do not depend on this.
+        self.link = 1.0
+        if seed % UNLINKED_EVERY == UNLINKED_EVERY - 1:
+            weak = np.random.default_rng([seed, list(KINDS).index(kind), 3]).uniform(WEAKEST, WEAK)
+            self.link = float(weak) if seed // UNLINKED_EVERY % 2 else 0.0
         self.encoders = {modality: tuple(encoder(modality) for _ in range(n)) for modality, n in numbers}
 
     def people(self, n: int, n_samples: int, rng: np.random.Generator) -> People:
         """`n` new people with enough recording occasions for `n_samples` samples each."""
         group = np.where(rng.random(n) < 0.45, 1.0, -1.0)
         shared = rng.normal(size=(n, self.n_shared))
+        agreement = self.link * self.agreement
         traits = {}
         for modality in MODALITIES:
-            seen = shared * np.sqrt(self.agreement) + rng.normal(size=shared.shape) * np.sqrt(1 - self.agreement)
+            seen = shared * np.sqrt(agreement) + rng.normal(size=shared.shape) * np.sqrt(1 - agreement)
             # Some faces and some voices belong to neither class clearly.
             soft = group + self.softness * rng.normal(size=n)
+            if self.link < 1 and modality == "voice":  # the class of somebody else
+                soft = np.where(rng.random(n) < self.link, soft, rng.permutation(soft))
             traits[modality] = np.column_stack([soft, seen, self._noise(rng, n, self.n_private)]).astype(np.float32)
         n_occasions = max(1, round(n_samples / self.samples_per_occasion))
         lasting = math.sqrt(self.channel_persistence) * rng.normal(size=(n, 1, N_CHANNEL))
         fresh = math.sqrt(1 - self.channel_persistence) * rng.normal(size=(n, n_occasions, N_CHANNEL))
-        return People(traits, (lasting + fresh).astype(np.float32))
+        face = voice = (lasting + fresh).astype(np.float32)
+        if self.link < 1:
+            voice = voice[rng.permutation(n)]
+        return People(traits, {"face": face, "voice": voice})
 
     def embed(self, e: SimulatedEncoder, people: People, n_samples: int, rng: np.random.Generator) -> Vectors:
         """(n, n_samples, dim) float32 unit vectors; samples cycle through the occasions."""
-        n, n_occasions = people.channel.shape[:2]
+        channel = people.channel[e.modality]
+        n, n_occasions = channel.shape[:2]
         seen = people.traits[e.modality] * e.gains.astype(np.float32)
         noiseless = seen @ e.mixing + e.offset
         spectrum = (e.noise_gain * e.noise_spectrum).astype(np.float32)
@@ -161,7 +177,7 @@ class Population:
             leaked = noise @ e.leak
             x = noiseless + noise @ e.noise_mixing + leaked @ e.mixing
             if e.channel_gain:
-                x += e.channel_gain * people.channel[:, at] @ e.channel_mixing
+                x += e.channel_gain * channel[:, at] @ e.channel_mixing
             x += (e.isotropic / math.sqrt(e.dim)) * rng.standard_normal(x.shape, np.float32)
             if e.nonlinear:
                 x += e.nonlinear * np.tanh(2 * (seen + leaked) @ e.hidden_in) @ e.hidden_out

@@ -19,7 +19,7 @@ def test_a_quick_calibration_writes_cards_and_prints_their_errors(tmp_path):
     command = [sys.executable, "-m", "encsel", "calibrate", "--quick", "--output", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     print(done.stdout)
-    for name in ("encsel-calibrated-quick", "encsel-calibrated-weighted-quick"):
+    for name in ("encsel-calibrated-quick", "encsel-likelihood-quick"):
         assert (tmp_path / f"{name}.json").is_file()
         assert f"{name}: predicted EER" in done.stdout
     assert "| channel | 30 |" in done.stdout

@@ -320,10 +320,10 @@ def test_a_baseline_gates_and_an_expected_pair_is_checked_before_any_work(folder
 def test_a_baseline_of_another_kind_is_refused_before_any_work(folder, call):
     assert call("rank", "set", "-q", "-o", "old.json")[0] == 0
     baseline = ("--baseline", "old.json", "--max-regression", "0.2")
-    for command in (("validate", "nowhere"), ("rank", "nowhere", "--regression", "encsel-calibrated-weighted")):
+    for command in (("validate", "nowhere"), ("rank", "nowhere", "--regression", "encsel-calibrated")):
         code, _, err = call(*command, *baseline)
         assert code == 2
-        assert "--baseline reports the predicted EER, scorer reference; this run reports" in err
+        assert "--baseline reports the predicted EER, scorer likelihood; this run reports" in err
 
 
 def test_an_expected_pair_is_checked_when_candidates_are_known_and_open_where_its_encoder_failed(tmp_path, media, call):
