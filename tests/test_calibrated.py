@@ -127,7 +127,9 @@ def test_a_coverage_without_errors_is_refused(card, coverage):
 
 
 def test_prediction_is_never_worse_than_chance(card):
-    bad = evidence(d_reference=-1.0, d_likelihood=-1.0, d_weighted=-1.0, correlations=0.0, root_cka=0.0, root_cka_half=0.0)
+    bad = evidence(
+        d_reference=-1.0, d_likelihood=-1.0, d_weighted=-1.0, correlations=0.0, root_cka=0.0, root_cka_half=0.0
+    )
     assert estimate(card, bad, 30, 4).eer <= 0.5
 
 

@@ -17,7 +17,7 @@ from encsel.matching.learning_curve import curve_projections, curve_sizes, extra
 from encsel.matching.probe import centred_within, group_probe
 from encsel.matching.projections import Fold, project_encoder
 from encsel.matching.recordings import compare_recordings, halves
-from encsel.matching.scorers import RIDGE, SCORERS, ridge_for
+from encsel.matching.scorers import SCORERS
 from encsel.metrics.centroids import centroids
 
 N = 60
@@ -247,14 +247,6 @@ def test_plain_cosine_fits_nothing():
     assert found["identity"].eer == 0
     assert found["identity"].n_people == 40
     assert found["sample"].n_genuine == 40 * 9
-
-
-def test_the_ridge_of_the_weighted_scorer_falls_with_people_to_that_of_the_cards():
-    assert ridge_for(999) == pytest.approx(RIDGE)
-    assert [round(ridge_for(n), 1) for n in (999, 56, 24)] == [0.3, 1.0, 2.0]
-    values = [ridge_for(n) for n in (10, 24, 56, 160, 999, 10**6)]
-    assert values == sorted(values, reverse=True)
-    assert values[-1] > 0
 
 
 @pytest.mark.parametrize(("n", "in_second"), [(40, True), (251, False)])

@@ -8,6 +8,7 @@ from encsel.errors import BadCalibration
 from encsel.matching.sensitivity import distance_error, distance_of_auc, distance_of_eer, eer_of_distance
 from encsel.prediction.evidence import (
     CKA_FORMS,
+    COSTLY,
     FEATURES,
     encoder_evidence,
     evidence_folds,
@@ -80,7 +81,17 @@ def test_a_shuffle_gives_what_measuring_the_shuffled_set_gives():
     found = shuffled(face, voice, folds, order[None]).values[0]
     moved = encoder_evidence(y[order], folds)
     direct = shuffled(face, moved, folds, np.arange(40)[None]).observed
-    assert found == pytest.approx(direct, abs=1e-5)
+    assert found == pytest.approx(direct, abs=1e-5, nan_ok=True)
+
+
+def test_costly_features_are_measured_in_the_first_shuffles_alone():
+    face, voice, folds = of(*centroids(40))
+    orders = shuffles(folds, 3, seed=3)
+    ckas = {form: shuffled_cka([face], [voice], orders, form)[:, 0, 0] for form in CKA_FORMS}
+    values = shuffled_evidence(face, voice, folds, orders, ckas, n_complete=2).values
+    is_costly = np.array([name in COSTLY for name in FEATURES])
+    assert np.isfinite(values[:2]).all()
+    assert np.isnan(values[2]).tolist() == is_costly.tolist()
 
 
 def test_evidence_of_shuffled_people_is_that_of_chance():

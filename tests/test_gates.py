@@ -25,7 +25,7 @@ from encsel.gates.compare import (
     read_result,
     value_of,
 )
-from encsel.gates.judge import Gates, Verdict, checked_gates, field_of, judge
+from encsel.gates.judge import Gates, Verdict, check_baseline, checked_gates, field_of, judge
 from encsel.prediction.card import CalibratedCard, load_calibrated, shipped_calibrated
 from encsel.ranking.rank import verdict_on
 from encsel.ranking.result import Ranking
@@ -45,7 +45,7 @@ def result(pairs: dict[str, tuple[float, float, float] | None], **changed) -> Re
         tuple(name.split("/")): value_of(None, None, 0.9) if v is None else value_of(v[0], v[1:], 0.9)
         for name, v in pairs.items()
     }
-    return ResultToCompare("encsel.rank/1", "predicted EER, scorer reference", {**SIGNATURE, **changed}, values)
+    return ResultToCompare("encsel.rank/2", "predicted EER, scorer reference", {**SIGNATURE, **changed}, values)
 
 
 def verdict(gates: Gates, pairs: dict[str, tuple[float, float, float] | None]) -> Verdict:
@@ -217,8 +217,18 @@ def test_other_encoders_may_be_compared_and_are_named():
     assert found.changed_encoders == ("face:f",)
 
 
+def test_a_baseline_of_another_version_is_inconclusive_and_says_how_to_renew_it():
+    old = ResultToCompare("encsel.rank/1", "predicted EER, scorer reference", SIGNATURE, result(CLEAR).pairs)
+    new = replace(result(CLEAR), what="predicted EER, scorer likelihood")
+    gates = Gates(baseline=old, max_regression=0.2)
+    check_baseline(gates, new.schema, new.what)
+    (reason,) = compare_results(old, new).unlike
+    assert "encsel.rank/1 is of another version" in reason
+    assert "`encsel rank ... --output FILE`" in reason
+
+
 def test_a_predicted_and_a_measured_eer_are_not_compared():
-    measured = ResultToCompare("encsel.validate/1", "measured EER, scorer reference", SIGNATURE, {})
+    measured = ResultToCompare("encsel.validate/2", "measured EER, scorer reference", SIGNATURE, {})
     with pytest.raises(UsageError, match="one kind"):
         compare_results(result(CLEAR), measured)
 
@@ -301,11 +311,11 @@ def an_interval_turned_round(d: dict[str, Any]) -> None:
 
 
 def an_eer_below_its_interval(d: dict[str, Any]) -> None:
-    d["pairs"][0]["predicted_eer"] = 0.01
+    d["pairs"][0]["predicted_eer"] = d["pairs"][0]["interval"][0] / 2
 
 
 def an_eer_above_its_interval(d: dict[str, Any]) -> None:
-    d["pairs"][0]["predicted_eer"] = 0.49
+    d["pairs"][0]["predicted_eer"] = (1 + d["pairs"][0]["interval"][1]) / 2
 
 
 def an_interval_of_nothing(d: dict[str, Any]) -> None:
@@ -360,7 +370,7 @@ EASY: dict[str, dict[str, Any]] = {
 def judged(gate: str, on: str, values: dict[str, PairValue], interval: Any = (0.1, 0.3), old: Any = GOOD) -> str:
     """Status of an easy gate on a result of these values, with this interval of each EER."""
     baseline, new = (
-        ResultToCompare("encsel.rank/1", "predicted EER, scorer reference", SIGNATURE, pairs)
+        ResultToCompare("encsel.rank/2", "predicted EER, scorer reference", SIGNATURE, pairs)
         for pairs in ({tuple(name.split("/")): value for name, value in side.items()} for side in (old, values))
     )
     field = field_of([*values], [*values.values()], [interval] * len(values), None, seed=0)
@@ -442,7 +452,7 @@ def test_a_pair_beside_the_best_that_is_new_is_no_regression():
 def test_the_reason_of_a_regression_is_that_of_the_pair_that_decides():
     old = {**GOOD, "b/x": PairValue(0.3, 1.0, None)}
     baseline, new = (
-        ResultToCompare("encsel.rank/1", "predicted EER, scorer reference", SIGNATURE, pairs)
+        ResultToCompare("encsel.rank/2", "predicted EER, scorer reference", SIGNATURE, pairs)
         for pairs in (
             {tuple(name.split("/")): v for name, v in side.items()} for side in (old, {**old, "b/x": NOTHING})
         )

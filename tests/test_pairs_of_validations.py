@@ -182,8 +182,8 @@ def test_missing_result_is_a_usage_error(tmp_path):
 
 def test_unknown_scorer_names_the_nearest(tmp_path):
     path = written(tmp_path / "v.json", result(nine()))
-    with pytest.raises(UsageError, match=r"no EERs of the scorer 'weigthed'. Did you mean 'weighted'\?"):
-        read_pairs([path], scorer="weigthed")
+    with pytest.raises(UsageError, match=r"no EERs of the scorer 'likelyhood'. Did you mean 'likelihood'\?"):
+        read_pairs([path], scorer="likelyhood")
 
 
 @pytest.mark.parametrize("eer", [None, 40, "much"])

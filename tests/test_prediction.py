@@ -88,8 +88,8 @@ def test_same_seed_gives_the_same_numbers_whatever_the_threads(cards, monkeypatc
 
 def test_order_of_people_does_not_matter_beyond_the_folds(cards):
     world = Population("traits", 1, n_faces=1, n_voices=1)
-    drawn = world.centroids(150, 8, np.random.default_rng(0))
-    x, y = drawn["face"][0], drawn["voice"][0]
+    drawn = world.draw(150, 8, np.random.default_rng(0))
+    x, y = drawn["face"][0].centroids, drawn["voice"][0].centroids
     order = np.random.default_rng(1).permutation(150)
     one, other = (predict(cards[:1], x[i], y[i], n_shuffles=1) for i in (np.arange(150), order))
     assert one.estimates["encsel-calibrated"].eer == pytest.approx(other.estimates["encsel-calibrated"].eer, abs=0.015)

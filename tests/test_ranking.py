@@ -48,7 +48,7 @@ def edited_card(tmp_path, name: str, **changes) -> str:
 def test_pairs_are_ordered_by_predicted_eer_when_every_pair_has_one(ranking):
     eers = [p.predicted_eer for p in ranking.pairs]
     assert len(eers) == 4
-    assert ranking.ordered_by == "encsel-calibrated"
+    assert ranking.ordered_by == "encsel-likelihood"
     assert eers == sorted(eers)
     assert [p.rank for p in ranking.pairs] == [1, 2, 3, 4]
 
@@ -193,7 +193,7 @@ def test_same_input_gives_the_same_json_byte_for_byte(ranking, population):
 
 
 def test_signature_changes_with_data_encoders_seed_people_and_card(tmp_path, population, ranking):
-    def signature_id(data, *, regression="encsel-calibrated", faces=(), voices=(), **options):
+    def signature_id(data, *, regression="encsel-likelihood", faces=(), voices=(), **options):
         prepared = prepare.prepare(
             data, faces, voices, options=SetOptions(**options), runtime=Runtime(cache=None), expect_best=None,
             progress=Silent(),

@@ -20,14 +20,14 @@ def extrapolated(tmp_path_factory):
         return encsel.rank(data, regression="upadhyay2026-ln", cache=None)
 
 
-def test_json_has_the_keys_of_schema_rank_1(ranking):
+def test_json_has_the_keys_of_schema_rank_2(ranking):
     document = json.loads(render(ranking, "json"))
     assert set(document) == {
         "schema", "signature", "signature_text", "ordered_by", "scorer", "coverage", "n_train_identities",
         "n_train_samples", "layout", "calibration", "judged_by", "regressions", "encoders", "pairs", "failures",
         "notes", "verdict", "sha256",
     }  # fmt: skip
-    assert document["schema"] == "encsel.rank/1"
+    assert document["schema"] == "encsel.rank/2"
     assert set(document["calibration"]) == {"n_identities", "n_face_samples", "n_voice_samples", "skipped"}
     assert set(document["pairs"][0]) == {
         "rank", "rank_group", "face", "voice", "predicted_eer", "interval", "coverage", "p_best", "reason",

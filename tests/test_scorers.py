@@ -80,10 +80,10 @@ def test_scores_put_own_above_others_when_much_is_shared(scorer):
     assert scorer == "likelihood" or np.abs(matrix).max() <= 1 + 1e-12
 
 
-def test_weighting_by_correlation_beats_equal_weights_when_few_directions_are_shared():
-    matrices = {s: scores(s, *fitted(*paired(300, (60, 60)), n_test=100)) for s in ("cca", "weighted")}
+def test_a_likelihood_ratio_beats_equal_weights_when_few_directions_are_shared():
+    matrices = {s: scores(s, *fitted(*paired(300, (60, 60)), n_test=100)) for s in ("cca", "likelihood")}
     gaps = {s: (np.diag(m).mean() - m.mean()) / m.std() for s, m in matrices.items()}
-    assert gaps["weighted"] > gaps["cca"] + 0.5
+    assert gaps["likelihood"] > gaps["cca"] + 0.5
 
 
 def test_test_people_do_not_move_the_axes():

@@ -113,7 +113,7 @@ def test_four_pairs_show_what_goes_with_the_eer(validation):
 
 def test_the_pair_that_shares_more_measures_better_and_comes_first(report):
     assert (report.pairs[0].face, report.pairs[0].voice) == ("face0", "voice0")
-    by_pair = {(p.face, p.voice): p.matching("reference").eer for p in report.pairs}
+    by_pair = {(p.face, p.voice): p.matching("likelihood").eer for p in report.pairs}
     assert by_pair["face0", "voice0"] < by_pair["face1", "voice0"]
 
 
@@ -148,7 +148,7 @@ def test_every_format_ends_in_a_newline_and_names_every_encoder(report, form):
 def test_the_table_says_which_scorer_and_protocol_its_numbers_are_of(report):
     text = render(report, "table", width=200)
     assert "cross-validated over people" in text
-    assert "are those of the scorer reference" in text
+    assert "are those of the scorer likelihood" in text
     assert FEW_ERRORS in text
 
 
@@ -309,7 +309,9 @@ def test_score_files_have_four_columns_and_give_back_the_eer(data, cache, tmp_pa
     genuine = [float(line[3]) for line in lines if line[0] == line[1]]
     impostor = [float(line[3]) for line in lines if line[0] != line[1]]
     pair = next(p for p in found.pairs if (p.face, p.voice) == ("face0", "voice0"))
-    assert nearest_eer(np.array(genuine), np.array(impostor)) == pytest.approx(pair.matching("likelihood").eer, abs=1e-9)
+    assert nearest_eer(np.array(genuine), np.array(impostor)) == pytest.approx(
+        pair.matching("likelihood").eer, abs=1e-9
+    )
 
 
 def test_score_files_have_names_when_asked(data, cache, tmp_path):

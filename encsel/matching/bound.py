@@ -37,7 +37,7 @@ def eer_bound(cka: float, overlap: float = 1.0) -> float:
         overlap: `spectral_overlap` of the two sides; 1 if it is not known.
 
     >>> round(eer_bound(0.2), 3), eer_bound(-0.01)
-    (0.416, 0.5)
+    (0.415, 0.5)
     """
     from scipy.special import ndtr
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from encsel.errors import UsageError, nearest
+from encsel.matching.bound import eer_bound
 from encsel.matching.sensitivity import eer_of_distance
 from encsel.metrics.linear_cka import Cka
 from encsel.prediction.card import expected_from_cka, feature_quantiles, place, predicted_eer, size_terms
@@ -50,6 +51,7 @@ class Explanation:
         base: d' of a pair with the median of every feature.
         canonical_correlations: of ridge canonical variates, on held-out people.
         expected_from_cka: EER that CKA alone suggests.
+        eer_bound: EER that debiased CKA alone promises at most, by `encsel.matching.bound`.
         disagreement: standard deviations of simulated pairs by which the prediction is better (positive) or worse.
         learning_curve: its first point is fitted to cross-validation.
     """
@@ -73,6 +75,7 @@ class Explanation:
     null: PredictionNull
     parts: tuple[Part, ...]
     expected_from_cka: float
+    eer_bound: float
     disagreement: float
     learning_curve: tuple[CurvePoint, ...]
     predictions: dict[str, CardPrediction]
@@ -125,6 +128,7 @@ def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
         null=prediction.null,
         parts=tuple(parts),
         expected_from_cka=float(predicted_eer(expected)),
+        eer_bound=eer_bound(pair.cka.debiased),
         disagreement=(estimate.distance - expected) / spread,
         learning_curve=_curve(pair.cka.debiased, evidence.values[f"d_{card.scorer}"], n, card.n_train_identities),
         predictions=dict(pair.predictions),

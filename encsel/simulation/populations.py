@@ -35,7 +35,7 @@ KINDS: Mapping[str, str] = {
 }
 USELESS = 0.2  # fraction of encoders that see hardly anything of what face and voice share
 UNLINKED_EVERY = 5
-"""Of so many populations of each kind, the last has faces and voices that share nothing or, every other time, little."""
+"""Of so many populations of each kind, the last has faces and voices that share nothing or little, in turn."""
 WEAKEST, WEAK = 0.05, 0.3
 """Range of the fraction that is left of a weak link."""
 N_NOISE, N_HIDDEN, N_CHANNEL = 100, 150, 6

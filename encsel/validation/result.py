@@ -10,12 +10,12 @@ from encsel.core import Failure, Modality, Vectors
 from encsel.errors import UsageError
 from encsel.gates.judge import Verdict
 from encsel.matching.error_rates import Matching
+from encsel.matching.matcher import Matcher, MatcherSide
 from encsel.ranking.result import Measurement, PairRanking, Ranking, SetSummary
 from encsel.regression.analysis import Analysis
 from encsel.storage.result import HIDDEN
 
 if TYPE_CHECKING:
-    from encsel.matching.matcher import Matcher, MatcherSide
     from encsel.ranking.explain import Explanation
 
 VALIDATE_SCHEMA: Final = "encsel.validate/2"

@@ -70,7 +70,7 @@ def test_quiet_rank_says_nothing_but_json_and_writes_each_file_in_the_format_of_
     files = [tmp_path / f"r{suffix}" for suffix in (".json", ".csv", ".md", ".txt")]
     code, out, err = call("rank", ready, "-q", "--format", "json", *(word for file in files for word in ("-o", file)))
     assert (code, err) == (0, "")
-    assert json.loads(out)["schema"] == "encsel.rank/1"
+    assert json.loads(out)["schema"] == "encsel.rank/2"
     assert files[0].read_text() == out
     assert files[1].read_text().startswith("rank,rank_group,face,voice")
     assert files[2].read_text().startswith("| #")

@@ -28,7 +28,7 @@ def test_rank_orders_by_the_calibrated_card_and_explains_a_pair_in_text_and_json
     code, out, _ = call("rank", population, "--explain", "face0/voice1", "--format", "json", "--output", table)
     assert code == 0
     for words in (
-        "ordered by predicted EER (encsel-calibrated)", "scorer 'reference'",
+        "ordered by predicted EER (encsel-likelihood)", "scorer 'reference'",
         "Null: with faces and voices of different people paired", "Why face0 x voice1", "canonical correlations",
         "d_reference", "root_cka", "Learning curve", "CKA alone",
     ):  # fmt: skip
@@ -42,7 +42,7 @@ def test_rank_orders_by_the_calibrated_card_and_explains_a_pair_in_text_and_json
         assert {"scorer", "eer", "auc", "interval"} <= set(pair["cross_validated"])
         assert {"predicted_eer", "sd", "p", "p_familywise", "n_permutations", "within"} == set(pair["null"])
         assert set(pair["predictions"]) == {
-            "encsel-calibrated", "encsel-calibrated-weighted", "upadhyay2026-ln", "upadhyay2026",
+            "encsel-likelihood", "encsel-calibrated", "upadhyay2026-ln", "upadhyay2026",
         }  # fmt: skip
         assert all("scorer" in prediction for prediction in pair["predictions"].values())
         assert len(pair["cka"]["matched_interval"]) == 2
@@ -54,19 +54,25 @@ def test_rank_orders_by_the_calibrated_card_and_explains_a_pair_in_text_and_json
     assert total == pytest.approx(explanation["distance"])
 
 
-def test_the_weighted_card_orders_by_the_scorer_to_deploy_and_coverage_widens_intervals(call, population, ranking):
-    options = ("--regression", "encsel-calibrated-weighted", "--voice", "voice0", "--coverage", 0.6)
+def test_the_card_of_the_studys_scorer_orders_by_it_and_coverage_widens_intervals(call, population, ranking):
+    options = ("--regression", "encsel-calibrated", "--voice", "voice0", "--coverage", 0.6)
     document = json.loads(call("rank", population, *options, "--format", "json")[1])
-    assert document["scorer"] == "weighted"
+    assert document["scorer"] == "reference"
     assert document["coverage"] == 0.6
-    assert [p["cross_validated"]["scorer"] for p in document["pairs"]] == ["weighted"] * 2
+    assert [p["cross_validated"]["scorer"] for p in document["pairs"]] == ["reference"] * 2
     eers = [p["predicted_eer"] for p in document["pairs"]]
     assert eers == sorted(eers)
     for pair in document["pairs"]:
         (low, high), wider = pair["interval"], ranking.pair(pair["face"], pair["voice"])
         assert pair["coverage"] == 0.6
-        low_at_90, high_at_90 = wider.predictions["encsel-calibrated-weighted"].interval
+        low_at_90, high_at_90 = wider.predictions["encsel-calibrated"].interval
         assert low_at_90 < low < high < high_at_90
+
+
+def test_a_card_that_is_gone_names_its_successor(call, population):
+    code, _, err = call("rank", population, "--regression", "encsel-calibrated-weighted")
+    assert code == 2
+    assert "Use encsel-likelihood instead" in err
 
 
 def test_a_coverage_that_cannot_be_had_is_refused(call, population):
