@@ -103,7 +103,7 @@ def test_order_within_encoders_may_be_the_opposite_of_that_overall():
 
 
 def test_encoder_with_two_pairs_has_no_trend():
-    found = analysed(table(drawn(8), n_face=2, cka=drawn(8, seed=1)))
+    found = analysed(table(drawn(10), n_face=2, n_voice=5, cka=drawn(10, seed=1)))
     assert {t.modality for t in found.trends} == {"face"}
 
 
@@ -155,7 +155,7 @@ def test_unusable_columns_are_left_out_with_their_reason():
     }
 
 
-@pytest.mark.parametrize(("n_face", "n_voice"), [(1, 1), (1, 6), (6, 1), (3, 1)])
+@pytest.mark.parametrize(("n_face", "n_voice"), [(1, 1), (1, 10), (10, 1), (2, 4)])
 def test_too_few_pairs_or_encoders_are_a_reason_and_nothing_else(n_face, n_voice):
     n = n_face * n_voice
     fared = prediction_errors("card", "reference", [0.2], [None], [0.3], "all")
@@ -164,15 +164,15 @@ def test_too_few_pairs_or_encoders_are_a_reason_and_nothing_else(n_face, n_voice
         scorer="reference", fared=[fared], seed=0,
     )  # fmt: skip
     assert found.reason == (
-        f"{n} pairs of {n_face} face and {n_voice} voice encoders; correlations need at least 4 pairs of 2 and 2. "
+        f"{n} pairs of {n_face} face and {n_voice} voice encoders; correlations need at least 9 pairs of 2 and 2. "
         "Add encoders."
     )
     assert (found.columns, found.trends, found.forms, found.baseline) == ({}, (), {}, None)
     assert (found.fared, found.left_out) == ((fared,), {"x": "why"})
 
 
-def test_four_pairs_of_two_and_two_are_enough():
-    found = analysed(table(drawn(4), 2, 2, cka=drawn(4, seed=1)))
+def test_nine_pairs_of_three_and_three_are_enough():
+    found = analysed(table(drawn(9), 3, 3, cka=drawn(9, seed=1)))
     assert found.reason is None
     assert found.columns["cka"].rank.spearman is not None
 

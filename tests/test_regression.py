@@ -457,8 +457,8 @@ def test_command_warns_of_a_card_pooled_over_sizes() -> None:
 
 
 def test_command_compares_only_the_forms_the_table_allows(tmp_path: Path) -> None:
-    cka = grid(3, 2, seed=1) | {("f0", "v0"): 0.0}
-    found = run(written(tmp_path / "p.csv", grid(3, 2), cka=cka), "--features", "cka")
+    cka = grid(3, 3, seed=1) | {("f0", "v0"): 0.0}
+    found = run(written(tmp_path / "p.csv", grid(3, 3), cka=cka), "--features", "cka")
     assert found.exit_code == 0, found.output
     assert "Not compared, ln_cka: cka is 0 for f0 x v0, which has no logarithm" in found.stdout
     assert "id_mismatch" not in found.stdout

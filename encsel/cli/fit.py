@@ -9,18 +9,18 @@ from encsel.cli.options import PATH, format_option
 
 @click.command(short_help="Fit a regression card to measured face-voice pairs.")
 @click.argument("tables", nargs=-1, required=True, type=PATH, metavar="RESULTS...")
-@click.option("--features", default="ln_cka", help="Columns, comma-separated; ln_ takes the log.")
+@click.option("--features", help="Columns, comma-separated; ln_ takes the log. Default: cka_matched, or ln_cka.")
 @click.option("--exclude", "excluded", multiple=True, metavar="ENCODER", help="Leave out its pairs. Repeatable.")
 @click.option("--name", help="Name of the card. Default: the name of the output file, or of the tables.")
 @click.option("--rows-per-identity", type=click.IntRange(min=1), help="Samples per identity, for tables without it.")
 @click.option("--source", metavar="TEXT", help="Where the pairs come from; kept in the card.")
-@click.option("--scorer", default="reference", help="Scorer that measured the EERs.")
+@click.option("--scorer", default="likelihood", help="Scorer that measured the EERs.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed.")
 @click.option("--output", "-o", type=PATH, metavar="CARD.json", help="Where to write the card.")
 @format_option(("text", "json"))
 def fit(
     tables: tuple[Path, ...],
-    features: str,
+    features: str | None,
     excluded: tuple[str, ...],
     name: str | None,
     rows_per_identity: int | None,

@@ -21,7 +21,7 @@ CALIBRATED: Mapping[str, str] = {"likelihood": DEFAULT_REGRESSION, "reference": 
 """Shipped calibrated card by the scorer whose EER it predicts."""
 COMPANIONS = (*CALIBRATED.values(), "upadhyay2026-ln", STUDY_REGRESSION)
 """Cards whose predictions are in every result, in addition to those of the card that orders the pairs."""
-FEATURES_OF_RANK = ("cka", "id_mismatch")
+FEATURES_OF_RANK = ("cka", "cka_matched", "id_mismatch")
 
 RENAMED: Mapping[str, str] = {"encsel-calibrated-weighted": DEFAULT_REGRESSION}
 """Cards of earlier versions, and their successors."""
@@ -69,7 +69,7 @@ def cards_for(regression: str) -> tuple[AnyCard, ...]:
         check_metric_versions(card, versions)
         if unknown := [f.name for f in card.features if f.name not in FEATURES_OF_RANK]:
             raise UsageError(
-                f"The card {card.name} needs {', '.join(unknown)}; rank measures {' and '.join(FEATURES_OF_RANK)}. "
+                f"The card {card.name} needs {', '.join(unknown)}; rank measures {', '.join(FEATURES_OF_RANK)}. "
                 "Fit a card on these, or choose another."
             )
         if card.sizes_mixed:

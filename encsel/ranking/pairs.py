@@ -38,7 +38,7 @@ from encsel.ranking.result import (
     JointSpace,
     PairRanking,
 )
-from encsel.regression.card import GeometricCard
+from encsel.regression.card import SIZE_FREE, GeometricCard
 
 STRONGLY = 2.576
 """Standard deviations of a strong disagreement of cross-validation and CKA: 1 in 100 of a normal distribution."""
@@ -147,7 +147,8 @@ def too_few(n: int) -> str:
 
 def people_of(card: GeometricCard) -> int:
     """Number of people that the card's CKA was measured on."""
-    return next((f.n_identities for f in card.features if f.n_identities is not None), REFERENCE_SIZE)
+    sizes = (f.n_identities for f in card.features if f.name not in SIZE_FREE)
+    return next((n for n in sizes if n is not None), REFERENCE_SIZE)
 
 
 def rows_of(card: GeometricCard) -> int | None:
@@ -196,7 +197,8 @@ def _geometric(card: GeometricCard, pair: MeasuredPair, coverage: float) -> Card
     mismatch, rows, scorer = pair.mismatches[rows_of(card)], rows_of(card), scorer_of(card)
     if needs_mismatch(card) and mismatch is None:
         return CardPrediction(None, None, (), "intrinsic dimension could not be measured", scorer)
-    values = {"cka": cka_of_grams(pair.face.gram, pair.voice.gram, matched_to=people_of(card)).matched}
+    cka = cka_of_grams(pair.face.gram, pair.voice.gram, matched_to=people_of(card)).matched
+    values = {"cka": cka, "cka_matched": cka_of_grams(pair.face.gram, pair.voice.gram).matched}
     prediction = card.apply(values if mismatch is None else {**values, "id_mismatch": mismatch}, coverage)
     flags = [EXTRAPOLATES] if prediction.outside else []
     if needs_mismatch(card) and pair.n != people_of(card):

@@ -17,7 +17,7 @@ FORMS = (
 )  # fmt: skip
 COUNTS = ("n_identities", "n_train_identities", "n_test_identities", "rows_per_identity")
 """Columns with sizes, which are not measurements."""
-MIN_PAIRS = 4
+MIN_PAIRS = 9
 MIN_TREND = 3
 """Fewest pairs of one encoder whose rank order is reported."""
 

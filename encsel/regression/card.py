@@ -18,6 +18,8 @@ CHANCE_EER = 0.5
 MAX_COEFFICIENT = 1e9
 """Largest coefficient that a card may hold; sums of far larger ones overflow."""
 LN_PREFIX = "ln_"
+SIZE_FREE = ("cka_matched", "cka_debiased")
+"""Columns whose expected value does not depend on the number of people."""
 
 Transform = Literal["identity", "ln"]
 
@@ -128,8 +130,8 @@ class GeometricCard:
 
     @property
     def sizes_mixed(self) -> bool:
-        """Whether the pairs were measured on different numbers of identities, on which CKA and ID mismatch depend."""
-        return any(feature.n_identities is None for feature in self.features)
+        """Whether the pairs were measured on different numbers of identities, on which a feature depends."""
+        return any(feature.n_identities is None and feature.name not in SIZE_FREE for feature in self.features)
 
     @property
     def equation(self) -> str:

@@ -14,18 +14,20 @@ from encsel.regression.association import Association, Values, associate
 from encsel.regression.card import LN_PREFIX, Feature, FitErrors, GeometricCard, LeftOutErrors, Transform
 from encsel.regression.pair_tables import PairTable
 
+DEFAULT_FEATURES = ("cka_matched", "ln_cka")
+"""Features of a regression that names none: the first that the tables have."""
 METRIC_OF_COLUMN: Mapping[str, str] = {"cka": "cka_biased", "id_mismatch": "mle_median"}
 """Metric that computes a column of a pair table, if not the metric of the same name."""
 
 
 def fit(
     tables: str | Path | Iterable[str | Path] | PairTable,
-    features: str | Sequence[str] = "ln_cka",
+    features: str | Sequence[str] | None = None,
     *,
     exclude: Iterable[str] = (),
     name: str | None = None,
     rows_per_identity: int | None = None,
-    scorer: str = "reference",
+    scorer: str = "likelihood",
     source: str = "",
     seed: int = 0,
 ) -> GeometricCard:
@@ -33,7 +35,8 @@ def fit(
 
     Args:
         tables: pair tables (CSV) or results of `encsel validate` (JSON), pooled if several; or a table already read.
-        features: columns, separated by commas or in a sequence; the prefix `ln_` takes the natural log.
+        features: columns, separated by commas or in a sequence; the prefix `ln_` takes the natural log. None:
+            cka_matched, or ln_cka if the tables lack it.
         exclude: encoders whose pairs are left out.
         name: name of the card. Default: the names of the files, without suffix.
         rows_per_identity: samples per identity, for files without that column.
@@ -44,7 +47,7 @@ def fit(
         UsageError: a file cannot be used, there are too few pairs or encoders, or the features determine one another.
 
     >>> from encsel.storage.documents import cards_folder
-    >>> card = fit(cards_folder() / "pairs_voxceleb1.csv", "cka,id_mismatch")
+    >>> card = fit(cards_folder() / "pairs_voxceleb1.csv", "cka,id_mismatch", scorer="reference")
     >>> card.equation
     'eer = 0.4979 - 0.7842 cka - 0.003861 id_mismatch'
     >>> round(card.apply({"cka": 0.1, "id_mismatch": 15}).eer, 3)
@@ -59,8 +62,11 @@ def fit(
     else:
         paths = [tables] if isinstance(tables, str | Path) else list(tables)
         table = pair_tables.read_pairs(paths, rows_per_identity=rows_per_identity, scorer=scorer)
+    table = pair_tables.exclude(table, exclude)
+    if features is None:
+        features = next(name for name in DEFAULT_FEATURES if name.removeprefix(LN_PREFIX) in (*table.columns, "cka"))
     return fit_table(
-        pair_tables.exclude(table, exclude),
+        table,
         [part.strip() for part in features.split(",")] if isinstance(features, str) else features,
         name=name or "+".join(Path(file.name).stem for file in table.files),
         metric_versions={metric.name: metric.version for metric in metrics().values()},
@@ -76,7 +82,7 @@ def fit_table(
     *,
     name: str,
     metric_versions: Mapping[str, int],
-    scorer: str = "reference",
+    scorer: str = "likelihood",
     source: str = "",
     seed: int = 0,
 ) -> GeometricCard:

@@ -33,7 +33,7 @@ def test_validate_writes_table_files_and_report_and_fit_and_rank_take_its_result
     assert (tmp_path / "report" / "validation.json").read_text() == outputs["json"].read_text()
 
     cards = {}
-    for source, scorer in (("json", "reference"), ("csv", "reference"), ("json", "likelihood")):
+    for source, scorer in (("json", "likelihood"), ("csv", "likelihood"), ("json", "reference")):
         code, out, err = call(
             "fit", outputs[source], "--features", "cka", "--scorer", scorer, "-o", tmp_path / "card.json"
         )
@@ -41,7 +41,7 @@ def test_validate_writes_table_files_and_report_and_fit_and_rank_take_its_result
         assert "4 pairs of 2 face and 2 voice encoders" in out
         cards[source, scorer] = json.loads((tmp_path / "card.json").read_text())
         assert cards[source, scorer]["target"]["scorer"] == scorer
-    assert cards["csv", "reference"]["intercept"] == cards["json", "reference"]["intercept"]
+    assert cards["csv", "likelihood"]["intercept"] == cards["json", "likelihood"]["intercept"]
     assert cards["json", "likelihood"]["intercept"] != cards["json", "reference"]["intercept"]
     code, out, err = call("rank", data, "--quiet", "--regression", tmp_path / "card.json", "--format", "json")
     assert code == 0, err
