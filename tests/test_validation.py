@@ -112,9 +112,7 @@ def test_four_pairs_are_too_few_to_say_what_goes_with_the_eer(validation):
     assert {fared.card for fared in validation.analysis.fared} >= {"encsel-calibrated", "upadhyay2026"}
 
 
-def test_the_pair_that_measures_best_comes_first_and_sharing_more_measures_better(report):
-    eers = [p.matching("likelihood").eer for p in report.pairs]
-    assert eers == sorted(eers)
+def test_the_pair_that_shares_more_measures_better(report):
     by_pair = {(p.face, p.voice): p.matching("reference").eer for p in report.pairs}
     assert by_pair["face0", "voice0"] < by_pair["face1", "voice0"]
 
