@@ -471,7 +471,7 @@ def load():
 def embed(samples):
     global n
     n += 1
-    if fault == "third batch" and n == 3 + 3:
+    if fault == "third batch" and n == 3 + 2:
         raise ValueError("broken")
     if fault == "exit" and n == 2:
         sys.exit(0)
@@ -545,10 +545,10 @@ n = 0
 def embed(samples):
     global n
     n += len(samples)
-    if n > 10 + 3 and os.environ.get("DIES") == "segfault":
+    if n > 10 + 2 and os.environ.get("DIES") == "segfault":
         signal.signal(signal.SIGSEGV, signal.SIG_DFL)
         ctypes.string_at(0)
-    if n > 10 + 3 and os.environ.get("DIES") == "abort":
+    if n > 10 + 2 and os.environ.get("DIES") == "abort":
         os.abort()
     return np.array([{formula} for s in samples], np.float32)
 

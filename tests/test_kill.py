@@ -42,7 +42,7 @@ def killed(bench: Bench, cache: Path, output: Path, n_batches: int, seconds: flo
 
 @pytest.mark.parametrize("n_rounds", [robust(5), slow(200)])
 def test_kills_while_embedding_cost_what_was_being_written_and_nothing_else(tmp_path, n_rounds):
-    n_people, n_samples = (6, 4) if n_rounds == 1 else (12, 8)
+    n_people, n_samples = 12, 8
     bench = Bench(tmp_path, n_people, n_samples)
     assert bench.run(bench.arguments(tmp_path / "whole", tmp_path / "out"), IMPORTED + OFTEN).returncode == 0
     n_batches = len(bench.check(tmp_path / "whole"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 TEMPORARY_PREFIX = ".encsel-writing-"
-MAX_SWEPT = 100  # times that other processes may sweep a file away in the instant before it is locked
+MAX_TRIES = 100  # of writing a file that other processes sweep away in the instant before it is locked
 MAX_TEXT_BYTES = 64 << 20  # largest card, result, table of pairs or settings file
 ANNEX_POINTER = "a git-annex pointer, not the file itself: run git annex get"
 
@@ -138,7 +138,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _replace(path: Path, content: bytes, mode: int) -> None:
     sweep(path.parent)
-    for n_left in reversed(range(MAX_SWEPT)):
+    for n_left in reversed(range(MAX_TRIES)):
         handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
         temporary = Path(name)
         try:

@@ -28,6 +28,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -216,7 +217,6 @@ def median_seconds(work: Callable[[], object], n_rounds: int) -> float:
 
 def measure_speed(encoder: Encoder, calibration: CalibrationSet, *, batch_size: int, n_rounds: int) -> Speed:
     """Time the bare loop and encsel in turns, after a round that warms up, without the check of five samples."""
-    model_run.N_CHECKED = 0
     model, n = encoder.load(), len(calibration.samples)
 
     def prepare(path: Path) -> Vectors:
@@ -231,7 +231,7 @@ def measure_speed(encoder: Encoder, calibration: CalibrationSet, *, batch_size: 
             model.embed(batch)
 
     def run_encsel() -> None:
-        with tempfile.TemporaryDirectory() as cache:
+        with tempfile.TemporaryDirectory() as cache, patch.object(model_run, "N_CHECKED", 0):
             embed_all(calibration, encoder, cache=Path(cache), batch_size=batch_size)
 
     bare: list[float] = []
