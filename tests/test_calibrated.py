@@ -34,7 +34,7 @@ SCORERS = {"encsel-calibrated": "reference", "encsel-likelihood": "likelihood"}
 
 
 def evidence(error: float = 0.1, **values: float) -> Evidence:
-    middle = {"d_reference": 1.0, "d_likelihood": 1.0, "d_weighted": 1.0, "correlations": 2.0, "top_share": 1.8}
+    middle = {"d_reference": 1.0, "d_likelihood": 1.0, "correlations": 2.0}
     found = {name: values.get(name, middle.get(name, 0.5)) for name in FEATURES}
     return Evidence(found, dict.fromkeys(SCORERS.values(), error), CrossValidated({}, np.zeros(12), 70, 6))
 
@@ -85,8 +85,8 @@ def test_an_unknown_card_shows_the_nearest():
 
 
 def test_better_evidence_is_a_lower_predicted_eer(card):
-    low = evidence(d_reference=0.3, d_likelihood=0.3, d_weighted=0.3, correlations=0.5, root_cka=0.2)
-    high = evidence(d_reference=1.6, d_likelihood=2.0, d_weighted=2.0, correlations=4.0, root_cka=0.8)
+    low = evidence(d_reference=0.3, d_likelihood=0.3, correlations=0.5, root_cka=0.2)
+    high = evidence(d_reference=1.6, d_likelihood=2.0, correlations=4.0, root_cka=0.8)
     for n in (30, 70, 200, 1000):
         assert estimate(card, high, n, 8).eer < estimate(card, low, n, 8).eer - 0.05
 
@@ -128,7 +128,7 @@ def test_a_coverage_without_errors_is_refused(card, coverage):
 
 def test_prediction_is_never_worse_than_chance(card):
     bad = evidence(
-        d_reference=-1.0, d_likelihood=-1.0, d_weighted=-1.0, correlations=0.0, root_cka=0.0, root_cka_half=0.0
+        d_reference=-1.0, d_likelihood=-1.0, correlations=0.0, root_cka=0.0, shared=0.0
     )
     assert estimate(card, bad, 30, 4).eer <= 0.5
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -34,9 +34,8 @@ def calibrate(output: Path, populations: int, quick: bool, name: str, jobs: int)
     from encsel.errors import UsageError
     from encsel.prediction.evidence import COSTLY, FEATURES
     from encsel.progress import OnStderr
-    from encsel.simulation.fit import fit_card
+    from encsel.simulation.fit import fit_levels
     from encsel.simulation.populations import KINDS, TruthSizes
-    from encsel.simulation.table import table_of
     from encsel.simulation.trials import resumed, training_job
     from encsel.storage import documents
 
@@ -52,11 +51,13 @@ def calibrate(output: Path, populations: int, quick: bool, name: str, jobs: int)
         # The card of `reference` judges shuffles, which are too many for costly evidence.
         features = [f for f in FEATURES if scorer != "reference" or f not in COSTLY]
         with progress.task(f"fit {title}", 1) as task:
-            card = fit_card(table_of(trials, scorer), name=title, scorer=scorer, features=features)
+            card, levels = fit_levels(trials, name=title, scorer=scorer, features=features)
             task.advance()
         documents.save(card, output / f"{title}.json")
         emit(f"{title}: predicted EER of the scorer '{scorer}', each kind predicted by a fit without it\n\n")
         emit(errors_table(card.held_out) + "\n" + _order_lines(card) + "\n")
+        emit("Every level, by people a matcher is trained on and samples of each person at test\n\n")
+        emit(levels_table(levels) + "\n")
     return 0
 
 
@@ -75,6 +76,28 @@ def errors_table(rows: Sequence[HeldOut]) -> str:
         }
         for row in rows
     ]  # fmt: skip
+    (section,) = table("", cells)
+    return markdown_table(section.header, section.rows)
+
+
+def levels_table(cards: Mapping[tuple[int, int], CalibratedCard]) -> str:
+    """Held-out errors of each level as a Markdown table: over all kinds, and the kind with the lowest coverage."""
+    from encsel.reports.tables import markdown_table
+    from encsel.simulation.trials import TESTED_PEOPLE
+    from encsel.storage.sections import number, table
+
+    cells = []
+    for (n_train, probe), card in cards.items():
+        for n in TESTED_PEOPLE:
+            rows = [row for row in card.held_out if row.n_identities == n]
+            whole = next(row for row in rows if row.kind == "all")
+            worst = min((row for row in rows if row.kind != "all"), key=lambda row: row.coverage)
+            cells.append({
+                "trained on": str(n_train), "samples": str(probe), "n": str(n), "RMSE": number(whole.rmse),
+                "training mean": number(whole.rivals["training mean"]), "Spearman": number(whole.spearman, 2),
+                "regret": number(whole.regret), "coverage": number(whole.coverage, 2),
+                "lowest": f"{number(worst.coverage, 2)} {worst.kind}",
+            })  # fmt: skip
     (section,) = table("", cells)
     return markdown_table(section.header, section.rows)
 

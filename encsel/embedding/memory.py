@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from encsel.errors import UsageError
-from encsel.prediction.evidence import CKA_FORMS
+from encsel.prediction.evidence import FROM_GRAMS
 
 _CGROUPS = Path("/sys/fs/cgroup")
 PER_ENCODER, PER_WORKER, OTHERWISE = 46, 20, 24
@@ -36,7 +36,7 @@ def check_memory(n_people: int, n_faces: int, n_voices: int) -> None:
 
 def memory_needed(n_people: int, n_faces: int, n_voices: int) -> int:
     """Bytes that ranking takes beyond the embeddings."""
-    n_workers = min(os.cpu_count() or 1, max(n_faces * n_voices, len(CKA_FORMS)))
+    n_workers = min(os.cpu_count() or 1, max(n_faces * n_voices, len(FROM_GRAMS)))
     return n_people**2 * (PER_ENCODER * (n_faces + n_voices) + PER_WORKER * n_workers + OTHERWISE)
 
 

@@ -11,14 +11,12 @@ from encsel.matching.axes import N_AXES, Directions, Side, project
 from encsel.matching.eer import EerRule, eer_of_sorted
 from encsel.matching.error_rates import Pool, Rates
 from encsel.matching.folds import Folds, SidesByFold, fitted, scored
-from encsel.matching.scorers import SCORERS, PairInFold, cosines
+from encsel.matching.scorers import SCORERS
 
 N_VARIATES = 12
 """Number of pairs of canonical variates whose held-out correlation is evidence."""
 MEASURED = ("reference", "likelihood")
 """Scorers whose errors calibrated cards predict."""
-EVIDENCE = (*MEASURED, "weighted")
-"""Scores whose d' is evidence: of scorers, and of `weighted_scores`."""
 RIDGE = 0.3
 """Of the canonical variates that are evidence: fraction of the axes' mean variance added to the variance of each."""
 
@@ -52,27 +50,15 @@ def reduced(x: Vectors) -> Vectors:
 
 
 def held_out_evidence(face: SidesByFold, voice: SidesByFold, folds: Folds) -> CrossValidated:
-    """Rates of EVIDENCE, and held-out canonical correlations, of one pair; `sides` gives `face`, `voice`."""
-    pools = {name: Pool() for name in EVIDENCE}
+    """Rates of MEASURED, and held-out canonical correlations, of one pair; `sides` gives `face`, `voice`."""
+    pools = {name: Pool() for name in MEASURED}
     products = np.zeros((3, N_VARIATES))
     for test, pair in fitted(face, voice, folds):
         for name, pool in pools.items():
-            pool.add(evidence_scores(pair, name), test, test)
+            pool.add(pair.scores(name), test, test)
         products += variate_products(pair.directions(RIDGE), pair.face, pair.voice)
     rates = {name: replace(pool.rates(), auc=float(np.mean(pool.block_aucs))) for name, pool in pools.items()}
     return CrossValidated(rates, pooled_correlations(products), rates["reference"].n_people, len(folds))
-
-
-def evidence_scores(pair: PairInFold, name: str) -> Vectors:
-    """(faces, voices) scores of the test people by one of EVIDENCE."""
-    return weighted_scores(pair) if name == "weighted" else pair.scores(name)
-
-
-def weighted_scores(pair: PairInFold) -> Vectors:
-    """Cosines of ridge canonical variates, each weighted by the root of its correlation."""
-    paired = pair.directions(RIDGE)
-    weight = np.sqrt(paired.correlations)
-    return cosines(pair.face.test @ paired.face * weight, pair.voice.test @ paired.voice * weight)
 
 
 def variate_products(paired: Directions, face: Side, voice: Side) -> Vectors:

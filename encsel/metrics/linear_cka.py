@@ -98,6 +98,17 @@ def null_of_matched(
     device: str = "cpu",
 ) -> NDArray[np.float64]:
     """(permutations, faces, voices) matched CKA of every pair; each (n,) permutation reorders the people of `ks`."""
+    traces = np.outer([_spread(k) for k in ks], [_spread(q) for q in qs]) / matched_to
+    variation = np.outer([_term(k, k, matched_to) for k in ks], [_term(q, q, matched_to) for q in qs])
+    # The CKA of an encoder whose own variation is not above its noise is 0.
+    scale = np.where(variation > 0, np.sqrt(np.abs(variation)), np.inf)
+    return (null_of_hsic(ks, qs, permutations=permutations, device=device) + traces) / scale
+
+
+def null_of_hsic(
+    ks: Sequence[Gram], qs: Sequence[Gram], *, permutations: NDArray[np.intp], device: str = "cpu"
+) -> NDArray[np.float64]:
+    """The same of `unbiased_hsic`."""
     n = len(ks[0])
     # Only the cross product depends on the shuffle. float32 keeps it to 1e-6, far below the spread of the null.
     k_off = [_off_diagonal(k).astype(np.float32) for k in ks]
@@ -105,16 +116,11 @@ def null_of_matched(
     k_sums = np.stack([k.sum(axis=0) - np.diag(k) for k in ks])
     q_sums = np.stack([q.sum(axis=0) - np.diag(q) for q in qs])
     constant = np.outer(k_sums.sum(axis=1), q_sums.sum(axis=1)) / ((n - 1) * (n - 2))
-    traces = np.outer([_spread(k) for k in ks], [_spread(q) for q in qs]) / matched_to
-    variation = np.outer([_term(k, k, matched_to) for k in ks], [_term(q, q, matched_to) for q in qs])
-    # The CKA of an encoder whose own variation is not above its noise is 0.
-    scale = np.where(variation > 0, np.sqrt(np.abs(variation)), np.inf)
     cross_of = _cross_products(k_off, q_off, device)
     values = np.empty((len(permutations), len(ks), len(qs)))
     for i, p in enumerate(permutations):
         cross = cross_of(p)
-        unbiased = (cross + constant - 2 * (k_sums[:, p] @ q_sums.T) / (n - 2)) / (n * (n - 3))
-        values[i] = (unbiased + traces) / scale
+        values[i] = (cross + constant - 2 * (k_sums[:, p] @ q_sums.T) / (n - 2)) / (n * (n - 3))
     return values
 
 
@@ -140,7 +146,7 @@ def _cross_products(
 
 def _term(k: Gram, q: Gram, n: int | None) -> float:
     """HSIC without bias (n None), or with its bias at n identities."""
-    return _unbiased_hsic(k, q) + (0.0 if n is None else _spread(k) * _spread(q) / n)
+    return unbiased_hsic(k, q) + (0.0 if n is None else _spread(k) * _spread(q) / n)
 
 
 def _terms_without_one(k: Gram, q: Gram, matched_to: int) -> NDArray[np.float64]:
@@ -160,7 +166,8 @@ def _terms_without_one(k: Gram, q: Gram, matched_to: int) -> NDArray[np.float64]
     return np.asarray(unbiased + k_spread * q_spread / matched_to)
 
 
-def _unbiased_hsic(k: Gram, q: Gram) -> float:
+def unbiased_hsic(k: Gram, q: Gram) -> float:
+    """Sum of the squared covariances of the rows behind two Gram matrices, without bias; may be below 0 by chance."""
     n = len(k)
     k_sums, q_sums = k.sum(axis=0) - np.diag(k), q.sum(axis=0) - np.diag(q)
     cross = np.vdot(k, q) - np.vdot(np.diag(k), np.diag(q))

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from encsel.prediction.evidence import EVIDENCE_VERSION, FEATURES, Evidence
 from encsel.regression.card import card_path
 from encsel.storage import documents
 
-SCHEMA: Final = "encsel.calibrated/1"
+SCHEMA: Final = "encsel.calibrated/2"
 
 SIZE_TERMS = ("1", "u", "u^2", "v", "u v", "u^2 v")
 """Terms of each coefficient: u = ln(n / 100), v = 1 / m - 1 / 20."""
@@ -81,11 +81,36 @@ class GapBin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Level:
+    """The part of a card that depends on the level predicted: training people, and samples of each person at test.
+
+    The fields are those of CalibratedCard.
+    """
+
+    n_train_identities: int
+    probe_samples: int
+    coefficients: tuple[tuple[float, ...], ...]
+    spread: tuple[float, ...]
+    own_error: float
+    tails: tuple[tuple[float, ...], ...]
+    shares: Shares
+    order_scale: float
+    best_scale: float
+    from_cka: tuple[tuple[float, ...], ...]
+    from_cka_sd: tuple[float, ...]
+    training_mean: float
+
+
+BY_LEVEL = tuple(f.name for f in dataclasses.fields(Level))[2:]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CalibratedCard:
     """One scorer's regression and its errors.
 
     Attributes:
-        target: sizes behind the predicted EER: n_train_identities, n_test_identities, samples_per_identity.
+        target: sizes behind the predicted EER: n_train_identities, n_test_identities, samples_per_identity of training
+            people, and probe_samples, of people at test.
         people, samples: range of n and m in the fit; other values are clipped to it.
         coefficients: (1 + features, SIZE_TERMS); the first row is the intercept.
         spread: (SPREAD_TERMS,) of the log of the variance of d' beyond the set's own error.
@@ -102,9 +127,10 @@ class CalibratedCard:
         replicate: standard errors that contain 90 % of the cross-validated d' of other people at the same n, in every
             kind of population.
         p_best: by decile of p_best, (mean p_best, fraction that were best, count).
+        levels: what `at` makes cards of for other numbers of training people, and of samples at test.
     """
 
-    schema: Literal["encsel.calibrated/1"] = SCHEMA
+    schema: Literal["encsel.calibrated/2"] = SCHEMA
     name: str
     scorer: str
     target: Mapping[str, int]
@@ -130,6 +156,7 @@ class CalibratedCard:
     gaps: tuple[GapBin, ...]
     p_best: tuple[tuple[float, float, int], ...]
     recipe: Mapping[str, str | int | float]
+    levels: tuple[Level, ...] = ()
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -139,6 +166,52 @@ class CalibratedCard:
     @property
     def n_train_identities(self) -> int:
         return self.target["n_train_identities"]
+
+    @property
+    def probe_samples(self) -> int:
+        return self.target["probe_samples"]
+
+    def at(self, train_people: int, probe_samples: int) -> "CalibratedCard":
+        """The card of another level; between the numbers of training people it knows, linear in their logarithm.
+
+        Raises:
+            UsageError: a level that the card does not know.
+        """
+        if (train_people, probe_samples) == (self.n_train_identities, self.probe_samples):
+            return self
+        own = Level(
+            n_train_identities=self.n_train_identities, probe_samples=self.probe_samples,
+            **{name: getattr(self, name) for name in BY_LEVEL},
+        )  # fmt: skip
+        levels = sorted((own, *self.levels), key=lambda level: level.n_train_identities)
+        if not (known := [level for level in levels if level.probe_samples == probe_samples]):
+            probes = sorted({level.probe_samples for level in levels})
+            raise UsageError(
+                f"--probe-samples is {probe_samples}; the card {self.name} predicts for "
+                f"{' or '.join(map(str, probes))}. Give one of these."
+            )
+        least, most = known[0].n_train_identities, known[-1].n_train_identities
+        if not least <= train_people <= most:
+            predicts = f"{least} to {most} people" if least < most else f"{least} people only"
+            raise UsageError(f"--train-people is {train_people}; the card {self.name} predicts for {predicts}.")
+        below = [level for level in known if level.n_train_identities <= train_people][-1]
+        above = [level for level in known if level.n_train_identities >= train_people][0]
+        step = math.log(above.n_train_identities / below.n_train_identities) or 1.0
+        weight = math.log(train_people / below.n_train_identities) / step
+        between = {name: _between(getattr(below, name), getattr(above, name), weight) for name in BY_LEVEL}
+        target = {**self.target, "n_train_identities": train_people, "probe_samples": probe_samples}
+        card = dataclasses.replace(self, target=target, **between)
+        card.__dict__["sha256"] = self.sha256  # that of the file
+        return card
+
+
+def _between(below: Any, above: Any, weight: float) -> Any:
+    """Numbers, in tuples or Shares of any depth, on the line from `below` (weight 0) to `above` (weight 1)."""
+    if isinstance(below, Shares):
+        return Shares(*_between(dataclasses.astuple(below), dataclasses.astuple(above), weight))
+    if isinstance(below, tuple):
+        return tuple(_between(a, b, weight) for a, b in zip(below, above, strict=True))
+    return below + weight * (above - below)
 
 
 @dataclass(frozen=True)
@@ -269,32 +342,39 @@ def load_calibrated(name_or_path: str | Path) -> CalibratedCard:
 def _check_meaning(card: CalibratedCard) -> None:
     documents.check_names((card.name, *card.target, *(held.kind for held in card.held_out)), "the name")
     unknown = sorted(set(card.features) - set(FEATURES))
-    table = [*card.tails, *(row for rows in card.ranges.values() for row in rows)]
-    numbers = (*card.spread, *card.typical_error, *card.from_cka_sd, card.own_error, card.order_scale, card.best_scale)
-    sized = (*card.coefficients, *card.from_cka, card.typical_error, card.from_cka_sd)
+    parts = (card, *card.levels)
+    table = [*(row for part in parts for row in part.tails), *(row for rows in card.ranges.values() for row in rows)]
+    sized = (card.typical_error, *(r for p in parts for r in (*p.coefficients, *p.from_cka, p.from_cka_sd)))
+    sizes = [card.target.get(name, 0) for name in ("n_train_identities", "probe_samples")]
+    sizes += [size for level in card.levels for size in (level.n_train_identities, level.probe_samples)]
+    numbers = [*card.typical_error]
+    for part in parts:
+        numbers += (*part.spread, *part.from_cka_sd, part.own_error, part.order_scale, part.best_scale)
     problems = {
         f"its scorer is {card.scorer!r}; one of {', '.join(MEASURED)} is needed": card.scorer not in MEASURED,
         f"it was made on evidence version {card.evidence_version}, this encsel measures version {EVIDENCE_VERSION}": (
             card.evidence_version != EVIDENCE_VERSION
         ),
         f"it needs {', '.join(unknown)}, which this encsel does not measure": bool(unknown),
-        "its coefficients do not fit its features": len(card.coefficients) != 1 + len(card.features),
+        "its coefficients do not fit its features": any(len(p.coefficients) != 1 + len(card.features) for p in parts),
         "its errors do not fit its sizes": (
-            len(card.spread) != len(SPREAD_TERMS) or any(len(row) != len(SIZE_TERMS) for row in sized)
+            any(len(p.spread) != len(SPREAD_TERMS) for p in parts) or any(len(row) != len(SIZE_TERMS) for row in sized)
         ),
-        "its lines and tails are incomplete": len(card.from_cka) != 2 or not card.tails,
-        "its tails do not fit the coverages": any(len(row) != 1 + len(COVERAGES) for row in card.tails),
-        "it lacks the ranges of its features or the size of its target": (
-            bool(set(card.features) - set(card.ranges)) or "n_train_identities" not in card.target
+        "its lines and tails are incomplete": any(len(p.from_cka) != 2 or not p.tails for p in parts),
+        "its tails do not fit the coverages": any(len(row) != 1 + len(COVERAGES) for p in parts for row in p.tails),
+        "the tails of its levels are of other numbers of people": any(
+            [row[0] for row in p.tails] != [row[0] for row in card.tails] for p in card.levels
         ),
-        "its training mean is no better than chance": distance_of_eer(card.training_mean) <= 0,
-        "a share of its error is negative": min(dataclasses.astuple(card.shares)) < 0,
+        "it lacks the ranges of its features": bool(set(card.features) - set(card.ranges)),
+        "it lacks the training people or the samples of a level": any(not 1 <= size <= LARGEST for size in sizes),
+        "its training mean is no better than chance": any(distance_of_eer(p.training_mean) <= 0 for p in parts),
+        "a share of its error is negative": any(min(dataclasses.astuple(p.shares)) < 0 for p in parts),
         "a row of its tails or ranges has no number of people": any(len(row) < 2 or row[0] < 1 for row in table),
         "its ranges do not fit the quantiles": any(
             not rows or any(len(row) != 1 + len(FEATURE_QUANTILES) for row in rows) for rows in card.ranges.values()
         ),
         f"it holds a number over {LARGEST:g}": any(
-            abs(x) > LARGEST for row in (numbers, *card.coefficients, *card.from_cka, *table) for x in row
+            abs(x) > LARGEST for row in (numbers, *sized, *table) for x in row
         ),
     }
     for what, (low, high) in (("people", card.people), ("samples", card.samples)):

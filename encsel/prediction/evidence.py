@@ -15,12 +15,10 @@ from encsel.core import Vectors
 from encsel.errors import BadCalibration
 from encsel.matching.axes import Side, project
 from encsel.matching.crossval import (
-    EVIDENCE,
     MEASURED,
     N_VARIATES,
     RIDGE,
     CrossValidated,
-    evidence_scores,
     held_out_evidence,
     pooled_correlations,
     reduced,
@@ -31,7 +29,15 @@ from encsel.matching.eer import auc_placements
 from encsel.matching.folds import Folds, folds_of, repeats_for
 from encsel.matching.scorers import PairInFold
 from encsel.matching.sensitivity import distance_error, distance_of_auc
-from encsel.metrics.linear_cka import REFERENCE_SIZE, Gram, gram, null_of_matched, unbiased_cka
+from encsel.metrics.linear_cka import (
+    REFERENCE_SIZE,
+    Gram,
+    gram,
+    null_of_hsic,
+    null_of_matched,
+    unbiased_cka,
+    unbiased_hsic,
+)
 
 EVIDENCE_VERSION = 2
 """Version of the definition and measurement of FEATURES; a card is valid for one."""
@@ -39,14 +45,14 @@ EVIDENCE_VERSION = 2
 FEATURES: Mapping[str, str] = {
     "d_reference": "sensitivity d' behind the cross-validated AUC of the reference scorer",
     "d_likelihood": "the same of the likelihood ratio",
-    "d_weighted": "the same of ridge canonical variates, each weighted by the root of its correlation",
     "correlations": "sum of the positive correlations of the first 12 ridge canonical variates on held-out people",
     "root_cka": "square root of CKA matched to 1249 people",
-    "root_cka_half": "the same after each side's first 50 axes are half whitened (variance to the power -1/4)",
-    "root_cka_ridge": "the same after they are whitened with a ridge of the mean variance",
-    "top_share": "share of variance on the first 50 axes, face plus voice",
+    "shared": "square root of the sum of squared canonical correlations, without bias, of each side's first 50 axes",
 }
-CKA_FORMS = ("root_cka", "root_cka_half", "root_cka_ridge")
+FROM_GRAMS = ("root_cka", "shared")
+"""Features measured on all people at once, from Gram matrices."""
+RIDGE_OF_ALL = 0.1
+"""Of the canonical correlations among them: fraction of the axes' mean variance added to the variance of each."""
 MAX_IMPOSTORS = 2000
 """Most impostor scores of a fold in a shuffle; 45 test people give fewer."""
 COSTLY = ("d_likelihood",)
@@ -57,11 +63,10 @@ MAX_FOR_ALL_FOLDS, FEW_FOLDS = 400, 2
 
 @dataclass(frozen=True)
 class EncoderEvidence:
-    """One encoder's part, computed once: projections in every fold, Gram matrices of CKA_FORMS."""
+    """One encoder's part, computed once: projections in every fold, Gram matrices of FROM_GRAMS."""
 
     folds: Sequence[Sequence[Side]]
     grams: Mapping[str, Gram]
-    top_share: float
 
 
 @dataclass(frozen=True)
@@ -95,24 +100,18 @@ def encoder_evidence(x: Vectors, folds: Folds) -> EncoderEvidence:
     everyone = np.arange(len(small))
     whole = project(small, everyone, everyone[:0])
     variance = whole.sd**2
-    mean = variance.mean()
-    scales = {
-        "root_cka_half": (variance + 0.1 * mean) ** -0.25,
-        "root_cka_ridge": (variance + mean) ** -0.5,
-    }
-    grams = {"root_cka": gram(small), **{name: gram(whole.train * scale) for name, scale in scales.items()}}
-    total = float(np.square(small).sum()) / (len(small) - 1)
-    return EncoderEvidence(sides(small, folds), grams, float(variance.sum()) / total)
+    white = whole.train / np.sqrt(variance + RIDGE_OF_ALL * variance.mean())
+    return EncoderEvidence(sides(small, folds), {"root_cka": gram(small), "shared": white @ white.T})
 
 
 def pair_evidence(face: EncoderEvidence, voice: EncoderEvidence, folds: Folds) -> Evidence:
     """Evidence of one pair of encoders of the same people."""
     validated = held_out_evidence(face.folds, voice.folds, folds)
     scored = validated.scored
-    values = {f"d_{name}": float(distance_of_auc(scored[name].auc)) for name in EVIDENCE}
+    values = {f"d_{name}": float(distance_of_auc(scored[name].auc)) for name in MEASURED}
     values["correlations"] = float(np.clip(validated.correlations, 0, 1).sum())
-    values |= {form: _root_cka(face.grams[form], voice.grams[form]) for form in CKA_FORMS}
-    values["top_share"] = face.top_share + voice.top_share
+    values["root_cka"] = _root_cka(face.grams["root_cka"], voice.grams["root_cka"])
+    values["shared"] = math.sqrt(max(unbiased_hsic(face.grams["shared"], voice.grams["shared"]), 0))
     errors = {s: distance_error(scored[s].auc, scored[s].auc_se, validated.n_people) for s in MEASURED}
     return Evidence({name: values[name] for name in FEATURES}, errors, validated)
 
@@ -134,12 +133,13 @@ def shuffles(folds: Folds, n_shuffles: int, *, seed: int, groups: NDArray[np.int
     return orders
 
 
-def shuffled_cka(
-    faces: Sequence[EncoderEvidence], voices: Sequence[EncoderEvidence], permutations: NDArray[np.intp], form: str
+def shuffled_from_grams(
+    faces: Sequence[EncoderEvidence], voices: Sequence[EncoderEvidence], permutations: NDArray[np.intp], name: str
 ) -> NDArray[np.float64]:
-    """(1 + shuffles, voices, faces) of one of CKA_FORMS, unshuffled first, for all pairs at once."""
+    """(1 + shuffles, voices, faces) of one of FROM_GRAMS, unshuffled first, for all pairs at once."""
     orders = np.vstack([np.arange(permutations.shape[1]), permutations])
-    null = null_of_matched([v.grams[form] for v in voices], [f.grams[form] for f in faces], permutations=orders)
+    null_of = null_of_matched if name == "root_cka" else null_of_hsic
+    null = null_of([v.grams[name] for v in voices], [f.grams[name] for f in faces], permutations=orders)
     return np.sqrt(np.maximum(null, 0))
 
 
@@ -148,22 +148,21 @@ def shuffled_evidence(
     voice: EncoderEvidence,
     folds: Folds,
     permutations: NDArray[np.intp],
-    cka: Mapping[str, NDArray[np.float64]],
+    from_grams: Mapping[str, NDArray[np.float64]],
     *,
     n_complete: int = 0,
 ) -> Shuffled:
     """One pair's evidence with shuffled people.
 
     Args:
-        cka: by CKA_FORMS, (1 + shuffles,) of the pair in `shuffled_cka`.
+        from_grams: by FROM_GRAMS, (1 + shuffles,) of the pair in `shuffled_from_grams`.
         n_complete: number of shuffles, the first ones, in which COSTLY features are measured as well.
     """
     orders = np.vstack([np.arange(permutations.shape[1]), permutations])
     used = slice(None if permutations.shape[1] <= MAX_FOR_ALL_FOLDS else FEW_FOLDS)
     sides = face.folds[0][used], voice.folds[0][used]
     values = dict.fromkeys(FEATURES, np.full(len(orders), np.nan))
-    values["top_share"] = np.full(len(orders), face.top_share + voice.top_share)
-    values |= {form: cka[form] for form in CKA_FORMS}
+    values |= from_grams
     found = [_some_folds(*sides, folds[0][used], order, costly=0 < i <= n_complete) for i, order in enumerate(orders)]
     for name in found[0]:
         values[name] = np.array([one[name] for one in found])
@@ -180,14 +179,14 @@ def _some_folds(
     costly: bool,
 ) -> dict[str, float]:
     """The cross-validated features, with voices in this order; NaN for COSTLY ones unless asked for."""
-    aucs = {name: 0.0 if costly or f"d_{name}" not in COSTLY else math.nan for name in EVIDENCE}
+    aucs = {name: 0.0 if costly or f"d_{name}" not in COSTLY else math.nan for name in MEASURED}
     products = np.zeros((3, N_VARIATES))
     for f, v, (train, test) in zip(face, voice, folds, strict=True):
         moved = Side(v.train[np.searchsorted(train, order[train])], v.test[np.searchsorted(test, order[test])], v.sd)
         pair = PairInFold(f, moved)
         for name, auc in aucs.items():
             if not math.isnan(auc):
-                aucs[name] += _auc(evidence_scores(pair, name)) / len(folds)
+                aucs[name] += _auc(pair.scores(name)) / len(folds)
         products += variate_products(pair.directions(RIDGE), pair.face, pair.voice)
     found = {f"d_{name}": float(distance_of_auc(auc)) for name, auc in aucs.items()}
     return {**found, "correlations": float(np.clip(pooled_correlations(products), 0, 1).sum())}

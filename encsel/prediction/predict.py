@@ -14,16 +14,16 @@ from encsel.matching.sensitivity import distance_error, eer_interval
 from encsel.metrics.centroids import harmonic_mean
 from encsel.prediction.card import CalibratedCard, Estimate, distances, estimate, predicted_eer
 from encsel.prediction.evidence import (
-    CKA_FORMS,
     COSTLY,
     FEATURES,
+    FROM_GRAMS,
     Evidence,
     Shuffled,
     encoder_evidence,
     evidence_folds,
     pair_evidence,
-    shuffled_cka,
     shuffled_evidence,
+    shuffled_from_grams,
     shuffles,
 )
 from encsel.progress import Progress, Silent
@@ -122,7 +122,7 @@ def predict_pairs(
     threads = Parallel(n_jobs=os.cpu_count() or 1, prefer="threads", return_as="generator")
     n_complete = min(COMPLETE_SHUFFLES, n_shuffles)
     n_whole = n_complete if n <= WHOLE_PEOPLE else 0
-    n_tasks = len(faces) + len(voices) + len(CKA_FORMS) + len(pairs) + n_whole
+    n_tasks = len(faces) + len(voices) + len(FROM_GRAMS) + len(pairs) + n_whole
     with threadpool_limits(1), progress.task("cross-validation", n_tasks) as task:
 
         def done(calls: Iterable[Any]) -> list[Any]:
@@ -134,12 +134,12 @@ def predict_pairs(
 
         sides = done(delayed(encoder_evidence)(x, folds) for x in (*faces, *voices))
         of_face, of_voice = sides[: len(faces)], sides[len(faces) :]
-        ckas = done(delayed(shuffled_cka)(of_face, of_voice, orders, form) for form in CKA_FORMS)
+        of_all = done(delayed(shuffled_from_grams)(of_face, of_voice, orders, name) for name in FROM_GRAMS)
 
         def both(i: int, j: int) -> tuple[Evidence, Shuffled]:
-            cka = {form: values[:, j, i] for form, values in zip(CKA_FORMS, ckas, strict=True)}
+            from_grams = {name: values[:, j, i] for name, values in zip(FROM_GRAMS, of_all, strict=True)}
             face, voice = of_face[i], of_voice[j]
-            shuffled = shuffled_evidence(face, voice, folds, orders, cka, n_complete=n_complete - n_whole)
+            shuffled = shuffled_evidence(face, voice, folds, orders, from_grams, n_complete=n_complete - n_whole)
             return pair_evidence(face, voice, folds), shuffled
 
         def whole(order: NDArray[np.intp]) -> list[Evidence]:

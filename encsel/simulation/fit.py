@@ -5,7 +5,7 @@ then the error model are fitted on the other kinds.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,21 +13,58 @@ import numpy as np
 
 from encsel.matching.scorers import REFERENCE_TRAIN, SCORERS
 from encsel.matching.sensitivity import distance_of_eer
-from encsel.prediction.card import FEATURE_QUANTILES, SIZE_TERMS, CalibratedCard, HeldOut, predicted_eer, size_terms
+from encsel.prediction.card import (
+    BY_LEVEL,
+    FEATURE_QUANTILES,
+    SIZE_TERMS,
+    CalibratedCard,
+    HeldOut,
+    Level,
+    predicted_eer,
+    size_terms,
+)
 from encsel.prediction.evidence import EVIDENCE_VERSION, FEATURES
 from encsel.regression.association import spearman
 from encsel.simulation import order
 from encsel.simulation.error_model import error_model, replicate_error, standard_deviation, tails_of, widened
 from encsel.simulation.populations import KINDS, TruthSizes
-from encsel.simulation.table import Table, Values, design, quantiles_by_people
-from encsel.simulation.trials import LARGE_PEOPLE, OTHER_SAMPLES, TESTED_PEOPLE, TESTED_SAMPLES, TRIALS_VERSION
+from encsel.simulation.table import Table, Values, design, quantiles_by_people, table_of
+from encsel.simulation.trials import LARGE_PEOPLE, OTHER_SAMPLES, TESTED_PEOPLE, TESTED_SAMPLES, TRIALS_VERSION, Trials
 
 SHRINKAGES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 STUDY_LINE = (0.1403247829724709, -0.07991596036292957)  # upadhyay2026-ln: EER = a + b ln CKA
 
 
-def fit_card(table: Table, *, name: str, scorer: str, features: Sequence[str] = tuple(FEATURES)) -> CalibratedCard:
-    """The card of one scorer, from at least 3 of the KINDS and no others, with its errors on held-out kinds."""
+def fit_levels(
+    trials: Sequence[Trials], *, name: str, scorer: str, features: Sequence[str] = tuple(FEATURES)
+) -> tuple[CalibratedCard, Mapping[tuple[int, int], CalibratedCard]]:
+    """The card of one scorer with all levels simulated, and that of each: by training people and samples at test."""
+    sizes = [(int(n), int(probe)) for probe in trials[0].probes for n in trials[0].n_train]
+    cards = {
+        (n, probe): fit_card(table_of(trials, scorer, n_train=n, probe=probe), name=name, scorer=scorer,
+                             features=features, n_train=n, probe=probe)
+        for n, probe in sizes
+    }  # fmt: skip
+    first = cards[REFERENCE_TRAIN, max(probe for _, probe in sizes)]
+    others = [card for card in cards.values() if card is not first]
+    return replace(first, levels=tuple(map(_level, others))), cards
+
+
+def _level(card: CalibratedCard) -> Level:
+    parts = {name: getattr(card, name) for name in BY_LEVEL}
+    return Level(n_train_identities=card.n_train_identities, probe_samples=card.probe_samples, **parts)
+
+
+def fit_card(
+    table: Table,
+    *,
+    name: str,
+    scorer: str,
+    features: Sequence[str] = tuple(FEATURES),
+    n_train: int = REFERENCE_TRAIN,
+    probe: int = 20,
+) -> CalibratedCard:
+    """The card of one scorer and level, from at least 3 of the KINDS and no others, with errors on held-out kinds."""
     kinds = [kind for kind in KINDS if (table.kind == kind).any()]
     matrix, target = design(table, features), distance_of_eer(table.truth)
     shrinkage, d = _cross_fitted(table, matrix, target, kinds)
@@ -35,8 +72,8 @@ def fit_card(table: Table, *, name: str, scorer: str, features: Sequence[str] = 
     sizes = TruthSizes()
     card = CalibratedCard(
         name=name, scorer=scorer,
-        target={"n_train_identities": REFERENCE_TRAIN, "n_test_identities": sizes.n_test,
-                "samples_per_identity": sizes.n_samples},
+        target={"n_train_identities": n_train, "n_test_identities": sizes.n_test,
+                "samples_per_identity": sizes.n_samples, "probe_samples": probe},
         features=tuple(features), evidence_version=EVIDENCE_VERSION,
         people=(30, max(LARGE_PEOPLE)), samples=(min(OTHER_SAMPLES), max(OTHER_SAMPLES)),
         coefficients=_rows(coefficients), shrinkage=shrinkage,
