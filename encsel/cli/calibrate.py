@@ -20,7 +20,7 @@ NAMES = {"likelihood": "likelihood", "reference": "calibrated"}
 @click.command()
 @click.option("--output", "-o", required=True, type=FOLDER, metavar="DIR",
               help="Folder for the cards; simulated sets go to work/ below it and are reused if present.")  # fmt: skip
-@click.option("--populations", type=click.IntRange(2), default=30, help="Simulated populations of each kind.")
+@click.option("--populations", type=click.IntRange(2), default=10, help="Simulated populations of each kind.")
 @click.option("--quick", is_flag=True, help="Two populations of each kind and short truths: a trial run, in minutes.")
 @click.option("--name", default="encsel",
               help="Beginning of the cards' names; use another to pass them to `encsel rank`.")  # fmt: skip

@@ -30,12 +30,19 @@ KINDS: Mapping[str, str] = {
     "strong": "like traits, with encoders whose EERs lie close together",
     "heavy-tailed": "private traits and noise from Student's t with 3 degrees of freedom, some samples far noisier",
     "group-only": "faces and voices share the two-class trait only",
-    "channel": "face and voice of one occasion share its recording channel, and people keep part of it",
+    "channel": "face and voice of one occasion share part of its recording channel, and people keep part of it",
     "clustered": "tight, nearly orthogonal people, as from encoders trained with an identity loss",
+    "many-weak": "many traits, each of which face and voice share only a little",
+    "demographic": "8 to 20 groups of people alike in what face and voice share",
+    "curved": "people on a sphere of few dimensions, seen through a strongly nonlinear map",
+    "low-rank": "few private traits of equal weight: embeddings that vary in 10 to 30 directions",
+    "dominated": "one to three private directions hold most of the variance",
+    "weak-directions": "what face and voice share is seen in directions of little variance only, but with little noise",
 }
 USELESS = 0.2  # fraction of encoders that see hardly anything of what face and voice share
 UNLINKED_EVERY = 5
 """Of so many populations of each kind, the last has faces and voices that share nothing or little, in turn."""
+WITHIN_GROUPS = 0.3  # of the kind "demographic": fraction of the variance of shared traits that is within groups
 WEAKEST, WEAK = 0.05, 0.3
 """Range of the fraction that is left of a weak link."""
 N_NOISE, N_HIDDEN, N_CHANNEL = 100, 150, 6
@@ -78,13 +85,17 @@ class SimulatedEncoder:
             "strong": ((-0.5, -1.0), 0.5),
             "group-only": ((0.0, 0.0), 0.8),
             "clustered": ((-0.7, -1.0), 0.6),
+            "many-weak": ((-0.7, 0.0), 0.6),
         }.get(of.kind, ((-0.7, -1.2), 0.8))
         group, trait = np.exp(np.asarray(centre) + spread * level)
         if of.kind != "strong" and rng.random() < USELESS:
             group, trait = 0.2 * group, 0.2 * trait
-        private = _spectrum(of.n_private, rng.uniform(0, 0.25) if of.kind == "clustered" else rng.uniform(0.3, 1))
+        decay = {"clustered": (0, 0.25), "low-rank": (0, 0), "dominated": (1.2, 2.5)}.get(of.kind, (0.3, 1))
+        private = _spectrum(of.n_private, rng.uniform(*decay))
         if rng.random() < 0.5:
             private = rng.permutation(private)
+        if of.kind == "dominated":
+            private *= rng.uniform(2, 5)
         self.noise_spectrum = _spectrum(N_NOISE, rng.uniform(0.3, 1))
         shared = trait * np.sqrt(rng.dirichlet(np.ones(of.n_shared))) if of.n_shared else np.zeros(0)
         # (1 + shared + private,): two-class trait, shared traits, private traits.
@@ -97,10 +108,16 @@ class SimulatedEncoder:
         self.channel_gain = math.exp(rng.uniform(math.log(0.05), math.log(0.5))) if of.kind == "channel" else 0.0
         self.noise_gain = rng.uniform(0.1, 0.6) if of.kind == "clustered" else rng.uniform(0.4, 2.5)
         self.isotropic = rng.uniform(0.05, 0.4)
+        if of.kind == "weak-directions":
+            self.gains[: 1 + of.n_shared] *= rng.uniform(0.15, 0.4)
+            self.noise_gain *= 0.3
+            self.isotropic *= 0.3
+        if of.kind == "curved":
+            self.nonlinear = rng.uniform(2, 4)
         self.mixing = normal(n, dim, scale=1 / math.sqrt(dim))
         self.noise_mixing = normal(N_NOISE, dim, scale=1 / math.sqrt(dim))
         self.channel_mixing = normal(N_CHANNEL, dim, scale=1 / math.sqrt(dim))
-        self.leak = normal(N_NOISE, n, scale=0.3 / math.sqrt(n))
+        self.leak = normal(N_NOISE, n, scale=(0.1 if of.kind == "weak-directions" else 0.3) / math.sqrt(n))
         self.hidden_in = normal(n, N_HIDDEN)
         self.hidden_out = normal(N_HIDDEN, dim, scale=0.8 / math.sqrt(dim * N_HIDDEN))
         self.offset = normal(dim, scale=rng.uniform(0.5, 2.5) / math.sqrt(dim))
@@ -114,10 +131,11 @@ class Population:
             raise ValueError(f"unknown kind {kind!r}")
         self.kind, self.seed = kind, seed
         rng = np.random.default_rng([seed, list(KINDS).index(kind)])
-        self.n_shared = 0 if kind == "group-only" else int(rng.integers(3, 9))
-        self.agreement = rng.uniform(0.4, 0.95, self.n_shared)
+        self.n_shared = 0 if kind == "group-only" else int(rng.integers(*((30, 81) if kind == "many-weak" else (3, 9))))
+        self.agreement = rng.uniform(*((0.1, 0.4) if kind == "many-weak" else (0.4, 0.95)), self.n_shared)
         self.softness = rng.uniform(0.2, 0.5)
-        self.n_private = int(rng.choice([200, 300, 400] if kind == "clustered" else [60, 120, 200]))
+        private = {"clustered": (200, 300, 400), "low-rank": (6, 10, 20), "curved": (8, 12, 20)}
+        self.n_private = int(rng.choice(private.get(kind, (60, 120, 200))))
         self.samples_per_occasion = float(rng.choice([1, 1, 2, 4]))
         self.occasion_fraction = 0.0 if self.samples_per_occasion == 1 else rng.uniform(0.3, 0.8)
         self.channel_persistence = rng.uniform(0.2, 0.7)
@@ -130,17 +148,26 @@ class Population:
             return SimulatedEncoder(self, modality, encoder_level, nonlinear, rng)
 
         numbers = zip(MODALITIES, (n_faces, n_voices), strict=True)
-        # From a generator of its own: the other populations do not depend on this.
+        # From a generator of its own: what was drawn before does not depend on this.
+        own = np.random.default_rng([seed, list(KINDS).index(kind), 3])
         self.link = 1.0
         if seed % UNLINKED_EVERY == UNLINKED_EVERY - 1:
-            weak = np.random.default_rng([seed, list(KINDS).index(kind), 3]).uniform(WEAKEST, WEAK)
+            weak = own.uniform(WEAKEST, WEAK)
             self.link = float(weak) if seed // UNLINKED_EVERY % 2 else 0.0
+        # How much of an occasion's channel the voice has in common with the face.
+        self.channel_agreement = own.uniform(0.1, 0.6) if kind == "channel" else 1.0
+        self.groups = own.normal(size=(own.integers(8, 21), self.n_shared)) if kind == "demographic" else None
         self.encoders = {modality: tuple(encoder(modality) for _ in range(n)) for modality, n in numbers}
 
     def people(self, n: int, n_samples: int, rng: np.random.Generator) -> People:
         """`n` new people with enough recording occasions for `n_samples` samples each."""
         group = np.where(rng.random(n) < 0.45, 1.0, -1.0)
         shared = rng.normal(size=(n, self.n_shared))
+        if self.groups is not None:
+            of_group = self.groups[rng.integers(len(self.groups), size=n)]
+            shared = math.sqrt(WITHIN_GROUPS) * shared + math.sqrt(1 - WITHIN_GROUPS) * of_group
+        if self.kind == "curved":
+            shared *= math.sqrt(self.n_shared) / np.linalg.norm(shared, axis=1, keepdims=True)
         agreement = self.link * self.agreement
         traits = {}
         for modality in MODALITIES:
@@ -151,9 +178,10 @@ class Population:
                 soft = np.where(rng.random(n) < self.link, soft, rng.permutation(soft))
             traits[modality] = np.column_stack([soft, seen, self._noise(rng, n, self.n_private)]).astype(np.float32)
         n_occasions = max(1, round(n_samples / self.samples_per_occasion))
-        lasting = math.sqrt(self.channel_persistence) * rng.normal(size=(n, 1, N_CHANNEL))
-        fresh = math.sqrt(1 - self.channel_persistence) * rng.normal(size=(n, n_occasions, N_CHANNEL))
-        face = voice = (lasting + fresh).astype(np.float32)
+        face = voice = self._channel(n, n_occasions, rng)
+        if self.channel_agreement < 1:
+            other = self._channel(n, n_occasions, rng)
+            voice = math.sqrt(self.channel_agreement) * voice + math.sqrt(1 - self.channel_agreement) * other
         if self.link < 1:
             voice = voice[rng.permutation(n)]
         return People(traits, {"face": face, "voice": voice})
@@ -191,6 +219,12 @@ class Population:
             modality: tuple(drawn(self.embed(e, people, n_samples, rng)) for e in encoders)
             for modality, encoders in self.encoders.items()
         }
+
+    def _channel(self, n: int, n_occasions: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """(n, n_occasions, N_CHANNEL) recording channels, of which people keep a part."""
+        lasting = math.sqrt(self.channel_persistence) * rng.normal(size=(n, 1, N_CHANNEL))
+        fresh = math.sqrt(1 - self.channel_persistence) * rng.normal(size=(n, n_occasions, N_CHANNEL))
+        return (lasting + fresh).astype(np.float32)
 
     def _noise(self, rng: np.random.Generator, n: int, dims: int) -> NDArray[np.float32]:
         """(n, dims) noise of unit variance: Gaussian, or Student's t for the heavy-tailed kind."""

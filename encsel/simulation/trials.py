@@ -45,13 +45,13 @@ class Trials:
 
 
 def training_sizes(kind: str, seed: int) -> list[Size]:
-    """Sets of a training population: tested sizes, small ones twice; 4 others; a large one for every second seed."""
+    """Sets of a training population: tested sizes twice; 4 others; a large one for every second seed."""
     rng = np.random.default_rng([seed, list(KINDS).index(kind), 2])
     sizes = [size for n in TESTED_PEOPLE for size in [(n, int(rng.choice(TESTED_SAMPLES)))] * (2 if n <= 70 else 1)]
     sizes += [(int(n), int(rng.choice(OTHER_SAMPLES))) for n in rng.choice(OTHER_PEOPLE, 4, replace=False)]
     if seed % 2 == 0:
         sizes.append((int(rng.choice(LARGE_PEOPLE)), int(rng.choice(TESTED_SAMPLES))))
-    return sizes
+    return sizes + [(n, int(rng.choice(TESTED_SAMPLES))) for n in TESTED_PEOPLE if n > 70]
 
 
 def simulate(kind: str, seed: int, draw: Draw, sizes: Sequence[Size], truth_sizes: TruthSizes) -> Trials:
