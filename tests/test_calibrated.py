@@ -127,9 +127,7 @@ def test_a_coverage_without_errors_is_refused(card, coverage):
 
 
 def test_prediction_is_never_worse_than_chance(card):
-    bad = evidence(
-        d_reference=-1.0, d_likelihood=-1.0, correlations=0.0, root_cka=0.0, shared=0.0
-    )
+    bad = evidence(d_reference=-1.0, d_likelihood=-1.0, correlations=0.0, root_cka=0.0, shared=0.0)
     assert estimate(card, bad, 30, 4).eer <= 0.5
 
 

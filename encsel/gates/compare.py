@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 from encsel.core import MODALITIES
 from encsel.errors import UsageError, printable
 from encsel.matching.sensitivity import distance_of_eer, eer_of_distance, normal_quantile
-from encsel.prediction.card import CalibratedCard, load_calibrated, shipped_calibrated
+from encsel.prediction.card import PROBE_SAMPLES, TRAIN_PEOPLE, CalibratedCard, load_calibrated, shipped_calibrated
 from encsel.storage.files import read_whole
 from encsel.storage.result import Edited, Result, check_intact
 from encsel.storage.signature import digest
@@ -236,7 +236,12 @@ def card_of(result: ResultToCompare) -> CalibratedCard | None:
     name = next(iter(result.signature["regressions"]), None)
     if result.schema not in PREDICTED or name not in shipped_calibrated():
         return None
-    card = load_calibrated(name)
+    options = result.signature["options"]
+    level = options.get("train_people", TRAIN_PEOPLE), options.get("probe_samples", PROBE_SAMPLES)
+    try:
+        card = load_calibrated(name).at(*level)
+    except (UsageError, TypeError):
+        return None
     return card if card.sha256 == result.signature["regressions"][name] else None
 
 

@@ -30,6 +30,8 @@ SPREAD_TERMS = ("1", "u", "u^2", "v", "d")
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 0.99)
 """Coverages of intervals whose width a card holds; others are interpolated."""
 FEATURE_QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+TRAIN_PEOPLE, PROBE_SAMPLES = 999, 20
+"""Level predicted unless another is asked for: training people, and samples of each person at test."""
 LARGEST = 1e6
 """Largest number in a card: real cards stay under 2000, and sums of far larger ones overflow."""
 
@@ -195,14 +197,12 @@ class CalibratedCard:
             predicts = f"{least} to {most} people" if least < most else f"{least} people only"
             raise UsageError(f"--train-people is {train_people}; the card {self.name} predicts for {predicts}.")
         below = [level for level in known if level.n_train_identities <= train_people][-1]
-        above = [level for level in known if level.n_train_identities >= train_people][0]
+        above = next(level for level in known if level.n_train_identities >= train_people)
         step = math.log(above.n_train_identities / below.n_train_identities) or 1.0
         weight = math.log(train_people / below.n_train_identities) / step
         between = {name: _between(getattr(below, name), getattr(above, name), weight) for name in BY_LEVEL}
         target = {**self.target, "n_train_identities": train_people, "probe_samples": probe_samples}
-        card = dataclasses.replace(self, target=target, **between)
-        card.__dict__["sha256"] = self.sha256  # that of the file
-        return card
+        return dataclasses.replace(self, target=target, **between)
 
 
 def _between(below: Any, above: Any, weight: float) -> Any:
@@ -342,7 +342,7 @@ def load_calibrated(name_or_path: str | Path) -> CalibratedCard:
 def _check_meaning(card: CalibratedCard) -> None:
     documents.check_names((card.name, *card.target, *(held.kind for held in card.held_out)), "the name")
     unknown = sorted(set(card.features) - set(FEATURES))
-    parts = (card, *card.levels)
+    parts: tuple[CalibratedCard | Level, ...] = (card, *card.levels)
     table = [*(row for part in parts for row in part.tails), *(row for rows in card.ranges.values() for row in rows)]
     sized = (card.typical_error, *(r for p in parts for r in (*p.coefficients, *p.from_cka, p.from_cka_sd)))
     sizes = [card.target.get(name, 0) for name in ("n_train_identities", "probe_samples")]
@@ -373,9 +373,7 @@ def _check_meaning(card: CalibratedCard) -> None:
         "its ranges do not fit the quantiles": any(
             not rows or any(len(row) != 1 + len(FEATURE_QUANTILES) for row in rows) for rows in card.ranges.values()
         ),
-        f"it holds a number over {LARGEST:g}": any(
-            abs(x) > LARGEST for row in (numbers, *sized, *table) for x in row
-        ),
+        f"it holds a number over {LARGEST:g}": any(abs(x) > LARGEST for row in (numbers, *sized, *table) for x in row),
     }
     for what, (low, high) in (("people", card.people), ("samples", card.samples)):
         problems[f"its range of {what} is {low} to {high}"] = not 1 <= low <= high <= LARGEST

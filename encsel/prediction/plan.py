@@ -12,7 +12,15 @@ from encsel.data.calibration_set import CalibrationSet
 from encsel.errors import BadCalibration, UsageError
 from encsel.matching.sensitivity import distance_of_eer, eer_of_distance
 from encsel.metrics.centroids import harmonic_mean
-from encsel.prediction.card import CalibratedCard, load_calibrated, predicted_eer, spread, tail
+from encsel.prediction.card import (
+    PROBE_SAMPLES,
+    TRAIN_PEOPLE,
+    CalibratedCard,
+    load_calibrated,
+    predicted_eer,
+    spread,
+    tail,
+)
 from encsel.prediction.order import SURE
 from encsel.prediction.predict import MIN_TO_PREDICT
 from encsel.storage.result import Result
@@ -50,6 +58,7 @@ class Plan(Result):
     """Resolution of sets of many sizes, made by `encsel.plan`.
 
     Attributes:
+        n_train_identities, n_probe_samples: training people and samples at test behind it.
         eer: EER planned for; errors grow toward chance.
         width, difference: requirements, if any.
         grid: what each number of people and samples can resolve.
@@ -60,6 +69,8 @@ class Plan(Result):
     schema: str
     card: str
     scorer: str
+    n_train_identities: int
+    n_probe_samples: int
     eer: float
     coverage: float
     width: float | None
@@ -76,6 +87,8 @@ def plan(
     *,
     eer: float | None = None,
     coverage: float = 0.9,
+    train_people: int = TRAIN_PEOPLE,
+    probe_samples: int = PROBE_SAMPLES,
     width: float | None = None,
     difference: float | None = None,
     card: str | Path | CalibratedCard = "encsel-likelihood",
@@ -87,6 +100,7 @@ def plan(
         data: a calibration set, which is listed and not embedded; None: none.
         eer: EER to plan for, from 0.02 to 0.48; None: the card's training mean.
         coverage: of the intervals, in [0.5, 0.99].
+        train_people, probe_samples: what is predicted, as for `encsel.rank`.
         width: required width of the interval.
         difference: difference of two pairs' EERs to be resolved.
         card: calibrated card.
@@ -98,7 +112,7 @@ def plan(
     >>> plan(width=0.08).enough["20"]
     75
     """
-    loaded = card if isinstance(card, CalibratedCard) else load_calibrated(card)
+    loaded = (card if isinstance(card, CalibratedCard) else load_calibrated(card)).at(train_people, probe_samples)
     at = loaded.training_mean if eer is None else eer
     for name, value in (("--eer", at), ("--width", width), ("--difference", difference)):
         if value is not None and not 0 < value < 0.5:
@@ -124,8 +138,9 @@ def plan(
         own = reach(loaded, size.n_identities, size.samples_per_identity, at, coverage)
     grid = tuple(reach(loaded, n, m, at, coverage) for n in PEOPLE for m in SAMPLES)
     return Plan(
-        PLAN_SCHEMA, loaded.name, loaded.scorer, at, coverage, width, difference, grid, enough, own, size, reason
-    )
+        PLAN_SCHEMA, loaded.name, loaded.scorer, train_people, probe_samples, at, coverage, width, difference, grid,
+        enough, own, size, reason,
+    )  # fmt: skip
 
 
 def reach(card: CalibratedCard, n: int, m: float, eer: float, coverage: float) -> Reach:

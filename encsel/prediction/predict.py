@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,8 @@ WHOLE_PEOPLE = 200
 REPLICATE_COVERAGE = 0.9
 MIN_TO_PREDICT = 30
 """Fewest people for which an EER is predicted."""
-ALPHA = 0.05
-"""A pair with a larger family-wise p-value is flagged as not above chance."""
+ALPHA, CHANCE = 0.05, 0.5
+"""A pair with a larger family-wise p-value than ALPHA is flagged as not above chance; its interval reaches CHANCE."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,19 @@ def predict_pairs(
     m = [harmonic_mean(samples[0][i], samples[1][j]) for i, j in pairs]
     nulls = _nulls(cards, [shuffled for _, shuffled in measured], wholes, n, m, shuffling.within)
     replicate = {card.scorer: card.replicate for card in reversed(cards)}
+
+    def estimates(evidence: Evidence, size: float, null: PredictionNull) -> dict[str, Estimate]:
+        found = {card.name: estimate(card, evidence, n, size, coverage=coverage) for card in cards}
+        if null.p_familywise > ALPHA:
+            # What is not told from chance may be chance.
+            found = {name: replace(e, interval=(e.interval[0], CHANCE)) for name, e in found.items()}
+        return found
+
     flat = [
         PairPrediction(
             evidence,
             size,
-            {card.name: estimate(card, evidence, n, size, coverage=coverage) for card in cards},
+            estimates(evidence, size, null),
             {s: _measured(evidence, s, replicate[s]) for s in MEASURED if s in replicate},
             null,
         )

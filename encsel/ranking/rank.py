@@ -13,6 +13,7 @@ from encsel.core import MODALITIES, Modality, Part, Runtime, SetOptions
 from encsel.data.calibration_set import CalibrationSet
 from encsel.embedding.health import DOUBTS, Health
 from encsel.embedding.prepare import Prepared, prepare
+from encsel.errors import UsageError
 from encsel.gates.compare import PairValue, ResultToCompare, value_of
 from encsel.gates.judge import Gates, Verdict, check_baseline, checked_gates, field_of, judge
 from encsel.matching.folds import MIN_FOR_FOLDS
@@ -21,7 +22,7 @@ from encsel.metrics.centroids import centroids, median_samples
 from encsel.metrics.linear_cka import REFERENCE_SIZE, cka_of_grams
 from encsel.metrics.neighbours import Neighbours
 from encsel.metrics.registry import metrics
-from encsel.prediction.card import CalibratedCard, tail
+from encsel.prediction.card import PROBE_SAMPLES, TRAIN_PEOPLE, CalibratedCard, tail
 from encsel.prediction.evidence import EVIDENCE_VERSION
 from encsel.prediction.order import chance_of_best, chance_of_order, covariance, rank_groups
 from encsel.prediction.predict import MIN_TO_PREDICT, N_SHUFFLES, PairPrediction, predict_pairs
@@ -53,27 +54,42 @@ class RankSettings:
 
     Attributes:
         regression: the card that orders, as requested.
-        cards: the card that orders, then its companions.
+        cards: the card that orders, then its companions; calibrated ones at the level asked for.
+        level: training people and samples at test that the calibrated cards predict for.
         max_shuffles: cap on shuffles and permutations of more than 400 people; None: the usual numbers.
     """
 
     regression: str
     cards: tuple[AnyCard, ...]
     coverage: float
+    level: tuple[int, int] = (TRAIN_PEOPLE, PROBE_SAMPLES)
     max_shuffles: int | None = None
 
     @classmethod
-    def checked(cls, regression: str, coverage: float, max_shuffles: int | None = None) -> RankSettings:
+    def checked(
+        cls,
+        regression: str,
+        coverage: float,
+        *,
+        level: tuple[int, int] = (TRAIN_PEOPLE, PROBE_SAMPLES),
+        max_shuffles: int | None = None,
+    ) -> RankSettings:
         """Load the cards and check the coverage.
 
         Raises:
-            UsageError: unknown or unusable card, or a coverage that a card has no errors for.
+            UsageError: unknown or unusable card, or a coverage or level that a card has no errors for.
         """
         cards = cards_for(regression)
+        if isinstance(cards[0], GeometricCard) and level != (TRAIN_PEOPLE, PROBE_SAMPLES):
+            raise UsageError(
+                f"--train-people and --probe-samples need a calibrated card, and {cards[0].name} is none. Choose "
+                f"another --regression, such as {DEFAULT_REGRESSION}."
+            )
+        cards = tuple(card.at(*level) if isinstance(card, CalibratedCard) else card for card in cards)
         for card in cards:
             if isinstance(card, CalibratedCard):
                 tail(card, coverage, MIN_TO_PREDICT)
-        return cls(regression, cards, coverage, max_shuffles)
+        return cls(regression, cards, coverage, level, max_shuffles)
 
     def n_shuffles(self, n_people: int) -> int:
         return N_SHUFFLES if n_people <= MAX_FOR_MANY_PERMUTATIONS or not self.max_shuffles else self.max_shuffles
@@ -107,7 +123,8 @@ class RankSettings:
                 "seed": prepared.seed, "identities": prepared.options.identities,
                 "samples_per_identity": prepared.options.samples_per_identity, "within": prepared.shuffling.within,
                 "groups": None if groups is None else digest(groups.tolist()),
-                "regression": named, "coverage": self.coverage, "n_permutations": self.n_permutations(n),
+                "regression": named, "train_people": self.level[0], "probe_samples": self.level[1],
+                "coverage": self.coverage, "n_permutations": self.n_permutations(n),
                 "n_shuffles": self.n_shuffles(n), **(options or {}),
             },
             libraries=libraries,
@@ -121,6 +138,8 @@ def rank(
     voices: str | Sequence[str] = (),
     regression: str = DEFAULT_REGRESSION,
     coverage: float = 0.9,
+    train_people: int = TRAIN_PEOPLE,
+    probe_samples: int = PROBE_SAMPLES,
     within: str | None = None,
     seed: int = 0,
     identities: int | None = None,
@@ -155,6 +174,8 @@ def rank(
             run on these data without a download.
         regression: name of a shipped card, or path of a card file.
         coverage: of the intervals, in [0.5, 0.99].
+        train_people: people a matcher is trained on, behind the predicted EER; 100 to 3000.
+        probe_samples: samples of each person that are compared, behind the predicted EER; 20 or 1.
         within: column of the set within whose groups people are shuffled for the null; None: sex or gender if every
             person has one.
         identities, samples_per_identity: use only this many people, or samples per person and modality.
@@ -196,7 +217,7 @@ def rank(
         max_eer=max_eer, expect_best=expect_best, min_margin=min_margin, baseline=baseline,
         max_regression=max_regression, gate_on=gate_on,
     )  # fmt: skip
-    settings = RankSettings.checked(regression, coverage)
+    settings = RankSettings.checked(regression, coverage, level=(train_people, probe_samples))
     check_baseline(gates, RANK_SCHEMA, f"predicted EER, scorer {scorer_of(settings.cards[0])}")
     progress = progress or Silent()
     options = SetOptions(
@@ -327,6 +348,7 @@ def measure(
         coverage=settings.coverage,
         n_train_identities=n_train if isinstance(n_train, int) else None,
         n_train_samples=first.target["samples_per_identity"] if isinstance(first, CalibratedCard) else None,
+        n_probe_samples=first.probe_samples if isinstance(first, CalibratedCard) else None,
         judged_by=calibrated[0].name,
         layout=layout,
         calibration=summary_of(n, encoders.values(), prepared.embedded.skipped),

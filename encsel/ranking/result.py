@@ -208,6 +208,7 @@ class RankDocument(Measurement):
         scorer: what the predicted EER would be measured with.
         n_train_identities, n_train_samples: training people behind the predicted EER, and samples of each; None where
             the card does not state them.
+        n_probe_samples: samples of each person at test behind it.
         judged_by: the calibrated card behind ties, chances and nulls.
         regressions: each card used, the one that orders first.
         failures: encoders that could not be loaded or run; the pairs are those of the others.
@@ -221,6 +222,7 @@ class RankDocument(Measurement):
     coverage: float
     n_train_identities: int | None
     n_train_samples: int | None
+    n_probe_samples: int | None
     layout: str
     calibration: SetSummary
     judged_by: str

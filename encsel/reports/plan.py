@@ -26,8 +26,9 @@ def _(plan: Plan, form: str, *, width: int | None = None, colour: bool = False) 
 def _grid(plan: Plan) -> list[str]:
     by_size = {(r.n_identities, r.samples_per_identity): r for r in plan.grid}
     lines = [
-        f"Card {plan.card}, scorer '{plan.scorer}', pairs of EER about {plan.eer:.2f}. Half-width of the "
-        f"{plan.coverage * 100:g} % interval,",
+        f"Card {plan.card}, scorer '{plan.scorer}' after training on {plan.n_train_identities} people"
+        f"{', one photo against one clip' if plan.n_probe_samples == 1 else ''},",
+        f"pairs of EER about {plan.eer:.2f}. Half-width of the {plan.coverage * 100:g} % interval,",
         "and in brackets the smallest difference of two pairs without a common encoder that is called an order:",
         "",
         "people  " + "".join(f"{f'{m} samples':>18}" for m in SAMPLES),

@@ -124,6 +124,8 @@ def _footnotes(ranking: RankDocument) -> list[str]:
     trained = "an unstated number of people" if n_train is None else f"{n_train} people"
     if ranking.n_train_samples is not None:
         trained += f" with {ranking.n_train_samples} samples each"
+    if ranking.n_probe_samples == 1:
+        trained += ", one photo against one clip"
     lines = [
         f"Predicted EER: cross-modal error rate of the scorer '{ranking.scorer}' after training on {trained}; chance "
         "is 0.5. In brackets: do not rely on it, see the flags.",

@@ -87,6 +87,7 @@ class PredictionSummary:
     scorer: str
     coverage: float
     n_train_identities: int | None
+    n_probe_samples: int | None
     n_permutations: int
 
 

@@ -17,6 +17,7 @@ from encsel.matching.error_rates import COVERAGE
 from encsel.matching.folds import MIN_FOR_FOLDS, PROTOCOLS, Protocol
 from encsel.matching.scorers import DEFAULT_SCORER, REFERENCE_TRAIN, SCORERS
 from encsel.metrics.centroids import harmonic_mean, median_samples
+from encsel.prediction.card import PROBE_SAMPLES, TRAIN_PEOPLE, CalibratedCard
 from encsel.prediction.predict import MIN_TO_PREDICT
 from encsel.prediction.shipped import DEFAULT_REGRESSION
 from encsel.progress import Progress, Silent
@@ -53,6 +54,8 @@ def validate(
     only: Sequence[str] = (),
     regression: str = DEFAULT_REGRESSION,
     coverage: float = 0.9,
+    train_people: int = TRAIN_PEOPLE,
+    probe_samples: int = PROBE_SAMPLES,
     within: str | None = None,
     seed: int = 0,
     identities: int | None = None,
@@ -123,7 +126,9 @@ def validate(
         max_eer=max_eer, expect_best=expect_best, min_margin=min_margin, baseline=baseline,
         max_regression=max_regression, gate_on=gate_on,
     )  # fmt: skip
-    settings = RankSettings.checked(regression, coverage, MAX_SHUFFLES)
+    settings = RankSettings.checked(
+        regression, coverage, level=(train_people, probe_samples), max_shuffles=MAX_SHUFFLES
+    )  # fmt: skip
     check_baseline(gates, VALIDATE_SCHEMA, f"measured EER, scorer {scorer}")
     progress = progress or Silent()
     options = SetOptions(
@@ -208,7 +213,9 @@ def assembled(work: Work, scorer: str) -> Validation:
     summary = None
     if ranking is not None:
         of_ranking = (ranking.ordered_by, ranking.scorer, ranking.coverage, ranking.n_train_identities)
-        summary = PredictionSummary(*of_ranking, n_permutations=work.settings.n_shuffles(len(work.people)))
+        summary = PredictionSummary(
+            *of_ranking, ranking.n_probe_samples, n_permutations=work.settings.n_shuffles(len(work.people))
+        )
     return Validation(
         schema=VALIDATE_SCHEMA, signature=work.signature, signature_text=signature_text(work.signature),
         protocol=work.protocol, scorer=scorer, layout=prepared.calibration.layout,
@@ -258,6 +265,9 @@ def _prediction_errors(pairs: Sequence[PairValidation], work: Work) -> list[Pred
     """Errors of each card's predictions, against what was measured and against the extrapolated learning curve."""
     errors = []
     for card in work.settings.cards:
+        level = (card.n_train_identities, card.probe_samples) if isinstance(card, CalibratedCard) else None
+        if level and level[1] != PROBE_SAMPLES:
+            continue  # what is measured are people, of all their samples
         predictions = [p.ranked.predictions[card.name] if p.ranked else None for p in pairs]
         scorer = next((p.scorer for p in predictions if p is not None), "")
         if scorer not in SCORERS:
@@ -267,9 +277,9 @@ def _prediction_errors(pairs: Sequence[PairValidation], work: Work) -> list[Pred
         trained = next((p["measured"].n_train for p in pairs if p["measured"]), 0)
         measured = [m.eer if m else None for m in (p.matching(scorer) for p in pairs)]
         extrapolated = [p["curve"].extrapolated[scorer].eer if p["curve"] else None for p in pairs]
-        for values, against in (
-            (measured, f"measured after training on {trained} people"),
-            (extrapolated, f"the learning curve at {REFERENCE_TRAIN} people"),
-        ):
+        truths = [(measured, f"measured after training on {trained} people")]
+        if level is None or level[0] == REFERENCE_TRAIN:
+            truths.append((extrapolated, f"the learning curve at {REFERENCE_TRAIN} people"))
+        for values, against in truths:
             errors.append(prediction_errors(card.name, scorer, predicted, intervals, values, against))
     return [one for one in errors if one is not None]

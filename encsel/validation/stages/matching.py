@@ -69,8 +69,9 @@ def _error_rates(validation: Validation, pairs: Sequence[PairValidation]) -> lis
     ]
     if (summary := validation.prediction) is not None:
         notes.append(
-            f"Predicted: what `encsel rank` predicts for {summary.n_train_identities} training people, scorer "
-            f"{summary.scorer}; p: permutation p-value of {summary.n_permutations} shuffles of people."
+            f"Predicted: what `encsel rank` predicts for {summary.n_train_identities} training people"
+            f"{', single samples at test' if summary.n_probe_samples == 1 else ''}, scorer {summary.scorer}; p: "
+            f"permutation p-value of {summary.n_permutations} shuffles of people."
         )
     notes += [
         f"{p.face} x {p.voice} share a joint space: by plain cosine, without any fit, EER "
