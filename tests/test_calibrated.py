@@ -71,6 +71,7 @@ def test_an_edited_card_is_refused(card, tmp_path):
         ({"spread": ()}, "do not fit its sizes"),
         ({"tails": ((30.0,),)}, "do not fit the coverages"),
         ({"training_mean": 0.6}, "no better than chance"),
+        ({"target": {"n_train_identities": 999}}, "lacks the training people or the samples"),
     ],
 )
 def test_a_card_that_makes_no_sense_is_refused(card, tmp_path, changes, words):
@@ -79,14 +80,55 @@ def test_a_card_that_makes_no_sense_is_refused(card, tmp_path, changes, words):
         load_calibrated(tmp_path / "bad.json")
 
 
+def test_a_card_at_its_own_level_is_itself_and_at_a_known_one_holds_its_numbers(card):
+    assert card.at(999, 20) is card
+    for level in card.levels:
+        at = card.at(level.n_train_identities, level.probe_samples)
+        assert (at.coefficients, at.tails, at.shares) == (level.coefficients, level.tails, level.shares)
+        assert (at.n_train_identities, at.probe_samples) == (level.n_train_identities, level.probe_samples)
+        assert at.sha256 != card.sha256
+
+
+def test_more_people_to_train_on_and_more_samples_at_test_predict_a_lower_eer(card):
+    found = [estimate(card.at(n, 20), evidence(), 70, 20) for n in (100, 200, 300, 999, 2000, 3000)]
+    assert [e.eer for e in found] == sorted((e.eer for e in found), reverse=True)
+    assert found[2].eer < found[1].eer < found[0].eer
+    for n in (100, 999, 3000):
+        assert estimate(card.at(n, 1), evidence(), 70, 20).eer > estimate(card.at(n, 20), evidence(), 70, 20).eer
+
+
+def test_between_two_levels_the_prediction_is_between_theirs(card):
+    low, middle, high = (estimate(card.at(n, 20), evidence(), 70, 20) for n in (300, 547, 999))
+    assert middle.distance == pytest.approx((low.distance + high.distance) / 2, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("level", "words"),
+    [
+        ((99, 20), "--train-people is 99.*100 to 3000"),
+        ((3001, 1), "100 to 3000"),
+        ((999, 5), "--probe-samples is 5.*1 or 20"),
+    ],
+)
+def test_a_level_that_was_not_simulated_is_refused(card, level, words):
+    with pytest.raises(UsageError, match=words):
+        card.at(*level)
+
+
+def test_a_card_of_one_level_predicts_for_no_other(card):
+    alone = dataclasses.replace(card, levels=())
+    with pytest.raises(UsageError, match="999 people only"):
+        alone.at(300, 20)
+
+
 def test_an_unknown_card_shows_the_nearest():
     with pytest.raises(UsageError, match="encsel-calibrated"):
         load_calibrated("encsel-calibrate")
 
 
 def test_better_evidence_is_a_lower_predicted_eer(card):
-    low = evidence(d_reference=0.3, d_likelihood=0.3, correlations=0.5, root_cka=0.2)
-    high = evidence(d_reference=1.6, d_likelihood=2.0, correlations=4.0, root_cka=0.8)
+    low = evidence(d_reference=0.3, d_likelihood=0.3, correlations=0.5, root_cka=0.2, shared=0.3)
+    high = evidence(d_reference=1.6, d_likelihood=2.0, correlations=4.0, root_cka=0.8, shared=2.0)
     for n in (30, 70, 200, 1000):
         assert estimate(card, high, n, 8).eer < estimate(card, low, n, 8).eer - 0.05
 

@@ -54,6 +54,13 @@ def test_an_eer_next_to_perfect_or_to_chance_is_not_planned_for(eer):
         plan(eer=eer)
 
 
+def test_a_plan_for_single_samples_is_of_another_level():
+    made = plan(train_people=300, probe_samples=1)
+    assert (made.n_train_identities, made.n_probe_samples) == (300, 1)
+    assert made.eer > plan().eer
+    assert "300 people, one photo against one clip" in str(made)
+
+
 def test_a_wider_coverage_is_a_wider_interval():
     assert plan(coverage=0.95).grid[0].half_width > plan(coverage=0.8).grid[0].half_width
 

@@ -35,6 +35,15 @@ def test_shared_structure_is_better_than_its_null_and_none_is_not(cards):
     assert none.null.p > 0.05
 
 
+def test_the_interval_of_a_pair_not_told_from_chance_reaches_chance(cards):
+    told = predict(cards, *centroids(60, shared=2.0), n_shuffles=39)
+    untold = predict(cards, *centroids(60, shared=0.0, seed=2), n_shuffles=39)
+    for card in cards:
+        assert told.estimates[card.name].interval[1] < 0.5
+        low, high = untold.estimates[card.name].interval
+        assert low < untold.estimates[card.name].eer <= high == 0.5
+
+
 def test_every_prediction_says_its_scorer(cards):
     found = predict(cards, *centroids(40, shared=1.0))
     assert set(found.estimates) == {c.name for c in cards}

@@ -192,13 +192,23 @@ def test_same_input_gives_the_same_json_byte_for_byte(ranking, population):
     assert encsel.rank(population, cache=None).to_json() == ranking.to_json()
 
 
+def test_another_level_is_another_prediction_and_the_table_says_which(population, ranking):
+    single = encsel.rank(population, train_people=300, probe_samples=1, faces="face0", voices="voice0", cache=None)
+    (pair,) = single.pairs
+    assert pair.predicted_eer > ranking.pair("face0", "voice0").predicted_eer
+    assert (single.n_train_identities, single.n_probe_samples) == (300, 1)
+    assert "300 people with 20 samples each, one photo against one clip" in " ".join(str(single).split())
+    with pytest.raises(UsageError, match="need a calibrated card"):
+        encsel.rank(population, train_people=300, regression="upadhyay2026", cache=None)
+
+
 def test_signature_changes_with_data_encoders_seed_people_and_card(tmp_path, population, ranking):
-    def signature_id(data, *, regression="encsel-likelihood", faces=(), voices=(), **options):
+    def signature_id(data, *, regression="encsel-likelihood", faces=(), voices=(), level=(999, 20), **options):
         prepared = prepare.prepare(
             data, faces, voices, options=SetOptions(**options), runtime=Runtime(cache=None), expect_best=None,
             progress=Silent(),
         )  # fmt: skip
-        return RankSettings.checked(regression, 0.9).signature(prepared)["id"]
+        return RankSettings.checked(regression, 0.9, level=level).signature(prepared)["id"]
 
     assert signature_id(population) == ranking.signature_id
     one_pair = {"faces": "face0", "voices": "voice0"}
@@ -209,8 +219,10 @@ def test_signature_changes_with_data_encoders_seed_people_and_card(tmp_path, pop
         signature_id(population, seed=1, **one_pair),
         signature_id(population, regression="upadhyay2026", **one_pair),
         signature_id(population, identities=50, **one_pair),
+        signature_id(population, level=(300, 20), **one_pair),
+        signature_id(population, level=(999, 1), **one_pair),
     }
-    assert len(ids) == 6
+    assert len(ids) == 8
 
 
 def test_encoders_can_be_chosen_by_name_or_by_file_and_a_wrong_name_shows_the_nearest(population, tmp_path):

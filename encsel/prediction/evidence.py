@@ -47,7 +47,7 @@ FEATURES: Mapping[str, str] = {
     "d_likelihood": "the same of the likelihood ratio",
     "correlations": "sum of the positive correlations of the first 12 ridge canonical variates on held-out people",
     "root_cka": "square root of CKA matched to 1249 people",
-    "shared": "square root of the sum of squared canonical correlations, without bias, of each side's first 50 axes",
+    "shared": "square root of the sum of squared covariances of both sides' first 50 axes, whitened with a ridge",
 }
 FROM_GRAMS = ("root_cka", "shared")
 """Features measured on all people at once, from Gram matrices."""

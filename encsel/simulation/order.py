@@ -11,7 +11,7 @@ from encsel.prediction.card import CalibratedCard, GapBin, predicted_eer
 from encsel.prediction.order import SURE, chance_of_best, chance_of_order
 from encsel.simulation.table import Table, Values
 
-ORDER_SCALES = tuple(np.arange(1.0, 2.01, 0.05).round(2).tolist())
+ORDER_SCALES = tuple(np.arange(1.0, 3.01, 0.05).round(2).tolist())
 BEST_SCALES = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
 GAP_EDGES = (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.09, 0.5)
 MIN_CASES = 200  # comparisons needed for a bin of gaps to decide on the factor
