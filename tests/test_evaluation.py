@@ -90,6 +90,15 @@ def test_single_samples_match_worse_than_centroids():
     assert (measured.n_train, measured.n_test, measured.n_repeats) == (160, 40, len(folds))
 
 
+def test_means_of_more_samples_match_better_and_more_than_people_have_are_not_measured():
+    face, voice = pair(200, shared=3.0)
+    folds = protocol_folds(200, "crossval", seed=0)
+    eers = measure_pair(projected(face, folds), projected(voice, folds), folds).eer_by_samples
+    for scorer in SCORERS:
+        assert eers["all"][scorer] <= eers["3"][scorer] < eers["1"][scorer]
+        assert eers["10"][scorer] is None  # everybody has 4
+
+
 def test_unrelated_people_match_at_chance():
     faces, voices = population(100, shared=2.0, seed=1)
     matching = measure_centroids(

@@ -21,7 +21,7 @@ from encsel.matching.crossval import pooled_rates
 from encsel.matching.eer import EerRule, eer_of_sorted
 from encsel.matching.error_rates import Matching, Tally
 from encsel.matching.folds import Folds, fitted, protocol_folds, scored, some_folds
-from encsel.matching.projections import Projections, project_centroids, rows_per_person, sides_of
+from encsel.matching.projections import MEANS_OF, Projections, project_centroids, rows_per_person, sides_of
 from encsel.matching.scorers import DEFAULT_SCORER, SCORERS, cosines
 from encsel.metrics.centroids import centroids
 
@@ -46,9 +46,14 @@ class WithinGroups:
 
 @dataclass(frozen=True)
 class PairMeasured:
-    """One pair: `levels` by LEVELS, then scorer; `within` the groups of each column, for centroids."""
+    """One pair: `levels` by LEVELS, then scorer; `within` the groups of each column, for centroids.
+
+    `eer_by_samples` is by the samples of a test person that are averaged ("1", "3", "10", "all"), then scorer; None
+    where half of the people have fewer.
+    """
 
     levels: Mapping[str, Mapping[str, Matching]]
+    eer_by_samples: Mapping[str, Mapping[str, float | None]]
     within: tuple[WithinGroups, ...]
     n_train: int
     n_test: int
@@ -74,6 +79,8 @@ def measure_pair(
             if len(f.rows) and len(v.rows):
                 single = pair.scores(name, rows=(f.rows, v.rows)).astype(np.float32)
                 tallies["sample", name].add(single, f.owners, v.owners)
+            for k in f.means.keys() & v.means.keys():
+                tallies[str(k), name].add(pair.scores(name, rows=(f.means[k], v.means[k])), test, test)
             for group in groups:
                 for i, value in enumerate(group.values):
                     members = np.flatnonzero(group.index[test] == i)
@@ -99,9 +106,13 @@ def measure_pair(
         matching = {name: result(group.column, name, None) for name in SCORERS}
         return WithinGroups(group.column, matching, rates, tallies[group.column,].result().eer)
 
+    def eers(where: str) -> dict[str, float | None]:
+        return {n: None if (tally := tallies[where, n]).is_empty else tally.result().eer for n in SCORERS}
+
     train, test = folds[0][0]
     return PairMeasured(
         {level: {name: result(level, name) for name in SCORERS} for level in LEVELS},
+        {"1": eers("sample"), **{str(k): eers(str(k)) for k in MEANS_OF}, "all": eers("identity")},
         tuple(
             within(group)
             for group in groups

@@ -1,5 +1,6 @@
 """Encoders projected on their principal axes in every fold, once per encoder."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,19 +12,25 @@ from encsel.errors import BadCalibration
 from encsel.matching.axes import Side, project
 from encsel.matching.folds import MAX_FOR_ALL_FOLDS, Folds
 from encsel.matching.likelihood import N_AXES
-from encsel.metrics.centroids import unit_rows
+from encsel.metrics.centroids import centroids, median_samples, unit_rows
 
 SAMPLE_ROWS = 3000
 """Single samples scored in total; 2 to 20 of each person."""
+MEANS_OF = (3, 10)
+"""Samples of each person whose mean is scored as well, where half of the people have as many."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One encoder in one fold: people, and (r, k) L2-normalised single samples of the test people, on its axes."""
+    """One encoder in one fold: people, and (r, k) L2-normalised single samples of the test people, on its axes.
+
+    `means` are the test people again by MEANS_OF, (t, k) each, as means of so many samples.
+    """
 
     side: Side
     rows: Vectors
     owners: NDArray[np.intp]
+    means: Mapping[int, Vectors]
 
 
 Projections = list[list[Fold]]
@@ -35,16 +42,26 @@ def project_encoder(embeddings: Embeddings, x: Vectors, folds: Folds, *, seed: i
     n = len(x)
     limited = limit_rows(embeddings, rows_per_person(n), seed=seed)
     owners = np.searchsorted(np.unique(embeddings.labels), limited.labels)
-    everything = in_span_of(x, unit_rows(limited.vectors.astype(np.float64)))
+    means = {
+        k: centroids(limit_rows(embeddings, k, seed=seed)) for k in MEANS_OF if median_samples(embeddings) >= k
+    }  # fmt: skip
+    singles = unit_rows(limited.vectors.astype(np.float64))
+    everything = in_span_of(x, np.vstack([singles, *means.values()]))
     projections: Projections = []
     for number, repeat in enumerate(folds):
         of_repeat = []
         for train, test in repeat:
             with_samples = number == 0 or n <= MAX_FOR_ALL_FOLDS
             used = np.flatnonzero(np.isin(owners, test)) if with_samples else np.zeros(0, np.intp)
-            both = project(everything, train, np.concatenate([test, n + used]), n_axes=N_AXES)
-            people, samples = both.test[: len(test)], both.test[len(test) :]
-            of_repeat.append(Fold(Side(both.train, people, both.sd), samples.astype(np.float32), owners[used]))
+            starts = n + len(singles) + n * np.arange(len(means))
+            projected = project(
+                everything, train, np.concatenate([test, n + used, *(start + test for start in starts)]), n_axes=N_AXES
+            )
+            t, r = len(test), len(used)
+            people, samples, rest = np.split(projected.test, [t, t + r])
+            side = Side(projected.train, people, projected.sd)
+            of_means = {k: rest[i * t : (i + 1) * t] for i, k in enumerate(means)}
+            of_repeat.append(Fold(side, samples.astype(np.float32), owners[used], of_means))
         projections.append(of_repeat)
     return projections
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from encsel.matching.error_rates import WAYS, Matching
 from encsel.matching.evaluate import PairMeasured, measure_pair, plain_cosine
-from encsel.matching.projections import Projections
+from encsel.matching.projections import MEANS_OF, Projections
 from encsel.matching.scorers import SCORERS
 from encsel.storage.sections import MISSING, Section, number, span, table
 from encsel.validation.result import PairValidation, Validation
@@ -41,7 +41,9 @@ def flags(pair: PairValidation, scorer: str, _: Sequence[str]) -> Sequence[str]:
 
 def sections(validation: Validation) -> Sequence[Section]:
     pairs = [p for p in validation.pairs if p["measured"] is not None]
-    return [*_error_rates(validation, pairs), *_identification(validation, pairs)] if pairs else []
+    if not pairs:
+        return []
+    return [*_error_rates(validation, pairs), *_by_samples(validation, pairs), *_identification(validation, pairs)]
 
 
 def _error_rates(validation: Validation, pairs: Sequence[PairValidation]) -> list[Section]:
@@ -82,6 +84,19 @@ def _error_rates(validation: Validation, pairs: Sequence[PairValidation]) -> lis
     return table("Measured error", rows, *notes, n_names=2)
 
 
+def _by_samples(validation: Validation, pairs: Sequence[PairValidation]) -> list[Section]:
+    rows = []
+    for p in pairs:
+        eers = {k: by_scorer[validation.scorer] for k, by_scorer in p["measured"].eer_by_samples.items()}
+        row = {str(k): number(eers[str(k)]) for k in (1, *MEANS_OF)}
+        rows.append({"Face": p.face, "Voice": p.voice, **row, "All": number(eers["all"])})
+    return table(
+        "EER by samples of a person at test", rows,
+        "So many images and clips of each test person are averaged before they are compared; matchers are fitted on "
+        f"all samples of the training people. Scorer {validation.scorer}.", n_names=2,
+    )  # fmt: skip
+
+
 def _identification(validation: Validation, pairs: Sequence[PairValidation]) -> list[Section]:
     rows, by_chance, gallery = [], "", 0.0
     for p in pairs:
@@ -110,7 +125,7 @@ STAGE = Stage(
     order=50,
     fields={"measured": PairMeasured, "joint_cosine": Mapping[str, Matching]},
     compute=compute,
-    version=2,
+    version=3,
     flags=flags,
     meanings={FEW_ERRORS: "by the rule of 30 the true EER may be more than a third off; add people"},
     sections=sections,
