@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from encsel.cli.calibrate import levels_table
 from encsel.errors import UsageError
 from encsel.matching.crossval import MEASURED
-from encsel.matching.sensitivity import eer_of_distance
+from encsel.matching.sensitivity import distance_of_eer, eer_of_distance
 from encsel.prediction.card import load_calibrated
 from encsel.prediction.evidence import FEATURES
 from encsel.prediction.order import SURE
 from encsel.progress import Silent
-from encsel.simulation.fit import fit_card
+from encsel.simulation.fit import fit_card, fit_levels
 from encsel.simulation.order import MIN_CASES
 from encsel.simulation.populations import KINDS, Population, TruthSizes
 from encsel.simulation.table import table_of
@@ -33,6 +34,7 @@ from encsel.simulation.trials import (
 from encsel.storage.documents import cards_folder
 
 SHARED = Path(__file__).parents[2] / "shared"
+FITTED = tuple(KINDS)[:6]
 RIVALS = {"training mean", "best constant", "cross-validated EER", "matched CKA, ln fit"}
 
 
@@ -66,7 +68,7 @@ def made_up(kind: str, seed: int, *, noise: float = 0.1) -> Trials:
 @pytest.fixture(scope="module", params=[1, pytest.param(4, marks=pytest.mark.slow)])
 def table(request):
     """Pairs of so many populations of each kind."""
-    return table_of([made_up(kind, seed) for seed in range(request.param) for kind in KINDS], "reference")
+    return table_of([made_up(kind, seed) for seed in range(request.param) for kind in FITTED], "reference")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def card(table):
 
 def test_a_table_has_a_row_a_pair_and_its_sets_in_one_piece(table):
     assert len(table) == len(np.unique(table.population)) * 24 * 9
-    assert set(table.kind) == set(KINDS)
+    assert set(table.kind) == set(FITTED)
     assert all(len(np.unique(table.group[s])) == 1 and s.stop - s.start == 9 for s in table.sets)
 
 
@@ -106,7 +108,7 @@ def test_replicates_stay_within_the_stated_number_of_standard_errors_in_every_ki
 
 
 def test_a_kind_that_lies_is_seen_in_its_own_rows(table):
-    table = table.rows((table.population < len(KINDS)) & np.isin(table.kind, ["traits", "strong", "channel"]))
+    table = table.rows((table.population < len(FITTED)) & np.isin(table.kind, ["traits", "strong", "channel"]))
     truth = table.truth.copy()
     truth[table.kind == "channel"] = 0.1
     lying = fit_card(dataclasses.replace(table, truth=truth), name="made-up", scorer="reference")
@@ -123,6 +125,23 @@ def test_errors_of_a_finished_card_are_given_by_number_of_people(check_cards, ca
     assert all(row.rmse < row.rivals["training mean"] for row in rows)
 
 
+def test_every_level_is_fitted_to_its_own_truth():
+    worlds = []
+    for kind in FITTED[:3]:
+        one = made_up(kind, 1)
+        far = eer_of_distance(0.5 * distance_of_eer(one.truth))
+        truth = np.concatenate([np.concatenate([one.truth, far], axis=2)] * 2, axis=1)
+        worlds.append(dataclasses.replace(one, truth=truth, probes=np.array([20, 1]), n_train=np.array([999, 100])))
+    card, levels = fit_levels(worlds, name="made-up", scorer="reference")
+    assert list(levels) == [(999, 20), (100, 20), (999, 1), (100, 1)]
+    assert [(level.n_train_identities, level.probe_samples) for level in card.levels] == list(levels)[1:]
+    for (n_train, probe), level in levels.items():
+        assert card.at(n_train, probe).coefficients == level.coefficients
+        assert level.target["n_train_identities"] == n_train
+    assert np.sum(card.at(100, 20).coefficients) == pytest.approx(np.sum(card.coefficients) / 2, rel=0.1)
+    assert "| 100 | 1 | 70 |" in levels_table(levels)
+
+
 def test_simpler_predictions_stand_beside_the_errors(card):
     assert all(set(row.rivals) == RIVALS for row in card.held_out)
 
@@ -130,7 +149,10 @@ def test_simpler_predictions_stand_beside_the_errors(card):
 def test_shipped_cards_keep_the_errors_they_were_made_with():
     for name in ("encsel-calibrated", "encsel-likelihood"):
         rows = [row for row in load_calibrated(name).held_out if row.n_identities in TESTED_PEOPLE]
-        assert all(set(row.rivals) == RIVALS | {"first recipe"} for row in rows)
+        assert {row.kind for row in rows} == {*KINDS, "all"}
+        assert all(set(row.rivals) == RIVALS for row in rows)
+        # Cells of fewer pairs would say little about a kind.
+        assert all(row.n_pairs >= 150 for row in rows)
 
 
 def test_trials_are_read_back_from_their_files(tmp_path):

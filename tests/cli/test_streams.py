@@ -77,8 +77,7 @@ def prepare(names: Iterable[str]) -> None:
 
         card = load_calibrated("encsel-calibrated")
         patch.setattr("encsel.simulation.trials.resumed", lambda _, work, **__: work.mkdir(parents=True) or ())
-        patch.setattr("encsel.simulation.table.table_of", lambda *_: None)
-        patch.setattr("encsel.simulation.fit.fit_card", lambda *_, **__: card)
+        patch.setattr("encsel.simulation.fit.fit_levels", lambda *_, **__: (card, {(999, 20): card}))
 
 
 def forked(line: list[str], folder: Path, set_up: Callable[[], None]) -> int:
