@@ -51,7 +51,9 @@ def result(pairs: dict[str, tuple[float, float, float] | None], **changed) -> Re
 def verdict(gates: Gates, pairs: dict[str, tuple[float, float, float] | None]) -> Verdict:
     new = result(pairs)
     values = [new.pairs[tuple(name.split("/"))] for name in pairs]
-    field = field_of(list(pairs), values, [None if v is None else v[1:] for v in pairs.values()], None, seed=0)
+    field = field_of(
+        list(pairs), values, [None if v is None else v[1:] for v in pairs.values()], None, seed=0, p=[0.01] * len(pairs)
+    )
     return judge(gates, field, new)
 
 
@@ -112,7 +114,7 @@ def test_the_printed_verdict_is_that_of_the_exit_code():
 def test_the_chance_of_a_close_call_follows_the_covariance():
     values = [PairValue(0.3, 1.05, 0.3), PairValue(0.32, 0.95, 0.3)]
     alike = np.full((2, 2), 0.3**2) + np.diag([1e-4, 1e-4])
-    field = field_of(["a/x", "a/y"], values, [(0.2, 0.4)] * 2, alike, seed=0)
+    field = field_of(["a/x", "a/y"], values, [(0.2, 0.4)] * 2, alike, seed=0, p=[0.01, 0.01])
     assert judge(checked_gates(expect_best="a/x"), field, result(CLOSE)).status == "pass"
 
 
@@ -373,7 +375,7 @@ def judged(gate: str, on: str, values: dict[str, PairValue], interval: Any = (0.
         ResultToCompare("encsel.rank/2", "predicted EER, scorer reference", SIGNATURE, pairs)
         for pairs in ({tuple(name.split("/")): value for name, value in side.items()} for side in (old, values))
     )
-    field = field_of([*values], [*values.values()], [interval] * len(values), None, seed=0)
+    field = field_of([*values], [*values.values()], [interval] * len(values), None, seed=0, p=[0.01] * len(values))
     gates = Gates(**EASY[gate], on=on, baseline=baseline if gate == "max-regression" else None)
     found = judge(gates, field, new)
     assert found.exit_code == {"pass": 0, "inconclusive": GATE_INCONCLUSIVE}[found.status]
@@ -457,7 +459,7 @@ def test_the_reason_of_a_regression_is_that_of_the_pair_that_decides():
             {tuple(name.split("/")): v for name, v in side.items()} for side in (old, {**old, "b/x": NOTHING})
         )
     )
-    field = field_of([*GOOD], [*GOOD.values()], [None, None], None, seed=0)
+    field = field_of([*GOOD], [*GOOD.values()], [None, None], None, seed=0, p=[0.01, 0.01])
     (found,) = judge(Gates(baseline=baseline, max_regression=1), field, new).gates
     assert (found.status, found.reason) == ("inconclusive", "b/x has no EER in one of the two")
 
@@ -481,9 +483,42 @@ def test_results_without_a_card_are_unlike_those_with_one(old, new, named):
     assert [named is not None and named in text for text in found.unlike] == ([True] if named else [])
 
 
+@pytest.mark.parametrize("on", ["interval", "point"])
+@pytest.mark.parametrize(
+    ("p", "within", "says"),
+    [
+        (0.2, None, "a/x is not above chance (p 0.20)"),
+        (0.06, "sex", "a/x is not above chance within groups of sex (p 0.06)"),
+        (None, None, "whether a/x is above chance was not measured"),
+        (0.05, None, None),
+    ],
+)
+def test_no_gate_passes_on_a_pair_that_is_not_above_chance(on, p, within, says):
+    new = result(CLEAR)
+    values, intervals = list(new.pairs.values()), [v[1:] for v in CLEAR.values()]
+    # What the second pair is does not matter.
+    field = field_of(list(CLEAR), values, intervals, None, seed=0, p=[p, 0.9], within=within)
+    for gates, otherwise in (
+        ({"max_eer": 0.25}, "pass"), ({"expect_best": "a/x"}, "pass"), ({"min_margin": 0.1}, "pass"),
+        ({"above_chance": True}, "pass"), ({"max_eer": 0.1}, "fail"), ({"min_margin": 0.3}, "fail"),
+    ):  # fmt: skip
+        (found,) = judge(checked_gates(**gates, gate_on=on), field, new).gates
+        passes = otherwise == "pass"
+        assert found.status == (otherwise if says is None or not passes else "inconclusive")
+        assert says is None or (says in found.reason) == passes
+
+
+def test_a_change_from_the_baseline_may_be_judged_at_chance():
+    new = result(CLEAR)
+    values, intervals = list(new.pairs.values()), [v[1:] for v in CLEAR.values()]
+    field = field_of(list(CLEAR), values, intervals, None, seed=0, p=[0.5, 0.5])
+    (found,) = judge(Gates(baseline=new, max_regression=0.3), field, new).gates
+    assert found.status == "pass"
+
+
 def test_no_gate_passes_on_doubtful_data():
     values = list(result(CLEAR).pairs.values())
-    field = field_of(list(CLEAR), values, [v[1:] for v in CLEAR.values()], None, seed=0)
+    field = field_of(list(CLEAR), values, [v[1:] for v in CLEAR.values()], None, seed=0, p=[0.01, 0.01])
     for gates, status in (
         ({"max_eer": 0.25}, "inconclusive"), ({"expect_best": "a/x"}, "inconclusive"), ({"max_eer": 0.1}, "fail"),
         ({"max_eer": 0.25, "gate_on": "point"}, "inconclusive"), ({"min_margin": 0.1}, "inconclusive"),

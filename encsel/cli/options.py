@@ -76,6 +76,8 @@ gate_options = together(
                  help="JSON of an earlier run of this command, for --max-regression."),
     click.option("--max-regression", type=float, metavar="EER",
                  help="Gate: no pair may be worse than in --baseline by more than this."),
+    click.option("--above-chance", is_flag=True,
+                 help="Gate: the best pair must be above chance, family-wise; a set cannot prove that it is not."),
     click.option("--gate-on", type=click.Choice(("interval", "point")), default="interval",
                  help="Judge gates on intervals (if one straddles the limit, the gate is inconclusive: exit code 6) or "
                  "on the numbers as they are."),

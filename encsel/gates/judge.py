@@ -23,6 +23,7 @@ from encsel.gates.compare import (
 from encsel.matching.sensitivity import eer_of_distance
 from encsel.prediction.card import CalibratedCard
 from encsel.prediction.order import SURE
+from encsel.prediction.predict import ALPHA
 from encsel.storage.result import Result
 from encsel.storage.sections import VerdictLine
 
@@ -40,6 +41,7 @@ class Gates:
         expect_best: FACE/VOICE.
         min_margin: smallest EER of the second pair minus that of the best.
         max_regression: largest increase from the EER of a pair in the baseline.
+        above_chance: the best pair must be above chance.
     """
 
     max_eer: float | None = None
@@ -48,6 +50,7 @@ class Gates:
     baseline: ResultToCompare | None = None
     max_regression: float | None = None
     on: Literal["interval", "point"] = "interval"
+    above_chance: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,10 @@ class Field:
     """The pairs to judge, best first, with intervals of their EERs and the covariance of the errors of d', if known.
 
     No number in it is NaN or infinite; such a one counts as missing.
+
+    Attributes:
+        p: family-wise p-value of each pair, against shuffled people; None where it was not measured.
+        within: column within whose groups people were shuffled.
     """
 
     names: tuple[str, ...]
@@ -89,6 +96,19 @@ class Field:
     intervals: tuple[tuple[float, float] | None, ...]
     covariance: NDArray[np.float64] | None
     seed: int = 0
+    p: tuple[float | None, ...] = ()
+    within: str | None = None
+
+    def chance(self, name: str) -> str | None:
+        """Why this pair is not known to be above chance; None if it is."""
+        if name not in self.names or not self.p:
+            return None
+        p = self.p[self.names.index(name)]
+        if p is None:
+            return f"whether {name} is above chance was not measured"
+        if p <= ALPHA:
+            return None
+        return f"{name} is not above chance{f' within groups of {self.within}' if self.within else ''} (p {p:.2f})"
 
     @property
     def undecided(self) -> str | None:
@@ -111,6 +131,7 @@ def checked_gates(
     baseline: str | Path | Result | None = None,
     max_regression: float | None = None,
     gate_on: str = "interval",
+    above_chance: bool = False,
 ) -> Gates:
     """Check the gates and read the baseline; UsageError if a value is out of range or half of a pair is missing."""
     for name, value in (("max_eer", max_eer), ("min_margin", min_margin), ("max_regression", max_regression)):
@@ -124,7 +145,8 @@ def checked_gates(
     if gate_on not in ("interval", "point"):
         raise UsageError(f"Gates are judged on {gate_on!r}. {nearest(gate_on, ('interval', 'point'))}")
     before = None if baseline is None else loaded(baseline)
-    return Gates(max_eer, expect_best, min_margin, before, max_regression, gate_on)  # type: ignore[arg-type]
+    on: Any = gate_on
+    return Gates(max_eer, expect_best, min_margin, before, max_regression, on, above_chance)
 
 
 def check_baseline(gates: Gates, schema: str, what: str) -> None:
@@ -156,6 +178,7 @@ def judge(
     """
     comparison = None if gates.baseline is None else compare_results(gates.baseline, new, card)
     checks: tuple[tuple[str, Any, Callable[..., tuple[Status, str]], Any], ...] = (
+        ("above-chance", gates.above_chance or None, _above_chance, field),
         ("max-eer", gates.max_eer, _max_eer, field),
         ("expect-best", gates.expect_best, _expect_best, field),
         ("min-margin", gates.min_margin, _min_margin, field),
@@ -165,10 +188,13 @@ def judge(
     for name, limit, check, facts in checks:
         if limit is not None:
             status, reason = check(limit, facts, gates.on)
-            if status == "pass" and doubts:
-                status, reason = "inconclusive", f"{reason}, but {'; '.join(doubts)}"
-            shown = limit if isinstance(limit, str) else format(limit, "g")
-            verdicts.append(GateVerdict(f"{name} {shown}", status, reason))
+            against = list(doubts)
+            if facts is field and field.names and (at_chance := field.chance(field.names[0])):
+                against.append(at_chance)
+            if status == "pass" and against:
+                status, reason = "inconclusive", f"{reason}, but {'; '.join(against)}"
+            shown = "" if limit is True else f" {limit}" if isinstance(limit, str) else f" {limit:g}"
+            verdicts.append(GateVerdict(f"{name}{shown}", status, reason))
     if unexamined:
         reason = f"{', '.join(unexamined)} cannot be checked with one sample a person"
         verdicts.append(GateVerdict("strict-health", "inconclusive", reason))
@@ -182,8 +208,10 @@ def field_of(
     covariance: NDArray[np.float64] | None,
     *,
     seed: int,
+    p: Sequence[float | None],
+    within: str | None = None,
 ) -> Field:
-    """Sort pairs by EER, those without one last."""
+    """Sort pairs by EER, those without one last; arguments as in Field."""
     values = [PairValue(*(x if is_known(x) else None for x in (v.eer, v.distance, v.sd))) for v in values]
     order = sorted(range(len(names)), key=lambda i: (values[i].eer is None, values[i].eer or 0.0, i))
     if any(value.distance is None or value.sd is None for value in values):
@@ -200,6 +228,8 @@ def field_of(
         tuple(known[i] for i in order),
         covariance,
         seed,
+        tuple(p[i] for i in order),
+        within,
     )
 
 
@@ -215,6 +245,18 @@ def _at_most(interval: tuple[float, float] | None, limit: float) -> Status:
 
 def _surely(chance: float) -> Status:
     return "inconclusive" if 1 - SURE < chance < SURE else _point(chance >= SURE)
+
+
+def _above_chance(_: bool, field: Field, on: str) -> tuple[Status, str]:
+    if field.undecided:
+        return "inconclusive", field.undecided
+    best = field.names[0]
+    # A small set cannot prove that there is nothing, so this never fails.
+    if reason := field.chance(best):
+        return "inconclusive", reason
+    p = field.p[0]
+    assert p is not None
+    return "pass", f"{best} is above chance{f' within groups of {field.within}' if field.within else ''} (p {p:.3f})"
 
 
 def _max_eer(limit: float, field: Field, on: str) -> tuple[Status, str]:

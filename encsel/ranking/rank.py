@@ -162,6 +162,7 @@ def rank(
     baseline: str | Path | None = None,
     max_regression: float | None = None,
     gate_on: Literal["interval", "point"] = "interval",
+    above_chance: bool = False,
     strict_health: bool = False,
     show_names: bool = False,
     progress: Progress | None = None,
@@ -189,8 +190,8 @@ def rank(
         allow_pickle: read pickled weights of checkpoints other than the defaults.
         timeout: seconds for an encoder to open, and again to load and embed.
         cache: folder of the embedding cache; "default": that of the user; None: keep nothing on disk.
-        max_eer, expect_best, min_margin, baseline, max_regression, gate_on: gates, as the options of `encsel rank`;
-            their verdict is in the result and its `exit_code`.
+        max_eer, expect_best, min_margin, baseline, max_regression, above_chance, gate_on: gates, as the options of
+            `encsel rank`; their verdict is in the result and its `exit_code`.
         strict_health: make `exit_code` 4 for an unsound encoder.
         show_names: name skipped samples in the result instead of hashing their names.
         progress: where notes and progress go; None: nowhere.
@@ -215,7 +216,7 @@ def rank(
     """
     gates = checked_gates(
         max_eer=max_eer, expect_best=expect_best, min_margin=min_margin, baseline=baseline,
-        max_regression=max_regression, gate_on=gate_on,
+        max_regression=max_regression, gate_on=gate_on, above_chance=above_chance,
     )  # fmt: skip
     settings = RankSettings.checked(regression, coverage, level=(train_people, probe_samples))
     check_baseline(gates, RANK_SCHEMA, f"predicted EER, scorer {scorer_of(settings.cards[0])}")
@@ -250,7 +251,8 @@ def verdict_on(ranking: Ranking, gates: Gates) -> Verdict:
             joint = covariance(card, np.array([v.sd for v in values]), faces, voices)
     field = field_of(
         [f"{face}/{voice}" for face, voice in stated], values, [p.interval for p in ranking.pairs], joint,
-        seed=int(ranking.signature["options"]["seed"]),
+        seed=int(ranking.signature["options"]["seed"]), p=[p.p_familywise for p in ranking.pairs],
+        within=ranking.signature["options"]["within"],
     )  # fmt: skip
     what = f"predicted EER, scorer {ranking.scorer}"
     new = ResultToCompare(RANK_SCHEMA, what, ranking.signature, stated)

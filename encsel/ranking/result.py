@@ -132,6 +132,11 @@ class PairRanking:
     joint_space: JointSpace | None
     flags: tuple[str, ...]
 
+    @property
+    def p_familywise(self) -> float:
+        """The p-value behind the flag "not above chance": of the prediction, or with under 10 people of CKA."""
+        return self.cka.null_p_familywise if self.null is None else self.null.p_familywise
+
 
 @dataclass(frozen=True)
 class EncoderRanking:

@@ -80,6 +80,7 @@ def validate(
     baseline: str | Path | None = None,
     max_regression: float | None = None,
     gate_on: Literal["interval", "point"] = "interval",
+    above_chance: bool = False,
     strict_health: bool = False,
     show_names: bool = False,
     progress: Progress | None = None,
@@ -124,7 +125,7 @@ def validate(
         )
     gates = checked_gates(
         max_eer=max_eer, expect_best=expect_best, min_margin=min_margin, baseline=baseline,
-        max_regression=max_regression, gate_on=gate_on,
+        max_regression=max_regression, gate_on=gate_on, above_chance=above_chance,
     )  # fmt: skip
     settings = RankSettings.checked(
         regression, coverage, level=(train_people, probe_samples), max_shuffles=MAX_SHUFFLES
@@ -190,8 +191,11 @@ def verdict_on(validation: Validation, gates: Gates) -> Verdict:
     values = [value_of(m.eer, m.interval, COVERAGE) if m else value_of(None, None, COVERAGE) for m in measured]
     pairs = {(p.face, p.voice): value for p, value in zip(validation.pairs, values, strict=True)}
     intervals = [None if m is None else m.interval for m in measured]
-    seed = int(validation.signature["options"]["seed"])
-    field = field_of(["/".join(pair) for pair in pairs], values, intervals, None, seed=seed)
+    options = validation.signature["options"]
+    field = field_of(
+        ["/".join(pair) for pair in pairs], values, intervals, None, seed=int(options["seed"]),
+        p=[p.ranked.p_familywise if p.ranked else None for p in validation.pairs], within=options["within"],
+    )  # fmt: skip
     what = f"measured EER, scorer {validation.scorer}"
     new = ResultToCompare(VALIDATE_SCHEMA, what, validation.signature, pairs)
     unexamined = validation.unexamined if validation.strict_health else ()
