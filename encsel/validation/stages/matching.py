@@ -27,9 +27,8 @@ def compute(work: Work) -> Outcomes:
     outcomes = work.of_pairs(STAGE, "measured", one, shared=projections_of(work), more={"protocol": work.protocol})
     for pair in work.pairs:
         face, voice = (work.encoders[key] for key in pair)
-        joint = face.traits.space is not None and face.traits.space == voice.traits.space and face.dim == voice.dim
         outcomes[pair]["joint_cosine"] = Outcome(
-            plain_cosine(face, voice, seed=work.seed, eer_rule=work.eer_rule) if joint else None
+            plain_cosine(face, voice, seed=work.seed, eer_rule=work.eer_rule) if face.shares_space(voice) else None
         )
     return outcomes
 
