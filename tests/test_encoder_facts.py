@@ -162,6 +162,7 @@ def test_two_encoders_of_one_space_are_also_compared_by_plain_cosine(tmp_path, s
     documents = {p["voice"]: p["joint_space"] for p in ranking.to_dict()["pairs"]}
     assert (documents["b"]["space"], documents["c"]) == ("joint", None)
     assert "share the space joint" in render(ranking, "table")
+    assert "in the joint training" in render(ranking, "table")
 
 
 @pytest.mark.parametrize(

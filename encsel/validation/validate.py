@@ -175,7 +175,8 @@ def wanted_stages(skip: Sequence[str], only: Sequence[str]) -> frozenset[str]:
         if name not in names:
             raise UsageError(f"No stage is named {name!r}. {nearest(name, names)}")
     always = frozenset(stages()) - frozenset(names)
-    return always | (frozenset(only) if only else frozenset(names) - frozenset(skip))
+    usual = frozenset(name for name in names if not stages()[name].only_named)
+    return always | (frozenset(only) if only else usual - frozenset(skip))
 
 
 def metrics_used(wanted: frozenset[str]) -> tuple[str, ...]:

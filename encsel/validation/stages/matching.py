@@ -6,6 +6,7 @@ from encsel.matching.error_rates import WAYS, Matching
 from encsel.matching.evaluate import PairMeasured, measure_pair, plain_cosine
 from encsel.matching.projections import Projections
 from encsel.matching.scorers import SCORERS
+from encsel.ranking.flags import MUST_BE_UNSEEN
 from encsel.storage.sections import MISSING, Section, number, span, table
 from encsel.validation.result import PairValidation, Validation
 from encsel.validation.shared import projections_of
@@ -74,7 +75,7 @@ def _error_rates(validation: Validation, pairs: Sequence[PairValidation]) -> lis
         )
     notes += [
         f"{p.face} x {p.voice} share a joint space: by plain cosine, without any fit, EER "
-        f"{joint['identity'].eer:.3f}, single samples {joint['sample'].eer:.3f}."
+        f"{joint['identity'].eer:.3f}, single samples {joint['sample'].eer:.3f}. {MUST_BE_UNSEEN}"
         for p in validation.pairs
         if (joint := p["joint_cosine"]) is not None
     ]
