@@ -54,8 +54,7 @@ def test_training_raises_the_cka_of_held_out_people_and_its_control_does_not():
     assert found.after.cka > 0.7
     assert abs(found.control.cka) < 0.3
     assert found.after.eer < 0.2 < 0.4 < found.control.eer
-    assert found.after.eer == pytest.approx(found.eer["likelihood"], abs=0.05)
-    assert found.after.eer < found.eer["reference"]
+    assert found.after.eer < found.eer["reference"] / 2
     low, high = found.after.interval
     assert low < found.after.eer < high
     assert (found.n_train, found.n_test, found.n_repeats) == (120, 30, 1)

@@ -279,7 +279,7 @@ def test_stages_are_checked_before_any_work():
         wanted_stages(["gww"], [])
     with pytest.raises(UsageError, match="one of them"):
         wanted_stages(["gw"], ["axes"])
-    usual = frozenset(name for name, stage in stages().items() if not stage.only_named)
+    usual = frozenset(name for name, stage in stages().items() if not stage.on_request)
     assert wanted_stages([], []) == usual
     assert {name for name, stage in stages().items() if stage.always} <= wanted_stages([], ["gw"])
     assert set(stage_names()) & wanted_stages([], ["gw"]) == {"gw"}

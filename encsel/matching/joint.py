@@ -20,7 +20,7 @@ from encsel.matching.scorers import PairInFold, cosines
 from encsel.metrics.centroids import unit_rows
 from encsel.metrics.linear_cka import gram, unbiased_hsic
 
-PROJECTIONS = "linear, in closed form: canonical directions, each weighted by the root of its held-out correlation"
+PROJECTIONS = "linear, in closed form: canonical directions, each weighted by its correlation on people held out"
 """The projections of `project`, in words."""
 
 
@@ -58,10 +58,10 @@ class JointTraining:
 def project(face: Side, voice: Side) -> tuple[Vectors, Vectors]:
     """Test rows (n, r) of both sides in the joint space of projections trained on the training people.
 
-    The inner product in it is, for small correlations, the part of the log likelihood ratio that depends on both.
+    Weights of the correlation itself gave lower EERs on simulated populations than its root.
     """
     ratio = PairInFold(face, voice).likelihood
-    weights = np.sqrt(ratio.correlations)
+    weights = ratio.correlations
     return face.test @ (ratio.face * weights), voice.test @ (ratio.voice * weights)
 
 

@@ -163,7 +163,7 @@ def validate(
 
 
 def wanted_stages(skip: Sequence[str], only: Sequence[str]) -> frozenset[str]:
-    """The stages to do, those that cannot be skipped included.
+    """The stages to do, those that cannot be skipped included; those on request only if `only` names them.
 
     Raises:
         UsageError: an unknown stage, or both given.
@@ -175,8 +175,8 @@ def wanted_stages(skip: Sequence[str], only: Sequence[str]) -> frozenset[str]:
         if name not in names:
             raise UsageError(f"No stage is named {name!r}. {nearest(name, names)}")
     always = frozenset(stages()) - frozenset(names)
-    usual = frozenset(name for name in names if not stages()[name].only_named)
-    return always | (frozenset(only) if only else usual - frozenset(skip))
+    by_default = frozenset(name for name in names if not stages()[name].on_request)
+    return always | (frozenset(only) if only else by_default - frozenset(skip))
 
 
 def metrics_used(wanted: frozenset[str]) -> tuple[str, ...]:

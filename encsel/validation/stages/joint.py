@@ -49,9 +49,9 @@ def sections(validation: Validation) -> Sequence[Section]:
 STAGE = Stage(
     name="joint",
     about="pair",
-    order=65,
+    order=66,
     fields={"joint": JointTraining},
     compute=compute,
-    only_named=True,
+    on_request=True,
     sections=sections,
 )
