@@ -106,6 +106,10 @@ class Embeddings:
     def dim(self) -> int:
         return int(self.vectors.shape[1])
 
+    def shares_space(self, other: Embeddings) -> bool:
+        """Whether both declare one joint space, and have its dimension."""
+        return self.traits.space is not None and self.traits.space == other.traits.space and self.dim == other.dim
+
     @property
     def identities(self) -> tuple[str, ...]:
         return tuple(np.unique(self.labels).tolist())

@@ -15,7 +15,7 @@ from encsel.embedding.health import SAME_VECTORS
 from encsel.errors import BadCalibration, EncselError, UsageError
 from encsel.progress import Silent
 from encsel.ranking.flags import AT_CHANCE, EXTRAPOLATES, FEW_PEOPLE, PEOPLE_UNLIKE, ROWS_UNLIKE
-from encsel.ranking.rank import RankSettings
+from encsel.ranking.settings import RankSettings
 from encsel.regression.card import GeometricCard, load_geometric_card
 
 LN = "upadhyay2026-ln"

@@ -29,8 +29,9 @@ def embed(
 ) -> int:
     """Embed a calibration set once, to be ranked many times.
 
-    Writes one .npz per encoder (arrays embeddings, labels, samples, and a column per attribute), readable by you
-    alone. Embeddings of people are biometric data: keep them as carefully as the images and recordings.
+    Writes one .npz per encoder (arrays embeddings, labels, samples, a column per attribute, and space if it has a
+    joint one), readable by you alone. Embeddings of people are biometric data: keep them as carefully as the images and
+    recordings.
     """
     from encsel.core import MODALITIES, Runtime, SetOptions
     from encsel.data.calibration_set import CalibrationSet

@@ -2,14 +2,15 @@
 
 import hashlib
 import numbers
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encsel.core import Embeddings, Modality, Skipped, Vectors
-from encsel.data.identities import normal
+from encsel.core import Embeddings, Modality, Skipped, Traits, Vectors
+from encsel.data.identities import normal, some
 from encsel.errors import BadCalibration, UsageError, first_line, printable
 from encsel.storage.signature import canonical
 
@@ -28,15 +29,18 @@ def checked_embeddings(name: str, modality: Modality, vectors: Any, identities: 
     labels = _text_column(identities, n, f"{where}: the identities")
     columns = dict(columns)
     samples = _text_column(columns.pop("samples", range(n)), n, f"{where}: 'samples'")
+    space = columns.pop("space", "")
+    in_rows = [space] * n if isinstance(space, str) else space
+    space = space_of(_text_column(in_rows, n, f"{where}: 'space'", optional=True).tolist(), where)
     attributes = {
         printable(str(key)): shown(_text_column(column, n, f"{where}: {key!r}", optional=True))
         for key, column in columns.items()
     }
     names = [labels.tolist(), samples.tolist(), {key: column.tolist() for key, column in attributes.items()}]
     content = hashlib.sha256(np.ascontiguousarray(array).data)
-    content.update(canonical([array.dtype.str, array.shape, names]).encode())
-    provenance = {"sha256": content.hexdigest()}
-    return keep_usable(Embeddings(printable(name), modality, array, labels, samples, attributes, provenance))
+    content.update(canonical([array.dtype.str, array.shape, names, *([space] if space else [])]).encode())
+    provenance, traits = {"sha256": content.hexdigest()}, Traits(space=space)
+    return keep_usable(Embeddings(printable(name), modality, array, labels, samples, attributes, provenance, traits))
 
 
 def checked_vectors(vectors: NDArray[Any], where: str) -> Vectors:
@@ -99,6 +103,17 @@ def as_text(column: NDArray[Any], where: str) -> NDArray[np.str_]:
         return np.char.decode(column, "utf-8") if column.dtype.kind == "S" else np.array(column.tolist(), np.str_)
     except (ValueError, SystemError) as error:  # SystemError: a code point that does not exist
         raise BadCalibration(f"{where}: some bytes are not text. Save it as UTF-8 text.") from error
+
+
+def space_of(cells: Iterable[str], where: str) -> str | None:
+    """The joint space that cells of text name, printable; None if all are empty, BadCalibration for several."""
+    names = {normal(cell) for cell in set(cells)} - {""}
+    if len(names) > 1:
+        raise BadCalibration(
+            f"{where}: 'space' has {len(names)} values ({some(names)}); an encoder has one joint space, or none. Give "
+            "one value, or rename 'space' if it is about something else."
+        )
+    return printable(names.pop()) if names else None
 
 
 def check_length(longest: int, where: str) -> None:

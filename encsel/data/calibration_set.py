@@ -66,7 +66,8 @@ class CalibrationSet:
             faces, voices: by name of the encoder, a tuple (embeddings, identities) or (embeddings, identities,
                 columns). Embeddings are a (rows, dim) array-like of numbers; identities a (rows,) array-like of text
                 or whole numbers (list, array, pandas Series or categorical). `columns` maps names of attributes such
-                as "sex" or "session" to (rows,) array-likes; "samples" holds the names of the samples.
+                as "sex" or "session" to (rows,) array-likes; "samples" holds the names of the samples, and "space" is
+                one text, the name of the joint space of the encoder.
         Raises:
             BadCalibration: wrong shape or type, missing identities, or for a reason of `from_path`.
             UsageError: not such tuples, or `identities` or `samples_per_identity` below 1.

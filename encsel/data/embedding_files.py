@@ -9,7 +9,7 @@ import os
 import struct
 import warnings
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import Embeddings, Modality, Traits
-from encsel.data.arrays import TEXT_KINDS, Checked, as_text, check_length, checked_vectors, keep_usable, shown
+from encsel.data.arrays import (
+    TEXT_KINDS,
+    Checked,
+    as_text,
+    check_length,
+    checked_vectors,
+    keep_usable,
+    shown,
+    space_of,
+)
 from encsel.errors import BadCalibration, first_line, printable
 from encsel.storage.files import read_whole, stand_in, write_private
 from encsel.storage.signature import canonical
 
 EMBEDDING_SUFFIXES = (".npz", ".safetensors", ".npy")
 _LABEL_NAMES = ("labels", "identity", "label")
+_SPACE = "space"  # array, column or entry of the metadata of .safetensors with the name of the joint space
 _ATTRIBUTE = "attribute."
 _ORIGIN = "encsel"  # array of an .npz with the provenance and traits of the encoder as JSON
 _LISTED = "encsel.listed"  # array of an .npz with `Embeddings.listed`
@@ -43,12 +53,13 @@ _MAX_DIRECTORY = 4 << 20  # bytes of an archive's directory or a .safetensors he
 def read_embeddings(path: Path, modality: Modality) -> Checked:
     """The usable rows of a file, and the rows skipped.
 
-    The encoder is named after the file. Arrays (rows,) of text or whole numbers become attributes; other arrays are
-    ignored. Repeated rows of an identity (a frame listed for several clips) are kept once. BadCalibration for files not
-    readable, pickled, too large, not 2-D, without labels, or with columns of another length.
+    The encoder is named after the file. `space`, one text, declares its joint space. Arrays (rows,) of text or whole
+    numbers become attributes; other arrays are ignored. Repeated rows of an identity (a frame listed for several clips)
+    are kept once. BadCalibration for files not readable, pickled, too large, not 2-D, without labels, with columns of
+    another length, or with several spaces.
     """
     content = _read(path)
-    arrays = _arrays(path, content)
+    arrays, table = _arrays(path, content)
     if "embeddings" not in arrays:
         names = ", ".join(sorted(arrays)) or "none"
         raise BadCalibration(f"{path}: the arrays are {names}; 'embeddings' (rows, dim) is needed. Add it.")
@@ -64,6 +75,11 @@ def read_embeddings(path: Path, modality: Modality) -> Checked:
                 f"{path}: {name!r} has shape {column.shape} for {rows[0]} rows of embeddings; {rows} is needed."
             )
     made_by, traits = _origin(arrays.pop(_ORIGIN, None), path)
+    space = arrays.pop(_SPACE, np.array(traits.space or ""))
+    if space.size > 1 and space.shape != rows:
+        raise BadCalibration(f"{path}: {_SPACE!r} has shape {space.shape}; one text is needed, its name. Fix it.")
+    space = as_text(space.ravel(), f"{path}: {_SPACE!r}")
+    traits = replace(traits, space=space_of(space.tolist(), str(path)))
     listed = arrays.pop(_LISTED, None)
     if listed is not None and (
         listed.ndim != 1 or listed.dtype.kind not in "iu" or listed.size * vectors[0].nbytes > MAX_BYTES
@@ -75,7 +91,9 @@ def read_embeddings(path: Path, modality: Modality) -> Checked:
         for name, column in arrays.items() if column.shape == rows and column.dtype.kind in TEXT_KINDS
     }  # fmt: skip
     labels, samples = as_text(labels, f"{path}: 'labels'"), as_text(samples, f"{path}: 'samples'")
-    provenance = {"file": printable(path.name), "sha256": hashlib.sha256(content).hexdigest(), **made_by}
+    sha256 = hashlib.sha256(content)
+    sha256.update(table)
+    provenance = {"file": printable(path.name), "sha256": sha256.hexdigest(), **made_by}
     return keep_usable(
         Embeddings(printable(path.stem), modality, vectors, labels, samples, attributes, provenance, traits, listed)
     )
@@ -89,6 +107,8 @@ def write_embeddings(embeddings: Embeddings, path: Path) -> None:
     columns: dict[str, Any] = {"embeddings": embeddings.vectors, "labels": labels, "samples": samples}
     columns |= {f"{_ATTRIBUTE}{name}": column for name, column in embeddings.attributes.items()}
     columns[_ORIGIN] = np.array(canonical(origin))
+    if embeddings.traits.space is not None:
+        columns[_SPACE] = np.array(embeddings.traits.space)
     if embeddings.listed is not None:
         columns[_LISTED] = embeddings.listed
     np.savez(buffer, **columns)
@@ -119,7 +139,8 @@ class _TooLarge(Exception):
     """Arrays that would take more memory than any set of embeddings needs."""
 
 
-def _arrays(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
+def _arrays(path: Path, content: bytes) -> tuple[dict[str, NDArray[Any]], bytes]:
+    """The arrays of a file and the columns of the table beside it, and the content of the table."""
     readers = {".npz": _from_npz, ".safetensors": _from_safetensors, ".npy": _from_npy}
     suffix = path.suffix.lower()
     try:
@@ -146,10 +167,11 @@ def _arrays(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
         raise BadCalibration(f"{path} {problem}") from error
     table = path.with_suffix(".csv")
     if suffix != ".npz" and table.is_file():
-        arrays.update(_columns(table))
-    elif suffix == ".npy":
+        beside = _read(table)
+        return arrays | _columns(table, beside), beside
+    if suffix == ".npy":
         raise BadCalibration(f"{path} has no labels; put {table.name} with a column 'identity' beside it.")
-    return arrays
+    return arrays, b""
 
 
 class _Archive(io.BytesIO):
@@ -217,7 +239,15 @@ def _from_safetensors(content: bytes) -> dict[str, NDArray[Any]]:
     if len(content) >= 8 and _MAX_DIRECTORY < struct.unpack("<Q", content[:8])[0] < len(content):
         raise _TooLarge(f"a header of over {_MAX_DIRECTORY >> 20} MiB")
     stored = dict(safetensors.deserialize(content))
-    return {name: read for name, one in stored.items() if (read := _tensor(name, one)) is not None}
+    space = _metadata(content).get(_SPACE)
+    declared = {} if space is None else {_SPACE: np.array(space)}
+    return declared | {name: read for name, one in stored.items() if (read := _tensor(name, one)) is not None}
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The texts in the header of a .safetensors file that safetensors has read."""
+    header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
+    return dict(header.get("__metadata__") or {})
 
 
 def _tensor(name: str, stored: dict[str, Any]) -> NDArray[Any] | None:
@@ -248,9 +278,9 @@ def _float8() -> NDArray[np.float32]:
 _FLOAT8 = _float8()
 
 
-def _columns(table: Path) -> dict[str, NDArray[Any]]:
+def _columns(table: Path, content: bytes) -> dict[str, NDArray[Any]]:
     try:
-        text = _read(table).decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         header = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
         rows = list(reader)

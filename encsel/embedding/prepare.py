@@ -127,6 +127,7 @@ def prepare(
     whose += [(f"{face} x {voice}", flags) for (face, voice), flags in of_pairs.items()]
     # The set has a note about people who may be the same.
     notes = [f"{name}: {flag}; no gate passes." for name, flags in whose for flag in flags if flag != SAME_PEOPLE]
+    notes += spaces_of_several_dimensions(common)
     for note in notes:
         progress.note(note)
     opened = replace(opened, notes=(*opened.notes, *notes))
@@ -141,6 +142,24 @@ def names_for(runtime: Runtime, options: SetOptions, progress: Progress) -> Pseu
     except OSError as error:
         progress.note(f"Results carry no hashes of names: their key cannot be stored ({error.strerror or error}).")
         return Pseudonyms(None)
+
+
+def spaces_of_several_dimensions(embeddings: Sequence[Embeddings]) -> list[str]:
+    """A note for each joint space whose encoders have different dimensions, so that some are not compared in it."""
+    of_space: dict[str, list[Embeddings]] = {}
+    for e in embeddings:
+        if e.traits.space is not None:
+            of_space.setdefault(e.traits.space, []).append(e)
+    notes = []
+    for space, members in of_space.items():
+        if len({e.dim for e in members}) > 1:
+            dims = ", ".join(f"{e.modality} {e.name} {e.dim}" for e in members)
+            notes.append(
+                f"The joint space {space} has encoders of different dimensions ({dims}); only encoders of the same "
+                "dimension are compared by plain cosine. Save the embeddings after the last joint layer, or remove the "
+                "space."
+            )
+    return notes
 
 
 def _measurable(embedded: Embedded, options: SetOptions, progress: Progress) -> tuple[Embedded, tuple[str, ...]]:

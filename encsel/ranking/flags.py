@@ -15,6 +15,9 @@ ROWS_UNKNOWN = "the card does not state its samples per person"
 UNSOUND = "unsound encoder"
 TRAINED_ON_THESE = "trained on VoxCeleb, where these people are from"
 
+MUST_BE_UNSEEN = "If these people were in the joint training, every number of the pair is too good."
+"""What follows the EER of a pair of one joint space."""
+
 MEANINGS: Mapping[str, str] = {
     **DOUBTS,
     FEW_PEOPLE: f" (under {MIN_TO_PREDICT}): a coarse order only, no claim that any pair is better than chance",

@@ -243,7 +243,7 @@ def _cka_measured(pair: MeasuredPair, coverage: float) -> CkaMeasured:
 
 def _joint_space(face: EncoderGeometry, voice: EncoderGeometry) -> JointSpace | None:
     space = face.embeddings.traits.space
-    if space is None or space != voice.embeddings.traits.space or face.embeddings.dim != voice.embeddings.dim:
+    if space is None or not face.embeddings.shares_space(voice.embeddings):
         return None
     scores = centroids(face.embeddings) @ centroids(voice.embeddings).T
     return JointSpace(space, eer(*split_scores(np.asarray(scores))))

@@ -6,7 +6,7 @@ from typing import Any
 from encsel.errors import harmless
 from encsel.prediction.predict import MIN_TO_PREDICT
 from encsel.prediction.shipped import STUDY_REGRESSION
-from encsel.ranking.flags import EXTRAPOLATES, FEW_PEOPLE, MEANINGS
+from encsel.ranking.flags import EXTRAPOLATES, FEW_PEOPLE, MEANINGS, MUST_BE_UNSEEN
 from encsel.ranking.pairs import cross_validated_scorer
 from encsel.ranking.result import BY_CKA, CardPrediction, PairRanking, RankDocument
 from encsel.reports.escapes import markdown_code, markdown_item, note_text
@@ -152,7 +152,7 @@ def _footnotes(ranking: RankDocument) -> list[str]:
             lines.append(f"{encoder.name}: {'; '.join(encoder.flags)}.")
     lines += [
         f"{p.face} x {p.voice} share the space {p.joint_space.space}: EER by plain cosine on these people "
-        f"{p.joint_space.cosine_eer:.3f}."
+        f"{p.joint_space.cosine_eer:.3f}. {MUST_BE_UNSEEN}"
         for p in ranking.pairs
         if p.joint_space
     ]

@@ -21,8 +21,9 @@ from encsel.prediction.card import PROBE_SAMPLES, TRAIN_PEOPLE, CalibratedCard
 from encsel.prediction.predict import MIN_TO_PREDICT
 from encsel.prediction.shipped import DEFAULT_REGRESSION
 from encsel.progress import Progress, Silent
-from encsel.ranking.rank import METRICS, RankSettings, doubts_in
+from encsel.ranking.rank import doubts_in
 from encsel.ranking.result import Ranking, summary_of
+from encsel.ranking.settings import METRICS, RankSettings
 from encsel.regression.analysis import PredictionErrors, analyse, prediction_errors
 from encsel.storage.cache import StageCache, cache_root
 from encsel.storage.signature import LIBRARIES, signature_text
@@ -164,7 +165,7 @@ def validate(
 
 
 def wanted_stages(skip: Sequence[str], only: Sequence[str]) -> frozenset[str]:
-    """The stages to do, those that cannot be skipped included.
+    """The stages to do, those that cannot be skipped included; those on request only if `only` names them.
 
     Raises:
         UsageError: an unknown stage, or both given.
@@ -176,7 +177,8 @@ def wanted_stages(skip: Sequence[str], only: Sequence[str]) -> frozenset[str]:
         if name not in names:
             raise UsageError(f"No stage is named {name!r}. {nearest(name, names)}")
     always = frozenset(stages()) - frozenset(names)
-    return always | (frozenset(only) if only else frozenset(names) - frozenset(skip))
+    by_default = frozenset(name for name in names if not stages()[name].on_request)
+    return always | (frozenset(only) if only else by_default - frozenset(skip))
 
 
 def metrics_used(wanted: frozenset[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from encsel.matching.folds import Protocol, protocol_folds
 from encsel.metrics.centroids import centroids
 from encsel.metrics.registry import metrics
 from encsel.progress import Progress
-from encsel.ranking.rank import RankSettings
+from encsel.ranking.settings import RankSettings
 from encsel.storage.cache import StageCache
 from encsel.storage.documents import Malformed, decoded
 from encsel.storage.result import plain

@@ -6,6 +6,7 @@ from encsel.matching.error_rates import WAYS, Matching
 from encsel.matching.evaluate import PairMeasured, measure_pair, plain_cosine
 from encsel.matching.projections import MEANS_OF, Projections
 from encsel.matching.scorers import SCORERS
+from encsel.ranking.flags import MUST_BE_UNSEEN
 from encsel.storage.sections import MISSING, Section, number, span, table
 from encsel.validation.result import PairValidation, Validation
 from encsel.validation.shared import projections_of
@@ -27,9 +28,8 @@ def compute(work: Work) -> Outcomes:
     outcomes = work.of_pairs(STAGE, "measured", one, shared=projections_of(work), more={"protocol": work.protocol})
     for pair in work.pairs:
         face, voice = (work.encoders[key] for key in pair)
-        joint = face.traits.space is not None and face.traits.space == voice.traits.space and face.dim == voice.dim
         outcomes[pair]["joint_cosine"] = Outcome(
-            plain_cosine(face, voice, seed=work.seed, eer_rule=work.eer_rule) if joint else None
+            plain_cosine(face, voice, seed=work.seed, eer_rule=work.eer_rule) if face.shares_space(voice) else None
         )
     return outcomes
 
@@ -77,7 +77,7 @@ def _error_rates(validation: Validation, pairs: Sequence[PairValidation]) -> lis
         )
     notes += [
         f"{p.face} x {p.voice} share a joint space: by plain cosine, without any fit, EER "
-        f"{joint['identity'].eer:.3f}, single samples {joint['sample'].eer:.3f}."
+        f"{joint['identity'].eer:.3f}, single samples {joint['sample'].eer:.3f}. {MUST_BE_UNSEEN}"
         for p in validation.pairs
         if (joint := p["joint_cosine"]) is not None
     ]
