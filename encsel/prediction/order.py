@@ -1,4 +1,4 @@
-"""Order of pairs: chances of order and of being best, and ties, from the joint error of all predictions of a set."""
+"""Order of pairs: chances of order and of being best, from the joint error of all predictions of a set."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from encsel.prediction.card import CalibratedCard, Values
 
 N_DRAWS = 20_000
-"""Draws from the joint distribution of all pairs, for `p_best`."""
+"""Draws from the joint distribution of all pairs."""
 SURE = 0.9
 """Chance from which one pair is called better than another."""
 Labels = Sequence[Any] | NDArray[Any]
@@ -47,6 +47,21 @@ def chance_of_best(
     n_draws: int = N_DRAWS,
 ) -> Values:
     """(pairs,) chance that each is the best of its set; they sum to 1."""
+    best = np.argmax(drawn_distances(card, distance, sd, faces, voices, seed=seed, n_draws=n_draws), axis=1)
+    return np.bincount(best, minlength=len(distance)) / n_draws
+
+
+def drawn_distances(
+    card: CalibratedCard,
+    distance: Values,
+    sd: Values,
+    faces: Labels,
+    voices: Labels,
+    *,
+    seed: int,
+    n_draws: int = N_DRAWS,
+) -> Values:
+    """(draws, pairs) d' of the pairs of one set from the joint distribution of their errors."""
     rng = np.random.default_rng([seed, 3])
     labels = [np.unique(np.asarray(x), return_inverse=True)[1] for x in (faces, voices)]
     s, scale = card.shares, card.best_scale
@@ -55,11 +70,4 @@ def chance_of_best(
         error += np.sqrt(share) * rng.standard_normal((n_draws, index.max() + 1))[:, index]
     # The error common to all pairs matters only where their sds differ.
     error += np.sqrt(s.everyone) * rng.standard_normal((n_draws, 1))
-    best = np.argmax(distance + scale * sd * error, axis=1)
-    return np.bincount(best, minlength=len(distance)) / n_draws
-
-
-def rank_groups(chance: Values) -> list[int]:
-    """Group of each pair, best first; a new one begins where every pair above is surely better than every one below."""
-    begins = [i > 0 and bool((chance[:i, i:] >= SURE).all()) for i in range(len(chance))]
-    return (1 + np.cumsum(begins)).tolist()
+    return np.asarray(distance + scale * sd * error)

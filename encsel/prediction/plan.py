@@ -162,6 +162,21 @@ def reach(card: CalibratedCard, n: int, m: float, eer: float, coverage: float) -
     return Reach(n, m, (high - low) / 2, gap(apart), gap(sharing))
 
 
+def people_to_tell(card: CalibratedCard, eers: tuple[float, float], m: float, *, sharing: bool) -> int | None:
+    """Fewest people, in tens, whose predictions of two such EERs are called an order; None: more than the card knows.
+
+    Args:
+        m: samples of each person.
+        sharing: whether the two pairs share an encoder.
+    """
+    gap, middle = abs(eers[1] - eers[0]), sum(eers) / 2
+    for n in range(card.people[0], card.people[1] + 1, 10):
+        one = reach(card, n, m, middle, 0.9)
+        if (one.difference_sharing if sharing else one.difference) <= gap:
+            return n
+    return None
+
+
 def _size(data: str | Path | CalibrationSet, *, allow_outside: bool) -> SetSize:
     opened = data
     if not isinstance(opened, CalibrationSet):

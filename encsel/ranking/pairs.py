@@ -98,13 +98,14 @@ def pair_ranking(
         null = replace(null, predicted_eer=None, sd=None)
     return PairRanking(
         rank=0,
-        rank_group=None,
+        places=None,
         face=pair.face.embeddings.name,
         voice=pair.voice.embeddings.name,
         predicted_eer=predicted.eer if usable else None,
         interval=predicted.interval if usable else None,
         coverage=coverage,
         p_best=None,
+        expected_loss=None,
         reason=reason,
         predictions=predictions,
         cross_validated=None if prediction is None else _cross_validation(prediction, scorer_of(first)),

@@ -21,9 +21,11 @@ from encsel.metrics.centroids import centroids, median_samples
 from encsel.metrics.linear_cka import REFERENCE_SIZE, cka_of_grams
 from encsel.metrics.neighbours import Neighbours
 from encsel.prediction.card import PROBE_SAMPLES, TRAIN_PEOPLE, CalibratedCard
-from encsel.prediction.order import chance_of_best, chance_of_order, covariance, rank_groups
+from encsel.prediction.decision import Decision, decide, standings, undecided
+from encsel.prediction.order import chance_of_order, covariance, drawn_distances
+from encsel.prediction.plan import people_to_tell
 from encsel.prediction.predict import MIN_TO_PREDICT, PairPrediction, predict_pairs
-from encsel.prediction.shipped import DEFAULT_REGRESSION, scorer_of
+from encsel.prediction.shipped import DEFAULT_REGRESSION, AnyCard, scorer_of
 from encsel.progress import Progress, Silent
 from encsel.ranking.geometry import EncoderGeometry, measure_encoder, permutation_null
 from encsel.ranking.pairs import (
@@ -248,6 +250,7 @@ def measure(
                 notes.append(f"{p.face} x {p.voice}: {'; '.join(outside)}.")
         if ordered_by == first.name:
             pairs = _with_order(pairs, details, first, seed)
+    decision = _decision(pairs, details, first, ordered_by, prepared)
     reasons = [f"{g.embeddings.name}: {g.intrinsic_dimension.reason}" for g in (*faces, *voices)
                if g.intrinsic_dimension.reason]  # fmt: skip
     signature, n_train = settings.signature(prepared), first.target["n_train_identities"]
@@ -261,6 +264,7 @@ def measure(
         n_train_identities=n_train if isinstance(n_train, int) else None,
         n_train_samples=first.target["samples_per_identity"] if isinstance(first, CalibratedCard) else None,
         n_probe_samples=first.probe_samples if isinstance(first, CalibratedCard) else None,
+        decision=decision,
         judged_by=calibrated[0].name,
         layout=layout,
         calibration=summary_of(n, encoders.values(), prepared.embedded.skipped),
@@ -304,12 +308,46 @@ def _with_order(
     card: CalibratedCard,
     seed: int,
 ) -> list[PairRanking]:
-    """The ordered pairs with the probability of each to be the best, and with ties."""
+    """The ordered pairs with the chance of each to be the best, and the places it may have."""
     faces, voices = [p.face for p in pairs], [p.voice for p in pairs]
     estimates = [details[pair].estimates[card.name] for pair in zip(faces, voices, strict=True)]
     distance, sd = np.array([e.distance for e in estimates]), np.array([e.sd for e in estimates])
-    best = chance_of_best(card, distance, sd, faces, voices, seed=seed)
-    groups = rank_groups(chance_of_order(card, distance, sd, faces, voices))
+    drawn = drawn_distances(card, distance, sd, faces, voices, seed=seed)
+    found = standings(drawn, chance_of_order(card, distance, sd, faces, voices))
     return [
-        replace(p, rank_group=group, p_best=float(chance)) for p, group, chance in zip(pairs, groups, best, strict=True)
+        replace(p, places=s.places, p_best=s.p_best, expected_loss=s.expected_loss)
+        for p, s in zip(pairs, found, strict=True)
     ]
+
+
+def _decision(
+    pairs: Sequence[PairRanking],
+    details: Mapping[tuple[str, str], PairPrediction],
+    card: AnyCard,
+    ordered_by: str,
+    prepared: Prepared,
+) -> Decision:
+    """What to do with the ordered pairs."""
+    n, best = len(prepared.people), pairs[0]
+    if ordered_by == BY_CKA:
+        return undecided(
+            f"No pair can be recommended: {best.reason or pairs[-1].reason}. By matched CKA {best.face} x {best.voice} "
+            "comes first."
+        )
+    if not isinstance(card, CalibratedCard):
+        return undecided(
+            f"By the card {card.name} {best.face} x {best.voice} comes first; it does not tell how sure that is. "
+            f"{DEFAULT_REGRESSION} does."
+        )
+    names = [(p.face, p.voice) for p in pairs]
+
+    def people(i: int, j: int) -> int | None:
+        eers = tuple(details[names[k]].estimates[card.name].eer for k in (i, j))
+        sharing = names[i][0] == names[j][0] or names[i][1] == names[j][1]
+        return people_to_tell(card, eers, details[names[i]].samples, sharing=sharing)
+
+    return decide(
+        names, [p.predicted_eer for p in pairs], [p.interval for p in pairs], [p.p_best for p in pairs],
+        [p.p_familywise for p in pairs], what="predicted", n_people=n, within=prepared.shuffling.within,
+        people_to_tell=people,
+    )  # fmt: skip

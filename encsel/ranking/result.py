@@ -11,6 +11,7 @@ from encsel.errors import EncoderFailed
 from encsel.gates.judge import Verdict
 from encsel.metrics.linear_cka import Cka
 from encsel.prediction.card import CalibratedCard
+from encsel.prediction.decision import Decision
 from encsel.prediction.predict import Measured, PairPrediction, PredictionNull
 from encsel.storage.result import CHECKSUM, HIDDEN, Result, checksum
 
@@ -108,21 +109,24 @@ class PairRanking:
     """One face-voice pair. EERs and CKAs are fractions in [0, 1]; a lower EER and a higher CKA are better.
 
     Attributes:
-        rank_group: a new group begins only where every pair above is better than every pair below with a chance of 0.9
-            or more; pairs of one group are tied.
-        p_best: chance that the pair is the best of the set. Both are None where no calibrated card ordered.
+        places: first and last place that the pair may have: other pairs count as better or worse than it only where
+            they are with a chance of 0.9 or more.
+        p_best: chance that the pair is the best of the set.
+        expected_loss: EER lost on average by taking the pair instead of the best. All three are None where no
+            calibrated card ordered.
         reason: why `predicted_eer` is None.
         cross_validated, null: None with fewer than 10 people. With fewer than 30 the null has a p-value and no EER.
     """
 
     rank: int
-    rank_group: int | None
+    places: tuple[int, int] | None
     face: str
     voice: str
     predicted_eer: float | None
     interval: tuple[float, float] | None
     coverage: float
     p_best: float | None
+    expected_loss: float | None
     reason: str | None
     predictions: Mapping[str, CardPrediction]
     cross_validated: CrossValidation | None
@@ -214,6 +218,7 @@ class RankDocument(Measurement):
         n_train_identities, n_train_samples: training people behind the predicted EER, and samples of each; None where
             the card does not state them.
         n_probe_samples: samples of each person at test behind it.
+        decision: what to do.
         judged_by: the calibrated card behind ties, chances and nulls.
         regressions: each card used, the one that orders first.
         failures: encoders that could not be loaded or run; the pairs are those of the others.
@@ -230,6 +235,7 @@ class RankDocument(Measurement):
     n_probe_samples: int | None
     layout: str
     calibration: SetSummary
+    decision: Decision
     judged_by: str
     regressions: Mapping[str, CardUsed]
     encoders: tuple[EncoderRanking, ...]
@@ -262,8 +268,14 @@ class Ranking(RankDocument):
 
     @property
     def best(self) -> PairRanking:
-        """The first pair; `rank_group` and `p_best` tell whether it is tied."""
+        """The first pair; `shortlist` has those that may be the best."""
         return self.pairs[0]
+
+    @property
+    def shortlist(self) -> tuple[PairRanking, ...]:
+        """The fewest pairs that hold the best with a chance of 0.9, likeliest first; empty if none is recommended."""
+        pairs = {(p.face, p.voice): p for p in self.pairs}
+        return tuple(pairs[name] for name in self.decision.shortlist)
 
     def pair(self, face: str, voice: str) -> PairRanking | None:
         """The pair of two encoders, if there is one."""

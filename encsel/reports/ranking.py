@@ -1,6 +1,7 @@
 """A ranking as table, Markdown, CSV and annotations."""
 
 from collections import Counter
+from textwrap import wrap
 from typing import Any
 
 from encsel.errors import harmless
@@ -9,11 +10,11 @@ from encsel.prediction.shipped import STUDY_REGRESSION
 from encsel.ranking.flags import EXTRAPOLATES, FEW_PEOPLE, MEANINGS, MUST_BE_UNSEEN
 from encsel.ranking.pairs import cross_validated_scorer
 from encsel.ranking.result import BY_CKA, CardPrediction, PairRanking, RankDocument
-from encsel.reports.escapes import markdown_code, markdown_item, note_text
+from encsel.reports.escapes import in_html, in_markdown, markdown_code, markdown_item, note_text
 from encsel.reports.github import workflow_commands
 from encsel.reports.tables import Dim, csv_of, markdown_table, plain_table, sections_html
-from encsel.storage.result import rows, show
-from encsel.storage.sections import Section, number, span, table
+from encsel.storage.result import FILE_WIDTH, rows, show
+from encsel.storage.sections import MISSING, Section, number, span, table
 
 DISPENSABLE = ("CKA biased", "CKA debiased", "ID mismatch", "CKA matched", "CV EER", "p")
 """Columns that a narrow screen hides, in this order."""
@@ -27,13 +28,17 @@ def _(ranking: RankDocument, form: str, *, width: int | None = None, colour: boo
         return _github(ranking)
     part = section(ranking)
     if form == "html":
-        return sections_html([part])
+        return f"<p>{in_html(ranking.decision.text)}</p>\n{sections_html([part])}"
     if form == "markdown":
         notes = "\n".join(map(markdown_item, part.notes))
-        return f"{markdown_table(part.header, part.rows)}\n{notes}\n\n{markdown_code(ranking.signature_text)}\n"
+        decision = f"**{in_markdown(ranking.decision.text)}**\n\n"
+        return (
+            f"{decision}{markdown_table(part.header, part.rows)}\n{notes}\n\n{markdown_code(ranking.signature_text)}\n"
+        )
     text = plain_table(part.header, part.rows, n_names=3, width=width, colour=colour, dispensable=DISPENSABLE)
     notes = "\n".join(map(note_text, (*part.notes, ranking.signature_text)))
-    return f"{harmless(part.title)}\n{text}{notes}\n"
+    decision = "\n".join(wrap(harmless(ranking.decision.text), width or FILE_WIDTH))
+    return f"{decision}\n\n{harmless(part.title)}\n{text}{notes}\n"
 
 
 @rows.register
@@ -51,11 +56,12 @@ def section(ranking: RankDocument) -> Section:
 
 
 def _row(ranking: RankDocument, pair: PairRanking) -> dict[str, Any]:
-    low, high = pair.interval or (None, None)
+    (low, high), (first, last) = pair.interval or (None, None), pair.places or (None, None)
     return {
-        "rank": pair.rank, "rank_group": pair.rank_group, "face": pair.face, "voice": pair.voice,
+        "rank": pair.rank, "place_first": first, "place_last": last, "face": pair.face, "voice": pair.voice,
         "predicted_eer": pair.predicted_eer, "interval_low": low, "interval_high": high, "p_best": pair.p_best,
-        "reason": pair.reason, **{f"{card} eer": pair.predictions[card].eer for card in ranking.regressions},
+        "expected_loss": pair.expected_loss, "reason": pair.reason,
+        **{f"{card} eer": pair.predictions[card].eer for card in ranking.regressions},
         "scorer": ranking.scorer, "cross_validated_eer": pair.cross_validated and pair.cross_validated.eer,
         "null_predicted_eer": pair.null and pair.null.predicted_eer, "null_p": pair.null and pair.null.p,
         "cka_biased": pair.cka.biased, "cka_debiased": pair.cka.debiased, "cka_matched": pair.cka.matched,
@@ -66,11 +72,7 @@ def _row(ranking: RankDocument, pair: PairRanking) -> dict[str, Any]:
 
 
 def _github(ranking: RankDocument) -> str:
-    best = ranking.pairs[0]
-    value = "" if best.predicted_eer is None else f", predicted EER {best.predicted_eer:.3f}"
-    if best.interval is not None:
-        value += f" ({span(best.interval)})"
-    title = f"{section(ranking).title}; first {best.face} x {best.voice}{value}"
+    title = f"{ranking.decision.text} {section(ranking).title}"
     failures = {f.encoder: f.reason for f in ranking.failures}
     return workflow_commands(title, ranking.verdict, failures, ranking.findings)
 
@@ -78,9 +80,8 @@ def _github(ranking: RankDocument) -> str:
 def _cells(ranking: RankDocument, pair: PairRanking) -> dict[str, str]:
     first, calibrated = next(iter(ranking.regressions)), ranking.judged_by
     predicted = _eer(pair.predictions[first], reliable=pair.predicted_eer is not None)
-    tied = sum(p.rank_group == pair.rank_group for p in ranking.pairs) > 1
     cells = {
-        "#": str(pair.rank) if pair.rank_group is None else f"{pair.rank_group}{'=' if tied else ''}",
+        "#": MISSING if pair.places is None else "-".join(map(str, dict.fromkeys(pair.places))),
         "Face": pair.face, "Voice": pair.voice, "Predicted EER": predicted,
         f"Interval {ranking.coverage * 100:g} %": span(pair.interval), "P best": number(pair.p_best, 2),
         "CV EER": number(pair.cross_validated and pair.cross_validated.eer),
@@ -129,7 +130,7 @@ def _footnotes(ranking: RankDocument) -> list[str]:
     lines = [
         f"Predicted EER: cross-modal error rate of the scorer '{ranking.scorer}' after training on {trained}; chance "
         "is 0.5. In brackets: do not rely on it, see the flags.",
-        _tie_line(ranking),
+        _place_line(ranking),
         _null_line(ranking),
         f"CV EER: measured here by cross-validation with the scorer '{cross_validated_scorer(ranking.scorer)}', on "
         f"{ranking.n_identities} people only. CKA matched: what biased CKA would be at "
@@ -162,16 +163,12 @@ def _footnotes(ranking: RankDocument) -> list[str]:
     return [*lines, *ranking.notes, *ranking.verdict.lines]
 
 
-def _tie_line(ranking: RankDocument) -> str:
-    groups = Counter(p.rank_group for p in ranking.pairs if p.rank_group is not None)
-    if not groups:
-        return "Ties and the chance of being best (P best) are given only where a calibrated card orders all pairs."
-    tied = [f"{count} pairs share place {group}" for group, count in groups.items() if count > 1]
-    if not tied:
-        return "P best: chance of being the best pair. Every order shown is right with a chance of 0.9 or more."
+def _place_line(ranking: RankDocument) -> str:
+    if ranking.pairs[0].places is None:
+        return "Places and the chance of being best (P best) are given only where a calibrated card orders all pairs."
     return (
-        f"P best: chance of being the best pair. TIE (=): {', '.join(tied)}; a new place begins only where every pair "
-        "above is better than every pair below with a chance of 0.9 or more."
+        "#: places that the pair may have; others count as better or worse only where they are with a chance of 0.9. P "
+        "best: chance of being the best pair."
     )
 
 

@@ -1,0 +1,160 @@
+"""What to do with a set of pairs: a shortlist that holds the best, the places each pair may have, and a sentence."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from encsel.prediction.card import Values, predicted_eer
+from encsel.prediction.order import SURE
+from encsel.prediction.predict import ALPHA
+
+SHORTLIST = 0.9
+"""Chance with which the shortlist holds the best pair."""
+MOST_NAMED = 6
+"""Pairs of a shortlist that a sentence names one by one."""
+
+PairName = tuple[str, str]
+"""Face and voice encoder."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of one pair among the others.
+
+    Attributes:
+        places: first and last place it may have: others are better, or worse, only with a chance of 0.9 or more.
+        p_best: chance that it is the best.
+        expected_loss: EER that one loses on average by taking it instead of the best.
+    """
+
+    places: tuple[int, int]
+    p_best: float
+    expected_loss: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do.
+
+    Attributes:
+        shortlist: fewest (face, voice) pairs that hold the best with a chance of 0.9, the likeliest first; empty where
+            none can be recommended.
+        chance: chance that the shortlist holds the best pair.
+        text: what to do, in one to three sentences.
+    """
+
+    shortlist: tuple[PairName, ...]
+    chance: float | None
+    text: str
+
+
+def standings(drawn: Values, chance: Values) -> list[Standing]:
+    """Standing of each pair.
+
+    Args:
+        drawn: (draws, pairs) d' of all pairs, drawn from the joint distribution of what is true.
+        chance: (pairs, pairs) chance that the row's pair is better than the column's.
+    """
+    n = drawn.shape[1]
+    p_best = np.bincount(np.argmax(drawn, axis=1), minlength=n) / len(drawn)
+    eer = predicted_eer(drawn)
+    loss = (eer - eer.min(axis=1, keepdims=True)).mean(axis=0)
+    surely = chance >= SURE
+    np.fill_diagonal(surely, False)
+    return [
+        Standing((1 + int(surely[:, i].sum()), n - int(surely[i].sum())), float(p_best[i]), float(loss[i]))
+        for i in range(n)
+    ]
+
+
+def shortlist_of(p_best: Sequence[float]) -> list[int]:
+    """The fewest pairs, likeliest first, that hold the best with a chance of SHORTLIST."""
+    order = np.argsort(-np.asarray(p_best), kind="stable")
+    needed = int(np.searchsorted(np.cumsum(np.asarray(p_best)[order]), SHORTLIST - 1e-9)) + 1
+    return [int(i) for i in order[:needed]]
+
+
+def undecided(reason: str) -> Decision:
+    """No pair can be recommended."""
+    return Decision((), None, reason)
+
+
+def decide(
+    names: Sequence[PairName],
+    eers: Sequence[float],
+    intervals: Sequence[tuple[float, float] | None],
+    p_best: Sequence[float],
+    p: Sequence[float | None],
+    *,
+    what: str,
+    n_people: int,
+    within: str | None = None,
+    people_to_tell: Callable[[int, int], int | None] | None = None,
+) -> Decision:
+    """The decision on pairs with an EER, best first.
+
+    Args:
+        p_best: chance of each to be the best.
+        p: family-wise p-value of each against shuffled people; None where it was not measured.
+        what: "predicted" or "measured".
+        within: column within whose groups people were shuffled.
+        people_to_tell: people needed to tell two pairs apart, by index; None of its value: more than can be planned.
+    """
+    chosen = shortlist_of(p_best)
+    told = [i for i in range(len(names)) if (value := p[i]) is not None and value <= ALPHA]
+    if not told and any(value is not None for value in p):
+        least = min(value for value in p if value is not None)
+        subject = " x ".join(names[0]) if len(names) == 1 else f"Each of the {len(names)} pairs"
+        beyond = f"may tell no more than the groups of {within}" if within else "may be at chance"
+        return undecided(
+            f"{subject} {beyond} (p {least:.2f}{' or more' if len(names) > 1 else ''}): these {n_people} people are no "
+            "evidence for any pair. A weak link may need more people to show."
+        )
+    chance = float(sum(p_best[i] for i in chosen))
+    listed = [names[i] for i in chosen]
+    range_of = _range([eers[i] for i in chosen], intervals[chosen[0]])
+    text = f"Take {_named(listed)} ({what} EER {range_of})."
+    n_others = len(names) - len(chosen)
+    if len(chosen) > MOST_NAMED:
+        text = (
+            f"{len(chosen)} of the {len(names)} pairs may be the best, and their order is not known; "
+            f"{' x '.join(names[0])} is as good a choice as any ({what} EER {eers[0]:.2f})."
+        )
+    elif n_others:
+        others = f"The other {n_others} are"
+        if n_others == 1:
+            others = f"{' x '.join(next(name for i, name in enumerate(names) if i not in chosen))} is"
+        best = "it" if len(chosen) == 1 else "the best of these"
+        text += f" {others} worse than {best} with a chance of {chance:.2f}."
+    if unproven := [names[i] for i in chosen if i not in told]:
+        text += f" {_named(unproven)} {'is' if len(unproven) == 1 else 'are'} not above chance on these people."
+    if len(chosen) > 1 and people_to_tell is not None:
+        needed = people_to_tell(chosen[0], chosen[1])
+        which = "the two" if len(chosen) == 2 else "the first two"
+        text += (
+            f" To separate {which}: about {needed} people."
+            if needed
+            else f" More people would hardly separate {which}: they are too alike."
+        )
+    return Decision(tuple(listed), chance, text)
+
+
+def _range(eers: Sequence[float], interval: tuple[float, float] | None) -> str:
+    low, high = f"{min(eers):.2f}", f"{max(eers):.2f}"
+    if len(eers) > 1:
+        return low if low == high else f"{low} to {high}"
+    return low if interval is None else f"{low}, interval {interval[0]:.2f} to {interval[1]:.2f}"
+
+
+def _named(pairs: Sequence[PairName]) -> str:
+    """The pairs in words: "clip or dinov2 with wavlm" where all combinations are meant."""
+    faces, voices = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
+    if len(faces) * len(voices) == len(pairs):
+        return f"{_either(faces)} with {_either(voices)}"
+    return _either([f"{face} with {voice}" for face, voice in pairs])
+
+
+def _either(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
