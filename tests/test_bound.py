@@ -6,31 +6,20 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from encsel.matching.bound import eer_bound, spectral_overlap
+from encsel.matching.bound import eer_bound
 from encsel.matching.crossval import MEASURED
 from encsel.matching.eer import eer
 from encsel.matching.scorers import split_scores
-from encsel.metrics.linear_cka import cka_of_grams, gram
+from encsel.metrics.linear_cka import cka_of_grams, gram, unbiased_hsic
+from encsel.prediction.evidence import encoder_evidence
 from encsel.simulation.populations import KINDS, Population, TruthSizes, truth
 
 
-def test_no_alignment_promises_chance_and_more_promises_less_error():
-    values = [eer_bound(c) for c in (-0.1, 0.0, 0.1, 0.5, 1.0, 1.1)]
+def test_nothing_shared_is_chance_and_more_is_less_error():
+    values = [eer_bound(c) for c in (-0.1, 0.0, 0.1, 0.5, 1.0, 4.0)]
     assert values[:2] == [0.5, 0.5]
-    assert values[1:5] == sorted(values[1:5], reverse=True)
-    assert values[4] == values[5] == pytest.approx(norm.cdf(-1 / (1 + np.sqrt(2))))
-
-
-def test_spectra_that_differ_promise_less_error():
-    assert eer_bound(0.2, overlap=0.5) < eer_bound(0.2)
-
-
-def test_overlap_is_1_for_equal_spectra_and_less_for_others():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(300, 20)) * np.arange(1, 21)
-    turn = np.linalg.qr(rng.normal(size=(20, 20)))[0]
-    assert spectral_overlap(x, 3 * x @ turn) == pytest.approx(1)
-    assert 0 < spectral_overlap(x, rng.normal(size=(300, 20))) < 0.9
+    assert values[1:] == sorted(values[1:], reverse=True)
+    assert values[4:] == pytest.approx([norm.cdf(-x / (1 + np.sqrt(2))) for x in (1, 2)])
 
 
 def drawn(n: int, dim: int, shared: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -61,15 +50,20 @@ def test_many_weak_traits_have_little_cka_and_a_low_error():
     assert eer_bound(cka) > 0.45
 
 
+def shared_of(x: np.ndarray, y: np.ndarray) -> float:
+    """t squared of many people on axes whitened with a ridge, without bias."""
+    return unbiased_hsic(*(encoder_evidence(side, []).grams["shared"] for side in (x, y)))
+
+
 def bounded(kind: str, seed: int, n_people: int, sizes: TruthSizes) -> np.ndarray:
-    """(3, pairs): debiased CKA of new people, and the best EER and that of the closest scorer's bound."""
+    """(3, pairs): the best scorer's EER, and the bounds from CKA and from whitened axes of new people."""
     population = Population(kind, seed, n_faces=2, n_voices=2)
     best = truth(population.draw, np.random.default_rng([seed, 1]), sizes).min(axis=0)[0, -1]
     assert len(MEASURED) == 2
     people = population.draw(n_people, sizes.n_samples, np.random.default_rng([seed, 4]))
-    grams = {modality: [gram(one.centroids) for one in side] for modality, side in people.items()}
-    ckas = [[cka_of_grams(f, v).debiased for v in grams["voice"]] for f in grams["face"]]
-    return np.array([np.ravel(ckas), best.ravel(), [eer_bound(c) for c in np.ravel(ckas)]])
+    pairs = [(f.centroids, v.centroids) for f in people["face"] for v in people["voice"]]
+    ckas = [cka_of_grams(gram(x), gram(y)).debiased for x, y in pairs]
+    return np.array([best.ravel(), list(map(eer_bound, ckas)), [eer_bound(shared_of(x, y)) for x, y in pairs]])
 
 
 @pytest.mark.parametrize(
@@ -79,12 +73,15 @@ def bounded(kind: str, seed: int, n_people: int, sizes: TruthSizes) -> np.ndarra
         *(pytest.param(kind, 8, 1249, marks=pytest.mark.slow) for kind in KINDS),
     ],
 )
-def test_some_matcher_keeps_the_bound_in_every_kind(kind, n_seeds, n_people):
+def test_some_matcher_keeps_the_bounds_in_every_kind(kind, n_seeds, n_people):
     n_train = (300,) if n_people < 999 else (999,)
     sizes = TruthSizes(n_train=n_train, n_samples=8, probes=(8,), n_splits=2)
-    _, best, bound = np.hstack([bounded(kind, seed, n_people, sizes) for seed in range(n_seeds)])
-    holds = (best <= bound).mean()
-    print(f"\n{kind}: holds in {holds:.3f} of {len(best)} pairs, closest {np.max(best - bound):+.3f}")
-    # Where nothing is shared, the bound is chance, and half of the measured EERs are above it.
-    assert (best <= bound + 0.03).all()
-    assert holds >= 0.85
+    best, *bounds = np.hstack([bounded(kind, seed, n_people, sizes) for seed in range(n_seeds)])
+    for source, bound in zip(("CKA", "whitened axes"), bounds, strict=True):
+        holds = (best <= bound).mean()
+        print(
+            f"\n{kind}, {source}: kept by {holds:.3f} of {len(best)} pairs, largest excess {np.max(best - bound):+.3f}"
+        )
+        # 250 test people have an error of 0.01 to 0.02; where nothing is shared, the bound is chance.
+        assert (best <= bound + 0.03).all()
+        assert (best[bound < 0.48] <= bound[bound < 0.48] + 0.01).all()

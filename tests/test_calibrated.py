@@ -89,6 +89,11 @@ def test_a_card_at_its_own_level_is_itself_and_at_a_known_one_holds_its_numbers(
         assert at.sha256 != card.sha256
 
 
+def test_a_card_of_another_level_still_knows_its_own(card):
+    again = card.at(300, 20).at(999, 20)
+    assert (again.coefficients, again.target) == (card.coefficients, card.target)
+
+
 def test_more_people_to_train_on_and_more_samples_at_test_predict_a_lower_eer(card):
     found = [estimate(card.at(n, 20), evidence(), 70, 20) for n in (100, 200, 300, 999, 2000, 3000)]
     assert [e.eer for e in found] == sorted((e.eer for e in found), reverse=True)

@@ -58,8 +58,8 @@ def write_population(
 def few_shuffles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shuffle people less often than users do, which moves p-values alone."""
     from encsel.prediction import predict
-    from encsel.ranking import rank
+    from encsel.ranking import settings
 
-    monkeypatch.setattr(rank, "N_SHUFFLES", 19)
-    monkeypatch.setattr(rank, "MANY_PERMUTATIONS", 19)
+    monkeypatch.setattr(settings, "N_SHUFFLES", 19)
+    monkeypatch.setattr(settings, "MANY_PERMUTATIONS", 19)
     monkeypatch.setattr(predict, "COMPLETE_SHUFFLES", 1)

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import Vectors
-from encsel.errors import BadCalibration
+from encsel.errors import BadCalibration, UsageError
 
 Axis = NDArray[np.intp]
 
@@ -15,6 +16,8 @@ N_AXES = 50
 """Number of principal axes of each side, as in the study."""
 N_INNER = 5
 """Folds of the training people alone."""
+MIN_TO_FIT = 2 * N_INNER
+"""Fewest people that a matcher to use is fitted on."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ class Whitened:
         self.centres = sums / self.counts[:, None]
         covariance = self.covariance(products, self)
         shrinkage = np.array([ridge_for(int(count)) for count in self.counts])
-        self.ridge = shrinkage * np.trace(covariance, axis1=1, axis2=2) / k
+        ridge = shrinkage * np.trace(covariance, axis1=1, axis2=2) / k
+        # Without one of its folds nobody may differ.
+        self.ridge = np.maximum(ridge, 1e-6 * ridge[0])
         covariance += self.ridge[:, None, None] * np.eye(k)
         self.whitening = np.linalg.inv(np.linalg.cholesky(covariance)).transpose(0, 2, 1)
 
@@ -97,6 +102,31 @@ class Directions:
     face: Vectors
     voice: Vectors
     correlations: Vectors
+
+
+def checked_rows(x: Any, what: str, dim: int | None = None) -> Vectors:
+    """Rows of embeddings as float64; UsageError if they are of another size, none, or not finite."""
+    rows = np.asarray(x, dtype=np.float64)
+    if rows.ndim != 2 or len(rows) == 0 or (dim is not None and rows.shape[1] != dim):
+        raise UsageError(f"{what} of shape {rows.shape}; at least one row of {dim or 'one'} numbers is needed.")
+    if not np.isfinite(rows).all():
+        raise UsageError(f"{what} with numbers that are not finite. Leave those rows out.")
+    return rows
+
+
+def checked_people(faces: Any, voices: Any) -> tuple[Vectors, Vectors]:
+    """Both sides of people to fit a matcher on.
+
+    Raises:
+        UsageError: different numbers of rows, or rows that are not finite.
+        BadCalibration: fewer than MIN_TO_FIT people.
+    """
+    x, y = checked_rows(faces, "faces"), checked_rows(voices, "voices")
+    if len(x) != len(y):
+        raise UsageError(f"{len(x)} faces and {len(y)} voices; one row for each person is needed.")
+    if len(x) < MIN_TO_FIT:
+        raise BadCalibration(f"{len(x)} people; a matcher needs at least {MIN_TO_FIT}. Add people.")
+    return x, y
 
 
 def project(x: Vectors, train: Axis, test: Axis, *, n_axes: int = N_AXES) -> Side:

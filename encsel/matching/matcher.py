@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from encsel.core import MODALITIES, Modality, Vectors
 from encsel.errors import UsageError
-from encsel.matching.axes import project
-from encsel.matching.likelihood import N_AXES, LikelihoodRatio, likelihood_ratio
+from encsel.matching.axes import checked_people, checked_rows, project
+from encsel.matching.likelihood import LARGEST_CORRELATION, N_AXES, LikelihoodRatio, likelihood_ratio
 from encsel.metrics.centroids import unit_rows
-from encsel.storage.documents import Malformed, decoded
+from encsel.storage.documents import Malformed, check_names, decoded
 from encsel.storage.files import read_whole, write_private
 from encsel.storage.result import CHECKSUM, checksum, json_text, plain
 
@@ -112,15 +111,14 @@ class Matcher:
 
         Args:
             faces, voices: (n, dim) means of each person's embeddings, the same people in the same order.
-            facts: what is known about it.
+            facts: what is known about it, of as many people and numbers.
         Raises:
             UsageError: different numbers of rows, or rows that are not finite.
-            BadCalibration: rows that do not differ.
+            BadCalibration: fewer than 10 people, or rows that do not differ.
         """
-        centroids = {m: unit_rows(_rows(x, m)) for m, x in zip(MODALITIES, (faces, voices), strict=True)}
+        people = zip(MODALITIES, checked_people(faces, voices), strict=True)
+        centroids = {modality: unit_rows(x) for modality, x in people}
         n = len(centroids["face"])
-        if n != len(centroids["voice"]):
-            raise UsageError(f"{n} faces and {len(centroids['voice'])} voices; one row for each person is needed.")
         on_axes, means = {}, {m: x.mean(axis=0) for m, x in centroids.items()}
         for m, x in centroids.items():
             # Beside the people the unit vectors, whose projections are the axes.
@@ -134,6 +132,9 @@ class Matcher:
         if facts is None:
             face, voice = (MatcherSide(m, centroids[m].shape[1], "") for m in MODALITIES)
             facts = MatcherFacts(face, voice, n)
+        stated = facts.face.dim, facts.voice.dim, facts.n_people
+        if stated != (found := (*(centroids[m].shape[1] for m in MODALITIES), n)):
+            raise UsageError(f"The facts state {stated} numbers of a face, of a voice, and people; here are {found}.")
         return cls(facts, sides, ratio.correlations)
 
     def score(self, faces: Vectors, voices: Vectors) -> Vectors:
@@ -150,7 +151,7 @@ class Matcher:
         variates = []
         for modality, x in zip(MODALITIES, (faces, voices), strict=True):
             side = self._sides[modality]
-            rows = unit_rows(_rows(x, modality, len(side.mean)))
+            rows = unit_rows(checked_rows(x, f"{modality}s", len(side.mean)))
             self._compare(modality, rows)
             variates.append((rows - side.mean) @ side.directions)
         identity = np.eye(len(self._correlations))
@@ -213,7 +214,7 @@ class Matcher:
         """
         folder = Path(folder)
         try:
-            document = json.loads(read_whole(folder / FACTS))
+            document = json.loads(read_whole(folder / FACTS), parse_constant=_refused)
             content = read_whole(folder / TENSORS, MAX_BYTES)
         except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or str(error)
@@ -228,9 +229,17 @@ class Matcher:
         return cls(facts, *_tensors_of(content, facts, folder))
 
 
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
 def check_free(folder: Path) -> None:
     """Raise UsageError unless a matcher can be written to a folder: it is absent or empty."""
-    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+    try:
+        is_free = not folder.is_symlink() and (not folder.exists() or (folder.is_dir() and not any(folder.iterdir())))
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read: {error.strerror}. Name another.") from error
+    if not is_free:
         raise UsageError(f"{folder} is not an empty folder; a matcher needs one of its own. Name another.")
 
 
@@ -239,12 +248,15 @@ def _facts_of(document: Any, content: bytes, folder: Path) -> MatcherFacts:
         raise UsageError(f"{folder / FACTS} is no matcher of the schema {SCHEMA}. {_REMEDY}")
     if document.get(CHECKSUM) != checksum(document):
         raise UsageError(f"The matcher in {folder} was damaged or edited: {FACTS} has another checksum. {_REMEDY}")
-    if document["tensors"] != hashlib.sha256(content).hexdigest():
+    if document.get("tensors") != hashlib.sha256(content).hexdigest():
         raise UsageError(f"The matcher in {folder} was damaged or edited: {TENSORS} has another hash. {_REMEDY}")
     try:
         facts: MatcherFacts = decoded(
             MatcherFacts, {key: value for key, value in document.items() if key not in ("tensors", CHECKSUM)}, "matcher"
         )
+        check_names((facts.face.name, facts.voice.name, *facts.within, *facts.flags), "the name")
+        if facts.n_people < 1:
+            raise Malformed(f"it was fitted on {facts.n_people} people")
     except Malformed as error:
         raise UsageError(f"The matcher in {folder} is malformed: {error}. {_REMEDY}") from error
     return facts
@@ -264,18 +276,12 @@ def _tensors_of(content: bytes, facts: MatcherFacts, folder: Path) -> tuple[dict
         for side, one in zip(sides.values(), (facts.face, facts.voice), strict=True):
             if side.mean.shape != (one.dim,) or side.directions.shape != (one.dim, len(correlations)):
                 raise ValueError("tensors of other shapes than stated")
+            if side.spread <= 0:
+                raise ValueError("a spread of 0")
+        if correlations.ndim != 1 or not ((correlations >= 0) & (correlations <= LARGEST_CORRELATION)).all():
+            raise ValueError("correlations that no fit gives")
         if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
             raise ValueError("numbers that are not finite")
     except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
         raise UsageError(f"The matcher in {folder} is malformed: {error}. {_REMEDY}") from error
     return sides, correlations
-
-
-def _rows(x: Any, modality: Modality, dim: int | None = None) -> NDArray[np.float64]:
-    """Rows of embeddings as float64; UsageError if they are of another size, none, or not finite."""
-    rows = np.asarray(x, dtype=np.float64)
-    if rows.ndim != 2 or len(rows) == 0 or (dim is not None and rows.shape[1] != dim):
-        raise UsageError(f"{modality}s of shape {rows.shape}; at least one row of {dim or 'one'} numbers is needed.")
-    if not np.isfinite(rows).all():
-        raise UsageError(f"{modality}s with numbers that are not finite. Leave those rows out.")
-    return rows

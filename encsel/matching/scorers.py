@@ -11,9 +11,9 @@ from typing import Self
 import numpy as np
 
 from encsel.core import Vectors
-from encsel.errors import BadCalibration, UsageError, nearest
+from encsel.errors import UsageError, nearest
 from encsel.matching import likelihood
-from encsel.matching.axes import N_AXES, Directions, Side, directions, project
+from encsel.matching.axes import N_AXES, Directions, Side, checked_people, checked_rows, directions, project
 from encsel.metrics.centroids import unit_rows
 
 DEFAULT_SCORER = "likelihood"
@@ -98,14 +98,10 @@ class Scorer:
         Args:
             faces, voices: (n, dim) centroids, one row per person, the same people in the same order.
         Raises:
-            BadCalibration: the two have different numbers of rows, or rows that do not differ.
+            UsageError: different numbers of rows, or rows that are not finite.
+            BadCalibration: fewer than 10 people, or rows that do not differ.
         """
-        x, y = (np.asarray(side, dtype=np.float64) for side in (faces, voices))
-        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
-            raise BadCalibration(
-                f"Faces of shape {x.shape} and voices of shape {y.shape}; one row per person is needed."
-            )
-        self._train = x, y
+        x, y = self._train = checked_people(faces, voices)
         self._pair(x[:0], y[:0])
         return self
 
@@ -114,11 +110,13 @@ class Scorer:
 
         Natural log likelihood ratios of `likelihood`, cosines in [-1, 1] of the others.
         """
-        return self._pair(np.asarray(faces), np.asarray(voices)).scores(self.name)
-
-    def _pair(self, faces: Vectors, voices: Vectors) -> PairInFold:
         if self._train is None:
             raise UsageError("The scorer is not fitted yet. Call fit(faces, voices) first.")
+        rows = zip((faces, voices), ("faces", "voices"), self._train, strict=True)
+        return self._pair(*(checked_rows(x, what, train.shape[1]) for x, what, train in rows)).scores(self.name)
+
+    def _pair(self, faces: Vectors, voices: Vectors) -> PairInFold:
+        assert self._train is not None
         n = len(self._train[0])
         sides = [
             project(np.vstack([train, new]), np.arange(n), np.arange(n, n + len(new)), n_axes=self.n_axes)

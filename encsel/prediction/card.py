@@ -1,7 +1,7 @@
-"""Calibrated cards: from evidence of n people with m samples each to the EER at the reference size, with its error.
+"""Calibrated cards: from evidence of n people with m samples each to the EER of a matcher of many, with its error.
 
-A card is a regression of d' at the reference size on `encsel.prediction.evidence`, its coefficients smooth in n and m,
-fitted by `encsel calibrate` to simulated populations. Its errors were measured on kinds of population not in the fit.
+A card is a regression of d' on `encsel.prediction.evidence`, its coefficients smooth in n and m, fitted by `encsel
+calibrate` to simulated populations. Its errors were measured on kinds of population not in the fit.
 """
 
 import dataclasses
@@ -129,7 +129,7 @@ class CalibratedCard:
         replicate: standard errors that contain 90 % of the cross-validated d' of other people at the same n, in every
             kind of population.
         p_best: by decile of p_best, (mean p_best, fraction that were best, count).
-        levels: what `at` makes cards of for other numbers of training people, and of samples at test.
+        levels: the regressions of other numbers of training people, and of samples at test, for `at`.
     """
 
     schema: Literal["encsel.calibrated/2"] = SCHEMA
@@ -202,7 +202,10 @@ class CalibratedCard:
         weight = math.log(train_people / below.n_train_identities) / step
         between = {name: _between(getattr(below, name), getattr(above, name), weight) for name in BY_LEVEL}
         target = {**self.target, "n_train_identities": train_people, "probe_samples": probe_samples}
-        return dataclasses.replace(self, target=target, **between)
+        # The errors on held-out kinds are those of the card's own level.
+        return dataclasses.replace(
+            self, target=target, levels=(own, *self.levels), held_out=(), gaps=(), p_best=(), **between
+        )
 
 
 def _between(below: Any, above: Any, weight: float) -> Any:
@@ -345,7 +348,7 @@ def _check_meaning(card: CalibratedCard) -> None:
     parts: tuple[CalibratedCard | Level, ...] = (card, *card.levels)
     table = [*(row for part in parts for row in part.tails), *(row for rows in card.ranges.values() for row in rows)]
     sized = (card.typical_error, *(r for p in parts for r in (*p.coefficients, *p.from_cka, p.from_cka_sd)))
-    sizes = [card.target.get(name, 0) for name in ("n_train_identities", "probe_samples")]
+    sizes = [card.target.get(name, 0) for name in ("n_train_identities", "samples_per_identity", "probe_samples")]
     sizes += [size for level in card.levels for size in (level.n_train_identities, level.probe_samples)]
     numbers = [*card.typical_error]
     for part in parts:

@@ -11,7 +11,7 @@ from encsel.matching.sensitivity import eer_of_distance
 from encsel.metrics.linear_cka import Cka
 from encsel.prediction.card import expected_from_cka, feature_quantiles, place, predicted_eer, size_terms
 from encsel.prediction.evidence import FEATURES
-from encsel.prediction.predict import MIN_TO_PREDICT, Measured, PredictionNull
+from encsel.prediction.predict import ALPHA, MIN_TO_PREDICT, Measured, PredictionNull
 from encsel.ranking.result import CardPrediction, Ranking
 
 CURVE_SIZES = (0.8, 2.0, 5.0)
@@ -51,7 +51,8 @@ class Explanation:
         base: d' of a pair with the median of every feature.
         canonical_correlations: of ridge canonical variates, on held-out people.
         expected_from_cka: EER that CKA alone suggests.
-        eer_bound: EER that debiased CKA alone promises at most, by `encsel.matching.bound`.
+        eer_bounds: EER that some matcher of as many samples keeps if scores are Gaussian, from debiased CKA and from
+            whitened axes, by `encsel.matching.bound`; None for single samples, or if the pair is not above chance.
         disagreement: standard deviations of simulated pairs by which the prediction is better (positive) or worse.
         learning_curve: its first point is fitted to cross-validation.
     """
@@ -75,7 +76,7 @@ class Explanation:
     null: PredictionNull
     parts: tuple[Part, ...]
     expected_from_cka: float
-    eer_bound: float
+    eer_bounds: tuple[float, float] | None
     disagreement: float
     learning_curve: tuple[CurvePoint, ...]
     predictions: dict[str, CardPrediction]
@@ -107,6 +108,7 @@ def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
         adds = float(weight * (value - medians[name]))
         parts.append(Part(name, FEATURES[name], value, place(card, name, value, n), adds))
         base += float(weight * medians[name])
+    bounded = card.probe_samples > 1 and prediction.null.p_familywise <= ALPHA
     expected, spread = expected_from_cka(card, evidence.values["root_cka"], n, m)
     return Explanation(
         face=face,
@@ -128,7 +130,7 @@ def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
         null=prediction.null,
         parts=tuple(parts),
         expected_from_cka=float(predicted_eer(expected)),
-        eer_bound=eer_bound(pair.cka.debiased),
+        eer_bounds=(eer_bound(pair.cka.debiased), eer_bound(evidence.values["shared"] ** 2)) if bounded else None,
         disagreement=(estimate.distance - expected) / spread,
         learning_curve=_curve(pair.cka.debiased, evidence.values[f"d_{card.scorer}"], n, card.n_train_identities),
         predictions=dict(pair.predictions),

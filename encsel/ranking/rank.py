@@ -342,9 +342,9 @@ def _decision(
     names = [(p.face, p.voice) for p in pairs]
 
     def people(i: int, j: int) -> int | None:
-        eers = tuple(details[names[k]].estimates[card.name].eer for k in (i, j))
+        first, second = (details[names[k]].estimates[card.name].eer for k in (i, j))
         sharing = names[i][0] == names[j][0] or names[i][1] == names[j][1]
-        return people_to_tell(card, eers, details[names[i]].samples, sharing=sharing)
+        return people_to_tell(card, (first, second), details[names[i]].samples, sharing=sharing)
 
     return decide(
         names, [p.predicted_eer for p in pairs], [p.interval for p in pairs], [p.p_best for p in pairs],

@@ -26,7 +26,10 @@ def explanation_text(e: Explanation) -> str:
         f"CKA: biased {e.cka.biased:.3f}, debiased {e.cka.debiased:.3f}, matched {e.cka.matched:.3f}{cka_interval}",
         f"  CKA alone suggests an EER of {e.expected_from_cka:.3f}; the prediction is {side} than that by "
         f"{abs(e.disagreement):.1f} sd of simulated pairs",
-        f"  CKA alone promises an EER of at most {e.eer_bound:.3f}, with many people to fit a matcher on",
+        *(
+            f"  Were scores Gaussian, some matcher of many people would have an EER of at most {bound:.3f}, by {by}"
+            for bound, by in zip(e.eer_bounds or (), ("CKA", "whitened axes"), strict=False)
+        ),
         f"Shuffled people: {number(e.null.predicted_eer)} (sd {number(e.null.sd)}), p {e.null.p:.3f}",
         "",
         f"Where the prediction comes from: a pair with the median of every feature has d' {e.base:.2f}",

@@ -232,8 +232,10 @@ def _spectra(report: Validation) -> Drawn:
     )
 
 
-def _complete_prediction(p: PairValidation, card: str | None) -> CardPrediction | None:
-    """The prediction of a card, if it has both an EER and an interval."""
+def _complete_prediction(report: Validation, p: PairValidation, card: str | None) -> CardPrediction | None:
+    """The prediction of a card for people of all their samples, if it has both an EER and an interval."""
+    if report.prediction is not None and report.prediction.n_probe_samples == 1:
+        return None
     prediction = p.ranked and p.ranked.predictions.get(card or "")
     return prediction if prediction and None not in (prediction.eer, prediction.interval) else None
 
@@ -258,9 +260,11 @@ def _curves(report: Validation) -> Drawn:
         last = points[-1]
         if end.eer is not None and end.n_train > last.n_train:
             axes.plot([last.n_train, end.n_train], [last.eer[scorer], end.eer], color=look["color"], linestyle=":")
-        if (prediction := _complete_prediction(p, card)) is not None:
+        if (prediction := _complete_prediction(report, p, card)) is not None:
             # Side by side, so that intervals of several pairs do not hide one another.
-            x = end.n_train * (1.06 + 0.09 * voices.index(p.voice))
+            assert report.prediction is not None
+            trained = report.prediction.n_train_identities or end.n_train
+            x = trained * (1.06 + 0.09 * voices.index(p.voice))
             _error_bar(axes, x, prediction, markerfacecolor="none", **look)
     for face, axes in panel_of.items():
         axes.axhline(0.5, color=FAINT, linewidth=0.8)
@@ -287,7 +291,7 @@ def _predicted(report: Validation) -> Drawn:
     compared = [
         (p, prediction, matching.eer)
         for p in report.pairs
-        if (prediction := _complete_prediction(p, CALIBRATED.get(report.scorer)))
+        if (prediction := _complete_prediction(report, p, CALIBRATED.get(report.scorer)))
         and (matching := p.matching(report.scorer))
     ]
     if not compared:
@@ -299,7 +303,7 @@ def _predicted(report: Validation) -> Drawn:
     ends = (max(0, min(measured_eers) - 0.08), min(0.6, max(measured_eers) + 0.08))
     axes.plot(ends, ends, color=FAINT, linewidth=0.8)
     n_train = compared[0][0]["measured"].n_train
-    axes.set(xlim=ends, ylim=ends, ylabel="predicted EER at 999 people (fraction)",
+    axes.set(xlim=ends, ylim=ends, ylabel="predicted EER (fraction)",
              xlabel=f"measured EER after training on {n_train} people (fraction)")  # fmt: skip
     add_encoder_legend(figure, report)
     alt = "Predicted against measured EER. " + " ".join(
@@ -316,10 +320,10 @@ FIGURES: tuple[tuple[str, str, str, str, Callable[[Validation], Drawn]], ...] = 
     ("against-eer", "What goes with the EER", "Each number against the EER",
      "Scorer {scorer}. Colour: face encoder; mark: voice encoder.", _against_eer),
     ("learning-curves", "Learning curve", "Learning curves",
-     "Measured, scorer {scorer}; dotted: extrapolated to 999 people; open marks with intervals: what the calibrated "
-     "card predicts for 999, drawn side by side.", _curves),
+     "Measured, scorer {scorer}; dotted: extrapolated; open marks with intervals: what the calibrated card "
+     "predicts, drawn side by side.", _curves),
     ("predicted", "How predictions fared", "Predicted and measured EER",
-     "Scorer {scorer}. Grey line: both agree; with fewer than 999 training people the measured EER is larger.",
+     "Scorer {scorer}. Grey line: both agree; trained on fewer people the measured EER is larger.",
      _predicted),
     ("intrinsic-dimension", "Encoders", "Intrinsic dimensions", "Maximum likelihood, median over points.", _dimensions),
     ("curvature", "Encoders", "Curvature",

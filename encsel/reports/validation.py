@@ -175,7 +175,7 @@ def _analysis(validation: Validation) -> list[Section]:
         for one in analysis.fared
     ]  # fmt: skip
     note = (
-        "Bias: predicted minus measured. A prediction is about 999 training people with 20 samples each; fewer of "
-        "either give a larger EER."
+        "Bias: predicted minus measured. What is measured after training on fewer people, or on fewer samples of each, "
+        "is larger than what is predicted."
     )
     return found + table("How predictions fared", fared, note, n_names=3)

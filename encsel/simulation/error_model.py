@@ -46,15 +46,16 @@ def widened(tails: tuple[tuple[float, ...], ...], table: Table, excess: Values) 
 def replicate_error(table: Table) -> float:
     """Standard errors within which 90 % of the cross-validated d' of another set of the same sizes lie.
 
-    The largest over kinds and sizes: which of them real people resemble is unknown.
+    The largest over kinds: which of them real people resemble is unknown.
     """
-    cells: dict[tuple[str, float], list[Values]] = {}
+    of_kind: dict[str, list[Values]] = {}
     for one, two in itertools.pairwise(table.sets):
         if all(column[one.start] == column[two.start] for column in (table.population, table.n, table.m)):
             gap = np.abs(distance_of_eer(table.measured[one]) - distance_of_eer(table.measured[two]))
-            cell = cells.setdefault((str(table.kind[one.start]), float(table.n[one.start])), [])
-            cell += [gap / np.maximum(table.d_error[rows], 1e-6) for rows in (one, two)]
-    return max(float(np.quantile(np.concatenate(parts), 0.9)) for parts in cells.values())
+            of_kind.setdefault(str(table.kind[one.start]), []).extend(
+                gap / np.maximum(table.d_error[rows], 1e-6) for rows in (one, two)
+            )
+    return max(float(np.quantile(np.concatenate(parts), 0.9)) for parts in of_kind.values())
 
 
 def _fit_spread(table: Table, d: Values) -> tuple[Values, float]:

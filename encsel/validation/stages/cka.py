@@ -1,4 +1,4 @@
-"""cka: linear CKA of every pair, in all forms, and the EER that it promises at most."""
+"""cka: linear CKA of every pair, in all forms, and the EER that some matcher would keep by it."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ FORMS = ("biased", "debiased", "matched")
 
 @dataclass(frozen=True)
 class Alignment(Cka):
-    """CKA of one pair; by `encsel.matching.bound` some matcher has an EER of at most `eer_bound`."""
+    """CKA of one pair; by `encsel.matching.bound` some matcher keeps `eer_bound` if scores are Gaussian."""
 
     eer_bound: float
 
@@ -40,9 +40,9 @@ STAGE = Stage(
     version=2,
     always=True,
     metrics={f"cka_{form}": f"cka.{form}" for form in FORMS},
-    pair_cells=lambda p: cells(p, {**{f"CKA {form}": f"cka.{form}" for form in FORMS}, "EER at most": "cka.eer_bound"}),
+    pair_cells=lambda p: cells(p, {**{f"CKA {form}": f"cka.{form}" for form in FORMS}, "EER by CKA": "cka.eer_bound"}),
     notes=lambda _: (
-        f"CKA matched: what biased CKA would be at {REFERENCE_SIZE} people. EER at most: what debiased CKA alone "
-        "promises some linear matcher of means of many samples, fitted on many people; the EER may be far lower.",
+        f"CKA matched: what biased CKA would be at {REFERENCE_SIZE} people. EER by CKA: what some linear "
+        "matcher would have at most, fitted on many people, if its scores were Gaussian; it may be far lower.",
     ),
 )

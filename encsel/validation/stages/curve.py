@@ -30,7 +30,8 @@ def sections(validation: Validation) -> Sequence[Section]:
         if curve is None:
             continue
         end = curve.extrapolated[scorer]
-        predicted = p.ranked and p.ranked.predictions.get(CALIBRATED.get(scorer, ""))
+        single = validation.prediction is not None and validation.prediction.n_probe_samples == 1
+        predicted = None if single else p.ranked and p.ranked.predictions.get(CALIBRATED.get(scorer, ""))
         row = {
             "Face": p.face, "Voice": p.voice, **{str(x.n_train): number(x.eer[scorer]) for x in curve.points},
             f"At {end.n_train}": number(end.eer), "Interval 90 %": span(end.interval), "Plateau": number(end.plateau),

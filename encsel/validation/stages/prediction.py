@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from encsel.ranking.rank import METRICS, measure
+from encsel.ranking.rank import measure
+from encsel.ranking.settings import METRICS
 from encsel.ranking.result import PairRanking, RankDocument, Ranking
 from encsel.validation.result import EncoderValidation, PairValidation
 from encsel.validation.shared import NEIGHBOURS
