@@ -27,7 +27,7 @@ from encsel.prediction.card import (
     tail,
 )
 from encsel.prediction.evidence import FEATURES, Evidence
-from encsel.prediction.order import SURE, chance_of_best, chance_of_order, covariance, rank_groups
+from encsel.prediction.order import SURE, chance_of_best, chance_of_order, covariance
 from encsel.storage import documents as cardfile
 
 SCORERS = {"encsel-calibrated": "reference", "encsel-likelihood": "likelihood"}
@@ -211,17 +211,6 @@ def test_chance_of_best_of_two_is_that_of_a_normal_error(card):
     best, _ = chance_of_best(card, np.array([1.1, 1.0]), np.full(2, 0.1), ["a", "b"], ["x", "y"], seed=0)
     sd = 2.0 * 0.1 * np.sqrt(2 * (1 - card.shares.everyone))
     assert best == pytest.approx(NormalDist(sigma=sd).cdf(0.1), abs=0.015)  # of 20,000 draws: sd 0.0035
-
-
-def test_a_group_ends_only_where_all_above_are_surely_better_than_all_below():
-    chance = np.full((4, 4), 0.6)
-    chance[:2, 2:] = SURE
-    assert rank_groups(chance) == [1, 1, 2, 2]
-    chance[1, 2] = 0.89
-    assert rank_groups(chance) == [1, 1, 1, 1]
-    chance[1, 2], chance[0, 3] = SURE, 0.89
-    assert rank_groups(chance) == [1, 1, 1, 1]
-    assert rank_groups(np.full((1, 1), 0.5)) == [1]
 
 
 def test_place_among_simulated_pairs_is_a_share_that_grows(card):

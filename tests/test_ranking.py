@@ -61,7 +61,7 @@ def test_a_published_card_orders_when_asked(by_ln):
     assert by_ln.ordered_by == LN
     eers = [p.predicted_eer for p in by_ln.pairs]
     assert eers == sorted(eers)
-    assert all(p.rank_group is None and p.p_best is None for p in by_ln.pairs)
+    assert all(p.places is None and p.p_best is None for p in by_ln.pairs)
 
 
 def test_the_cka_that_enters_a_published_card_is_the_matched_one(by_ln):

@@ -30,7 +30,7 @@ def test_json_has_the_keys_of_schema_rank_2(ranking):
     assert document["schema"] == "encsel.rank/2"
     assert set(document["calibration"]) == {"n_identities", "n_face_samples", "n_voice_samples", "skipped"}
     assert set(document["pairs"][0]) == {
-        "rank", "rank_group", "face", "voice", "predicted_eer", "interval", "coverage", "p_best", "reason",
+        "rank", "places", "face", "voice", "predicted_eer", "interval", "coverage", "p_best", "expected_loss", "reason",
         "predictions", "cross_validated", "null", "cka", "id_mismatch", "joint_space", "flags",
     }  # fmt: skip
     assert {"biased", "debiased", "matched", "null_p"} <= set(document["pairs"][0]["cka"])

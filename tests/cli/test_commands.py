@@ -72,7 +72,7 @@ def test_quiet_rank_says_nothing_but_json_and_writes_each_file_in_the_format_of_
     assert (code, err) == (0, "")
     assert json.loads(out)["schema"] == "encsel.rank/2"
     assert files[0].read_text() == out
-    assert files[1].read_text().startswith("rank,rank_group,face,voice")
+    assert files[1].read_text().startswith("rank,place_first,place_last,face,voice")
     assert files[2].read_text().startswith("| #")
     assert f"encsel {__version__}" in files[3].read_text()
 

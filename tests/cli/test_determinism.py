@@ -38,7 +38,7 @@ def ranked(call, data, *options) -> dict:
 
 
 def groups(document: dict) -> list[tuple[str, str, int]]:
-    return [(p["face"], p["voice"], p["rank_group"]) for p in document["pairs"]]
+    return [(p["face"], p["voice"], p["places"]) for p in document["pairs"]]
 
 
 def shuffled(source: Path, target: Path) -> Path:

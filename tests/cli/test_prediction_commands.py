@@ -36,7 +36,7 @@ def test_rank_orders_by_the_calibrated_card_and_explains_a_pair_in_text_and_json
     document = json.loads(out)
     assert document["ordered_by"] == "encsel-calibrated"
     for pair in document["pairs"]:
-        assert pair["rank_group"] >= 1
+        assert pair["places"][0] >= 1
         assert 0 <= pair["p_best"] <= 1
         assert pair["interval"][0] <= pair["predicted_eer"] <= pair["interval"][1]
         assert {"scorer", "eer", "auc", "interval"} <= set(pair["cross_validated"])
@@ -101,7 +101,7 @@ def test_under_30_people_there_is_a_coarse_order_and_both_measures(call, tmp_pat
     assert code == 0
     assert document["ordered_by"] == "cka_matched"
     for pair in document["pairs"]:
-        assert pair["predicted_eer"] is pair["p_best"] is pair["rank_group"] is None
+        assert pair["predicted_eer"] is pair["p_best"] is pair["places"] is None
         assert pair["cross_validated"]["eer"] is not None
         assert pair["predictions"]["encsel-calibrated"]["eer"] is None
         assert pair["null"]["predicted_eer"] is None

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from encsel.ranking.rank import measure
-from encsel.ranking.settings import METRICS
 from encsel.ranking.result import PairRanking, RankDocument, Ranking
+from encsel.ranking.settings import METRICS
 from encsel.validation.result import EncoderValidation, PairValidation
 from encsel.validation.shared import NEIGHBOURS
 from encsel.validation.stage import Outcome, Outcomes, Stage
