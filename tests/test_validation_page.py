@@ -150,7 +150,7 @@ def test_every_axis_has_a_name_and_a_unit(browser):
         "intrinsic-dimension": ("neighbours k (count)", "intrinsic dimension (dimensions)"),
         "spectra": ("eigenvalue (rank)", "value over the largest (fraction)"),
         "against-eer": ("EER (fraction)", "CKA, debiased (fraction)"),
-        "predicted": ("predicted EER at 999 people (fraction)",),
+        "predicted": ("predicted EER (fraction)",),
     }
     for name, texts in wanted.items():
         assert set(texts) <= set(labels[f"figure-{name}"]), name

@@ -23,7 +23,7 @@ SMALLEST_CURVE = 15
 CURVE_PRIOR: Mapping[str, tuple[float, float, float, float]] = {
     "reference": (10.0, 0.0, 1.0, 0.07),
     "cca": (25.0, 0.0, 1.0, 0.07),
-    "likelihood": (73.0, 0.23, 1.35, 0.3),
+    "likelihood": (73.0, 0.23, 1.35, 0.5),
 }
 """By scorer, (a, b, sd, error): in simulated populations, of twelve kinds for `likelihood` and of six for the others, k
 was about a n^b at n training people, ln k had a standard deviation of about sd, and d' departed from the form by about

@@ -346,7 +346,10 @@ def test_validate_is_gated_on_what_it_measured(folder, call):
     code, out, _ = call("validate", "set", *options, "--max-eer", "0", "--gate-on", "point")
     assert code == 1
     assert json.loads(out)["verdict"]["status"] == "fail"
-    assert call("validate", "set", *options, "--max-eer", "1")[0] == 0
+    code, out, _ = call("validate", "set", *options, "--max-eer", "1")
+    assert code == 6
+    assert "is above chance was not measured" in json.loads(out)["verdict"]["gates"][0]["reason"]
+    assert call("validate", "set", "--only", "matching,prediction", "-q", "--max-eer", "1", "--above-chance")[0] == 0
 
 
 def test_annotations_cannot_be_broken_out_of(capsys):
