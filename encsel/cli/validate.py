@@ -10,7 +10,9 @@ from encsel.cli.options import FOLDER, PATH, cache_of, min_identities_option, re
 from encsel.cli.output import check_outputs, deliver, inputs_of, progress_of, results_apart, resumable
 from encsel.matching.folds import PROTOCOLS
 from encsel.matching.scorers import DEFAULT_SCORER, SCORERS
-from encsel.validation.stage import stage_names
+from encsel.validation.stage import stage_names, stages
+
+ON_REQUEST = ", ".join(name for name, stage in stages().items() if stage.on_request)
 
 stage_options = together(
     click.option("--protocol", type=click.Choice(PROTOCOLS), default="crossval",
@@ -19,7 +21,8 @@ stage_options = together(
     click.option("--scorer", type=click.Choice(tuple(SCORERS)), default=DEFAULT_SCORER,
                  help="Scorer of the EERs in gates, analysis and figures; all are measured."),
     click.option("--skip", metavar="STAGES", help=f"Leave these out, separated by commas: {', '.join(stage_names())}."),
-    click.option("--only", metavar="STAGES", help="Do only these, separated by commas. Linear CKA is always measured."),
+    click.option("--only", metavar="STAGES", help="Do only these, separated by commas. Linear CKA is always measured. "
+                 f"Only if named here: {ON_REQUEST}."),
     click.option("--jobs", type=click.IntRange(1), help="Encoders or pairs at a time. Default: all processors."),
     click.option("--report", "folder", type=FOLDER, metavar="DIR",
                  help="Write index.html (all tables and figures on one page), figures/*.png and validation.json."),

@@ -45,6 +45,7 @@ class Stage:
         compute: makes the outcomes; `of_encoders`, `of_pairs` and `of_set` of the work compute, keep and reuse them.
         version: increase it when results change; results in the cache of another version are not read.
         always: it cannot be skipped.
+        on_request: it runs only if it is named.
         metrics: path (see `value_at`) of each registered metric that its results contain. Metrics that no stage
             contains are computed one by one (see stages/metrics.py).
         columns: further numbers about a pair that may be related to its EER, from the pair and its two encoders.
@@ -64,6 +65,7 @@ class Stage:
     compute: Callable[[Work], Outcomes]
     version: int = 1
     always: bool = False
+    on_request: bool = False
     metrics: Mapping[str, str] = field(default_factory=dict)
     columns: Callable[[PairValidation, EncoderValidation, EncoderValidation], dict[str, float | None]] = lambda *_: {}
     labels: Mapping[str, tuple[str, str]] = field(default_factory=dict)

@@ -90,7 +90,7 @@ def validate(
         protocol: "crossval", repeated 5 folds over people and the corrected metrics; or "reference", the study's single
             80/20 split and the numbers of its released code.
         scorer: of the EERs that gates, analysis and tables are about; every scorer is measured.
-        skip, only: stages to leave out, or to do alone.
+        skip, only: stages to leave out, or to do alone; the stage `head` runs only if `only` names it.
         jobs: pairs and encoders at a time; None: one per processor.
         scores: folder for score files, one per pair and scorer.
         show_names: name people in score files and skipped samples in the result instead of hashing their names.
@@ -163,7 +163,7 @@ def validate(
 
 
 def wanted_stages(skip: Sequence[str], only: Sequence[str]) -> frozenset[str]:
-    """The stages to do, those that cannot be skipped included.
+    """The stages to do, those that cannot be skipped included; those on request only if `only` names them.
 
     Raises:
         UsageError: an unknown stage, or both given.
@@ -175,7 +175,8 @@ def wanted_stages(skip: Sequence[str], only: Sequence[str]) -> frozenset[str]:
         if name not in names:
             raise UsageError(f"No stage is named {name!r}. {nearest(name, names)}")
     always = frozenset(stages()) - frozenset(names)
-    return always | (frozenset(only) if only else frozenset(names) - frozenset(skip))
+    by_default = frozenset(name for name in names if not stages()[name].on_request)
+    return always | (frozenset(only) if only else by_default - frozenset(skip))
 
 
 def metrics_used(wanted: frozenset[str]) -> tuple[str, ...]:
