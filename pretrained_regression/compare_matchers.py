@@ -20,14 +20,13 @@ from encsel.matching import likelihood
 from encsel.matching.axes import Side, project
 from encsel.matching.evaluate import LEVELS
 from encsel.matching.folds import Folds, protocol_folds
-from encsel.matching.heads import HEADS, HeadsCompared, compare_heads
+from encsel.matching.heads import COMPARED, HeadsCompared, compare_heads
 from encsel.matching.projections import Fold, Projections, project_encoder
 from encsel.matching.scorers import REFERENCE_TRAIN
 from encsel.metrics.centroids import centroids
 from encsel.progress import OnStderr, Progress
 from encsel.simulation.populations import Drawn, Population, TruthSizes
 
-MATCHERS = ("reference", *HEADS, "likelihood")
 KINDS = ("traits", "heavy-tailed", "clustered", "many-weak")
 FIRST_SEED = 100
 """Seed of the first simulated population of each kind; the others follow."""
@@ -45,7 +44,7 @@ class Row:
 
     def __str__(self) -> str:
         cells = []
-        for matcher in MATCHERS:
+        for matcher in COMPARED:
             people, single = (np.mean([p.levels[level][matcher].eer for p in self.pairs]) for level in LEVELS)
             cells.append(f"{people:.3f} ({single:.3f})")
         first = self.pairs[0]
@@ -54,7 +53,7 @@ class Row:
 
 
 def header() -> str:
-    names = ("people", "pairs", "to fit", "to test", "repeats x folds", *MATCHERS)
+    names = ("people", "pairs", "to fit", "to test", "repeats x folds", *COMPARED)
     return f"| {' | '.join(names)} |\n|{' --- |' * len(names)}"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,9 +18,13 @@ from encsel.errors import BadCalibration
 from encsel.matching import heads
 from encsel.matching.axes import Side
 from encsel.matching.eer import eer
+from encsel.matching.folds import folds_of
 from encsel.matching.heads import COMPARED, HEADS, MIN_TO_TRAIN, train_head
 from encsel.matching.projections import project_centroids
 from encsel.matching.scorers import split_scores
+from encsel.reports import validation as _  # noqa: F401 - registers how a validation is shown
+from encsel.storage.documents import cards_folder
+from encsel.storage.result import render
 from encsel.validation.stage import SKIPPED, stages
 from encsel.validation.validate import wanted_stages
 
@@ -119,11 +125,11 @@ def test_stage_of_few_people_has_a_reason_and_no_numbers():
 
 def test_stage_measures_on_the_folds_of_matching_and_is_shown(tmp_path, short):
     data = write_population(tmp_path / "set", 20, faces=1, voices=1)
-    options = {"min_identities": 10, "cache": tmp_path / "cache"}
+    options = {"min_identities": 10, "cache": tmp_path / "cache", "protocol": "reference"}
     found = encsel.validate(data, only=["head", "matching"], **options)
     (pair,) = found.pairs
     for level, by_name in pair["heads"].levels.items():
-        assert tuple(by_name) == COMPARED
+        assert set(by_name) == set(COMPARED)
         for scorer in ("likelihood", "reference"):
             assert by_name[scorer] == pair["measured"].levels[level][scorer]
     assert (pair["heads"].n_train, pair["heads"].n_test) == (16, 4)
@@ -131,8 +137,37 @@ def test_stage_measures_on_the_folds_of_matching_and_is_shown(tmp_path, short):
     in_document = document["pairs"][0]["heads"]["levels"]["identity"]["mlp"]
     assert 0 <= in_document["eer"] <= 1
     assert all(math.isfinite(end) for end in in_document["interval"])
-    assert all(f"EER {name}" in str(found) for name in COMPARED)
+    header = next(line for line in render(found, "markdown").splitlines() if "EER linear" in line)
+    assert all(f"{measure} {name} |" in header for measure in ("EER", "AUC", "Single") for name in COMPARED)
     again = encsel.validate(data, only=["head"], **options)
     assert again.pairs[0]["heads"] == pair["heads"]
     default = encsel.validate(data, only=["matching"], **options).pairs[0]
     assert (default["heads"], default.reasons["head"]) == (None, SKIPPED)
+
+
+# --- the table of matchers
+
+
+@pytest.fixture
+def compare_matchers(monkeypatch):
+    """The developer's script, which is not part of the package."""
+    spec = importlib.util.spec_from_file_location("compare_matchers", cards_folder() / "compare_matchers.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "compare_matchers", module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_few_pairs_have_a_row_each_and_of_many_there_is_the_mean(compare_matchers, tmp_path, short, monkeypatch):
+    data = write_population(tmp_path / "set", 20, faces=1, voices=2)
+    monkeypatch.setattr(
+        compare_matchers, "protocol_folds", lambda n, protocol, seed: folds_of(n, n_repeats=1, seed=seed)
+    )
+    apart = list(compare_matchers.real(data))
+    assert [row.label for row in apart] == ["set, face0 x voice0", "set, face0 x voice1"]
+    monkeypatch.setattr(compare_matchers, "MAX_APART", 1)
+    (together,) = compare_matchers.real(data)
+    assert list(together.pairs) == [pair for row in apart for pair in row.pairs]
+    n_columns = {line.count("|") for line in (*compare_matchers.header().splitlines(), str(apart[0]), str(together))}
+    assert len(n_columns) == 1
+    assert "| 2 | 16 | 4 | 1 x 5 |" in str(together)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -27,33 +27,43 @@ from encsel.metrics.centroids import unit_rows
 if TYPE_CHECKING:
     import torch
 
-    Branch = list[tuple[torch.Tensor, torch.Tensor]]
+    Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
 HeadKind = Literal["linear", "mlp"]
 HEADS: Final[Mapping[HeadKind, tuple[int, ...]]] = {"linear": (128,), "mlp": (256, 128)}
 """Sizes of the layers of each branch."""
-COMPARED = (*HEADS, "likelihood", "reference")
+COMPARED = ("reference", *HEADS, "likelihood")
 MIN_TO_TRAIN = 16
 """Fewest training people: those of 20 people in 5 folds."""
 TEMPERATURE = 0.5
 """Fixed: with few people a learned temperature, or one near 0.1 as on millions of pairs, fits the training people."""
-LEARNING_RATE, WEIGHT_DECAY, DROPOUT, BATCH = 1e-3, 0.1, 0.5, 256
-"""Dropout is of hidden units, which only the MLP has."""
+LEARNING_RATE, WEIGHT_DECAY, BATCH = 1e-3, 0.1, 256
 HELD_OUT, PATIENCE, MAX_EPOCHS = 0.2, 30, 500
 """Fraction of the training people held out; epochs without a lower loss on them after which training stops."""
-Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The (k,) factors of the axes of one side, then layers: weights (inputs, outputs) and biases."""
+
+    factors: Vectors
+    layers: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
+
+    def project(self, rows: Vectors) -> Vectors:
+        """Rows on the axes of training as the branch projects them."""
+        return np.asarray(_outputs(self.layers, _inputs(rows, self.factors)))
 
 
 @dataclass(frozen=True)
 class Head:
-    """A trained head: the layers, weights (inputs, outputs) and biases, of the branches `face` and `voice`."""
+    """A trained head: two branches into one space."""
 
-    face: tuple[Layer, ...]
-    voice: tuple[Layer, ...]
+    face: Branch
+    voice: Branch
 
     def scores(self, faces: Vectors, voices: Vectors) -> Vectors:
         """(n_faces, n_voices) cosines, in [-1, 1], of rows on the axes that the head was trained on."""
-        return cosines(_outputs(self.face, _inputs(faces)), _outputs(self.voice, _inputs(voices)))
+        return cosines(self.face.project(faces), self.voice.project(voices))
 
 
 @dataclass(frozen=True)
@@ -69,8 +79,9 @@ class HeadsCompared:
 def train_head(faces: Vectors, voices: Vectors, *, kind: HeadKind, seed: int, device: str = "cpu") -> Head:
     """Train both branches with AdamW; training stops on people held out, and the best weights are kept.
 
-    Branches see L2-normalised rows, so the scale of an encoder has no effect. Axes are not divided by their deviation:
-    on real and on simulated people heads did worse after that, because it lifts noise to the size of what is shared.
+    Branches see each axis times the root of its deviation, then L2-normalised rows, so the scale of an encoder has no
+    effect. On real and on simulated people heads did worse on axes as they are, and far worse on axes divided by their
+    deviation, which lifts noise to the size of what is shared.
 
     Args:
         faces, voices: (n, k) training people on the principal axes of each side, the same people in the same order.
@@ -89,15 +100,22 @@ def train_head(faces: Vectors, voices: Vectors, *, kind: HeadKind, seed: int, de
         )
     # A generator of its own: torch's global one belongs to the caller, and other threads draw from it.
     generator = torch.Generator().manual_seed(seed)
-    inputs = [torch.from_numpy(_inputs(x).astype(np.float32)).to(device) for x in (faces, voices)]
+    factors = [np.sqrt(np.sqrt(np.square(x).mean(axis=0))) for x in (faces, voices)]
+    inputs = [
+        torch.from_numpy(_inputs(x, by).astype(np.float32)).to(device)
+        for x, by in zip((faces, voices), factors, strict=True)
+    ]
     order = torch.randperm(n, generator=generator)
     n_held_out = max(2, round(HELD_OUT * n))
     torch.get_num_threads()  # makes torch set this thread's number of threads, before it is limited
     # One thread: sums do not depend on how many there are, and matrices this small gain nothing from more.
     with threadpool_limits(1):
-        branches = [_initial((x.shape[1], *HEADS[kind]), generator, device) for x in inputs]
-        _fit(branches, inputs, order[n_held_out:], order[:n_held_out], generator)
-    face, voice = (tuple((w.detach().cpu().numpy(), b.detach().cpu().numpy()) for w, b in one) for one in branches)
+        sides = [_initial((x.shape[1], *HEADS[kind]), generator, device) for x in inputs]
+        _fit(sides, inputs, order[n_held_out:], order[:n_held_out], generator)
+    face, voice = (
+        Branch(by, tuple((w.detach().cpu().numpy(), b.detach().cpu().numpy()) for w, b in layers))
+        for by, layers in zip(factors, sides, strict=True)
+    )
     return Head(face, voice)
 
 
@@ -128,7 +146,7 @@ def compare_heads(
     return HeadsCompared(levels, len(train), len(test), len(folds))
 
 
-def _initial(sizes: Sequence[int], generator: torch.Generator, device: str) -> Branch:
+def _initial(sizes: Sequence[int], generator: torch.Generator, device: str) -> Layers:
     """Weights of layers of these sizes, uniform within one over the root of their inputs, and biases of 0."""
     import torch
 
@@ -140,27 +158,23 @@ def _initial(sizes: Sequence[int], generator: torch.Generator, device: str) -> B
 
 
 def _fit(
-    branches: Sequence[Branch],
+    sides: Sequence[Layers],
     inputs: Sequence[torch.Tensor],
     train: torch.Tensor,
     held_out: torch.Tensor,
     generator: torch.Generator,
 ) -> None:
-    """Train the branches in place, up to the weights with the lowest loss on the rows held out."""
+    """Train both sides in place, up to the weights with the lowest loss on the rows held out."""
     import torch
     from torch.nn.functional import cross_entropy, normalize
 
-    def dropped(hidden: torch.Tensor) -> torch.Tensor:
-        kept = torch.rand(hidden.shape, generator=generator) >= DROPOUT
-        return hidden * kept.to(hidden.device) / (1 - DROPOUT)
-
-    def loss(rows: torch.Tensor, *drop: Callable[[Any], Any]) -> torch.Tensor:
+    def loss(rows: torch.Tensor) -> torch.Tensor:
         rows = rows.to(inputs[0].device)
-        face, voice = (normalize(_outputs(branch, x[rows], *drop)) for branch, x in zip(branches, inputs, strict=True))
+        face, voice = (normalize(_outputs(layers, x[rows])) for layers, x in zip(sides, inputs, strict=True))
         logits, own = face @ voice.T / TEMPERATURE, torch.arange(len(rows), device=rows.device)
         return (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
 
-    weights, biases = (list(kind) for kind in zip(*itertools.chain(*branches), strict=True))
+    weights, biases = (list(kind) for kind in zip(*itertools.chain(*sides), strict=True))
     groups = [{"params": weights, "weight_decay": WEIGHT_DECAY}, {"params": biases, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE)
     lowest, since, best = np.inf, 0, [tensor.detach().clone() for tensor in (*weights, *biases)]
@@ -168,7 +182,7 @@ def _fit(
         shuffled = train[torch.randperm(len(train), generator=generator)]
         for batch in shuffled.tensor_split(-(-len(train) // BATCH)):
             optimizer.zero_grad()
-            loss(batch, dropped).backward()
+            loss(batch).backward()
             optimizer.step()
         with torch.no_grad():
             current = float(loss(held_out))
@@ -182,14 +196,14 @@ def _fit(
             tensor.copy_(value)
 
 
-def _inputs(rows: Vectors) -> Vectors:
-    """What branches see: rows L2-normalised, then scaled to a mean square of 1."""
-    x = np.asarray(rows, dtype=np.float64)
+def _inputs(rows: Vectors, factors: Vectors) -> Vectors:
+    """What layers see: axes times their factors, rows then scaled to a mean square of 1."""
+    x = rows * factors
     return np.asarray(unit_rows(x) * np.sqrt(x.shape[1]))
 
 
-def _outputs(layers: Sequence[tuple[Any, Any]], x: Any, drop: Callable[[Any], Any] = lambda hidden: hidden) -> Any:
+def _outputs(layers: Sequence[tuple[Any, Any]], x: Any) -> Any:
     """Rows, tensors or arrays, through the layers of a branch, with rectified units between them."""
     for i, (weights, biases) in enumerate(layers):
-        x = (x if i == 0 else drop(x.clip(min=0))) @ weights + biases
+        x = (x if i == 0 else x.clip(min=0)) @ weights + biases
     return x
