@@ -92,7 +92,7 @@ def validate(
         protocol: "crossval", repeated 5 folds over people and the corrected metrics; or "reference", the study's single
             80/20 split and the numbers of its released code.
         scorer: of the EERs that gates, analysis and tables are about; every scorer is measured.
-        skip, only: stages to leave out, or to do alone.
+        skip, only: stages to leave out, or to do alone; the stage `head` runs only if `only` names it.
         jobs: pairs and encoders at a time; None: one per processor.
         scores: folder for score files, one per pair and scorer.
         show_names: name people in score files and skipped samples in the result instead of hashing their names.
