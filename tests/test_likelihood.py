@@ -115,3 +115,9 @@ def test_least_cost_ignores_every_increasing_function_and_is_not_above_the_cost(
 def test_a_cost_needs_scores_of_both_kinds(cost):
     with pytest.raises(BadCalibration, match="0 genuine and 3 impostor scores"):
         cost(np.zeros(0), np.zeros(3))
+
+
+@pytest.mark.parametrize("cost", [cllr, min_cllr])
+def test_a_cost_of_scores_that_are_no_numbers_is_refused(cost):
+    with pytest.raises(BadCalibration, match="NaN"):
+        cost(np.array([1.0, np.nan]), np.zeros(3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from toy import population
 
 import encsel
 from encsel import Matcher
-from encsel.errors import UsageError
+from encsel.errors import BadCalibration, UsageError
 from encsel.matching.folds import fitted, folds_of
 from encsel.matching.matcher import FACTS, TENSORS, MatcherFacts, MatcherSide
 from encsel.matching.projections import project_centroids
@@ -183,3 +184,18 @@ def test_the_command_writes_the_matcher_of_the_first_pair_or_of_another(call, po
     code, out, err = call(*command, "--matcher-pair", "face1/voice0")
     assert (code, out) == (2, "")
     assert "Give --matcher DIR" in err
+
+
+def test_too_few_people_or_other_facts_make_no_matcher():
+    faces, voices = np.random.default_rng(0).normal(size=(2, 12, 6))
+    with pytest.raises(BadCalibration, match="9 people; a matcher needs at least 10"):
+        Matcher.fit(faces[:9], voices[:9])
+    facts = dataclasses.replace(Matcher.fit(faces, voices).facts, n_people=11)
+    with pytest.raises(UsageError, match="The facts state"):
+        Matcher.fit(faces, voices, facts)
+
+
+def test_people_of_whom_one_alone_differs_make_a_matcher_without_numbers_that_overflow():
+    faces, voices = np.random.default_rng(0).normal(size=(2, 12, 6))
+    faces[1:] = faces[1]
+    assert np.isfinite(Matcher.fit(faces, voices).score(faces, voices)).all()

@@ -28,7 +28,7 @@ NAMES = {"likelihood": "likelihood", "reference": "calibrated"}
 def calibrate(output: Path, populations: int, quick: bool, name: str, jobs: int) -> int:
     """Fit the calibrated cards: simulate populations, fit, and test on held-out kinds of population.
 
-    Takes about an hour on two cores; an interrupted run is resumed. The table of errors is written to stdout.
+    Takes an hour or more on two cores; an interrupted run is resumed. The tables of errors are written to stdout.
     """
     from encsel.cli.output import emit
     from encsel.errors import UsageError

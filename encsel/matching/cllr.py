@@ -12,7 +12,7 @@ def cllr(genuine: Vectors, impostor: Vectors) -> float:
     Args:
         genuine, impostor: natural log likelihood ratios, any shape.
     Raises:
-        BadCalibration: a side has no scores.
+        BadCalibration: a side has no scores, or some are NaN.
     Source: Brümmer and du Preez 2006, "Application-independent evaluation of speaker detection", equation 30,
         doi:10.1016/j.csl.2005.08.001.
 
@@ -33,7 +33,7 @@ def min_cllr(genuine: Vectors, impostor: Vectors) -> float:
     Args:
         genuine, impostor: scores, any shape; higher means more alike.
     Raises:
-        BadCalibration: a side has no scores.
+        BadCalibration: a side has no scores, or some are NaN.
     Source: as `cllr`: pool adjacent violators, scores that are equal pooled first.
 
     >>> import numpy as np
@@ -60,4 +60,6 @@ def _both(genuine: Vectors, impostor: Vectors) -> tuple[Vectors, Vectors]:
         raise BadCalibration(
             f"{len(genuine)} genuine and {len(impostor)} impostor scores; a cost needs both. Add people."
         )
+    if np.isnan(genuine).any() or np.isnan(impostor).any():
+        raise BadCalibration("Some scores are no numbers (NaN). Leave them out.")
     return genuine, impostor

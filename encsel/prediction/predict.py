@@ -45,7 +45,7 @@ class PredictionNull:
     """Predictions of the ordering card for faces and voices of different people.
 
     Attributes:
-        predicted_eer, sd: mean and standard deviation over 8 shuffles measured as completely as the pair itself; above
+        predicted_eer, sd: mean and standard deviation, over 8 shuffles measured as completely as the pair itself; above
             200 people in a few folds.
         p: permutation p-value: fraction of shuffles, the unshuffled included, that are at least as good by the first
             card that needs none of the COSTLY evidence, all from the same few folds, so it is exact.

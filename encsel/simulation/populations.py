@@ -53,7 +53,7 @@ Values = NDArray[np.float64]
 class TruthSizes:
     """Sizes behind true EERs: numbers of training people, test people, samples per person, draws and splits of each.
 
-    `probes`: samples of each test person on either side; a matcher is trained on all samples.
+    `probes`: samples of each test person on either side, all or 1; a matcher is trained on all samples.
     """
 
     n_train: tuple[int, ...] = (100, 300, REFERENCE_TRAIN, 3000)
@@ -262,7 +262,7 @@ def truth(draw: Draw, rng: np.random.Generator, sizes: TruthSizes) -> Values:
 def _eers(
     people: Mapping[Modality, Sequence[Drawn]], train: NDArray[np.intp], test: NDArray[np.intp], sizes: TruthSizes
 ) -> Values:
-    """(scorers, probes, faces, voices) of one split; the first probes are centroids, others single samples."""
+    """(scorers, probes, faces, voices) of one split."""
     n = len(test)
 
     def side(one: Drawn) -> Side:
