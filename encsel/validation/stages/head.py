@@ -32,7 +32,7 @@ def sections(validation: Validation) -> Sequence[Section]:
         people, single = (p["heads"].levels[level] for level in LEVELS)
         row = {
             "Face": p.face, "Voice": p.voice, **{f"EER {name}": number(people[name].eer) for name in COMPARED},
-            **{f"90 % {name}": span(people[name].interval) for name in HEADS},
+            **{f"Interval {name}": span(people[name].interval) for name in HEADS},
             **{f"AUC {name}": number(people[name].auc) for name in COMPARED},
             **{f"Single {name}": number(single[name].eer) for name in COMPARED},
         }  # fmt: skip
@@ -46,7 +46,7 @@ def sections(validation: Validation) -> Sequence[Section]:
         "Trained heads", rows,
         f"Two-branch projections, {layers}, trained by symmetric InfoNCE (AdamW, stopped early on training people held "
         f"out), beside scorers on the same folds: {first.n_train} people to fit and {first.n_test} to test{repeats}. "
-        "90 %: interval of the EER over people. Single: EER of one image against one clip.", n_names=2,
+        "Interval: 90 %, of the EER, over people. Single: EER of one image against one clip.", n_names=2,
     )  # fmt: skip
 
 
