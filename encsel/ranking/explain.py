@@ -51,8 +51,8 @@ class Explanation:
         base: d' of a pair with the median of every feature.
         canonical_correlations: of ridge canonical variates, on held-out people.
         expected_from_cka: EER that CKA alone suggests.
-        eer_bounds: EER that some matcher of as many samples keeps if scores are Gaussian, from debiased CKA and from
-            whitened axes, by `encsel.matching.bound`; None for single samples, or if the pair is not above chance.
+        eer_bound: EER that some matcher of as many samples keeps if scores are Gaussian, from debiased CKA, by
+            `encsel.matching.bound`; None for single samples, or if the pair is not above chance.
         disagreement: standard deviations of simulated pairs by which the prediction is better (positive) or worse.
         learning_curve: its first point is fitted to cross-validation.
     """
@@ -76,7 +76,7 @@ class Explanation:
     null: PredictionNull
     parts: tuple[Part, ...]
     expected_from_cka: float
-    eer_bounds: tuple[float, float] | None
+    eer_bound: float | None
     disagreement: float
     learning_curve: tuple[CurvePoint, ...]
     predictions: dict[str, CardPrediction]
@@ -130,7 +130,7 @@ def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
         null=prediction.null,
         parts=tuple(parts),
         expected_from_cka=float(predicted_eer(expected)),
-        eer_bounds=(eer_bound(pair.cka.debiased), eer_bound(evidence.values["shared"] ** 2)) if bounded else None,
+        eer_bound=eer_bound(pair.cka.debiased) if bounded else None,
         disagreement=(estimate.distance - expected) / spread,
         learning_curve=_curve(pair.cka.debiased, evidence.values[f"d_{card.scorer}"], n, card.n_train_identities),
         predictions=dict(pair.predictions),

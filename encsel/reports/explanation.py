@@ -27,8 +27,11 @@ def explanation_text(e: Explanation) -> str:
         f"  CKA alone suggests an EER of {e.expected_from_cka:.3f}; the prediction is {side} than that by "
         f"{abs(e.disagreement):.1f} sd of simulated pairs",
         *(
-            f"  Were scores Gaussian, some matcher of many people would have an EER of at most {bound:.3f}, by {by}"
-            for bound, by in zip(e.eer_bounds or (), ("CKA", "whitened axes"), strict=False)
+            [
+                f"  Were scores Gaussian, some matcher of many people would have an EER of at most {e.eer_bound:.3f} by CKA"
+            ]
+            if e.eer_bound is not None
+            else []
         ),
         f"Shuffled people: {number(e.null.predicted_eer)} (sd {number(e.null.sd)}), p {e.null.p:.3f}",
         "",
