@@ -18,8 +18,8 @@ two largest eigenvalues. Score a face against a voice by s = x' Q y with Q = S /
 4. Both distributions of s Gaussian: at the threshold with equal errors EER = Phi(-E[s] / (sd_different + sd_same)).
    It is largest for the largest variances. Division by sqrt(L), with t^2 = |S|^2 / L, gives the claim.
 5. CKA is |S|^2 / (|Cx| |Cy|) and L <= |Cx| |Cy|, so CKA <= t^2, and the claim holds for CKA, too. It also holds in any
-   linear map of either side, so on whitened axes, where L is 1 and t^2 the sum of the squared canonical correlations; but
-   that sum has a far larger error than CKA.
+   linear map of either side, so on whitened axes, where L is 1 and t^2 the sum of the squared canonical correlations;
+   but that sum has a far larger error than CKA.
 
 **Assumptions.** Face and voice are jointly Gaussian over people (3). s is nearly Gaussian (4): the sum of many shared
 directions is. With one weak shared direction the claim can fail by a little: a correlation of 0.3 in the one direction
