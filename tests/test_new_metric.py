@@ -77,7 +77,7 @@ def run(packages: Path, *arguments: object) -> str:
 def made(tmp_path_factory) -> dict[str, Path]:
     """What a copy of the package wrote before three files were added to it (`old`), and after."""
     root = tmp_path_factory.mktemp("copy")
-    data = write_population(root / "set", 30)
+    data = write_population(root / "set", 30, faces=3, voices=3)  # correlations need nine pairs
     packages = root / "packages"
     copy = shutil.copytree(Path(encsel.__file__).parent, packages / "encsel")
     if cards_folder().parent != Path(encsel.__file__).parent:

@@ -4,6 +4,8 @@ from encsel.errors import harmless
 from encsel.ranking.explain import Explanation
 from encsel.storage.sections import number, span
 
+_BOUND = "  Were scores Gaussian, some matcher of many people would have an EER of at most {:.3f}, by CKA"
+
 
 def explanation_text(e: Explanation) -> str:
     """The explanation as text, ending in a newline."""
@@ -26,13 +28,7 @@ def explanation_text(e: Explanation) -> str:
         f"CKA: biased {e.cka.biased:.3f}, debiased {e.cka.debiased:.3f}, matched {e.cka.matched:.3f}{cka_interval}",
         f"  CKA alone suggests an EER of {e.expected_from_cka:.3f}; the prediction is {side} than that by "
         f"{abs(e.disagreement):.1f} sd of simulated pairs",
-        *(
-            [
-                f"  Were scores Gaussian, some matcher of many people would have an EER of at most {e.eer_bound:.3f} by CKA"
-            ]
-            if e.eer_bound is not None
-            else []
-        ),
+        *([] if e.eer_bound is None else [_BOUND.format(e.eer_bound)]),
         f"Shuffled people: {number(e.null.predicted_eer)} (sd {number(e.null.sd)}), p {e.null.p:.3f}",
         "",
         f"Where the prediction comes from: a pair with the median of every feature has d' {e.base:.2f}",
