@@ -340,14 +340,15 @@ def _decision(
             f"{DEFAULT_REGRESSION} does."
         )
     names = [(p.face, p.voice) for p in pairs]
+    estimates = [details[name].estimates[card.name] for name in names]
 
     def people(i: int, j: int) -> int | None:
-        first, second = (details[names[k]].estimates[card.name].eer for k in (i, j))
+        first, second = estimates[i].eer, estimates[j].eer
         sharing = names[i][0] == names[j][0] or names[i][1] == names[j][1]
         return people_to_tell(card, (first, second), details[names[i]].samples, sharing=sharing)
 
     return decide(
-        names, [p.predicted_eer for p in pairs], [p.interval for p in pairs], [p.p_best for p in pairs],
+        names, [e.eer for e in estimates], [e.interval for e in estimates], [p.p_best or 0.0 for p in pairs],
         [p.p_familywise for p in pairs], what="predicted", n_people=n, within=prepared.shuffling.within,
         people_to_tell=people,
     )  # fmt: skip
