@@ -111,6 +111,7 @@ def test_the_stage_is_in_table_and_document():
     assert "8 held-out people per fold, 32 to train on" in section
 
 
+@pytest.mark.robust
 def test_one_command_makes_the_example_of_the_docs(tmp_path, monkeypatch):
     few_shuffles(monkeypatch)
     spec = importlib.util.spec_from_file_location("joint_training", SCRIPT)

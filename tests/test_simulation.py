@@ -10,7 +10,10 @@ from encsel.simulation.populations import KINDS, Population, TruthSizes, truth, 
 SMALL = TruthSizes(n_train=(40, 80), n_test=30, n_samples=4, probes=(4, 1), n_splits=2)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+USUAL = ("traits", "channel", "demographic", "weak-directions")
+
+
+@pytest.fixture(scope="module", params=[k if k in USUAL else pytest.param(k, marks=pytest.mark.slow) for k in KINDS])
 def world(request):
     return Population(request.param, 3, n_faces=2, n_voices=2)
 
