@@ -9,14 +9,12 @@ from encsel.errors import UsageError
 from encsel.prediction.evidence import FROM_GRAMS
 
 _CGROUPS = Path("/sys/fs/cgroup")
-PER_ENCODER, PER_WORKER, OTHERWISE = 46, 20, 24
+PER_ENCODER, PER_WORKER, OTHERWISE = 38, 20, 24
 """Bytes for each pair of people: of every encoder, of every thread, and otherwise.
 
 Fitted to the growth of the peak resident memory of `rank` in a process of its own, in bytes by people squared: with two
-threads 158, 158 and 139 at 500, 1000 and 2000 people and 1 x 1 encoders (estimate 156), at 1000 people 222 with 2 x 2,
-285 with 1 x 4, 430 with 4 x 4 (248, 294, 432); with eight threads 170, 295, 559 with 1 x 1, 2 x 2, 4 x 4 (176, 288,
-552). All stages of `validate` took 167 with 1 x 1 and 236 with 2 x 2 at 1000 people.
-Embeddings come on top, with about 2.5 times their size.
+threads and 1000 people 106, 177 and 331 with 1 x 1, 2 x 2 and 4 x 4 encoders, 102 with 1 x 1 at 2000. The estimates,
+140, 216 and 368, are on the safe side: `validate` does more. Embeddings come on top, with about 2.5 times their size.
 """
 
 
