@@ -27,7 +27,7 @@ from encsel.prediction.card import (
     tail,
 )
 from encsel.prediction.evidence import FEATURES, Evidence
-from encsel.prediction.order import SURE, chance_of_best, chance_of_order, covariance
+from encsel.prediction.order import SURE, chance_of_best, chance_of_order, covariance, drawn_distances
 from encsel.storage import documents as cardfile
 
 SCORERS = {"encsel-calibrated": "reference", "encsel-likelihood": "likelihood"}
@@ -196,19 +196,23 @@ def test_chances_of_order_are_complementary_and_the_covariance_is_one(card):
     assert np.diag(c) == pytest.approx((sd * card.order_scale) ** 2)
 
 
+def best_of(card: CalibratedCard, distance: list[float]) -> np.ndarray:
+    """Chances of pairs without common encoders, all with a sd of 0.1."""
+    names = [f"encoder {i}" for i in range(len(distance))]
+    return chance_of_best(drawn_distances(card, np.array(distance), np.full(len(names), 0.1), names, names, seed=0))
+
+
 def test_chance_of_best_sums_to_one_and_follows_the_distance(card):
-    best = chance_of_best(card, np.array([2.0, 1.0, 1.0]), np.full(3, 0.1), ["a", "b", "c"], ["x", "y", "z"], seed=0)
+    best = best_of(card, [2.0, 1.0, 1.0])
     assert best.sum() == pytest.approx(1)
     assert best[0] > 0.99
-    again = chance_of_best(card, np.array([2.0, 1.0, 1.0]), np.full(3, 0.1), ["a", "b", "c"], ["x", "y", "z"], seed=0)
-    assert (best == again).all()
-    even = chance_of_best(card, np.zeros(2), np.full(2, 0.1), ["a", "b"], ["x", "y"], seed=0)
-    assert even == pytest.approx([0.5, 0.5], abs=0.02)
+    assert (best == best_of(card, [2.0, 1.0, 1.0])).all()
+    assert best_of(card, [0.0, 0.0]) == pytest.approx([0.5, 0.5], abs=0.02)
 
 
 def test_chance_of_best_of_two_is_that_of_a_normal_error(card):
     card = dataclasses.replace(card, best_scale=2.0)
-    best, _ = chance_of_best(card, np.array([1.1, 1.0]), np.full(2, 0.1), ["a", "b"], ["x", "y"], seed=0)
+    best, _ = best_of(card, [1.1, 1.0])
     sd = 2.0 * 0.1 * np.sqrt(2 * (1 - card.shares.everyone))
     assert best == pytest.approx(NormalDist(sigma=sd).cdf(0.1), abs=0.015)  # of 20,000 draws: sd 0.0035
 

@@ -28,7 +28,7 @@ NAMES = {"likelihood": "likelihood", "reference": "calibrated"}
 def calibrate(output: Path, populations: int, quick: bool, name: str, jobs: int) -> int:
     """Fit the calibrated cards: simulate populations, fit, and test on held-out kinds of population.
 
-    Takes an hour or more on two cores; an interrupted run is resumed. The tables of errors are written to stdout.
+    Takes about an hour and a half on two cores; an interrupted run is resumed. Tables of the errors go to stdout.
     """
     from encsel.cli.output import emit
     from encsel.errors import UsageError

@@ -87,7 +87,7 @@ gate_options = together(
 coverage_option = click.option("--coverage", type=click.FloatRange(0.5, 0.99), default=0.9,
                                help="Fraction of intervals that contain the true value.")  # fmt: skip
 
-level_options = (
+level_options = together(
     click.option("--train-people", type=click.IntRange(100, 3000), default=999, metavar="N",
                  help="Predict for a matcher trained on this many people, 100 to 3000."),
     click.option("--probe-samples", type=click.Choice(("20", "1")), default="20", callback=lambda *a: int(a[-1]),
@@ -99,7 +99,7 @@ prediction_options = together(
                  help="Card that orders the pairs: a shipped one by name (encsel-calibrated for the study's scorer, "
                  "upadhyay2026 for the study's own), or the path of one made by `encsel fit`."),
     coverage_option,
-    *level_options,
+    level_options,
     click.option("--within", metavar="COLUMN",
                  help="Shuffle people only within the groups of this column of the set. Default: sex or gender, if "
                  "every person has one."),

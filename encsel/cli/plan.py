@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from encsel.cli.options import PATH, coverage_option, format_option, level_options, together
+from encsel.cli.options import PATH, coverage_option, format_option, level_options
 
 
 @click.command()
@@ -15,7 +15,7 @@ from encsel.cli.options import PATH, coverage_option, format_option, level_optio
 @click.option("--allow-outside", is_flag=True, help="Also count files that a manifest names outside its own folder.")
 @click.option("--eer", type=float, help="EER to plan for. Default: the mean of the simulated pairs.")
 @coverage_option
-@together(*level_options)
+@level_options
 @click.option("--card", default="encsel-likelihood", help="Calibrated card, by name or path.")
 @format_option(("table", "json"))
 def plan(data: Path | None, form: str, **options: Any) -> None:

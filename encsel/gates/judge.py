@@ -95,20 +95,18 @@ class Field:
     values: tuple[PairValue, ...]
     intervals: tuple[tuple[float, float] | None, ...]
     covariance: NDArray[np.float64] | None
-    seed: int = 0
-    p: tuple[float | None, ...] = ()
+    seed: int
+    p: tuple[float | None, ...]
     within: str | None = None
 
-    def chance(self, name: str) -> str | None:
-        """Why this pair is not known to be above chance; None if it is."""
-        if name not in self.names or not self.p:
-            return None
-        p = self.p[self.names.index(name)]
+    @property
+    def chance(self) -> tuple[bool, str]:
+        """Whether the best pair is known to be above chance, and a clause that says so."""
+        best, p = self.names[0], self.p[0]
         if p is None:
-            return f"whether {name} is above chance was not measured"
-        if p <= ALPHA:
-            return None
-        return f"{name} is not above chance{f' within groups of {self.within}' if self.within else ''} (p {p:.2f})"
+            return False, f"whether {best} is above chance was not measured"
+        told, where = p <= ALPHA, f" within groups of {self.within}" if self.within else ""
+        return told, f"{best} is {'' if told else 'not '}above chance{where} (p {p:.{3 if told else 2}f})"
 
     @property
     def undecided(self) -> str | None:
@@ -189,8 +187,8 @@ def judge(
         if limit is not None:
             status, reason = check(limit, facts, gates.on)
             against = list(doubts)
-            if facts is field and field.names and (at_chance := field.chance(field.names[0])):
-                against.append(at_chance)
+            if facts is field and field.names and not field.chance[0]:
+                against.append(field.chance[1])
             if status == "pass" and against:
                 status, reason = "inconclusive", f"{reason}, but {'; '.join(against)}"
             shown = "" if limit is True else f" {limit}" if isinstance(limit, str) else f" {limit:g}"
@@ -250,13 +248,9 @@ def _surely(chance: float) -> Status:
 def _above_chance(_: bool, field: Field, on: str) -> tuple[Status, str]:
     if field.undecided:
         return "inconclusive", field.undecided
-    best = field.names[0]
+    told, reason = field.chance
     # A small set cannot prove that there is nothing, so this never fails.
-    if reason := field.chance(best):
-        return "inconclusive", reason
-    p = field.p[0]
-    assert p is not None
-    return "pass", f"{best} is above chance{f' within groups of {field.within}' if field.within else ''} (p {p:.3f})"
+    return "pass" if told else "inconclusive", reason
 
 
 def _max_eer(limit: float, field: Field, on: str) -> tuple[Status, str]:

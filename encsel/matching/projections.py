@@ -42,9 +42,8 @@ def project_encoder(embeddings: Embeddings, x: Vectors, folds: Folds, *, seed: i
     n = len(x)
     limited = limit_rows(embeddings, rows_per_person(n), seed=seed)
     owners = np.searchsorted(np.unique(embeddings.labels), limited.labels)
-    means = {
-        k: centroids(limit_rows(embeddings, k, seed=seed)) for k in MEANS_OF if median_samples(embeddings) >= k
-    }  # fmt: skip
+    most = median_samples(embeddings)
+    means = {k: centroids(limit_rows(embeddings, k, seed=seed)) for k in MEANS_OF if most >= k}
     singles = unit_rows(limited.vectors.astype(np.float64))
     everything = in_span_of(x, np.vstack([singles, *means.values()]))
     projections: Projections = []

@@ -83,14 +83,22 @@ class GapBin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Level:
-    """The part of a card that depends on the level predicted: training people, and samples of each person at test.
+class LevelFit:
+    """What a card says of one level: a number of training people, and of samples of each person at test.
 
-    The fields are those of CalibratedCard.
+    Attributes:
+        coefficients: (1 + features, SIZE_TERMS); the first row is the intercept.
+        spread: (SPREAD_TERMS,) of the log of the variance of d' beyond the set's own error.
+        own_error: factor on the set's own standard error, whose square is the other part of the variance.
+        tails: rows of n and the |error| / sd that contains each of COVERAGES of the held-out errors.
+        shares: for differences between pairs.
+        order_scale, best_scale: factors on the sd of differences that make chances of order, and of being best, hold on
+            held-out kinds.
+        from_cka: (2, SIZE_TERMS) predicted d' as a line in root CKA; `from_cka_sd` (SIZE_TERMS,) the log of the spread
+            about it.
+        training_mean: mean true EER of the simulated pairs, toward which weak evidence is shrunk.
     """
 
-    n_train_identities: int
-    probe_samples: int
     coefficients: tuple[tuple[float, ...], ...]
     spread: tuple[float, ...]
     own_error: float
@@ -103,29 +111,27 @@ class Level:
     training_mean: float
 
 
-BY_LEVEL = tuple(f.name for f in dataclasses.fields(Level))[2:]
+BY_LEVEL = tuple(f.name for f in dataclasses.fields(LevelFit))
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibratedCard:
-    """One scorer's regression and its errors.
+class Level(LevelFit):
+    """The fit of one level, and which level it is."""
+
+    n_train_identities: int
+    probe_samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedCard(LevelFit):
+    """One scorer's regression and its errors, at one level.
 
     Attributes:
         target: sizes behind the predicted EER: n_train_identities, n_test_identities, samples_per_identity of training
             people, and probe_samples, of people at test.
         people, samples: range of n and m in the fit; other values are clipped to it.
-        coefficients: (1 + features, SIZE_TERMS); the first row is the intercept.
-        spread: (SPREAD_TERMS,) of the log of the variance of d' beyond the set's own error.
-        own_error: factor on the set's own standard error, whose square is the other part of the variance.
         typical_error: (SIZE_TERMS,) of the log of that standard error in simulated sets, for planning.
-        tails: rows of n and the |error| / sd that contains each of COVERAGES of the held-out errors.
-        shares: for differences between pairs.
-        order_scale, best_scale: factors on the sd of differences that make chances of order, and of being best, hold on
-            held-out kinds.
-        from_cka: (2, SIZE_TERMS) predicted d' as a line in root CKA; `from_cka_sd` (SIZE_TERMS,) the log of the spread
-            about it.
         ranges: by feature, rows of n and FEATURE_QUANTILES of simulated values.
-        training_mean: mean true EER of the simulated pairs, toward which weak evidence is shrunk.
         replicate: standard errors that contain 90 % of the cross-validated d' of other people at the same n, in every
             kind of population.
         p_best: by decile of p_best, (mean p_best, fraction that were best, count).
@@ -140,19 +146,9 @@ class CalibratedCard:
     evidence_version: int
     people: tuple[int, int]
     samples: tuple[int, int]
-    coefficients: tuple[tuple[float, ...], ...]
     shrinkage: float
-    spread: tuple[float, ...]
-    own_error: float
     typical_error: tuple[float, ...]
-    tails: tuple[tuple[float, ...], ...]
-    shares: Shares
-    order_scale: float
-    best_scale: float
-    from_cka: tuple[tuple[float, ...], ...]
-    from_cka_sd: tuple[float, ...]
     ranges: Mapping[str, tuple[tuple[float, ...], ...]]
-    training_mean: float
     held_out: tuple[HeldOut, ...]
     replicate: float
     gaps: tuple[GapBin, ...]
@@ -173,6 +169,12 @@ class CalibratedCard:
     def probe_samples(self) -> int:
         return self.target["probe_samples"]
 
+    @property
+    def level(self) -> Level:
+        """The fit of the card's own level."""
+        fit = {name: getattr(self, name) for name in BY_LEVEL}
+        return Level(n_train_identities=self.n_train_identities, probe_samples=self.probe_samples, **fit)
+
     def at(self, train_people: int, probe_samples: int) -> "CalibratedCard":
         """The card of another level; between the numbers of training people it knows, linear in their logarithm.
 
@@ -181,11 +183,7 @@ class CalibratedCard:
         """
         if (train_people, probe_samples) == (self.n_train_identities, self.probe_samples):
             return self
-        own = Level(
-            n_train_identities=self.n_train_identities, probe_samples=self.probe_samples,
-            **{name: getattr(self, name) for name in BY_LEVEL},
-        )  # fmt: skip
-        levels = sorted((own, *self.levels), key=lambda level: level.n_train_identities)
+        levels = sorted((self.level, *self.levels), key=lambda level: level.n_train_identities)
         if not (known := [level for level in levels if level.probe_samples == probe_samples]):
             probes = sorted({level.probe_samples for level in levels})
             raise UsageError(
@@ -204,7 +202,7 @@ class CalibratedCard:
         target = {**self.target, "n_train_identities": train_people, "probe_samples": probe_samples}
         # The errors on held-out kinds are those of the card's own level.
         return dataclasses.replace(
-            self, target=target, levels=(own, *self.levels), held_out=(), gaps=(), p_best=(), **between
+            self, target=target, levels=(self.level, *self.levels), held_out=(), gaps=(), p_best=(), **between
         )
 
 
@@ -345,7 +343,7 @@ def load_calibrated(name_or_path: str | Path) -> CalibratedCard:
 def _check_meaning(card: CalibratedCard) -> None:
     documents.check_names((card.name, *card.target, *(held.kind for held in card.held_out)), "the name")
     unknown = sorted(set(card.features) - set(FEATURES))
-    parts: tuple[CalibratedCard | Level, ...] = (card, *card.levels)
+    parts: tuple[LevelFit, ...] = (card, *card.levels)
     table = [*(row for part in parts for row in part.tails), *(row for rows in card.ranges.values() for row in rows)]
     sized = (card.typical_error, *(r for p in parts for r in (*p.coefficients, *p.from_cka, p.from_cka_sd)))
     sizes = [card.target.get(name, 0) for name in ("n_train_identities", "samples_per_identity", "probe_samples")]

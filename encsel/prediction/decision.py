@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from encsel.prediction.card import Values, predicted_eer
-from encsel.prediction.order import SURE
+from encsel.prediction.order import SURE, chance_of_best
 from encsel.prediction.predict import ALPHA
 
 SHORTLIST = 0.9
@@ -53,11 +53,11 @@ def standings(drawn: Values, chance: Values) -> list[Standing]:
     """Standing of each pair.
 
     Args:
-        drawn: (draws, pairs) d' of all pairs, drawn from the joint distribution of what is true.
+        drawn: (draws, pairs) d', of `drawn_distances`.
         chance: (pairs, pairs) chance that the row's pair is better than the column's.
     """
     n = drawn.shape[1]
-    p_best = np.bincount(np.argmax(drawn, axis=1), minlength=n) / len(drawn)
+    p_best = chance_of_best(drawn)
     eer = predicted_eer(drawn)
     loss = (eer - eer.min(axis=1, keepdims=True)).mean(axis=0)
     surely = chance >= SURE

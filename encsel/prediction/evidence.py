@@ -52,7 +52,7 @@ FEATURES: Mapping[str, str] = {
 FROM_GRAMS = ("root_cka", "shared")
 """Features measured on all people at once, from Gram matrices."""
 RIDGE_OF_ALL = 0.1
-"""Of the canonical correlations among them: fraction of the axes' mean variance added to the variance of each."""
+"""Of the whitening behind `shared`: fraction of the axes' mean variance that is added to the variance of each."""
 MAX_IMPOSTORS = 2000
 """Most impostor scores of a fold in a shuffle; 45 test people give fewer."""
 COSTLY = ("d_likelihood",)

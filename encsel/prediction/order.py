@@ -36,19 +36,9 @@ def chance_of_order(card: CalibratedCard, distance: Values, sd: Values, faces: L
     return np.asarray(chance)
 
 
-def chance_of_best(
-    card: CalibratedCard,
-    distance: Values,
-    sd: Values,
-    faces: Labels,
-    voices: Labels,
-    *,
-    seed: int,
-    n_draws: int = N_DRAWS,
-) -> Values:
-    """(pairs,) chance that each is the best of its set; they sum to 1."""
-    best = np.argmax(drawn_distances(card, distance, sd, faces, voices, seed=seed, n_draws=n_draws), axis=1)
-    return np.bincount(best, minlength=len(distance)) / n_draws
+def chance_of_best(drawn: Values) -> Values:
+    """(pairs,) chance that each is the best of its set, from `drawn_distances`; they sum to 1."""
+    return np.bincount(np.argmax(drawn, axis=1), minlength=drawn.shape[1]) / len(drawn)
 
 
 def drawn_distances(

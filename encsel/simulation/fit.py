@@ -14,12 +14,10 @@ import numpy as np
 from encsel.matching.scorers import REFERENCE_TRAIN, SCORERS
 from encsel.matching.sensitivity import distance_of_eer
 from encsel.prediction.card import (
-    BY_LEVEL,
     FEATURE_QUANTILES,
     SIZE_TERMS,
     CalibratedCard,
     HeldOut,
-    Level,
     predicted_eer,
     size_terms,
 )
@@ -46,13 +44,7 @@ def fit_levels(
         for n, probe in sizes
     }  # fmt: skip
     first = cards[REFERENCE_TRAIN, max(probe for _, probe in sizes)]
-    others = [card for card in cards.values() if card is not first]
-    return replace(first, levels=tuple(map(_level, others))), cards
-
-
-def _level(card: CalibratedCard) -> Level:
-    parts = {name: getattr(card, name) for name in BY_LEVEL}
-    return Level(n_train_identities=card.n_train_identities, probe_samples=card.probe_samples, **parts)
+    return replace(first, levels=tuple(card.level for card in cards.values() if card is not first)), cards
 
 
 def fit_card(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.prediction.card import CalibratedCard, GapBin, predicted_eer
-from encsel.prediction.order import SURE, chance_of_best, chance_of_order
+from encsel.prediction.order import SURE, chance_of_best, chance_of_order, drawn_distances
 from encsel.simulation.table import Table, Values
 
 ORDER_SCALES = tuple(np.arange(1.0, 3.01, 0.05).round(2).tolist())
@@ -62,7 +62,7 @@ def best_chances(card: CalibratedCard, table: Table, d: Values, sd: Values) -> B
     parts = []
     for rows in table.sets:
         labels, truth = (table.face[rows], table.voice[rows]), table.truth[rows]
-        chance = chance_of_best(card, d[rows], sd[rows], *labels, seed=0, n_draws=N_DRAWS)
+        chance = chance_of_best(drawn_distances(card, d[rows], sd[rows], *labels, seed=0, n_draws=N_DRAWS))
         parts.append(BestChances(chance, truth == truth.min()))
     return joined(parts)
 
