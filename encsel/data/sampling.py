@@ -12,21 +12,21 @@ from encsel.core import Embeddings
 
 def pick(keys: Sequence[str], n: int, *, seed: int) -> NDArray[np.intp]:
     """Positions, ascending, of the n keys with the lowest seeded hashes; all if there are n or fewer."""
-    if len(keys) <= n:
-        return np.arange(len(keys))
-    salt = str(seed).encode()[:64]  # the longest key of blake2b
-    ranks = [hashlib.blake2b(key.encode("utf-8", "surrogatepass"), key=salt, digest_size=8).digest() for key in keys]
-    order = sorted(range(len(keys)), key=lambda i: (ranks[i], keys[i]))
-    return np.array(sorted(order[:n]), dtype=np.intp)
+    return pick_each([None] * len(keys), keys, n, seed=seed)
 
 
 def pick_each(groups: Sequence[Hashable], keys: Sequence[str], limit: int, *, seed: int) -> NDArray[np.intp]:
-    """Positions, ascending, of at most `limit` keys of each group."""
-    members: dict[Hashable, list[int]] = {}
-    for position, group in enumerate(groups):
-        members.setdefault(group, []).append(position)
-    picked = (at[i] for at in members.values() for i in pick([keys[j] for j in at], limit, seed=seed))
-    return np.array(sorted(picked), dtype=np.intp)
+    """Positions, ascending, of the at most `limit` keys of each group with the lowest seeded hashes."""
+    numbers: dict[Hashable, int] = {}
+    group = np.array([numbers.setdefault(g, len(numbers)) for g in groups], dtype=np.intp)
+    sizes = np.bincount(group)
+    if not len(keys) or sizes.max() <= limit:
+        return np.arange(len(keys))
+    salt = str(seed).encode()[:64]  # the longest key of blake2b
+    hashes = [hashlib.blake2b(key.encode("utf-8", "surrogatepass"), key=salt, digest_size=8).digest() for key in keys]
+    order = np.lexsort((np.frombuffer(b"".join(hashes), dtype=">u8"), group))
+    place = np.arange(len(keys)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(order[place < limit])
 
 
 def limit_rows(embeddings: Embeddings, limit: int, *, seed: int) -> Embeddings:

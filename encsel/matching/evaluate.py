@@ -19,7 +19,7 @@ from encsel.data.sampling import limit_rows
 from encsel.errors import UsageError, nearest
 from encsel.matching.crossval import pooled_rates
 from encsel.matching.eer import EerRule, eer_of_sorted
-from encsel.matching.error_rates import Matching, Tally
+from encsel.matching.error_rates import Matching, Pool, Tally
 from encsel.matching.folds import Folds, fitted, protocol_folds, scored, some_folds
 from encsel.matching.projections import MEANS_OF, Projections, project_centroids, rows_per_person, sides_of
 from encsel.matching.scorers import DEFAULT_SCORER, SCORERS, cosines
@@ -69,8 +69,10 @@ def measure_pair(
     eer_rule: EerRule = eer_of_sorted,
 ) -> PairMeasured:
     """Error rates of every scorer for one pair, on people it was not fitted on."""
-    # By level and scorer; by column, scorer and value (None: all values); and by column, for the floor.
-    tallies: defaultdict[tuple[str | None, ...], Tally] = defaultdict(lambda: Tally(eer_rule))
+    # By level and scorer, or "within", column and scorer.
+    tallies: defaultdict[tuple[str, ...], Tally] = defaultdict(lambda: Tally(eer_rule))
+    # The EER alone: by number of samples and scorer; by column, scorer and value; by column, for the floor.
+    pools: defaultdict[tuple[str, ...], Pool] = defaultdict(lambda: Pool(eer_rule))
     samples = zip(chain.from_iterable(face), chain.from_iterable(voice), strict=True)
     for (test, pair), (f, v) in zip(fitted(sides_of(face), sides_of(voice), folds), samples, strict=True):
         for name in SCORERS:
@@ -80,44 +82,40 @@ def measure_pair(
                 single = pair.scores(name, rows=(f.rows, v.rows)).astype(np.float32)
                 tallies["sample", name].add(single, f.owners, v.owners)
             for k in f.means.keys() & v.means.keys():
-                tallies[str(k), name].add(pair.scores(name, rows=(f.means[k], v.means[k])), test, test)
+                pools[str(k), name].add(pair.scores(name, rows=(f.means[k], v.means[k])), test, test)
             for group in groups:
                 for i, value in enumerate(group.values):
                     members = np.flatnonzero(group.index[test] == i)
                     block = scores[np.ix_(members, members)], test[members], test[members]
-                    tallies[group.column, name, None].add(*block)
-                    tallies[group.column, name, value].add(*block)
+                    tallies["within", group.column, name].add(*block)
+                    pools[group.column, name, value].add(*block)
         for group in groups:
             grouped = test[group.index[test] >= 0]
             index = group.index[grouped]
-            tallies[group.column,].add((index[:, None] == index).astype(np.float64), grouped, grouped)
+            pools[group.column,].add((index[:, None] == index).astype(np.float64), grouped, grouped)
 
-    def result(where: str, name: str, *value: str | None) -> Matching:
-        return tallies[where, name, *value].result(are_ratios=name == "likelihood")
+    def result(*key: str) -> Matching:
+        return tallies[key].result(are_ratios=key[-1] == "likelihood")
+
+    def eer(*key: str) -> float | None:
+        return None if pools[key].is_empty else pools[key].rates().eer
+
+    def can_tell(group: PersonGroups) -> bool:
+        needed = pools[group.column,], *(tallies["within", group.column, name] for name in SCORERS)
+        return not any(pool.is_empty for pool in needed)
 
     def within(group: PersonGroups) -> WithinGroups:
-        rates: dict[str, dict[str, float | None]] = {
-            value: {
-                name: None if (tally := tallies[group.column, name, value]).is_empty else tally.result().eer
-                for name in SCORERS
-            }
-            for value in group.values
-        }
-        matching = {name: result(group.column, name, None) for name in SCORERS}
-        return WithinGroups(group.column, matching, rates, tallies[group.column,].result().eer)
+        rates = {value: {name: eer(group.column, name, value) for name in SCORERS} for value in group.values}
+        matching = {name: result("within", group.column, name) for name in SCORERS}
+        return WithinGroups(group.column, matching, rates, pools[group.column,].rates().eer)
 
-    def eers(where: str) -> dict[str, float | None]:
-        return {n: None if (tally := tallies[where, n]).is_empty else tally.result().eer for n in SCORERS}
-
+    levels = {level: {name: result(level, name) for name in SCORERS} for level in LEVELS}
+    of_whole, of_single = ({name: rates.eer for name, rates in levels[level].items()} for level in LEVELS)
     train, test = folds[0][0]
     return PairMeasured(
-        {level: {name: result(level, name) for name in SCORERS} for level in LEVELS},
-        {"1": eers("sample"), **{str(k): eers(str(k)) for k in MEANS_OF}, "all": eers("identity")},
-        tuple(
-            within(group)
-            for group in groups
-            if not any(tallies[key].is_empty for key in ((group.column,), *((group.column, n, None) for n in SCORERS)))
-        ),
+        levels,
+        {"1": of_single, **{str(k): {name: eer(str(k), name) for name in SCORERS} for k in MEANS_OF}, "all": of_whole},
+        tuple(within(group) for group in groups if can_tell(group)),
         len(train),
         len(test),
         len(folds),

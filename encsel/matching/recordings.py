@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encsel.core import Embeddings, Vectors
-from encsel.matching.evaluate import tally_by_scorer
+from encsel.core import Embeddings
+from encsel.matching.error_rates import Pool
 from encsel.matching.folds import Folds, scored
 from encsel.matching.projections import project_centroids
-from encsel.matching.scorers import Side
+from encsel.matching.scorers import SCORERS, Side
 from encsel.metrics.centroids import centroids
 from encsel.metrics.linear_cka import REFERENCE_SIZE, Gram, cka_of_grams, gram
 
@@ -53,13 +53,14 @@ def compare_recordings(face: Halves, voice: Halves, folds: Folds) -> RecordingsC
     """One pair, from both encoders' `halves` of the same people and recordings."""
     rates, ckas = [], []
     for pairs in (((0, 0), (1, 1)), ((0, 1), (1, 0))):
-        scores: list[tuple[str, NDArray[np.intp], Vectors]] = []
+        pools = {name: Pool() for name in SCORERS}
         forms = []
         for f, v, fg, vg, repeat in zip(face.sides, voice.sides, face.grams, voice.grams, folds, strict=True):
             for i, j in pairs:
-                scores += scored(f[i], v[j], [repeat])
+                for name, test, scores in scored(f[i], v[j], [repeat]):
+                    pools[name].add(scores, test, test)
                 forms.append(cka_of_grams(fg[i], vg[j], matched_to=REFERENCE_SIZE))
-        rates.append({name: matching.eer for name, matching in tally_by_scorer(scores).items()})
+        rates.append({name: pool.rates().eer for name, pool in pools.items()})
         ckas.append({name: float(np.mean([getattr(form, name) for form in forms])) for name in ("debiased", "matched")})
     n = sum(len(part) for part in folds[0][0])
     return RecordingsCompared(n, len(folds), *rates, *ckas)

@@ -31,8 +31,8 @@ from encsel.progress import Progress, Silent
 N_SHUFFLES = 199
 COMPLETE_SHUFFLES = 8
 """Number of shuffles with all of the evidence, for the prediction at chance."""
-WHOLE_PEOPLE = 200
-"""Most people for which these use all repeats of the cross-validation, as the pair itself does."""
+WHOLE_PEOPLE, WHOLE_REPEATS = 200, 2
+"""Most people for which these are cross-validated anew, in so many repeats."""
 REPLICATE_COVERAGE = 0.9
 MIN_TO_PREDICT = 30
 """Fewest people for which an EER is predicted."""
@@ -45,8 +45,8 @@ class PredictionNull:
     """Predictions of the ordering card for faces and voices of different people.
 
     Attributes:
-        predicted_eer, sd: mean and standard deviation, over 8 shuffles measured as completely as the pair itself; above
-            200 people in a few folds.
+        predicted_eer, sd: mean and standard deviation, over 8 shuffles with all of the evidence, in two repeats of the
+            cross-validation; above 200 people in a few folds.
         p: permutation p-value: fraction of shuffles, the unshuffled included, that are at least as good by the first
             card that needs none of the COSTLY evidence, all from the same few folds, so it is exact.
         p_familywise: fraction of shuffles in which any pair of the set is as extreme (Westfall and Young).
@@ -142,9 +142,12 @@ def predict_pairs(
             shuffled = shuffled_evidence(face, voice, folds, orders, from_grams, n_complete=n_complete - n_whole)
             return pair_evidence(face, voice, folds), shuffled
 
+        few = folds[:WHOLE_REPEATS]
+        faces_in_few = [replace(one, folds=one.folds[:WHOLE_REPEATS]) for one in of_face]
+
         def whole(order: NDArray[np.intp]) -> list[Evidence]:
-            moved = [encoder_evidence(x[order], folds) for x in voices]
-            return [pair_evidence(of_face[i], moved[j], folds) for i, j in pairs]
+            moved = [encoder_evidence(x[order], few) for x in voices]
+            return [pair_evidence(faces_in_few[i], moved[j], few) for i, j in pairs]
 
         measured: list[tuple[Evidence, Shuffled]] = done(delayed(both)(i, j) for i, j in pairs)
         wholes: list[list[Evidence]] = done(delayed(whole)(order) for order in orders[:n_whole])

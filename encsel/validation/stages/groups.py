@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from encsel.core import Vectors
 from encsel.data.groups import PersonGroups, columns_of, sample_groups
+from encsel.matching.axes import Side
 from encsel.matching.error_rates import Matching
-from encsel.matching.evaluate import measure_centroids
+from encsel.matching.evaluate import tally_by_scorer
+from encsel.matching.folds import protocol_folds, scored
 from encsel.matching.probe import centred_within, group_probe
+from encsel.matching.projections import project_centroids
 from encsel.matching.scorers import SCORERS
 from encsel.metrics.centroids import centroids, median_samples
 from encsel.metrics.linear_cka import REFERENCE_SIZE, Cka, cka_of_grams, gram
@@ -121,21 +122,25 @@ def _centred(work: Work, column: PersonGroups) -> tuple[CentredOnGroups, ...]:
 
 
 def _within_value(work: Work, column: str, value: str) -> dict[Pair, tuple[WithinValue, ...] | None]:
-    def sides_of(_: Sequence[Pair]) -> tuple[dict[Key, Vectors], int]:
-        rows = {
-            key: e.rows(values == value)
-            for key, e in work.encoders.items()
-            if (values := columns_of(e).get(column)) is not None
-        }
-        people = sorted(set.intersection(*(set(e.identities) for e in rows.values())))
-        return {key: centroids(e.rows(np.isin(e.labels, people))) for key, e in rows.items()}, len(people)
+    rows = {
+        key: e.rows(values == value)
+        for key, e in work.encoders.items()
+        if (values := columns_of(e).get(column)) is not None
+    }
+    people = sorted(set.intersection(*(set(e.identities) for e in rows.values())))
 
-    def one(pair: Pair, context: tuple[dict[Key, NDArray[np.float64]], int]) -> tuple[WithinValue, ...]:
-        sides, n = context
-        return (WithinValue(column, value, n, measure_centroids(sides[pair[0]], sides[pair[1]], seed=work.seed)),)
+    def project(key: Key) -> list[list[Side]]:
+        of_people = rows[key].rows(np.isin(rows[key].labels, people))
+        return project_centroids(centroids(of_people), protocol_folds(len(people), "crossval", seed=work.seed))
+
+    def one(pair: Pair, sides: Mapping[Key, list[list[Side]]]) -> tuple[WithinValue, ...]:
+        face, voice = (sides[key] for key in pair)
+        folds = protocol_folds(len(people), "crossval", seed=work.seed)
+        return (WithinValue(column, value, len(people), tally_by_scorer(scored(face, voice, folds))),)
 
     more = {"column": column, "value": value, "encoders": sorted(work.content.values())}
-    outcomes = work.of_pairs(STAGE, "values", one, shared=sides_of, more=more)
+    outcomes = work.of_pairs(STAGE, "values", one, shared=work.for_pairs(f"{column} {value}", project), more=more)
+    work.forget(f"{column} {value}")
     return {pair: outcome["values"].value for pair, outcome in outcomes.items()}
 
 

@@ -17,7 +17,7 @@ from encsel.validation.stage import SKIPPED, Key, Outcome, Outcomes, Stage
 from encsel.validation.work import Work
 
 SAME_RECORDINGS = "same recordings"
-MANY_SPLITS, FEW_SPLITS = 6, 2
+MANY_SPLITS, FEW_SPLITS = 4, 2
 
 
 def compute(work: Work) -> Outcomes:
@@ -110,6 +110,7 @@ STAGE = Stage(
     order=60,
     fields={"recordings": RecordingsCompared},
     compute=compute,
+    version=2,
     flags=flags,
     meanings={
         SAME_RECORDINGS: "faces and voices may come from the same recordings, so part of what is measured may be the "
