@@ -55,6 +55,8 @@ class Whitened:
     """
 
     def __init__(self, people: Vectors) -> None:
+        from scipy.linalg.lapack import dtrtri
+
         n, k = people.shape
         self.x = people - people.mean(axis=0)
         order = np.random.default_rng(0).permutation(n)
@@ -69,7 +71,7 @@ class Whitened:
         # Without one of its folds nobody may differ.
         self.ridge = np.maximum(ridge, 1e-6 * ridge[0])
         covariance += self.ridge[:, None, None] * np.eye(k)
-        self.whitening = np.linalg.inv(np.linalg.cholesky(covariance)).transpose(0, 2, 1)
+        self.whitening = np.array([dtrtri(root, lower=1)[0].T for root in np.linalg.cholesky(covariance)])
 
     def without(self, product: Vectors, y: Vectors) -> Vectors:
         """(1 + N_INNER, k, l) sums of products of x and (n, l) y: of everybody, and without each fold."""

@@ -196,19 +196,19 @@ class Population:
         occasions = self._noise(rng, n * n_occasions, N_NOISE).reshape(n, n_occasions, N_NOISE)
         out = np.empty((n, n_samples, e.dim), np.float32)
         shared = self.occasion_fraction
+        noise_mixing = e.noise_mixing + e.leak @ e.mixing
         for j in range(n_samples):
             at = j % n_occasions
             noise = math.sqrt(1 - shared) * self._noise(rng, n, N_NOISE) + math.sqrt(shared) * occasions[:, at]
             noise = (noise * spectrum).astype(np.float32)
             if self.kind == "heavy-tailed":
                 noise *= np.exp(0.5 * rng.standard_normal((n, 1), np.float32))
-            leaked = noise @ e.leak
-            x = noiseless + noise @ e.noise_mixing + leaked @ e.mixing
+            x = noiseless + noise @ noise_mixing
             if e.channel_gain:
                 x += e.channel_gain * channel[:, at] @ e.channel_mixing
             x += (e.isotropic / math.sqrt(e.dim)) * rng.standard_normal(x.shape, np.float32)
             if e.nonlinear:
-                x += e.nonlinear * np.tanh(2 * (seen + leaked) @ e.hidden_in) @ e.hidden_out
+                x += e.nonlinear * np.tanh(2 * (seen + noise @ e.leak) @ e.hidden_in) @ e.hidden_out
             out[:, j] = x / np.linalg.norm(x, axis=1, keepdims=True)
         return out
 
