@@ -122,7 +122,7 @@ def test_the_document_is_strict_json_with_stable_keys(report):
     document = json.loads(report.to_json(), parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
     assert document["schema"] == "encsel.validate/2"
     assert set(document) == {
-        "schema", "signature", "signature_text", "protocol", "scorer", "layout", "calibration", "group_columns",
+        "schema", "signature", "signature_text", "decision", "protocol", "scorer", "layout", "calibration", "group_columns",
         "prediction", "encoders", "pairs", "analysis", "failures", "notes", "verdict", "sha256",
     }  # fmt: skip
     levels = document["pairs"][0]["measured"]["levels"]
@@ -151,6 +151,23 @@ def test_the_table_says_which_scorer_and_protocol_its_numbers_are_of(report):
     assert "cross-validated over people" in text
     assert "are those of the scorer likelihood" in text
     assert FEW_ERRORS in text
+
+
+def test_the_answer_stands_first_and_is_that_of_the_ranking(report, data, cache):
+    decision = report.decision
+    assert decision.text.startswith(report.ranking.decision.text)
+    assert "Measured after training on 32 of these people: EER 0." in decision.text
+    assert render(report, "table").replace("\n", " ").startswith(decision.text)
+    assert render(report, "markdown").startswith("**Take ")
+    assert [(p.face, p.voice) for p in report.shortlist] == list(decision.shortlist)
+    assert json.loads(report.to_json())["decision"]["text"] == decision.text
+
+    alone = validate(data, only=["matching"], cache=cache).decision
+    assert "(measured EER 0." in alone.text
+    assert alone.text.endswith("Whether that is above chance was not measured.")
+    nothing = validate(data, only=["topology"], cache=cache)
+    assert nothing.shortlist == ()
+    assert "were not measured" in nothing.decision.text
 
 
 def test_a_second_run_computes_nothing_and_says_the_same(report, data, cache):

@@ -113,8 +113,8 @@ def decide(
         )
     chance = float(sum(p_best[i] for i in chosen))
     listed = [names[i] for i in chosen]
-    range_of = _range([eers[i] for i in chosen], intervals[chosen[0]])
-    text = f"Take {_named(listed)} ({what} EER {range_of})."
+    shown = range_of([eers[i] for i in chosen], intervals[chosen[0]])
+    text = f"Take {_named(listed)} ({what} EER {shown})."
     n_others = len(names) - len(chosen)
     if len(chosen) > MOST_NAMED:
         text = (
@@ -127,7 +127,9 @@ def decide(
             others = f"{' x '.join(next(name for i, name in enumerate(names) if i not in chosen))} is"
         best = "it" if len(chosen) == 1 else "the best of these"
         text += f" {others} worse than {best} with a chance of {chance:.2f}."
-    if unproven := [names[i] for i in chosen if i not in told]:
+    if all(p[i] is None for i in chosen):
+        text += " Whether that is above chance was not measured."
+    elif unproven := [names[i] for i in chosen if i not in told]:
         text += f" {_named(unproven)} {'is' if len(unproven) == 1 else 'are'} not above chance on these people."
     if len(chosen) > 1 and people_to_tell is not None:
         needed = people_to_tell(chosen[0], chosen[1])
@@ -140,7 +142,8 @@ def decide(
     return Decision(tuple(listed), chance, text)
 
 
-def _range(eers: Sequence[float], interval: tuple[float, float] | None) -> str:
+def range_of(eers: Sequence[float], interval: tuple[float, float] | None = None) -> str:
+    """EERs in words; a single one with its interval."""
     low, high = f"{min(eers):.2f}", f"{max(eers):.2f}"
     if len(eers) > 1:
         return low if low == high else f"{low} to {high}"

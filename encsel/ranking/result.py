@@ -171,9 +171,11 @@ class EncoderRanking:
 
 
 class Measurement(Result):
-    """A result of `rank` or `validate`: what was measured on a set, with failures and the verdict of gates."""
+    """A result of `rank` or `validate`: what was measured on a set, the decision, failures and the verdict of gates."""
 
     calibration: SetSummary
+    decision: Decision
+    pairs: tuple[Any, ...]
     failures: tuple[Failure, ...]
     verdict: Verdict
     strict_health: bool = False
@@ -190,6 +192,12 @@ class Measurement(Result):
     @property
     def n_identities(self) -> int:
         return self.calibration.n_identities
+
+    @property
+    def shortlist(self) -> tuple[Any, ...]:
+        """The fewest pairs that hold the best with a chance of 0.9, likeliest first; empty if none is recommended."""
+        pairs = {(p.face, p.voice): p for p in self.pairs}
+        return tuple(pairs[name] for name in self.decision.shortlist)
 
     @property
     def findings(self) -> dict[str, str]:
@@ -270,12 +278,6 @@ class Ranking(RankDocument):
     def best(self) -> PairRanking:
         """The first pair; `shortlist` has those that may be the best."""
         return self.pairs[0]
-
-    @property
-    def shortlist(self) -> tuple[PairRanking, ...]:
-        """The fewest pairs that hold the best with a chance of 0.9, likeliest first; empty if none is recommended."""
-        pairs = {(p.face, p.voice): p for p in self.pairs}
-        return tuple(pairs[name] for name in self.decision.shortlist)
 
     def pair(self, face: str, voice: str) -> PairRanking | None:
         """The pair of two encoders, if there is one."""

@@ -73,7 +73,8 @@ def page(validation: Validation, figures: list[Drawing]) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>encsel: {title}</title><style>{_STYLE}</style></head>\n<body>\n<header><h1>{title}</h1>"
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n<main>\n' + "\n".join(body) + "\n"
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n<main>\n'
+        f"<p><strong>{in_html(validation.decision.text)}</strong></p>\n" + "\n".join(body) + "\n"
         f'<section id="notes"><h2>Notes</h2><ul class="notes">{notes}</ul>'
         f"<p><code>{in_html(validation.signature_text)}</code></p></section>\n</main>\n</body></html>\n"
     )

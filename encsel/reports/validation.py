@@ -2,16 +2,18 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
+from encsel.errors import harmless
 from encsel.matching.scorers import SCORERS
 from encsel.ranking.flags import MEANINGS
-from encsel.reports.escapes import in_markdown, markdown_code, markdown_item, note_text
+from encsel.reports.escapes import in_html, in_markdown, markdown_code, markdown_item, note_text
 from encsel.reports.github import workflow_commands
 from encsel.reports.regression import BASELINE, correlations, regressions
 from encsel.reports.tables import csv_of, render_sections
-from encsel.storage.result import rows, show
-from encsel.storage.sections import MISSING, Section, number, span, table
+from encsel.storage.result import FILE_WIDTH, rows, show
+from encsel.storage.sections import MISSING, Section, number, table
 from encsel.validation.columns import column_label
 from encsel.validation.result import PairValidation, Validation
 from encsel.validation.stage import SKIPPED, stages
@@ -28,14 +30,16 @@ def _(validation: Validation, form: str, *, width: int | None = None, colour: bo
         return csv_of(validation)
     if form == "github":
         return _github(validation)
-    body = render_sections(sections(validation), form, width=width, colour=colour)
+    body, decision = render_sections(sections(validation), form, width=width, colour=colour), validation.decision.text
     if form == "html":
-        return body
+        return f"<p>{in_html(decision)}</p>\n{body}"
     if form == "markdown":
         lines = "\n".join(map(markdown_item, closing(validation)))
-        return f"# {in_markdown(title_of(validation))}\n\n{body}{lines}\n\n{markdown_code(validation.signature_text)}\n"
+        first = f"**{in_markdown(decision)}**\n\n# {in_markdown(title_of(validation))}"
+        return f"{first}\n\n{body}{lines}\n\n{markdown_code(validation.signature_text)}\n"
     lines = "\n".join(map(note_text, (*closing(validation), validation.signature_text)))
-    return f"{title_of(validation)}\n\n{body}{lines}\n"
+    decision = "\n".join(wrap(harmless(decision), width or FILE_WIDTH))
+    return f"{decision}\n\n{title_of(validation)}\n\n{body}{lines}\n"
 
 
 @rows.register
@@ -108,16 +112,9 @@ def _row(validation: Validation, pair: PairValidation) -> dict[str, Any]:
 
 
 def _github(validation: Validation) -> str:
-    best, matching = validation.best, validation.best.matching(validation.scorer)
-    first = ""
-    if matching is not None:
-        first = (
-            f"; first {best.face} x {best.voice}, EER {matching.eer:.3f} ({span(matching.interval)}), scorer "
-            f"{validation.scorer}"
-        )
     return workflow_commands(
-        f"{title_of(validation)}{first}", validation.verdict, {f.encoder: f.reason for f in validation.failures},
-        validation.findings,
+        f"{validation.decision.text} {title_of(validation)}", validation.verdict,
+        {f.encoder: f.reason for f in validation.failures}, validation.findings,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from encsel.errors import UsageError
 from encsel.gates.judge import Verdict
 from encsel.matching.error_rates import Matching
 from encsel.matching.matcher import Matcher, MatcherSide
+from encsel.prediction.decision import Decision
 from encsel.ranking.result import Measurement, PairRanking, Ranking, SetSummary
 from encsel.regression.analysis import Analysis
 from encsel.storage.result import HIDDEN
@@ -98,6 +99,7 @@ class Validation(Measurement):
     Attributes:
         scorer: of the EERs that the analysis and the tables are about.
         group_columns: people of each group, by column with one value per person.
+        decision: what to do, as the ranking of the same set decides; by measured EERs where that was skipped.
         ranking: what `rank` predicts; None where the stage was skipped.
         centroids: each encoder and its (people, dim) centroids, of which `matcher` makes a matcher.
     """
@@ -110,6 +112,7 @@ class Validation(Measurement):
     layout: str
     calibration: SetSummary
     group_columns: Mapping[str, Mapping[str, int]]
+    decision: Decision
     prediction: PredictionSummary | None
     encoders: tuple[EncoderValidation, ...]
     pairs: tuple[PairValidation, ...]
@@ -123,7 +126,7 @@ class Validation(Measurement):
 
     @property
     def best(self) -> PairValidation:
-        """The pair with the lowest measured EER; the first pair where nothing was measured."""
+        """The pair with the lowest measured EER; the first pair where nothing was measured. See also `shortlist`."""
         return min(self.pairs, key=lambda p: m.eer if (m := p.matching(self.scorer)) else 2.0)
 
     @property

@@ -1,23 +1,27 @@
 """The workflow `validate`: run the stages and assemble their results."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from encsel.core import Embeddings, Part, Runtime, SetOptions
 from encsel.data.calibration_set import CalibrationSet
 from encsel.data.groups import recordings
 from encsel.embedding.prepare import names_for, prepare
 from encsel.errors import UsageError, nearest
-from encsel.gates.compare import ResultToCompare, value_of
-from encsel.gates.judge import Gates, Verdict, check_baseline, checked_gates, field_of, judge
+from encsel.gates.compare import PairValue, ResultToCompare, value_of
+from encsel.gates.judge import Field, Gates, Verdict, check_baseline, checked_gates, field_of, judge
 from encsel.matching.error_rates import COVERAGE
 from encsel.matching.folds import MIN_FOR_FOLDS, PROTOCOLS, Protocol
 from encsel.matching.scorers import DEFAULT_SCORER, REFERENCE_TRAIN, SCORERS
 from encsel.metrics.centroids import harmonic_mean, median_samples
 from encsel.prediction.card import PROBE_SAMPLES, TRAIN_PEOPLE, CalibratedCard
+from encsel.prediction.decision import Decision, decide, range_of, undecided
+from encsel.prediction.order import N_DRAWS, chance_of_best
 from encsel.prediction.predict import MIN_TO_PREDICT
 from encsel.prediction.shipped import DEFAULT_REGRESSION
 from encsel.progress import Progress, Silent
@@ -189,19 +193,52 @@ def metrics_used(wanted: frozenset[str]) -> tuple[str, ...]:
 
 def verdict_on(validation: Validation, gates: Gates) -> Verdict:
     """Judge the gates on measured EERs of centroids, by the validation's scorer."""
-    measured = [p.matching(validation.scorer) for p in validation.pairs]
-    values = [value_of(m.eer, m.interval, COVERAGE) if m else value_of(None, None, COVERAGE) for m in measured]
-    pairs = {(p.face, p.voice): value for p, value in zip(validation.pairs, values, strict=True)}
-    intervals = [None if m is None else m.interval for m in measured]
-    options = validation.signature["options"]
-    field = field_of(
-        ["/".join(pair) for pair in pairs], values, intervals, None, seed=int(options["seed"]),
-        p=[p.ranked.p_familywise if p.ranked else None for p in validation.pairs], within=options["within"],
-    )  # fmt: skip
+    field, pairs = _field(validation.pairs, validation.scorer, validation.signature)
     what = f"measured EER, scorer {validation.scorer}"
     new = ResultToCompare(VALIDATE_SCHEMA, what, validation.signature, pairs)
     unexamined = validation.unexamined if validation.strict_health else ()
     return judge(gates, field, new, unexamined=unexamined, doubts=doubts_in(validation.pairs))
+
+
+def _field(
+    pairs: Sequence[PairValidation], scorer: str, signature: Mapping[str, Any]
+) -> tuple[Field, dict[tuple[str, str], PairValue]]:
+    """The measured EERs of centroids to judge, and by pair."""
+    measured = [p.matching(scorer) for p in pairs]
+    values = [value_of(m.eer, m.interval, COVERAGE) if m else value_of(None, None, COVERAGE) for m in measured]
+    options = signature["options"]
+    field = field_of(
+        [f"{p.face}/{p.voice}" for p in pairs], values, [None if m is None else m.interval for m in measured], None,
+        seed=int(options["seed"]), p=[p.ranked.p_familywise if p.ranked else None for p in pairs],
+        within=options["within"],
+    )  # fmt: skip
+    return field, {(p.face, p.voice): value for p, value in zip(pairs, values, strict=True)}
+
+
+def _decision(
+    pairs: Sequence[PairValidation], scorer: str, signature: Mapping[str, Any], ranking: Ranking | None, n_people: int
+) -> Decision:
+    """What to do: as the ranking of the same set decides, with the measured EER; without one by that alone."""
+    matchings = {(p.face, p.voice): p.matching(scorer) for p in pairs}
+    if ranking is not None:
+        decision = ranking.decision
+        eers = [m.eer for name in decision.shortlist if (m := matchings[name]) is not None]
+        n_train = next((p["measured"].n_train for p in pairs if p["measured"]), 0)
+        if not eers:
+            return decision
+        measured = f"Measured after training on {n_train} of these people: EER {range_of(eers)}."
+        return replace(decision, text=f"{decision.text} {measured}")
+    field, _ = _field(pairs, scorer, signature)
+    if field.undecided or field.covariance is None:
+        return undecided("No pair can be recommended: the error rates of some pair were not measured.")
+    rng = np.random.default_rng([field.seed, 3])
+    drawn = rng.multivariate_normal(field.distances, field.covariance, size=N_DRAWS, method="eigh")
+    pair_of = {f"{p.face}/{p.voice}": (p.face, p.voice) for p in pairs}
+    names, eers = [pair_of[name] for name in field.names], [float(value.eer or 0) for value in field.values]
+    return decide(
+        names, eers, field.intervals, chance_of_best(drawn).tolist(), field.p, what="measured", n_people=n_people,
+        within=field.within,
+    )  # fmt: skip
 
 
 def assembled(work: Work, scorer: str) -> Validation:
@@ -222,11 +259,12 @@ def assembled(work: Work, scorer: str) -> Validation:
         summary = PredictionSummary(
             *of_ranking, ranking.n_probe_samples, n_permutations=work.settings.n_shuffles(len(work.people))
         )
+    decision = _decision(pairs, scorer, work.signature, ranking, len(work.people))
     return Validation(
         schema=VALIDATE_SCHEMA, signature=work.signature, signature_text=signature_text(work.signature),
         protocol=work.protocol, scorer=scorer, layout=prepared.calibration.layout,
         calibration=summary_of(len(work.people), encoders.values(), prepared.embedded.skipped), group_columns=sizes,
-        prediction=summary, encoders=tuple(encoders.values()), pairs=tuple(pairs), analysis=analysis,
+        decision=decision, prediction=summary, encoders=tuple(encoders.values()), pairs=tuple(pairs), analysis=analysis,
         failures=prepared.embedded.failures, notes=tuple(dict.fromkeys(notes)), ranking=ranking,
         centroids={key: (side_of(e), work.centroids(key)) for key, e in work.encoders.items()},
     )  # fmt: skip
