@@ -66,14 +66,12 @@ class Traits:
 
     Attributes:
         trained_on: data sets behind the weights, in words.
-        identity_trained: trained to tell people apart, so that different people must come out far apart.
         space: encoders of one joint space compare by plain cosine, across modalities.
         flags: remarks for readers of results, such as "one of 25 layers".
         licence: of the weights, in words.
     """
 
     trained_on: str = ""
-    identity_trained: bool = False
     space: str | None = None
     flags: tuple[str, ...] = ()
     licence: str = ""
@@ -212,7 +210,7 @@ class Encoder:
         libraries: packages whose version can change the vectors.
         shares: encoders with the same value come from one pass of one model and differ only in `tap`.
         equal_lengths: batches must hold prepared samples of one shape; else the model pads them.
-        trained_on, identity_trained, space, flags: as Traits.
+        trained_on, space, flags: as Traits.
     """
 
     name: str
@@ -236,7 +234,6 @@ class Encoder:
     tap: int = 0
     shares: str = ""
     equal_lengths: bool = False
-    identity_trained: bool = False
     space: str | None = None
     flags: tuple[str, ...] = ()
 

@@ -213,7 +213,6 @@ def test_preprocessing_says_how_faces_are_found_or_that_they_are_not(tmp_path):
     assert "border of 50%" in whole.preprocessing["no face"]
     assert bare.preprocessing["alignment"] == "none: crops must be aligned"
     assert bare.flags == ("no detection: images taken as aligned crops",)
-    assert whole.identity_trained
     assert "non-commercial" in whole.licence
 
 

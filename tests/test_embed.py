@@ -267,7 +267,7 @@ def test_key_of_the_cache_changes_with_the_version_of_a_library(monkeypatch):
 def test_embeddings_say_what_made_them(root):
     encoder = toy(
         weights={"model.safetensors": "f00d"}, revision="0123abc", libraries=("scipy",), preprocessing={"side": 64},
-        trained_on="faces", identity_trained=True, space="joint", flags=("one of 25 layers",), licence="MIT",
+        trained_on="faces", space="joint", flags=("one of 25 layers",), licence="MIT",
     )  # fmt: skip
     (found,) = embed(CalibrationSet.from_path(root), [encoder]).embeddings
     assert found.provenance == {

@@ -13,6 +13,7 @@ from encsel.data.calibration_set import CalibrationSet
 from encsel.data.embedding_files import read_embeddings, write_embeddings
 from encsel.errors import BadCalibration
 from encsel.matching.eer import eer
+from encsel.progress import Silent
 from encsel.ranking.flags import TRAINED_ON_THESE, UNSOUND
 from encsel.storage.result import render
 
@@ -44,9 +45,9 @@ def sides():
 
 
 def test_traits_and_origin_survive_a_file(tmp_path, sides):
-    write(tmp_path, "face", "a", sides[0], space="joint", trained_on="x", identity_trained=True, flags=("f",))
+    write(tmp_path, "face", "a", sides[0], space="joint", trained_on="x", flags=("f",))
     embeddings, _ = read_embeddings(tmp_path / "faces" / "a.npz", "face")
-    assert embeddings.traits == Traits("x", True, "joint", ("f",))
+    assert embeddings.traits == Traits("x", "joint", ("f",))
     assert embeddings.provenance["made_by"]["weights"] == {"w.safetensors": "0" * 64}
 
 
@@ -180,8 +181,8 @@ def test_an_encoder_trained_on_voxceleb_is_flagged_on_voxceleb_people(tmp_path, 
 
 
 def test_an_unsound_encoder_is_named_in_table_and_json_and_strict_health_exits_4(tmp_path, sides):
-    collapsed = 1 + 1e-3 * sides[0]
-    write(tmp_path, "face", "broken", collapsed, identity_trained=True)
+    broken = np.random.default_rng(0).normal(size=sides[0].shape).astype(np.float32)
+    write(tmp_path, "face", "broken", broken)
     write(tmp_path, "voice", "b", sides[1])
     lenient, strict = ranked(tmp_path), ranked(tmp_path, strict_health=True)
     assert (lenient.exit_code, strict.exit_code) == (0, 4)
@@ -196,3 +197,21 @@ def test_sound_encoders_pass_strict_health(tmp_path, sides):
     ranking = ranked(tmp_path, strict_health=True)
     assert [e.health for e in ranking.encoders] == [(), ()]
     assert ranking.exit_code == 0
+
+
+def test_verification_eers_and_a_few_shared_rows_are_told_and_harm_nothing(tmp_path):
+    face, voice = population(N, rows=30)
+    face[3, 0] = face[8, 2]
+    write(tmp_path, "face", "a", face)
+    write(tmp_path, "voice", "b", voice)
+    heard = []
+    progress = Silent()
+    progress.note = heard.append
+    ranking = ranked(tmp_path, strict_health=True, progress=progress)
+    assert ranking.exit_code == 0
+    note = f"face encoder a: 2 of {N * 30} rows equal one of another person, too few to matter; stderr names them."
+    assert note in ranking.notes
+    assert any("the same vector stands for" in said for said in heard)
+    by_name = {e.name: e.unimodal_eer for e in ranking.encoders}
+    shown = f"Verification EER, within the encoder's own modality: a {by_name['a']:.3f}, b {by_name['b']:.3f}."
+    assert shown in render(ranking, "table", width=400)

@@ -255,7 +255,7 @@ def write_set(root: Path, origin: object) -> Path:
 
 
 def origin(**traits: Any) -> dict[str, Any]:
-    default = {"trained_on": "", "identity_trained": False, "space": None, "flags": []}
+    default = {"trained_on": "", "space": None, "flags": []}
     return {"made_by": {"encoder": "::error::x"}, "traits": {**default, **traits}}
 
 

@@ -122,8 +122,8 @@ def test_the_document_is_strict_json_with_stable_keys(report):
     document = json.loads(report.to_json(), parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
     assert document["schema"] == "encsel.validate/2"
     assert set(document) == {
-        "schema", "signature", "signature_text", "decision", "protocol", "scorer", "layout", "calibration", "group_columns",
-        "prediction", "encoders", "pairs", "analysis", "failures", "notes", "verdict", "sha256",
+        "schema", "signature", "signature_text", "protocol", "scorer", "layout", "calibration", "group_columns",
+        "decision", "prediction", "encoders", "pairs", "analysis", "failures", "notes", "verdict", "sha256",
     }  # fmt: skip
     levels = document["pairs"][0]["measured"]["levels"]
     assert set(levels) == {"identity", "sample"}

@@ -309,6 +309,7 @@ def _origin(array: NDArray[Any] | None, path: Path) -> tuple[dict[str, Any], Tra
     try:
         origin = json.loads(str(array), parse_constant=refuse)
         flags = tuple(origin["traits"].pop("flags"))
+        origin["traits"].pop("identity_trained", None)  # of versions up to 0.2
         traits = Traits(**origin["traits"], flags=flags)
         if not all(isinstance(text, str) for text in (traits.trained_on, traits.space or "", traits.licence, *flags)):
             raise TypeError("a trait is not text")

@@ -249,9 +249,7 @@ def _assembled(
         np.array([s.name for s in used], dtype=np.str_),
         {name: np.array([s.attributes.get(name, "") for s in used], dtype=np.str_) for name in columns},
         run.descriptions[i],
-        Traits(
-            encoder.trained_on, encoder.identity_trained, encoder.space, (*encoder.flags, *run.remarks), encoder.licence
-        ),
+        Traits(encoder.trained_on, encoder.space, (*encoder.flags, *run.remarks), encoder.licence),
     )
     embeddings, constant = keep_usable(embeddings)
     return embeddings, (*refused, *constant)

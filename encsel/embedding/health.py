@@ -1,8 +1,8 @@
 """Whether the embeddings of an encoder are sound, and whether a set is what it seems."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,13 @@ from encsel.prediction.evidence import evidence_folds
 MAX_ROWS = 1500
 """Most rows of the verification EER, which scores all pairs of rows."""
 AT_CHANCE = 0.4
-CLOSE = 0.3
-NEARLY_CONSTANT = 1e-4
+ROUNDING = 1e-5
+"""Deviation of the rows from their mean, relative to the length of that, which may be nothing but rounding."""
+FEW_SHARED = 0.01
+"""Share of each person's rows that may be those of other people too, on average, without harm."""
 
 NO_VERIFICATION = "one sample a person: cannot be checked"
 DOES_NOT_VERIFY = "does not tell its own people apart"
-COLLAPSED = "different people nearly alike"
 CONSTANT = "nearly constant"
 SHARED_ROWS = "different people have the same embedding"
 LABELS_INSIDE = "the vectors contain the labels"
@@ -75,7 +76,6 @@ def examine(
     *,
     seed: int = 0,
     n_skipped: int = 0,
-    identity_trained: bool = False,
     doubts: Sequence[str] | None = None,
 ) -> Health:
     """The health of one encoder.
@@ -83,7 +83,6 @@ def examine(
     Args:
         embeddings: at least 2 people.
         n_skipped: number of samples that this encoder could not use.
-        identity_trained: it was trained to tell people apart, so centroids of different people must be far apart.
         doubts: what `doubts_of_encoder` returned, if it was called.
     """
     try:
@@ -92,11 +91,18 @@ def examine(
     except BadCalibration:  # every row is the same
         intra = inter = 0.0
     verification_eer = _verification_eer(embeddings, seed)
+    x = embeddings.vectors.astype(np.float64)
+    centre = x.mean(axis=0)
+    x -= centre
+    tells_apart = verification_eer is None or verification_eer <= AT_CHANCE
+    if not tells_apart:
+        # Where all vectors point the same way, the cosines of what is left without their mean tell people apart.
+        centred = _verification_eer(replace(embeddings, vectors=x.astype(np.float32)), seed)
+        tells_apart = centred is not None and centred <= AT_CHANCE
     wrong = {
-        CONSTANT: intra + inter < NEARLY_CONSTANT,
+        CONSTANT: np.sqrt(np.square(x).sum(axis=1).mean()) <= ROUNDING * np.linalg.norm(centre),
         **dict.fromkeys(doubts_of_encoder(embeddings) if doubts is None else doubts, True),
-        DOES_NOT_VERIFY: verification_eer is not None and verification_eer > AT_CHANCE,
-        COLLAPSED: identity_trained and inter < CLOSE,
+        DOES_NOT_VERIFY: not tells_apart,
         NOT_REPEATABLE: NOT_REPEATABLE in embeddings.traits.flags,
         BATCH_DEPENDENT: BATCH_DEPENDENT in embeddings.traits.flags,
     }
@@ -125,11 +131,30 @@ def _verification_eer(embeddings: Embeddings, seed: int) -> float | None:
     return eer(scores[same], scores[~same])
 
 
-def _shares_rows(embeddings: Embeddings) -> bool:
-    """Whether a row equals a row of somebody else."""
-    owner: dict[bytes, str] = {}
-    rows = zip(np.ascontiguousarray(embeddings.vectors), embeddings.labels, strict=True)
-    return any(owner.setdefault(row.tobytes(), label) != label for row, label in rows)
+def _shared_rows(embeddings: Embeddings) -> dict[bytes, list[int]]:
+    """Rows that are equal and of different people, by their content."""
+    rows_of: dict[bytes, list[int]] = {}
+    for i, row in enumerate(np.ascontiguousarray(embeddings.vectors)):
+        rows_of.setdefault(row.tobytes(), []).append(i)
+    labels = embeddings.labels
+    return {row: where for row, where in rows_of.items() if len(where) > 1 and len({*labels[where].tolist()}) > 1}
+
+
+def _share_many_rows(embeddings: Embeddings, shared: Mapping[bytes, Sequence[int]]) -> bool:
+    """Whether people share more than FEW_SHARED of their rows."""
+    is_shared = np.zeros(len(embeddings.vectors))
+    is_shared[[i for where in shared.values() for i in where]] = 1
+    owner, counts = np.unique(embeddings.labels, return_inverse=True, return_counts=True)[1:]
+    return bool((np.bincount(owner, is_shared) / counts).mean() > FEW_SHARED)
+
+
+def few_shared_rows(embeddings: Embeddings) -> list[list[str]]:
+    """PERSON/SAMPLE of different people with one vector, for each such vector; none where they make SHARED_ROWS."""
+    shared = _shared_rows(embeddings)
+    if _share_many_rows(embeddings, shared):
+        return []
+    name = [f"{person}/{sample}" for person, sample in zip(embeddings.labels, embeddings.samples, strict=True)]
+    return [[name[i] for i in where] for where in shared.values()]
 
 
 def unmeasurable(embeddings: Embeddings, *, seed: int) -> str | None:
@@ -150,7 +175,10 @@ def unmeasurable(embeddings: Embeddings, *, seed: int) -> str | None:
 
 def doubts_of_encoder(embeddings: Embeddings) -> tuple[str, ...]:
     """SHARED_ROWS and LABELS_INSIDE, if they hold."""
-    found = {SHARED_ROWS: _shares_rows(embeddings), LABELS_INSIDE: contains_labels(embeddings)}
+    found = {
+        SHARED_ROWS: _share_many_rows(embeddings, _shared_rows(embeddings)),
+        LABELS_INSIDE: contains_labels(embeddings),
+    }
     return tuple(flag for flag, holds in found.items() if holds)
 
 

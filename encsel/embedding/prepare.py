@@ -11,7 +11,15 @@ from encsel.core import MODALITIES, Embeddings, Failure, Modality, Runtime, SetO
 from encsel.data.calibration_set import CalibrationSet
 from encsel.embedding.candidates import Names, check_expected_early, embeddings_of
 from encsel.embedding.embed import Embedded
-from encsel.embedding.health import SAME_PEOPLE, Health, doubts_of_encoder, doubts_of_pairs, examine, unmeasurable
+from encsel.embedding.health import (
+    SAME_PEOPLE,
+    Health,
+    doubts_of_encoder,
+    doubts_of_pairs,
+    examine,
+    few_shared_rows,
+    unmeasurable,
+)
 from encsel.embedding.memory import check_memory
 from encsel.errors import BadCalibration, EncoderFailed, UsageError, nearest
 from encsel.loading.hub import torch_device
@@ -24,6 +32,8 @@ from encsel.storage.pseudonyms import Pseudonyms, pseudonyms, without_folders
 MAX_IDENTITIES = 6000
 """Memory grows with the square of their number. The cards cover sets of up to 2000."""
 GROUP_COLUMNS = ("sex", "gender")
+MAX_NAMED = 5
+"""Most cases of one kind that notes name, such as people who share a vector."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +62,9 @@ class Prepared:
 
     def health(self, embeddings: Embeddings) -> Health:
         """The health of one encoder of the set."""
-        key, trained = (embeddings.modality, embeddings.name), embeddings.traits.identity_trained
+        key = embeddings.modality, embeddings.name
         n_skipped = sum((s.modality, s.encoder) == key for s in self.embedded.skipped)
-        return examine(
-            embeddings, seed=self.seed, n_skipped=n_skipped, identity_trained=trained,
-            doubts=self.doubts_of_encoders[key],
-        )  # fmt: skip
+        return examine(embeddings, seed=self.seed, n_skipped=n_skipped, doubts=self.doubts_of_encoders[key])
 
     def doubts(self, face: str, voice: str) -> tuple[str, ...]:
         """Why the numbers of a pair tell nothing of faces and voices: flags of DOUBTS."""
@@ -127,6 +134,14 @@ def prepare(
     whose += [(f"{face} x {voice}", flags) for (face, voice), flags in of_pairs.items()]
     # The set has a note about people who may be the same.
     notes = [f"{name}: {flag}; no gate passes." for name, flags in whose for flag in flags if flag != SAME_PEOPLE]
+    for e in common:
+        if shared := few_shared_rows(e):
+            for samples in shared[:MAX_NAMED]:
+                progress.note(f"{e.modality} encoder {e.name}: the same vector stands for {' and '.join(samples)}.")
+            notes.append(
+                f"{e.modality} encoder {e.name}: {sum(map(len, shared))} of {len(e.vectors)} rows equal one of another "
+                "person, too few to matter; stderr names them."
+            )
     notes += spaces_of_several_dimensions(common)
     for note in notes:
         progress.note(note)

@@ -67,7 +67,6 @@ def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
         files=hashes_of([folder / MANIFEST] if pack.has_manifest else [], runtime),
         folder=folder,
         preprocessing=preprocessing,
-        identity_trained=True,
         flags=("no detection: images taken as aligned crops",) if detector is None else (),
     )
     return (encoder,)

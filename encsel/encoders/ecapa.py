@@ -52,7 +52,6 @@ def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
             "dtype": runtime.dtype if runtime.dtype == "float32" else f"{runtime.dtype} by autocast",
         },
         equal_lengths=True,
-        identity_trained=True,
         flags=("pickled weights, read with weights_only",) if snapshot.pickled else (),
     )
     return (encoder,)

@@ -19,7 +19,7 @@ def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
         return checkpoint.load("WavLMForXVector", lambda model: lambda values, *_: model(values).embeddings[:, None])
 
     dim, pooling = config["xvector_output_dim"], "x-vector head: mean and deviation"
-    return (checkpoint.pooled(pooling, load=load, dim=dim, identity_trained=True),)
+    return (checkpoint.pooled(pooling, load=load, dim=dim),)
 
 
 def write_tiny(folder: Path) -> str:

@@ -142,12 +142,13 @@ def _footnotes(ranking: RankDocument) -> list[str]:
         lines.append(f"No predicted EER: {next(iter(reasons))}.")
     else:
         lines += [f"No predicted EER for {p.face} x {p.voice}: {p.reason}." for p in ranking.pairs if p.reason]
+    verified = ", ".join(f"{e.name} {number(e.unimodal_eer)}" for e in ranking.encoders)
+    lines.append(f"Verification EER, within the encoder's own modality: {verified}.")
     for encoder in ranking.encoders:
         if encoder.health:
             lines.append(
                 f"UNSOUND {encoder.modality} encoder {encoder.name}: {'; '.join(encoder.health)} (verification EER "
-                f"{number(encoder.unimodal_eer)}, cosine distance within a person {encoder.intra_distance:.3f}, "
-                f"between people {encoder.inter_distance:.3f})."
+                f"{number(encoder.unimodal_eer)})."
             )
         if encoder.flags:
             lines.append(f"{encoder.name}: {'; '.join(encoder.flags)}.")
