@@ -5,6 +5,8 @@ import pytest
 from toy import population
 
 from encsel.errors import BadCalibration
+from encsel.matching.eer import eer
+from encsel.matching.scorers import split_scores
 from encsel.matching.sensitivity import eer_interval
 from encsel.prediction import predict as predict_module
 from encsel.prediction.card import load_calibrated
@@ -61,7 +63,7 @@ def test_measured_rates_reach_as_many_standard_errors_as_the_card_states(cards):
 
 def test_shuffles_that_equal_what_is_observed_count_as_at_least_as_good(cards):
     values = np.linspace(0.5, 1.5, len(FEATURES))
-    (null,) = predict_module._nulls(cards, [Shuffled(values, np.tile(values, (19, 1)))], [], 40, [4.0], None)
+    (null,) = predict_module._nulls(cards, [Shuffled(values, np.tile(values, (19, 1)))], [], 40, [4.0], Shuffling(), 19)
     assert (null.p, null.p_familywise) == (1, 1)
 
 
@@ -69,7 +71,7 @@ def test_a_pair_is_compared_with_the_most_extreme_pair_of_each_shuffle(cards):
     step = np.array([name == "d_reference" for name in FEATURES], np.float64)
     shuffles = np.linspace(-1, 1, 21)[:, None] * step
     pairs = [Shuffled(1 + 0.8 * step, 1 + shuffles), Shuffled(1 + 0 * step, 1 - shuffles)]
-    first, _ = predict_module._nulls(cards, pairs, [], 40, [4.0, 4.0], None)
+    first, _ = predict_module._nulls(cards, pairs, [], 40, [4.0, 4.0], Shuffling(), 21)
     assert first.p == pytest.approx((1 + 3) / 22)
     assert first.p_familywise == pytest.approx((1 + 6) / 22)
 
@@ -111,11 +113,26 @@ def test_shuffling_within_a_group_hides_what_the_group_alone_gives(cards):
     x, y = (unit_mean(world.embed(world.encoders[m][0], people, 8, rng)) for m in ("face", "voice"))
     group = (people.traits["face"][:, 0] + people.traits["voice"][:, 0] > 0).astype(int)
     free = predict(cards[:1], x, y, n_shuffles=39)
-    within = predict(cards[:1], x, y, n_shuffles=39, shuffling=Shuffling("sex", group))
+    within = predict(cards[:1], x, y, n_shuffles=39, shuffling=Shuffling("sex", group, compared=True))
     assert free.null.p == 1 / 40
+    assert (free.null.chance, free.null.p_across) == (0.5, None)
     assert within.null.p > 0.05
     assert within.null.within == "sex"
     assert within.null.predicted_eer < free.null.predicted_eer - 0.03
+    # Better than chance, and no better than its groups, whose level the interval holds.
+    assert within.null.p_across == free.null.p
+    assert within.null.only_groups
+    assert within.null.chance == pytest.approx(1 / 3, abs=0.01)
+    low, high = within.estimates["encsel-calibrated"].interval
+    assert low <= within.null.chance <= high < 0.5
+
+
+def test_chance_within_groups_is_the_eer_of_knowing_the_group():
+    group = np.repeat([0, 1], [30, 50])
+    scores = (group[:, None] == group).astype(float)
+    expected = eer(*split_scores(scores))
+    assert Shuffling("sex", group, compared=True).chance == pytest.approx(expected, abs=1e-9)
+    assert Shuffling("sex", group).chance == Shuffling().chance == 0.5
 
 
 @pytest.mark.slow

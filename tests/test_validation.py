@@ -15,12 +15,12 @@ from encsel import validate
 from encsel.errors import BadCalibration, UsageError
 from encsel.matching.scorers import SCORERS
 from encsel.progress import Silent
+from encsel.ranking.flags import ONLY_GROUPS
 from encsel.storage.result import FORMATS, render
 from encsel.validation import score_files
 from encsel.validation.result import Validation
 from encsel.validation.stage import SKIPPED, stage_names, stages
 from encsel.validation.stages import groups
-from encsel.validation.stages.groups import ONLY_ITS_GROUP
 from encsel.validation.stages.matching import FEW_ERRORS
 from encsel.validation.stages.recordings import SAME_RECORDINGS
 from encsel.validation.validate import wanted_stages
@@ -236,7 +236,7 @@ def test_a_pair_that_only_tells_the_sexes_apart_looks_like_one(tmp_path):
         assert pair.matching("reference").eer < 0.45
         assert within.matching["reference"].eer > 0.4
         assert within.floor == pytest.approx(0.33, abs=0.02)
-        assert f"{ONLY_ITS_GROUP} sex" in pair.flags
+        assert f"{ONLY_GROUPS} sex" in pair.flags
 
 
 def test_recordings_that_cannot_be_told_are_flagged_and_so_said(tmp_path):

@@ -124,9 +124,7 @@ def prepare(
         failures=tuple(replace(f, reason=without_folders(f.reason)) for f in embedded.failures),
     )
     embedded, people = _measurable(embedded, options, progress)
-    shuffling = _shuffling(opened, embedded.embeddings, people, options.within, progress)
-    if shuffling.within:
-        progress.note(f"People are shuffled within {shuffling.within}.")
+    shuffling, of_people = _shuffling(opened, embedded.embeddings, people, options.within)
     common = tuple(e.rows(np.isin(e.labels, people)) for e in embedded.embeddings)
     of_encoders = {(e.modality, e.name): doubts_of_encoder(e) for e in common}
     of_pairs = doubts_of_pairs(common)
@@ -134,6 +132,7 @@ def prepare(
     whose += [(f"{face} x {voice}", flags) for (face, voice), flags in of_pairs.items()]
     # The set has a note about people who may be the same.
     notes = [f"{name}: {flag}; no gate passes." for name, flags in whose for flag in flags if flag != SAME_PEOPLE]
+    notes += of_people
     for e in common:
         if shared := few_shared_rows(e):
             for samples in shared[:MAX_NAMED]:
@@ -224,9 +223,11 @@ def _shuffling(
     embeddings: Sequence[Embeddings],
     people: Sequence[str],
     within: str | None,
-    progress: Progress,
-) -> Shuffling:
-    """Groups within which people are shuffled: those of the column `within`, else of sex or gender if complete."""
+) -> tuple[Shuffling, list[str]]:
+    """Groups within which people are shuffled: those of the column `within`, else of sex or gender if complete.
+
+    With it notes on what was chosen, and on people who have two values of such a column.
+    """
     cells = [(column, s.identity, value) for s in calibration.samples for column, value in s.attributes.items()]
     for e in embeddings:
         for column, values in e.attributes.items():
@@ -239,8 +240,12 @@ def _shuffling(
         values_of = {p: columns[column].get(p, set()) - {""} for p in people}
         if n_lacking := sum(not values for values in values_of.values()):
             return f"{n_lacking} of {len(people)} people have none"
-        if n_several := sum(len(values) > 1 for values in values_of.values()):
-            return f"{n_several} people have more than one"
+        if numbers := [i for i, values in enumerate(values_of.values(), start=1) if len(values) > 1]:
+            named = ", ".join(map(str, numbers[:MAX_NAMED])) + (", ..." if len(numbers) > MAX_NAMED else "")
+            return (
+                f"{len(numbers)} people have more than one (by their place in the order of names: {named}), so their "
+                "faces and voices may be of different people"
+            )
         smallest = min(Counter(next(iter(values)) for values in values_of.values()).values())
         # Two test people per fold, or a fold has nobody to swap with.
         return f"a group has {smallest} people, {MIN_FOR_FOLDS} are needed" if smallest < MIN_FOR_FOLDS else None
@@ -258,11 +263,10 @@ def _shuffling(
         faults = {column: fault(column) for column in GROUP_COLUMNS if column in columns}
     chosen = next((column for column, reason in faults.items() if reason is None), None)
     if chosen is None:
-        for column, reason in faults.items():
-            progress.note(f"People are shuffled across {column}, not within it: {reason}.")
-        return Shuffling()
+        return Shuffling(), [f"People are shuffled across {c}, not within it: {fault}." for c, fault in faults.items()]
     group_of = [next(iter(columns[chosen][p] - {""})) for p in people]
-    return Shuffling(chosen, np.unique(group_of, return_inverse=True)[1].astype(np.intp))
+    groups = np.unique(group_of, return_inverse=True)[1].astype(np.intp)
+    return Shuffling(chosen, groups, compared=True), [f"People are shuffled within {chosen}."]
 
 
 def _geometry_device(runtime: Runtime, embedded: Embedded) -> str:

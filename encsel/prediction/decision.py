@@ -7,7 +7,7 @@ import numpy as np
 
 from encsel.prediction.card import Values, predicted_eer
 from encsel.prediction.order import SURE, chance_of_best
-from encsel.prediction.predict import ALPHA
+from encsel.prediction.predict import ALPHA, CHANCE
 
 SHORTLIST = 0.9
 """Chance with which the shortlist holds the best pair."""
@@ -90,6 +90,7 @@ def decide(
     what: str,
     n_people: int,
     within: str | None = None,
+    chance: float = CHANCE,
     people_to_tell: Callable[[int, int], int | None] | None = None,
 ) -> Decision:
     """The decision on pairs with an EER, best first.
@@ -98,7 +99,7 @@ def decide(
         p_best: chance of each to be the best.
         p: family-wise p-value of each against shuffled people; None where it was not measured.
         what: "predicted" or "measured".
-        within: column within whose groups people were shuffled.
+        within: column within whose groups people were shuffled; `chance`: EER of knowing the group alone.
         people_to_tell: people needed to tell two pairs apart, by index; None of its value: more than can be planned.
     """
     chosen = shortlist_of(p_best)
@@ -106,12 +107,13 @@ def decide(
     if not told and any(value is not None for value in p):
         least = min(value for value in p if value is not None)
         subject = " x ".join(names[0]) if len(names) == 1 else f"Each of the {len(names)} pairs"
-        beyond = f"may tell no more than the groups of {within}" if within else "may be at chance"
+        beyond = f"may tell no more than the {within}" if within else "may be at chance"
+        alone = f"; knowing that alone gives EER {chance:.2f}" if within else ""
         return undecided(
-            f"{subject} {beyond} (p {least:.2f}{' or more' if len(names) > 1 else ''}): these {n_people} people are no "
-            "evidence for any pair. A weak link may need more people to show."
+            f"{subject} {beyond} (p {least:.2f}{' or more' if len(names) > 1 else ''}{alone}): these {n_people} people "
+            "are no evidence for any pair. A weak link may need more people to show."
         )
-    chance = float(sum(p_best[i] for i in chosen))
+    holds = float(sum(p_best[i] for i in chosen))
     listed = [names[i] for i in chosen]
     shown = range_of([eers[i] for i in chosen], intervals[chosen[0]])
     text = f"Take {_named(listed)} ({what} EER {shown})."
@@ -126,7 +128,7 @@ def decide(
         if n_others == 1:
             others = f"{' x '.join(next(name for i, name in enumerate(names) if i not in chosen))} is"
         best = "it" if len(chosen) == 1 else "the best of these"
-        text += f" {others} worse than {best} with a chance of {chance:.2f}."
+        text += f" {others} worse than {best} with a chance of {holds:.2f}."
     if all(p[i] is None for i in chosen):
         text += " Whether that is above chance was not measured."
     elif unproven := [names[i] for i in chosen if i not in told]:
@@ -139,7 +141,7 @@ def decide(
             if needed
             else f" More people would hardly separate {which}: they are too alike."
         )
-    return Decision(tuple(listed), chance, text)
+    return Decision(tuple(listed), holds, text)
 
 
 def range_of(eers: Sequence[float], interval: tuple[float, float] | None = None) -> str:

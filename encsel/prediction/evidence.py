@@ -63,9 +63,10 @@ MAX_FOR_ALL_FOLDS, FEW_FOLDS = 400, 2
 
 @dataclass(frozen=True)
 class EncoderEvidence:
-    """One encoder's part, computed once: projections in every fold, Gram matrices of FROM_GRAMS."""
+    """One encoder's part, computed once: projections in every fold and of `everyone`, Gram matrices of FROM_GRAMS."""
 
     folds: Sequence[Sequence[Side]]
+    everyone: Side
     grams: Mapping[str, Gram]
 
 
@@ -101,7 +102,7 @@ def encoder_evidence(x: Vectors, folds: Folds) -> EncoderEvidence:
     whole = project(small, everyone, everyone[:0])
     variance = whole.sd**2
     white = whole.train / np.sqrt(variance + RIDGE_OF_ALL * variance.mean())
-    return EncoderEvidence(sides(small, folds), {"root_cka": gram(small), "shared": white @ white.T})
+    return EncoderEvidence(sides(small, folds), whole, {"root_cka": gram(small), "shared": white @ white.T})
 
 
 def pair_evidence(face: EncoderEvidence, voice: EncoderEvidence, folds: Folds) -> Evidence:
@@ -116,17 +117,12 @@ def pair_evidence(face: EncoderEvidence, voice: EncoderEvidence, folds: Folds) -
     return Evidence({name: values[name] for name in FEATURES}, errors, validated)
 
 
-def shuffles(folds: Folds, n_shuffles: int, *, seed: int, groups: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
-    """(n_shuffles, n) permutations of people within every fold of the first repeat and every group.
-
-    These permutations are a group, so a p-value from them is exact; and the axes of each fold, which do not depend on
-    the pairing, are fitted once.
-    """
-    n = len(folds[0][0][0]) + len(folds[0][0][1])
+def shuffles(n: int, n_shuffles: int, *, seed: int, groups: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
+    """(n_shuffles, n) permutations of n people within every group, uniformly drawn, so that p-values are exact."""
     rng = np.random.default_rng([seed, 2])
     orders = np.tile(np.arange(n), (n_shuffles, 1))
     labels = np.zeros(n, np.intp) if groups is None else groups
-    blocks = [test[labels[test] == g] for _, test in folds[0] for g in np.unique(labels[test])]
+    blocks = [np.flatnonzero(labels == g) for g in np.unique(labels)]
     for order in orders:
         for block in blocks:
             order[block] = rng.permutation(block)
@@ -154,13 +150,16 @@ def shuffled_evidence(
 ) -> Shuffled:
     """One pair's evidence with shuffled people.
 
+    Axes are those of everybody, so that they do not depend on the pairing and are fitted once; canonical directions are
+    those of training people.
+
     Args:
         from_grams: by FROM_GRAMS, (1 + shuffles,) of the pair in `shuffled_from_grams`.
         n_complete: number of shuffles, the first ones, in which COSTLY features are measured as well.
     """
     orders = np.vstack([np.arange(permutations.shape[1]), permutations])
     used = slice(None if permutations.shape[1] <= MAX_FOR_ALL_FOLDS else FEW_FOLDS)
-    sides = face.folds[0][used], voice.folds[0][used]
+    sides = face.everyone, voice.everyone
     values = dict.fromkeys(FEATURES, np.full(len(orders), np.nan))
     values |= from_grams
     found = [_some_folds(*sides, folds[0][used], order, costly=0 < i <= n_complete) for i, order in enumerate(orders)]
@@ -171,8 +170,8 @@ def shuffled_evidence(
 
 
 def _some_folds(
-    face: Sequence[Side],
-    voice: Sequence[Side],
+    face: Side,
+    voice: Side,
     folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
     order: NDArray[np.intp],
     *,
@@ -181,15 +180,20 @@ def _some_folds(
     """The cross-validated features, with voices in this order; NaN for COSTLY ones unless asked for."""
     aucs = {name: 0.0 if costly or f"d_{name}" not in COSTLY else math.nan for name in MEASURED}
     products = np.zeros((3, N_VARIATES))
-    for f, v, (train, test) in zip(face, voice, folds, strict=True):
-        moved = Side(v.train[np.searchsorted(train, order[train])], v.test[np.searchsorted(test, order[test])], v.sd)
-        pair = PairInFold(f, moved)
+    moved = voice.train[order]
+    for train, test in folds:
+        pair = PairInFold(_split(face.train, face.sd, train, test), _split(moved, voice.sd, train, test))
         for name, auc in aucs.items():
             if not math.isnan(auc):
                 aucs[name] += _auc(pair.scores(name)) / len(folds)
         products += variate_products(pair.directions(RIDGE), pair.face, pair.voice)
     found = {f"d_{name}": float(distance_of_auc(auc)) for name, auc in aucs.items()}
     return {**found, "correlations": float(np.clip(pooled_correlations(products), 0, 1).sum())}
+
+
+def _split(people: Vectors, sd: Vectors, train: NDArray[np.intp], test: NDArray[np.intp]) -> Side:
+    centre = people[train].mean(axis=0)
+    return Side(people[train] - centre, people[test] - centre, sd)
 
 
 def _auc(matrix: Vectors) -> float:

@@ -12,7 +12,7 @@ from encsel.core import Vectors
 from encsel.matching.crossval import MEASURED
 from encsel.matching.sensitivity import distance_error, eer_interval
 from encsel.metrics.centroids import harmonic_mean
-from encsel.prediction.card import CalibratedCard, Estimate, distances, estimate, predicted_eer
+from encsel.prediction.card import CalibratedCard, Estimate, Values, distances, estimate, predicted_eer
 from encsel.prediction.evidence import (
     COSTLY,
     FEATURES,
@@ -51,6 +51,8 @@ class PredictionNull:
             card that needs none of the COSTLY evidence, all from the same few folds, so it is exact.
         p_familywise: fraction of shuffles in which any pair of the set is as extreme (Westfall and Young).
         within: column within whose groups people were shuffled, if any.
+        chance: the level of chance: 0.5, or within groups the EER of knowing the group and nothing else.
+        p_across: family-wise p-value of shuffles across groups; None without groups.
     """
 
     predicted_eer: float | None
@@ -59,6 +61,18 @@ class PredictionNull:
     p_familywise: float
     n_permutations: int
     within: str | None
+    chance: float
+    p_across: float | None
+
+    @property
+    def told(self) -> bool:
+        """The pair is told from shuffled people."""
+        return self.p_familywise <= ALPHA
+
+    @property
+    def only_groups(self) -> bool:
+        """It is not, but above chance: it may tell no more than the groups."""
+        return not self.told and self.p_across is not None and self.p_across <= ALPHA
 
 
 @dataclass(frozen=True)
@@ -84,10 +98,23 @@ class PairPrediction:
 
 @dataclass(frozen=True)
 class Shuffling:
-    """Groups within which people are shuffled: (n,) `groups`, numbers of each person's value in the column `within`."""
+    """Groups within which people are shuffled: (n,) `groups`, numbers of each person's value in the column `within`.
+
+    `compared`: pairs are also judged by shuffles across groups, and by the EER of knowing the group.
+    """
 
     within: str | None = None
     groups: NDArray[np.intp] | None = None
+    compared: bool = False
+
+    @property
+    def chance(self) -> float:
+        """EER of a matcher that knows the group and nothing else, of equal scores within it; 0.5 without groups."""
+        if self.groups is None or not self.compared:
+            return CHANCE
+        sizes = np.bincount(self.groups)
+        same = float((sizes * (sizes - 1)).sum() / (sizes.sum() * (sizes.sum() - 1)))
+        return same / (1 + same)
 
 
 def predict_pairs(
@@ -115,7 +142,8 @@ def predict_pairs(
     progress, shuffling = progress or Silent(), shuffling or Shuffling()
     n = len(faces[0])
     folds = evidence_folds(n, seed=seed)
-    orders = shuffles(folds, n_shuffles, seed=seed, groups=shuffling.groups)
+    orders = shuffles(n, n_shuffles, seed=seed, groups=shuffling.groups)
+    across = shuffles(n, n_shuffles, seed=seed) if shuffling.compared else orders[:0]
 
     pairs = [(i, j) for i in range(len(faces)) for j in range(len(voices))]
     # Matrices of 50 x 50 gain nothing from threads inside; pairs do.
@@ -134,12 +162,13 @@ def predict_pairs(
 
         sides = done(delayed(encoder_evidence)(x, folds) for x in (*faces, *voices))
         of_face, of_voice = sides[: len(faces)], sides[len(faces) :]
-        of_all = done(delayed(shuffled_from_grams)(of_face, of_voice, orders, name) for name in FROM_GRAMS)
+        every = np.vstack([orders, across])
+        of_all = done(delayed(shuffled_from_grams)(of_face, of_voice, every, name) for name in FROM_GRAMS)
 
         def both(i: int, j: int) -> tuple[Evidence, Shuffled]:
             from_grams = {name: values[:, j, i] for name, values in zip(FROM_GRAMS, of_all, strict=True)}
             face, voice = of_face[i], of_voice[j]
-            shuffled = shuffled_evidence(face, voice, folds, orders, from_grams, n_complete=n_complete - n_whole)
+            shuffled = shuffled_evidence(face, voice, folds, every, from_grams, n_complete=n_complete - n_whole)
             return pair_evidence(face, voice, folds), shuffled
 
         few = folds[:WHOLE_REPEATS]
@@ -153,14 +182,18 @@ def predict_pairs(
         wholes: list[list[Evidence]] = done(delayed(whole)(order) for order in orders[:n_whole])
 
     m = [harmonic_mean(samples[0][i], samples[1][j]) for i, j in pairs]
-    nulls = _nulls(cards, [shuffled for _, shuffled in measured], wholes, n, m, shuffling.within)
+    nulls = _nulls(cards, [shuffled for _, shuffled in measured], wholes, n, m, shuffling, n_shuffles)
     replicate = {card.scorer: card.replicate for card in reversed(cards)}
 
     def estimates(evidence: Evidence, size: float, null: PredictionNull) -> dict[str, Estimate]:
         found = {card.name: estimate(card, evidence, n, size, coverage=coverage) for card in cards}
-        if null.p_familywise > ALPHA:
+        if not null.told:
             # What is not told from chance may be chance.
-            found = {name: replace(e, interval=(e.interval[0], CHANCE)) for name, e in found.items()}
+            level = null.chance if null.only_groups else CHANCE
+            found = {
+                name: replace(e, interval=(min(e.interval[0], level), max(e.interval[1], level)))
+                for name, e in found.items()
+            }
         return found
 
     flat = [
@@ -182,27 +215,40 @@ def _nulls(
     wholes: Sequence[Sequence[Evidence]],
     n: int,
     m: Sequence[float],
-    within: str | None,
+    shuffling: Shuffling,
+    n_within: int,
 ) -> list[PredictionNull]:
-    """Null of each pair; `wholes` holds the evidence of all pairs in each whole shuffle."""
+    """Null of each pair, whose first `n_within` shuffles are within groups and the others, if any, across them.
+
+    `wholes` holds the evidence of all pairs in each whole shuffle.
+    """
     judge = next(card for card in cards if not set(COSTLY) & set(card.features))
     observed = np.array([distances(judge, s.observed, n, size) for s, size in zip(pairs, m, strict=True)])
     shuffled = np.array([distances(judge, s.values, n, size) for s, size in zip(pairs, m, strict=True)])
+    p, familywise = _p_values(observed, shuffled[:, :n_within])
+    across = _p_values(observed, shuffled[:, n_within:])[1].tolist() if shuffling.compared else [None] * len(pairs)
+    complete = [s.values[:COMPLETE_SHUFFLES] for s in pairs]
+    if wholes:
+        complete = [np.array([[e[i].values[name] for name in FEATURES] for e in wholes]) for i in range(len(pairs))]
+    eers = [predicted_eer(distances(cards[0], values, n, size)) for values, size in zip(complete, m, strict=True)]
+    return [
+        PredictionNull(
+            float(eers[i].mean()), float(eers[i].std()), float(p[i]), float(familywise[i]), n_within, shuffling.within,
+            shuffling.chance, across[i],
+        )
+        for i in range(len(pairs))
+    ]  # fmt: skip
+
+
+def _p_values(observed: Values, shuffled: Values) -> tuple[Values, Values]:
+    """(pairs,) p-values, and family-wise ones, of (pairs,) observed values against (pairs, shuffles) ones."""
     count = shuffled.shape[1]
     mean, sd = shuffled.mean(axis=1), np.maximum(shuffled.std(axis=1), 1e-12)
     # Ties up to rounding must count as ties, or a constant statistic would look like the best of all.
     p = (1 + (shuffled >= observed[:, None] - 1e-12).sum(axis=1)) / (1 + count)
     largest = ((shuffled - mean[:, None]) / sd[:, None]).max(axis=0)
     stands_out = (observed - mean) / sd
-    familywise = (1 + (largest >= stands_out[:, None] - 1e-12).sum(axis=1)) / (1 + count)
-    complete = [s.values[:COMPLETE_SHUFFLES] for s in pairs]
-    if wholes:
-        complete = [np.array([[e[i].values[name] for name in FEATURES] for e in wholes]) for i in range(len(pairs))]
-    eers = [predicted_eer(distances(cards[0], values, n, size)) for values, size in zip(complete, m, strict=True)]
-    return [
-        PredictionNull(float(eers[i].mean()), float(eers[i].std()), float(p[i]), float(familywise[i]), count, within)
-        for i in range(len(pairs))
-    ]
+    return p, (1 + (largest >= stands_out[:, None] - 1e-12).sum(axis=1)) / (1 + count)
 
 
 def _measured(evidence: Evidence, scorer: str, replicate: float) -> Measured:

@@ -7,6 +7,8 @@ from encsel.prediction.predict import MIN_TO_PREDICT
 
 FEW_PEOPLE = "few people"
 AT_CHANCE = "not above chance"
+ONLY_GROUPS = "may tell no more than"
+"""Beginning of a flag; the column follows."""
 DISAGREE = "CKA and cross-validation disagree"
 EXTRAPOLATES = "extrapolates"
 PEOPLE_UNLIKE = "people unlike the card's"
@@ -22,6 +24,8 @@ MEANINGS: Mapping[str, str] = {
     **DOUBTS,
     FEW_PEOPLE: f" (under {MIN_TO_PREDICT}): a coarse order only, no claim that any pair is better than chance",
     AT_CHANCE: ": with people shuffled, some pair of the table stands out as much in more than 1 of 20 cases",
+    ONLY_GROUPS: ": with people shuffled within groups, some pair of the table stands out as much in more than 1 of 20 "
+    "cases",
     DISAGREE: ": few simulated pairs are so far apart; look at it with --explain",
     EXTRAPOLATES: ": outside the range that the regression was fitted on",
     PEOPLE_UNLIKE: ": ID mismatch changes with the number of people and cannot be converted",
@@ -31,3 +35,8 @@ MEANINGS: Mapping[str, str] = {
     TRAINED_ON_THESE: ": it knows them better than it will know yours",
 }
 """What follows a flag in the legend."""
+
+
+def meaning(flag: str) -> str:
+    """What follows this flag in the legend; nothing for flags that explain themselves."""
+    return MEANINGS[ONLY_GROUPS] if flag.startswith(ONLY_GROUPS) else MEANINGS.get(flag, "")

@@ -22,6 +22,7 @@ from encsel.ranking.flags import (
     DISAGREE,
     EXTRAPOLATES,
     FEW_PEOPLE,
+    ONLY_GROUPS,
     PEOPLE_UNLIKE,
     ROWS_UNKNOWN,
     ROWS_UNLIKE,
@@ -89,7 +90,8 @@ def pair_ranking(
         FEW_PEOPLE: few_people,
         **{flag: flag != EXTRAPOLATES or extrapolation_flagged for flag in predicted.flags},
         DISAGREE: DISAGREE in predictions[DEFAULT_REGRESSION].flags or DISAGREE in predicted.flags,
-        AT_CHANCE: (null or pair.null).p_familywise > ALPHA,
+        AT_CHANCE: (null or pair.null).p_familywise > ALPHA and not (null and null.only_groups),
+        f"{ONLY_GROUPS} {null.within}" if null else ONLY_GROUPS: null is not None and null.only_groups,
         UNSOUND: any(e.health for e in of_encoders),
         TRAINED_ON_THESE: any(TRAINED_ON_THESE in e.flags for e in of_encoders),
     }

@@ -350,5 +350,5 @@ def _decision(
     return decide(
         names, [e.eer for e in estimates], [e.interval for e in estimates], [p.p_best or 0.0 for p in pairs],
         [p.p_familywise for p in pairs], what="predicted", n_people=n, within=prepared.shuffling.within,
-        people_to_tell=people,
+        chance=prepared.shuffling.chance, people_to_tell=people,
     )  # fmt: skip

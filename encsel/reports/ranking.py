@@ -7,7 +7,7 @@ from typing import Any
 from encsel.errors import harmless
 from encsel.prediction.predict import MIN_TO_PREDICT
 from encsel.prediction.shipped import STUDY_REGRESSION
-from encsel.ranking.flags import EXTRAPOLATES, FEW_PEOPLE, MEANINGS, MUST_BE_UNSEEN
+from encsel.ranking.flags import EXTRAPOLATES, FEW_PEOPLE, MUST_BE_UNSEEN, meaning
 from encsel.ranking.pairs import cross_validated_scorer
 from encsel.ranking.result import BY_CKA, CardPrediction, PairRanking, RankDocument
 from encsel.reports.escapes import in_html, in_markdown, markdown_code, markdown_item, note_text
@@ -136,7 +136,7 @@ def _footnotes(ranking: RankDocument) -> list[str]:
         f"{ranking.n_identities} people only. CKA matched: what biased CKA would be at "
         f"{ranking.pairs[0].cka.matched_to} people.",
     ]
-    lines += [f"{mark}: {text}{MEANINGS.get(text, '')}" for text, mark in _marks(ranking).items()]
+    lines += [f"{mark}: {text}{meaning(text)}" for text, mark in _marks(ranking).items()]
     reasons = Counter(pair.reason for pair in ranking.pairs if pair.reason)
     if len(reasons) == 1 and len(ranking.pairs) > 1:
         lines.append(f"No predicted EER: {next(iter(reasons))}.")

@@ -57,11 +57,11 @@ class TruthSizes:
     """
 
     n_train: tuple[int, ...] = (100, 300, REFERENCE_TRAIN, 3000)
-    n_test: int = 250
+    n_test: int = 400
     n_samples: int = 20  # enough for the centroid to be nearly the person's own
     probes: tuple[int, ...] = (20, 1)
     n_draws: int = 1
-    n_splits: int = 5
+    n_splits: int = 3
 
 
 @dataclass(frozen=True)

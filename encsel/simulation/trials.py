@@ -17,7 +17,7 @@ from encsel.prediction.evidence import FEATURES, Evidence, encoder_evidence, evi
 from encsel.progress import Progress
 from encsel.simulation.populations import KINDS, Draw, Population, TruthSizes, Values, truth
 
-TRIALS_VERSION = 4  # version of what is simulated and measured; files of other versions are ignored
+TRIALS_VERSION = 5  # version of what is simulated and measured; files of other versions are ignored
 TESTED_PEOPLE = (30, 50, 70, 100, 200)  # numbers of people for which errors are reported by kind
 TESTED_SAMPLES = (4, 8, 20)
 OTHER_PEOPLE = (30, 35, 40, 45, 50, 60, 70, 85, 100, 120, 140, 170, 200, 280, 350)

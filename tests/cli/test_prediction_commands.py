@@ -40,7 +40,9 @@ def test_rank_orders_by_the_calibrated_card_and_explains_a_pair_in_text_and_json
         assert 0 <= pair["p_best"] <= 1
         assert pair["interval"][0] <= pair["predicted_eer"] <= pair["interval"][1]
         assert {"scorer", "eer", "auc", "interval"} <= set(pair["cross_validated"])
-        assert {"predicted_eer", "sd", "p", "p_familywise", "n_permutations", "within"} == set(pair["null"])
+        assert set(pair["null"]) == {
+            "predicted_eer", "sd", "p", "p_familywise", "n_permutations", "within", "chance", "p_across",
+        }  # fmt: skip
         assert set(pair["predictions"]) == {
             "encsel-likelihood", "encsel-calibrated", "upadhyay2026-ln", "upadhyay2026",
         }  # fmt: skip
@@ -112,9 +114,25 @@ def test_under_30_people_there_is_a_coarse_order_and_both_measures(call, tmp_pat
 
 def test_people_are_shuffled_within_sex_where_everybody_has_one(call, tmp_path):
     root = with_sex(tmp_path / "set", ["f", "m"] * 15)
-    pair = json.loads(call("rank", root, "--format", "json")[1])["pairs"][0]
-    assert pair["null"]["within"] == "sex"
+    null = json.loads(call("rank", root, "--format", "json")[1])["pairs"][0]["null"]
+    assert null["within"] == "sex"
+    assert null["chance"] == pytest.approx(0.326, abs=0.001)
+    assert 0 < null["p_across"] <= 1
     assert call("rank", root, "--within", "language")[0] == 2
+
+
+def test_people_of_two_sexes_are_named_by_number_since_their_faces_and_voices_may_not_belong_together(call, tmp_path):
+    root = with_sex(tmp_path / "set", ["f", "m"] * 15)
+    (path,) = (root / "voices").glob("*.npz")
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    names = people(30)
+    arrays["sex"][np.isin(arrays["labels"], [names[3], names[20]])] = "x"
+    np.savez(path, **arrays)
+    _, out, err = call("rank", root, "--format", "json")
+    said = "2 people have more than one (by their place in the order of names: 4, 21), so their faces and voices"
+    assert said in err
+    assert any(said in note for note in json.loads(out)["notes"])
 
 
 def test_groups_too_small_to_shuffle_within_are_said_when_asked_for_and_left_when_not(call, tmp_path):

@@ -19,15 +19,12 @@ from encsel.metrics.linear_cka import REFERENCE_SIZE, Cka, cka_of_grams, gram
 from encsel.prediction.card import CalibratedCard
 from encsel.prediction.predict import ALPHA, MIN_TO_PREDICT, Shuffling, predict_pairs
 from encsel.prediction.shipped import DEFAULT_REGRESSION
-from encsel.ranking.flags import AT_CHANCE
+from encsel.ranking.flags import AT_CHANCE, MEANINGS, ONLY_GROUPS
 from encsel.ranking.pairs import too_few
 from encsel.storage.sections import Section, number, span, table
 from encsel.validation.result import EncoderValidation, PairValidation, Validation
 from encsel.validation.stage import Key, Outcome, Outcomes, Pair, Stage
 from encsel.validation.work import Work
-
-ONLY_ITS_GROUP = "tells only"
-"""Beginning of a flag; the column follows."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +150,7 @@ def columns(_: PairValidation, face: EncoderValidation, voice: EncoderValidation
 def flags(pair: PairValidation, _: str, so_far: Sequence[str]) -> Sequence[str]:
     if AT_CHANCE in so_far:
         return ()
-    return [f"{ONLY_ITS_GROUP} {one.column}" for one in pair["centred"] or () if one.null_p_familywise > ALPHA]
+    return [f"{ONLY_GROUPS} {one.column}" for one in pair["centred"] or () if one.null_p_familywise > ALPHA]
 
 
 def encoder_cells(e: EncoderValidation, validation: Validation) -> Mapping[str, str]:
@@ -229,7 +226,7 @@ STAGE = Stage(
     columns=columns,
     labels={"group_probe_*": ("{} probe, the worse of the two", "fraction")},
     flags=flags,
-    meanings={ONLY_ITS_GROUP: "without group means, shuffling people within groups does as well"},
+    meanings={ONLY_GROUPS: MEANINGS[ONLY_GROUPS].removeprefix(": ")},
     encoder_cells=encoder_cells,
     notes=notes,
     sections=sections,
