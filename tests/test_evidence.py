@@ -5,15 +5,18 @@ import pytest
 from toy import population
 
 from encsel.errors import BadCalibration
+from encsel.matching.crossval import held_out_evidence, sides
 from encsel.matching.sensitivity import distance_error, distance_of_auc, distance_of_eer, eer_of_distance
 from encsel.prediction.evidence import (
     COSTLY,
     FEATURES,
     FROM_GRAMS,
+    cross_validated_features,
     encoder_evidence,
     evidence_folds,
+    folds_of_shuffles,
     pair_evidence,
-    shuffled_evidence,
+    shuffled_features,
     shuffled_from_grams,
     shuffles,
 )
@@ -26,8 +29,8 @@ def centroids(n: int, *, shared: float = 1.0, seed: int = 0) -> tuple[np.ndarray
 
 
 def shuffled(face, voice, folds, orders):
-    from_grams = {name: shuffled_from_grams([face], [voice], orders, name)[:, 0, 0] for name in FROM_GRAMS}
-    return shuffled_evidence(face, voice, folds, orders, from_grams)
+    """(orders, FEATURES)."""
+    return shuffled_features([face], voice, folds_of_shuffles(folds), orders)[:, 0]
 
 
 def of(x: np.ndarray, y: np.ndarray, *, seed: int = 0):
@@ -74,28 +77,28 @@ def test_a_shuffle_gives_what_measuring_the_shuffled_set_gives():
     x, y = centroids(40, shared=1.5)
     face, voice, folds = of(x, y)
     (order,) = shuffles(40, 1, seed=3)
-    found = shuffled(face, voice, folds, order[None]).values[0]
+    found = shuffled(face, voice, folds, order[None])
     moved = encoder_evidence(y[order], folds)
-    direct = shuffled(face, moved, folds, np.arange(40)[None]).observed
-    assert found == pytest.approx(direct, abs=1e-5, nan_ok=True)
-
-
-def test_costly_features_are_measured_in_the_first_shuffles_alone():
-    face, voice, folds = of(*centroids(40))
-    orders = shuffles(40, 3, seed=3)
-    from_grams = {name: shuffled_from_grams([face], [voice], orders, name)[:, 0, 0] for name in FROM_GRAMS}
-    values = shuffled_evidence(face, voice, folds, orders, from_grams, n_complete=2).values
-    is_costly = np.array([name in COSTLY for name in FEATURES])
-    assert np.isfinite(values[:2]).all()
-    assert np.isnan(values[2]).tolist() == is_costly.tolist()
+    assert found == pytest.approx(shuffled(face, moved, folds, np.arange(40)[None]), abs=1e-5, nan_ok=True)
+    # In the folds of the first repeat, what cross-validation of the shuffled set measures.
+    first = folds[:1]
+    validated = held_out_evidence(face.folds[:1], sides(y[order], first), first)
+    direct = cross_validated_features(validated)
+    for name, value in zip(FEATURES, found[0].tolist(), strict=True):
+        if name in (*COSTLY, *FROM_GRAMS):
+            assert np.isnan(value)
+        else:
+            assert value == pytest.approx(direct[name], abs=1e-6)
 
 
 def test_evidence_of_shuffled_people_is_that_of_chance():
     face, voice, folds = of(*centroids(60, shared=2.0))
-    found = shuffled(face, voice, folds, shuffles(60, 40, seed=0))
-    reference = list(FEATURES).index("d_reference")
-    assert found.observed[reference] > found.values[:, reference].max()
-    assert abs(found.values[:, reference].mean()) < 0.2
+    orders = np.vstack([np.arange(60), shuffles(60, 40, seed=0)])
+    reference = shuffled(face, voice, folds, orders)[:, list(FEATURES).index("d_reference")]
+    assert reference[0] > reference[1:].max()
+    assert abs(reference[1:].mean()) < 0.2
+    cka = shuffled_from_grams([face], [voice], orders[1:], "root_cka")[:, 0, 0]
+    assert cka[0] > cka[1:].max()
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e12])

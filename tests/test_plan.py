@@ -7,6 +7,7 @@ from encsel.errors import UsageError
 from encsel.prediction.plan import plan
 from encsel.prediction.plan import plan as plan_for
 from encsel.reports import plan as _  # noqa: F401 - registers how a plan is shown
+from encsel.storage.result import render
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +75,22 @@ def test_a_wider_coverage_is_a_wider_interval():
 def test_a_wish_that_makes_no_sense_is_refused(wish):
     with pytest.raises(UsageError, match=r"between 0 and 0\.5"):
         plan(**wish)
+
+
+@pytest.mark.parametrize("card", ["encsel-likelihood", "encsel-calibrated"])
+@pytest.mark.parametrize("eer", [0.1, 0.29, 0.45])
+def test_no_plan_resolves_less_with_more_people_or_samples(card, eer):
+    found = plan(card=card, eer=eer).grid
+    for one in found:
+        for other in found:
+            if one.n_identities <= other.n_identities and one.samples_per_identity <= other.samples_per_identity:
+                assert other.half_width <= one.half_width
+                assert other.difference <= one.difference
+                assert other.difference_sharing <= one.difference_sharing
+
+
+def test_the_answer_for_the_set_at_hand_stands_first(tmp_path):
+    root = write_population(tmp_path / "set", 40, faces=1, voices=1)
+    text = render(plan(root, width=0.3), "table")
+    assert text.startswith("This set: 40 people")
+    assert text.index("Fewest people") < text.index("Half-width")

@@ -10,7 +10,7 @@ from encsel.matching.scorers import split_scores
 from encsel.matching.sensitivity import eer_interval
 from encsel.prediction import predict as predict_module
 from encsel.prediction.card import load_calibrated
-from encsel.prediction.evidence import FEATURES, Shuffled
+from encsel.prediction.evidence import FEATURES
 from encsel.prediction.predict import Shuffling, predict_pairs
 from encsel.simulation.populations import Population, unit_mean
 
@@ -63,15 +63,16 @@ def test_measured_rates_reach_as_many_standard_errors_as_the_card_states(cards):
 
 def test_shuffles_that_equal_what_is_observed_count_as_at_least_as_good(cards):
     values = np.linspace(0.5, 1.5, len(FEATURES))
-    (null,) = predict_module._nulls(cards, [Shuffled(values, np.tile(values, (19, 1)))], [], 40, [4.0], Shuffling(), 19)
+    same = np.tile(values, (1, 20, 1))
+    (null,) = predict_module._nulls(cards, same, same.transpose(1, 0, 2), 40, [4.0], Shuffling(), 19)
     assert (null.p, null.p_familywise) == (1, 1)
 
 
 def test_a_pair_is_compared_with_the_most_extreme_pair_of_each_shuffle(cards):
     step = np.array([name == "d_reference" for name in FEATURES], np.float64)
     shuffles = np.linspace(-1, 1, 21)[:, None] * step
-    pairs = [Shuffled(1 + 0.8 * step, 1 + shuffles), Shuffled(1 + 0 * step, 1 - shuffles)]
-    first, _ = predict_module._nulls(cards, pairs, [], 40, [4.0, 4.0], Shuffling(), 21)
+    pairs = np.array([np.vstack([1 + 0.8 * step, 1 + shuffles]), np.vstack([1 + 0 * step, 1 - shuffles])])
+    first, _ = predict_module._nulls(cards, pairs, pairs.transpose(1, 0, 2), 40, [4.0, 4.0], Shuffling(), 21)
     assert first.p == pytest.approx((1 + 3) / 22)
     assert first.p_familywise == pytest.approx((1 + 6) / 22)
 

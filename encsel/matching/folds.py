@@ -25,8 +25,10 @@ PROTOCOLS: tuple[Protocol, ...] = ("crossval", "reference")
 REFERENCE_SEED, REFERENCE_TRAIN_FRACTION = 42, 0.8
 """The study's single split."""
 
-Folds = list[list[tuple[NDArray[np.intp], NDArray[np.intp]]]]
-"""By repeat and fold: (train, test) row numbers."""
+Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Row numbers of training and of test people."""
+Folds = list[list[Fold]]
+"""By repeat and fold."""
 SidesByFold = Sequence[Sequence[Side]]
 """By repeat and fold: one encoder's people on its principal axes."""
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
-from encsel.matching.axes import Side, project
+from encsel.matching.axes import N_AXES, Side, project
 from encsel.matching.crossval import (
     MEASURED,
     N_VARIATES,
@@ -26,7 +26,7 @@ from encsel.matching.crossval import (
     variate_products,
 )
 from encsel.matching.eer import auc_placements
-from encsel.matching.folds import Folds, folds_of, repeats_for
+from encsel.matching.folds import Fold, Folds, folds_of, repeats_for
 from encsel.matching.scorers import PairInFold
 from encsel.matching.sensitivity import distance_error, distance_of_auc
 from encsel.metrics.linear_cka import (
@@ -51,6 +51,7 @@ FEATURES: Mapping[str, str] = {
 }
 FROM_GRAMS = ("root_cka", "shared")
 """Features measured on all people at once, from Gram matrices."""
+AXES_OF_SHUFFLES = 2 * N_AXES
 RIDGE_OF_ALL = 0.1
 """Of the whitening behind `shared`: fraction of the axes' mean variance that is added to the variance of each."""
 MAX_IMPOSTORS = 2000
@@ -63,10 +64,13 @@ MAX_FOR_ALL_FOLDS, FEW_FOLDS = 400, 2
 
 @dataclass(frozen=True)
 class EncoderEvidence:
-    """One encoder's part, computed once: projections in every fold and of `everyone`, Gram matrices of FROM_GRAMS."""
+    """One encoder's part, computed once: projections in every fold, Gram matrices of FROM_GRAMS.
+
+    `people`: (n, at most 100) everybody on the principal axes of everybody, for the shuffles.
+    """
 
     folds: Sequence[Sequence[Side]]
-    everyone: Side
+    people: Vectors
     grams: Mapping[str, Gram]
 
 
@@ -79,17 +83,6 @@ class Evidence:
     cross_validated: CrossValidated
 
 
-@dataclass(frozen=True)
-class Shuffled:
-    """FEATURES of one pair as it is, (features,), and with shuffled people, (shuffles, features), in the same folds.
-
-    COSTLY ones are measured in the first shuffles alone, and NaN in the pair as it is and in the other shuffles.
-    """
-
-    observed: NDArray[np.float64]
-    values: NDArray[np.float64]
-
-
 def evidence_folds(n_people: int, *, seed: int) -> Folds:
     """Folds of the evidence of n people."""
     return folds_of(n_people, n_repeats=repeats_for(n_people), seed=seed)
@@ -99,22 +92,27 @@ def encoder_evidence(x: Vectors, folds: Folds) -> EncoderEvidence:
     """One encoder's part, from its (n, dim) centroids."""
     small = reduced(x)
     everyone = np.arange(len(small))
-    whole = project(small, everyone, everyone[:0])
-    variance = whole.sd**2
-    white = whole.train / np.sqrt(variance + RIDGE_OF_ALL * variance.mean())
-    return EncoderEvidence(sides(small, folds), whole, {"root_cka": gram(small), "shared": white @ white.T})
+    whole = project(small, everyone, everyone[:0], n_axes=AXES_OF_SHUFFLES)
+    first = whole.first(N_AXES)
+    variance = first.sd**2
+    white = first.train / np.sqrt(variance + RIDGE_OF_ALL * variance.mean())
+    return EncoderEvidence(sides(small, folds), whole.train, {"root_cka": gram(small), "shared": white @ white.T})
 
 
 def pair_evidence(face: EncoderEvidence, voice: EncoderEvidence, folds: Folds) -> Evidence:
     """Evidence of one pair of encoders of the same people."""
     validated = held_out_evidence(face.folds, voice.folds, folds)
-    scored = validated.scored
-    values = {f"d_{name}": float(distance_of_auc(scored[name].auc)) for name in MEASURED}
-    values["correlations"] = float(np.clip(validated.correlations, 0, 1).sum())
+    scored, values = validated.scored, cross_validated_features(validated)
     values["root_cka"] = _root_cka(face.grams["root_cka"], voice.grams["root_cka"])
     values["shared"] = math.sqrt(max(unbiased_hsic(face.grams["shared"], voice.grams["shared"]), 0))
     errors = {s: distance_error(scored[s].auc, scored[s].auc_se, validated.n_people) for s in MEASURED}
     return Evidence({name: values[name] for name in FEATURES}, errors, validated)
+
+
+def cross_validated_features(validated: CrossValidated) -> dict[str, float]:
+    """All FEATURES but those of FROM_GRAMS."""
+    values = {f"d_{name}": float(distance_of_auc(rates.auc)) for name, rates in validated.scored.items()}
+    return {**values, "correlations": float(np.clip(validated.correlations, 0, 1).sum())}
 
 
 def shuffles(n: int, n_shuffles: int, *, seed: int, groups: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
@@ -139,61 +137,36 @@ def shuffled_from_grams(
     return np.sqrt(np.maximum(null, 0))
 
 
-def shuffled_evidence(
-    face: EncoderEvidence,
-    voice: EncoderEvidence,
-    folds: Folds,
-    permutations: NDArray[np.intp],
-    from_grams: Mapping[str, NDArray[np.float64]],
-    *,
-    n_complete: int = 0,
-) -> Shuffled:
-    """One pair's evidence with shuffled people.
+def folds_of_shuffles(folds: Folds) -> Sequence[Fold]:
+    """Folds in which shuffles are cross-validated: of the first repeat, and of a large set only a few."""
+    first = folds[0]
+    return first if sum(map(len, first[0])) <= MAX_FOR_ALL_FOLDS else first[:FEW_FOLDS]
 
-    Axes are those of everybody, so that they do not depend on the pairing and are fitted once; canonical directions are
-    those of training people.
 
-    Args:
-        from_grams: by FROM_GRAMS, (1 + shuffles,) of the pair in `shuffled_from_grams`.
-        n_complete: number of shuffles, the first ones, in which COSTLY features are measured as well.
+def shuffled_features(
+    faces: Sequence[EncoderEvidence], voice: EncoderEvidence, folds: Sequence[Fold], orders: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """(orders, faces, FEATURES) of all faces and one voice, whose people are put in each order; NaN for COSTLY and
+    FROM_GRAMS ones.
+
+    The voice's axes are fitted on the training people of each order, as those of an unshuffled set.
     """
-    orders = np.vstack([np.arange(permutations.shape[1]), permutations])
-    used = slice(None if permutations.shape[1] <= MAX_FOR_ALL_FOLDS else FEW_FOLDS)
-    sides = face.everyone, voice.everyone
-    values = dict.fromkeys(FEATURES, np.full(len(orders), np.nan))
-    values |= from_grams
-    found = [_some_folds(*sides, folds[0][used], order, costly=0 < i <= n_complete) for i, order in enumerate(orders)]
-    for name in found[0]:
-        values[name] = np.array([one[name] for one in found])
-    stacked = np.column_stack(list(values.values()))
-    return Shuffled(stacked[0], stacked[1:])
-
-
-def _some_folds(
-    face: Side,
-    voice: Side,
-    folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
-    order: NDArray[np.intp],
-    *,
-    costly: bool,
-) -> dict[str, float]:
-    """The cross-validated features, with voices in this order; NaN for COSTLY ones unless asked for."""
-    aucs = {name: 0.0 if costly or f"d_{name}" not in COSTLY else math.nan for name in MEASURED}
-    products = np.zeros((3, N_VARIATES))
-    moved = voice.train[order]
-    for train, test in folds:
-        pair = PairInFold(_split(face.train, face.sd, train, test), _split(moved, voice.sd, train, test))
-        for name, auc in aucs.items():
-            if not math.isnan(auc):
-                aucs[name] += _auc(pair.scores(name)) / len(folds)
-        products += variate_products(pair.directions(RIDGE), pair.face, pair.voice)
-    found = {f"d_{name}": float(distance_of_auc(auc)) for name, auc in aucs.items()}
-    return {**found, "correlations": float(np.clip(pooled_correlations(products), 0, 1).sum())}
-
-
-def _split(people: Vectors, sd: Vectors, train: NDArray[np.intp], test: NDArray[np.intp]) -> Side:
-    centre = people[train].mean(axis=0)
-    return Side(people[train] - centre, people[test] - centre, sd)
+    found = np.full((len(orders), len(faces), len(FEATURES)), np.nan)
+    names = [name for name in MEASURED if f"d_{name}" not in COSTLY]
+    columns = [list(FEATURES).index(name) for name in (*(f"d_{name}" for name in names), "correlations")]
+    for i, order in enumerate(orders):
+        moved = voice.people[order]
+        aucs, products = np.zeros((len(faces), len(names))), np.zeros((len(faces), 3, N_VARIATES))
+        for k, (train, test) in enumerate(folds):
+            side = project(moved, train, test)
+            for j, face in enumerate(faces):
+                pair = PairInFold(face.folds[0][k], side)
+                aucs[j] += [_auc(pair.scores(name)) / len(folds) for name in names]
+                products[j] += variate_products(pair.directions(RIDGE), pair.face, pair.voice)
+        for j in range(len(faces)):
+            correlations = float(np.clip(pooled_correlations(products[j]), 0, 1).sum())
+            found[i, j, columns] = [*distance_of_auc(aucs[j]), correlations]
+    return found
 
 
 def _auc(matrix: Vectors) -> float:

@@ -1,7 +1,9 @@
 """Planning: the people and samples that a calibration set needs, and what a given set can resolve."""
 
+import bisect
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,16 +123,15 @@ def plan(
         raise UsageError(f"--eer is {at}; plans are made for 0.02 to 0.48, such as 0.3.")
     size = None if data is None else _size(data, allow_outside=allow_outside)
 
-    def suffices(one: Reach) -> bool:
+    def suffices(n: int, m: int) -> bool:
+        one = reach(loaded, n, m, at, coverage)
         return (width is None or 2 * one.half_width <= width) and (difference is None or one.difference <= difference)
 
     enough: dict[str, int | None] = {}
     if width is not None or difference is not None:
         low, high = loaded.people
         for m in SAMPLES:
-            # Errors fall with people except for bends of the fit: the first number that suffices is the answer.
-            candidates = (n for n in range(low, high + 1, 5) if suffices(reach(loaded, n, m, at, coverage)))
-            enough[str(m)] = next(candidates, None)
+            enough[str(m)] = _fewest(range(low, high + 1, 5), functools.partial(suffices, m=m))
     own = reason = None
     if size is not None and size.n_identities < loaded.people[0]:
         reason = f"with fewer than {MIN_TO_PREDICT} people nothing is predicted"
@@ -144,12 +145,15 @@ def plan(
 
 
 def reach(card: CalibratedCard, n: int, m: float, eer: float, coverage: float) -> Reach:
-    """Resolution of n people with m samples each, for pairs of about this EER."""
+    """Resolution of n people with m samples each, for pairs of about this EER: at least that of any smaller set."""
     from scipy.special import ndtri
 
     d = float(distance_of_eer(eer))
-    sd = spread(card, n, m, d)
-    half = tail(card, coverage, n) * sd
+    # The fit to simulated sets bends a little; more people or samples cannot resolve less.
+    people, samples = [*(k for k in PEOPLE if k < n), n], [*(k for k in SAMPLES if k < m), m]
+    spreads = np.array([[spread(card, i, j, d) for j in samples] for i in people])
+    tails = np.array([tail(card, coverage, i) for i in people])
+    sd, half = float(spreads.min()), float((tails[:, None] * spreads).min())
     low, high = (float(predicted_eer(x)) for x in (d + half, d - half))
     s = card.shares
     # Variance of a difference of two errors of equal sd, without what they share.
@@ -170,11 +174,18 @@ def people_to_tell(card: CalibratedCard, eers: tuple[float, float], m: float, *,
         sharing: whether the two pairs share an encoder.
     """
     gap, middle = abs(eers[1] - eers[0]), sum(eers) / 2
-    for n in range(card.people[0], card.people[1] + 1, 10):
+
+    def tells(n: int) -> bool:
         one = reach(card, n, m, middle, 0.9)
-        if (one.difference_sharing if sharing else one.difference) <= gap:
-            return n
-    return None
+        return (one.difference_sharing if sharing else one.difference) <= gap
+
+    return _fewest(range(card.people[0], card.people[1] + 1, 10), tells)
+
+
+def _fewest(numbers: range, suffices: Callable[[int], bool]) -> int | None:
+    """The first of ascending numbers that suffices, as all after it do; None if the last does not."""
+    at = bisect.bisect_left(numbers, True, key=suffices)
+    return numbers[at] if at < len(numbers) else None
 
 
 def _size(data: str | Path | CalibrationSet, *, allow_outside: bool) -> SetSize:

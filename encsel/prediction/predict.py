@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import Vectors
-from encsel.matching.crossval import MEASURED
+from encsel.matching.crossval import MEASURED, held_out_evidence, sides
 from encsel.matching.sensitivity import distance_error, eer_interval
 from encsel.metrics.centroids import harmonic_mean
 from encsel.prediction.card import CalibratedCard, Estimate, Values, distances, estimate, predicted_eer
@@ -18,11 +18,12 @@ from encsel.prediction.evidence import (
     FEATURES,
     FROM_GRAMS,
     Evidence,
-    Shuffled,
+    cross_validated_features,
     encoder_evidence,
     evidence_folds,
+    folds_of_shuffles,
     pair_evidence,
-    shuffled_evidence,
+    shuffled_features,
     shuffled_from_grams,
     shuffles,
 )
@@ -33,6 +34,8 @@ COMPLETE_SHUFFLES = 8
 """Number of shuffles with all of the evidence, for the prediction at chance."""
 WHOLE_PEOPLE, WHOLE_REPEATS = 200, 2
 """Most people for which these are cross-validated anew, in so many repeats."""
+PARTS = 8
+"""Tasks that the shuffles of one voice encoder are split into."""
 REPLICATE_COVERAGE = 0.9
 MIN_TO_PREDICT = 30
 """Fewest people for which an EER is predicted."""
@@ -148,9 +151,12 @@ def predict_pairs(
     pairs = [(i, j) for i in range(len(faces)) for j in range(len(voices))]
     # Matrices of 50 x 50 gain nothing from threads inside; pairs do.
     threads = Parallel(n_jobs=os.cpu_count() or 1, prefer="threads", return_as="generator")
+    used = folds_of_shuffles(folds)
+    few = folds[:WHOLE_REPEATS] if n <= WHOLE_PEOPLE else [list(used)]
+    every = np.vstack([np.arange(n), orders, across])
+    parts = np.array_split(every, PARTS)
     n_complete = min(COMPLETE_SHUFFLES, n_shuffles)
-    n_whole = n_complete if n <= WHOLE_PEOPLE else 0
-    n_tasks = len(faces) + len(voices) + len(FROM_GRAMS) + len(pairs) + n_whole
+    n_tasks = len(faces) + len(voices) + len(FROM_GRAMS) + len(pairs) + len(voices) * PARTS + n_complete
     with threadpool_limits(1), progress.task("cross-validation", n_tasks) as task:
 
         def done(calls: Iterable[Any]) -> list[Any]:
@@ -160,29 +166,31 @@ def predict_pairs(
                 task.advance()
             return results
 
-        sides = done(delayed(encoder_evidence)(x, folds) for x in (*faces, *voices))
-        of_face, of_voice = sides[: len(faces)], sides[len(faces) :]
-        every = np.vstack([orders, across])
-        of_all = done(delayed(shuffled_from_grams)(of_face, of_voice, every, name) for name in FROM_GRAMS)
+        sides_of_all = done(delayed(encoder_evidence)(x, folds) for x in (*faces, *voices))
+        of_face, of_voice = sides_of_all[: len(faces)], sides_of_all[len(faces) :]
+        measured: list[Evidence] = done(delayed(pair_evidence)(of_face[i], of_voice[j], folds) for i, j in pairs)
+        by_part = done(delayed(shuffled_features)(of_face, v, used, part) for v in of_voice for part in parts)
+        # (voices, orders, faces, FEATURES)
+        shuffled = np.array([np.concatenate(by_part[k : k + PARTS]) for k in range(0, len(by_part), PARTS)])
+        of_grams = done(delayed(shuffled_from_grams)(of_face, of_voice, every[1:], name) for name in FROM_GRAMS)
+        for name, values in zip(FROM_GRAMS, of_grams, strict=True):
+            shuffled[..., list(FEATURES).index(name)] = values.transpose(1, 0, 2)
+        faces_in_few = [[repeat[: len(few[0])] for repeat in one.folds[: len(few)]] for one in of_face]
 
-        def both(i: int, j: int) -> tuple[Evidence, Shuffled]:
-            from_grams = {name: values[:, j, i] for name, values in zip(FROM_GRAMS, of_all, strict=True)}
-            face, voice = of_face[i], of_voice[j]
-            shuffled = shuffled_evidence(face, voice, folds, every, from_grams, n_complete=n_complete - n_whole)
-            return pair_evidence(face, voice, folds), shuffled
+        def complete(number: int) -> list[Values]:
+            moved = [sides(x[every[number]], few) for x in voices]
+            found = []
+            for i, j in pairs:
+                validated = cross_validated_features(held_out_evidence(faces_in_few[i], moved[j], few))
+                known = dict(zip(FEATURES, shuffled[j, number, i].tolist(), strict=True))
+                found.append(np.array([*{**known, **validated}.values()]))
+            return found
 
-        few = folds[:WHOLE_REPEATS]
-        faces_in_few = [replace(one, folds=one.folds[:WHOLE_REPEATS]) for one in of_face]
-
-        def whole(order: NDArray[np.intp]) -> list[Evidence]:
-            moved = [encoder_evidence(x[order], few) for x in voices]
-            return [pair_evidence(faces_in_few[i], moved[j], few) for i, j in pairs]
-
-        measured: list[tuple[Evidence, Shuffled]] = done(delayed(both)(i, j) for i, j in pairs)
-        wholes: list[list[Evidence]] = done(delayed(whole)(order) for order in orders[:n_whole])
+        wholes: list[list[Values]] = done(delayed(complete)(1 + number) for number in range(n_complete))
 
     m = [harmonic_mean(samples[0][i], samples[1][j]) for i, j in pairs]
-    nulls = _nulls(cards, [shuffled for _, shuffled in measured], wholes, n, m, shuffling, n_shuffles)
+    of_pairs = np.array([shuffled[j, :, i] for i, j in pairs])
+    nulls = _nulls(cards, of_pairs, np.array(wholes), n, m, shuffling, n_shuffles)
     replicate = {card.scorer: card.replicate for card in reversed(cards)}
 
     def estimates(evidence: Evidence, size: float, null: PredictionNull) -> dict[str, Estimate]:
@@ -204,39 +212,39 @@ def predict_pairs(
             {s: _measured(evidence, s, replicate[s]) for s in MEASURED if s in replicate},
             null,
         )
-        for (evidence, _), size, null in zip(measured, m, nulls, strict=True)
+        for evidence, size, null in zip(measured, m, nulls, strict=True)
     ]
     return [flat[i * len(voices) : (i + 1) * len(voices)] for i in range(len(faces))]
 
 
 def _nulls(
     cards: Sequence[CalibratedCard],
-    pairs: Sequence[Shuffled],
-    wholes: Sequence[Sequence[Evidence]],
+    values: Values,
+    complete: Values,
     n: int,
     m: Sequence[float],
     shuffling: Shuffling,
     n_within: int,
 ) -> list[PredictionNull]:
-    """Null of each pair, whose first `n_within` shuffles are within groups and the others, if any, across them.
+    """Null of each pair.
 
-    `wholes` holds the evidence of all pairs in each whole shuffle.
+    Args:
+        values: (pairs, 1 + shuffles, FEATURES), unshuffled first, then `n_within` shuffles within groups, and those
+            across groups, if any.
+        complete: (shuffles, pairs, FEATURES) of shuffles with all of the evidence.
     """
     judge = next(card for card in cards if not set(COSTLY) & set(card.features))
-    observed = np.array([distances(judge, s.observed, n, size) for s, size in zip(pairs, m, strict=True)])
-    shuffled = np.array([distances(judge, s.values, n, size) for s, size in zip(pairs, m, strict=True)])
-    p, familywise = _p_values(observed, shuffled[:, :n_within])
-    across = _p_values(observed, shuffled[:, n_within:])[1].tolist() if shuffling.compared else [None] * len(pairs)
-    complete = [s.values[:COMPLETE_SHUFFLES] for s in pairs]
-    if wholes:
-        complete = [np.array([[e[i].values[name] for name in FEATURES] for e in wholes]) for i in range(len(pairs))]
-    eers = [predicted_eer(distances(cards[0], values, n, size)) for values, size in zip(complete, m, strict=True)]
+    found = np.array([distances(judge, of_pair, n, size) for of_pair, size in zip(values, m, strict=True)])
+    observed, within, rest = np.split(found, [1, 1 + n_within], axis=1)
+    p, familywise = _p_values(observed[:, 0], within)
+    across = _p_values(observed[:, 0], rest)[1].tolist() if shuffling.compared else [None] * len(values)
+    eers = [predicted_eer(distances(cards[0], complete[:, i], n, size)) for i, size in enumerate(m)]
     return [
         PredictionNull(
             float(eers[i].mean()), float(eers[i].std()), float(p[i]), float(familywise[i]), n_within, shuffling.within,
             shuffling.chance, across[i],
         )
-        for i in range(len(pairs))
+        for i in range(len(values))
     ]  # fmt: skip
 
 

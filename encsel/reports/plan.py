@@ -9,17 +9,18 @@ from encsel.storage.result import show
 
 @show.register
 def _(plan: Plan, form: str, *, width: int | None = None, colour: bool = False) -> str:
-    lines = _grid(plan)
+    lines = []
+    if plan.set is not None:
+        lines += [f"This set: {plan.set.n_identities} people, {plan.set.samples_per_identity:.0f} samples each."]
+        lines += [*_set(plan), ""]
     if plan.enough:
         goals = {"an interval no wider than": plan.width, "resolving a difference of": plan.difference}
         words = " and ".join(f"{goal} {value}" for goal, value in goals.items() if value is not None)
-        lines += ["", f"Fewest people for {words}:"]
+        lines.append(f"Fewest people for {words}:")
         for m, n in plan.enough.items():
             lines.append(f"  {m:>2} samples each: {'more than 2000 people' if n is None else n}")
-    if plan.set is not None:
-        lines += ["", f"This set: {plan.set.n_identities} people, {plan.set.samples_per_identity:.0f} samples each."]
-        lines += _set(plan)
-    lines = [harmless(line) for line in lines]
+        lines.append("")
+    lines = [harmless(line) for line in (*lines, *_grid(plan))]
     return f"<pre>{chr(10).join(map(in_html, lines))}</pre>\n" if form == "html" else "\n".join(lines) + "\n"
 
 
