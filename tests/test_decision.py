@@ -81,8 +81,8 @@ def test_nothing_is_recommended_at_chance():
     assert said([0.9, 0.1, 0, 0], [0.3, 0.2, 0.5, 0.9]).startswith(
         "Each of the 4 pairs may be at chance (p 0.20 or more)"
     )
-    within = said([1.0], [0.61], FOUR[:1], within="sex")
-    assert within.startswith("a x x may tell no more than the groups of sex (p 0.61)")
+    within = said([1.0], [0.61], FOUR[:1], within="sex", chance=0.33)
+    assert within.startswith("a x x may tell no more than the sex (p 0.61; knowing that alone gives EER 0.33)")
     found = decide(FOUR, EERS, INTERVALS, [1, 0, 0, 0], [0.3] * 4, what="predicted", n_people=70)
     assert found.shortlist == ()
 

@@ -90,14 +90,14 @@ def examine(
         intra, inter = apart.intra, apart.inter
     except BadCalibration:  # every row is the same
         intra = inter = 0.0
-    verification_eer = _verification_eer(embeddings, seed)
+    eer_within = verification_eer(embeddings, seed=seed)
     x = embeddings.vectors.astype(np.float64)
     centre = x.mean(axis=0)
     x -= centre
-    tells_apart = verification_eer is None or verification_eer <= AT_CHANCE
+    tells_apart = eer_within is None or eer_within <= AT_CHANCE
     if not tells_apart:
         # Where all vectors point the same way, the cosines of what is left without their mean tell people apart.
-        centred = _verification_eer(replace(embeddings, vectors=x.astype(np.float32)), seed)
+        centred = verification_eer(replace(embeddings, vectors=x.astype(np.float32)), seed=seed)
         tells_apart = centred is not None and centred <= AT_CHANCE
     wrong = {
         CONSTANT: np.sqrt(np.square(x).sum(axis=1).mean()) <= ROUNDING * np.linalg.norm(centre),
@@ -106,13 +106,13 @@ def examine(
         NOT_REPEATABLE: NOT_REPEATABLE in embeddings.traits.flags,
         BATCH_DEPENDENT: BATCH_DEPENDENT in embeddings.traits.flags,
     }
-    reason = NO_VERIFICATION if verification_eer is None else None
+    reason = NO_VERIFICATION if eer_within is None else None
     skipped = n_skipped / max(n_skipped + len(embeddings.vectors), 1)
     findings = tuple(finding for finding, holds in wrong.items() if holds)
-    return Health(verification_eer, reason, intra, inter, skipped, findings)
+    return Health(eer_within, reason, intra, inter, skipped, findings)
 
 
-def _verification_eer(embeddings: Embeddings, seed: int) -> float | None:
+def verification_eer(embeddings: Embeddings, *, seed: int) -> float | None:
     """EER over all pairs of at most MAX_ROWS rows; None if nobody has two."""
     people, counts = np.unique(embeddings.labels, return_counts=True)
     if len(people) > MAX_ROWS // 2:

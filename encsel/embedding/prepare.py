@@ -20,6 +20,7 @@ from encsel.embedding.health import (
     few_shared_rows,
     unmeasurable,
 )
+from encsel.embedding.labels import notes_on_labels
 from encsel.embedding.memory import check_memory
 from encsel.errors import BadCalibration, EncoderFailed, UsageError, nearest
 from encsel.loading.hub import torch_device
@@ -42,6 +43,7 @@ class Prepared:
 
     Attributes:
         people: identities that every encoder has, sorted; `embeddings` have no others.
+        healths: of each encoder, by (modality, name).
         doubts_of_encoders, doubts_of_pairs: flags of DOUBTS that hold, by (modality, name) and by (face, voice).
         device: torch device for geometry, or "cpu".
     """
@@ -52,6 +54,7 @@ class Prepared:
     people: tuple[str, ...]
     shuffling: Shuffling
     options: SetOptions
+    healths: Mapping[tuple[Modality, str], Health]
     doubts_of_encoders: Mapping[tuple[Modality, str], tuple[str, ...]]
     doubts_of_pairs: Mapping[tuple[str, str], tuple[str, ...]]
     device: str
@@ -59,12 +62,6 @@ class Prepared:
     @property
     def seed(self) -> int:
         return self.options.seed
-
-    def health(self, embeddings: Embeddings) -> Health:
-        """The health of one encoder of the set."""
-        key = embeddings.modality, embeddings.name
-        n_skipped = sum((s.modality, s.encoder) == key for s in self.embedded.skipped)
-        return examine(embeddings, seed=self.seed, n_skipped=n_skipped, doubts=self.doubts_of_encoders[key])
 
     def doubts(self, face: str, voice: str) -> tuple[str, ...]:
         """Why the numbers of a pair tell nothing of faces and voices: flags of DOUBTS."""
@@ -127,12 +124,20 @@ def prepare(
     shuffling, of_people = _shuffling(opened, embedded.embeddings, people, options.within)
     common = tuple(e.rows(np.isin(e.labels, people)) for e in embedded.embeddings)
     of_encoders = {(e.modality, e.name): doubts_of_encoder(e) for e in common}
+    n_skipped = Counter((s.modality, s.encoder) for s in embedded.skipped)
+    healths = {
+        key: examine(e, seed=options.seed, n_skipped=n_skipped[key], doubts=of_encoders[key])
+        for e in common
+        if (key := (e.modality, e.name))
+    }
     of_pairs = doubts_of_pairs(common)
     whose = [(f"{m} encoder {name}", flags) for (m, name), flags in of_encoders.items()]
     whose += [(f"{face} x {voice}", flags) for (face, voice), flags in of_pairs.items()]
     # The set has a note about people who may be the same.
     notes = [f"{name}: {flag}; no gate passes." for name, flags in whose for flag in flags if flag != SAME_PEOPLE]
     notes += of_people
+    verified = {key: health.unimodal_eer for key, health in healths.items() if health.unimodal_eer is not None}
+    notes += notes_on_labels(common, verified)
     for e in common:
         if shared := few_shared_rows(e):
             for samples in shared[:MAX_NAMED]:
@@ -146,7 +151,7 @@ def prepare(
         progress.note(note)
     opened = replace(opened, notes=(*opened.notes, *notes))
     device = _geometry_device(runtime, embedded)
-    return Prepared(opened, embedded, common, people, shuffling, opened.options, of_encoders, of_pairs, device)
+    return Prepared(opened, embedded, common, people, shuffling, opened.options, healths, of_encoders, of_pairs, device)
 
 
 def names_for(runtime: Runtime, options: SetOptions, progress: Progress) -> Pseudonyms:

@@ -1,21 +1,16 @@
 """What made the prediction for one pair: its evidence, and how it compares with simulated pairs."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from encsel.errors import UsageError, nearest
 from encsel.matching.bound import eer_bound
-from encsel.matching.sensitivity import eer_of_distance
 from encsel.metrics.linear_cka import Cka
 from encsel.prediction.card import expected_from_cka, feature_quantiles, place, predicted_eer, size_terms
 from encsel.prediction.evidence import FEATURES
 from encsel.prediction.predict import ALPHA, MIN_TO_PREDICT, Measured, PredictionNull
 from encsel.ranking.result import CardPrediction, Ranking
-
-CURVE_SIZES = (0.8, 2.0, 5.0)
-"""Sizes of the learning curve as multiples of the people in the set; the reference size is added."""
 
 
 @dataclass(frozen=True)
@@ -35,26 +30,17 @@ class Part:
 
 
 @dataclass(frozen=True)
-class CurvePoint:
-    """EER of a matcher trained on so many people if d' grew as CKA alone suggests."""
-
-    n_train_identities: int
-    eer: float
-
-
-@dataclass(frozen=True)
 class Explanation:
     """One pair, explained.
 
     Attributes:
         distance, sd: predicted d' and its standard deviation.
-        base: d' of a pair with the median of every feature.
+        base, base_eer: d' and EER of a pair with the median of every feature.
         canonical_correlations: of ridge canonical variates, on held-out people.
         expected_from_cka: EER that CKA alone suggests.
         eer_bound: EER that some matcher of as many samples keeps if scores are Gaussian, from debiased CKA, by
             `encsel.matching.bound`; None for single samples, or if the pair is not above chance.
         disagreement: standard deviations of simulated pairs by which the prediction is better (positive) or worse.
-        learning_curve: its first point is fitted to cross-validation.
     """
 
     face: str
@@ -69,6 +55,7 @@ class Explanation:
     distance: float
     sd: float
     base: float
+    base_eer: float
     canonical_correlations: tuple[float, ...]
     measured: tuple[Measured, ...]
     cka: Cka
@@ -78,7 +65,6 @@ class Explanation:
     expected_from_cka: float
     eer_bound: float | None
     disagreement: float
-    learning_curve: tuple[CurvePoint, ...]
     predictions: dict[str, CardPrediction]
 
 
@@ -123,6 +109,7 @@ def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
         distance=estimate.distance,
         sd=estimate.sd,
         base=base,
+        base_eer=float(predicted_eer(base)),
         canonical_correlations=tuple(float(r) for r in evidence.cross_validated.correlations),
         measured=tuple(prediction.measured.values()),
         cka=Cka(pair.cka.biased, pair.cka.debiased, pair.cka.matched),
@@ -132,21 +119,5 @@ def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
         expected_from_cka=float(predicted_eer(expected)),
         eer_bound=eer_bound(pair.cka.debiased) if bounded else None,
         disagreement=(estimate.distance - expected) / spread,
-        learning_curve=_curve(pair.cka.debiased, evidence.values[f"d_{card.scorer}"], n, card.n_train_identities),
         predictions=dict(pair.predictions),
     )
-
-
-def _curve(debiased: float, distance: float, n: int, n_reference: int) -> tuple[CurvePoint, ...]:
-    """d'^2 = c^2 / (v + 1 / N) with c the debiased CKA and v from the cross-validated d' at 0.8 n people.
-
-    It is the closed form of a matcher that scores by the cross-covariance: c sets how fast d' grows with people.
-    """
-    if debiased <= 0 or distance <= 0:
-        return ()
-    trained = max(2, round(CURVE_SIZES[0] * n))
-    v = max((debiased / distance) ** 2 - 1 / trained, 0.003)
-    sizes = sorted({trained, *(round(k * n) for k in CURVE_SIZES[1:] if k * n < n_reference), n_reference})
-    # Where v was clipped, the form misses the measured point; scale it to go through.
-    shift = distance / (debiased / math.sqrt(v + 1 / trained))
-    return tuple(CurvePoint(size, float(eer_of_distance(shift * debiased / math.sqrt(v + 1 / size)))) for size in sizes)

@@ -11,7 +11,7 @@ import numpy as np
 
 from encsel.core import MODALITIES, Modality, Part, Runtime, SetOptions
 from encsel.data.calibration_set import CalibrationSet
-from encsel.embedding.health import DOUBTS, Health
+from encsel.embedding.health import DOUBTS
 from encsel.embedding.prepare import Prepared, prepare
 from encsel.gates.compare import PairValue, ResultToCompare, value_of
 from encsel.gates.judge import Gates, Verdict, check_baseline, checked_gates, field_of, judge
@@ -182,14 +182,12 @@ def measure(
     settings: RankSettings,
     *,
     searched: Mapping[tuple[Modality, str], Neighbours] | None = None,
-    healths: Mapping[tuple[Modality, str], Health] | None = None,
     progress: Progress,
 ) -> Ranking:
     """The ranking of a prepared set, without gates.
 
     Args:
         searched: neighbours of the distinct rows of each encoder, 20 or more, by (modality, name), if known already.
-        healths: health of each encoder, by (modality, name), if known already.
     """
     n, seed, layout = len(prepared.people), prepared.seed, prepared.calibration.layout
     cards, first = settings.cards, settings.cards[0]
@@ -230,7 +228,7 @@ def measure(
     mismatches = {rows: mismatches_at(faces, voices, rows, shown_rows, seed) for rows in sizes}
     encoders = {}
     for key, g in geometry.items():
-        encoders[key] = encoder_ranking(g, (healths or {}).get(key) or prepared.health(g.embeddings), layout)
+        encoders[key] = encoder_ranking(g, prepared.healths[key], layout)
     unranked, details = [], {}
     for i, f in enumerate(faces):
         for j, v in enumerate(voices):

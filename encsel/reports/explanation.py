@@ -11,6 +11,7 @@ def explanation_text(e: Explanation) -> str:
     """The explanation as text, ending in a newline."""
     low, high = e.interval
     cka_interval = "" if e.cka_interval is None else f" ({e.cka_interval[0]:.3f} to {e.cka_interval[1]:.3f})"
+    within = f" within {e.null.within}" if e.null.within else ""
     side = "better" if e.disagreement > 0 else "worse"
     lines = [
         f"Why {e.face} x {e.voice}: {e.predicted_eer:.3f} ({low:.2f} to {high:.2f}), card {e.card}, "
@@ -29,18 +30,17 @@ def explanation_text(e: Explanation) -> str:
         f"  CKA alone suggests an EER of {e.expected_from_cka:.3f}; the prediction is {side} than that by "
         f"{abs(e.disagreement):.1f} sd of simulated pairs",
         *([] if e.eer_bound is None else [_BOUND.format(e.eer_bound)]),
-        f"Shuffled people: {number(e.null.predicted_eer)} (sd {number(e.null.sd)}), p {e.null.p:.3f}",
+        f"Shuffled people{within}: predicted EER {number(e.null.predicted_eer)} (sd {number(e.null.sd)}), p "
+        f"{e.null.p:.3f}, over all pairs {e.null.p_familywise:.3f}; level of chance {e.null.chance:.2f}",
         "",
-        f"Where the prediction comes from: a pair with the median of every feature has d' {e.base:.2f}",
+        f"Where the prediction comes from: a pair with the median of every measurement has d' {e.base:.2f} (EER "
+        f"{e.base_eer:.3f})",
         *(
             f"  {part.name:<16} {part.value:6.3f}  more than {part.percentile * 100:3.0f} % of simulated pairs  "
             f"adds {part.adds:+.2f}   {part.meaning}"
             for part in e.parts
         ),
     ]
-    if e.learning_curve:
-        curve = ", ".join(f"{p.eer:.3f} after {p.n_train_identities}" for p in e.learning_curve)
-        lines.append(f"Learning curve as CKA alone suggests (a sketch, not the prediction): EER {curve} people")
     lines.append("Other cards")
     for name, p in e.predictions.items():
         if name != e.card:

@@ -7,7 +7,7 @@ from encsel.validation.work import Work
 
 
 def compute(work: Work) -> Outcomes:
-    return work.of_encoders(STAGE, "health", lambda key, _: work.prepared.health(work.encoders[key]))
+    return work.of_encoders(STAGE, "health", lambda key, _: work.prepared.healths[key])
 
 
 def columns(_: PairValidation, face: EncoderValidation, voice: EncoderValidation) -> dict[str, float | None]:
@@ -21,7 +21,7 @@ STAGE = Stage(
     order=10,
     fields={"health": Health},
     compute=compute,
-    version=2,
+    version=3,
     always=True,
     columns=columns,
     labels={"unimodal_eer": ("verification EER, mean of the two", "fraction")},

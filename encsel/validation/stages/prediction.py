@@ -14,12 +14,11 @@ from encsel.validation.work import Work
 def compute(work: Work) -> Outcomes:
     # The reference search moves predictions in the fifth digit: `rank` searches by itself then.
     searched = {} if work.reference else {key: n for key, (_, n) in work.remembered(NEIGHBOURS).items()}
-    healths = {key: work.value("health", "health", key) for key in work.encoders}
     # A ranking that is made now has the details that a kept one lacks.
     made: list[Ranking] = []
 
     def now() -> Ranking:
-        made.append(measure(work.prepared, work.settings, searched=searched, healths=healths, progress=work.progress))
+        made.append(measure(work.prepared, work.settings, searched=searched, progress=work.progress))
         return made[0]
 
     signed = work.signature
