@@ -1,17 +1,19 @@
 """Whether samples are of the people they are named after: wrong labels, samples of nobody, people counted twice."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encsel.core import MODALITIES, Embeddings, Modality, Vectors
+from encsel.core import MODALITIES, Embeddings, Vectors
 from encsel.data.sampling import limit_rows
+from encsel.matching.eer import eer
 from encsel.metrics.centroids import unit_rows
 
-VERIFIES = 0.1
-"""Largest verification EER of an encoder that can tell which samples are misplaced."""
+ABLE = 0.045
+"""Largest EER of people's own samples against strangers, misplaced ones left out, with which an encoder can tell which
+are: from there on simulated and real sets without a fault had at most 2 in 1000 samples like another person."""
 MAX_PEOPLE, MAX_ROWS = 500, 20
 """Most people, and samples of each, that are looked at."""
 MIN_ROWS = 3
@@ -24,19 +26,22 @@ FEW, FEW_OF_NOBODY = 0.01, 0.05
 wild 1 in 50 is like nobody."""
 TWINS = 0.1
 """Two people may be one if they are as alike as the halves of all people's samples but for so large a share of them."""
+MOST_TWINS = 0.2
+"""Such pairs for each person of the set from which an encoder cannot tell."""
 
 
 @dataclass(frozen=True)
 class Misplaced:
-    """Samples of one modality that do not belong to their person, by the encoder that verifies best.
+    """Samples that do not belong to their person, by one encoder.
 
     Attributes:
+        eer: EER of people's own samples, misplaced ones left out, against strangers.
         like_another: share of the samples that are like another person instead.
         like_nobody: share that are like no person of the set.
         people: numbers of the people, by place in the order of names, who have one that is like another.
     """
 
-    encoder: str
+    eer: float
     like_another: float
     like_nobody: float
     people: tuple[int, ...]
@@ -53,20 +58,23 @@ def misplaced(embeddings: Embeddings) -> Misplaced | None:
     several = counts[owner] >= MIN_ROWS
     if not several.any():
         return None
-    to_others[np.arange(len(x)), owner] = np.nan
-    stranger, usual = float(np.nanmedian(to_others)), float(np.median(own[several]))
+    is_other = owner[:, None] != np.arange(len(counts))
+    stranger, usual = float(np.median(to_others[is_other])), float(np.median(own[several]))
     margin = SLACK * (usual - stranger)
     unlike = several & (own < stranger + margin)
-    closest = np.nanmax(to_others, axis=1)
-    like_another = unlike & (closest > usual - margin)
-    n = several.sum()
+    like_another = unlike & (np.where(is_other, to_others, -1).max(axis=1) > usual - margin)
+    kept = several & ~unlike
+    rate = eer(own[kept], to_others[kept][is_other[kept]])
     people = tuple(1 + places[i] for i in np.unique(owner[like_another]).tolist())
-    share = float(like_another.sum() / n)
-    return Misplaced(embeddings.name, share, float(unlike.sum() / n) - share, people)
+    share, share_unlike = (float(found.sum() / several.sum()) for found in (like_another, unlike))
+    return Misplaced(rate, share, share_unlike - share, people)
 
 
 def twins_of(embeddings: Embeddings) -> set[tuple[int, int]]:
-    """Numbers of people, by place in the order of names, who are as alike as two halves of one person's samples."""
+    """Numbers of people, by place in the order of names, who are as alike as two halves of one person's samples.
+
+    None where the encoder cannot tell, for so many are.
+    """
     x, owner, places = _rows(embeddings)
     n = int(owner.max()) + 1
     second = np.zeros(len(x), bool)
@@ -82,26 +90,19 @@ def twins_of(embeddings: Embeddings) -> set[tuple[int, int]]:
     threshold = float(np.quantile(alike, TWINS))
     # Halves with halves: means of more samples would be more alike.
     close = np.triu(np.maximum(halves[0] @ halves[1].T, halves[1] @ halves[0].T) > threshold, 1)
-    return {(1 + places[i], 1 + places[j]) for i, j in np.argwhere(close).tolist()}
+    pairs = np.argwhere(close).tolist()
+    return {(1 + places[i], 1 + places[j]) for i, j in pairs} if len(pairs) <= MOST_TWINS * n else set()
 
 
-def notes_on_labels(embeddings: Sequence[Embeddings], verification: Mapping[tuple[Modality, str], float]) -> list[str]:
-    """What looks wrong with the labels of a set, by the encoder of each modality with the lowest verification EER.
-
-    Args:
-        embeddings: of the same people.
-        verification: verification EERs, as far as they are known, by (modality, name).
-    """
+def notes_on_labels(embeddings: Sequence[Embeddings]) -> list[str]:
+    """What looks wrong with the labels of a set of the same people, by the best encoder of each modality."""
     notes, twins = [], []
     for modality in MODALITIES:
-        able = [e for e in embeddings if e.modality == modality and verification.get((modality, e.name), 1) <= VERIFIES]
-        if not able:
+        of_encoders = [(m, e) for e in embeddings if e.modality == modality and (m := misplaced(e)) is not None]
+        found, best = min(of_encoders, key=lambda one: one[0].eer, default=(None, None))
+        if found is None or best is None or found.eer > ABLE:
             continue
-        best = min(able, key=lambda e: verification[modality, e.name])
         twins.append(twins_of(best))
-        found = misplaced(best)
-        if found is None:
-            continue
         if found.like_another > FEW:
             people = ", ".join(map(str, found.people[:5])) + (", ..." if len(found.people) > 5 else "")
             notes.append(

@@ -136,8 +136,7 @@ def prepare(
     # The set has a note about people who may be the same.
     notes = [f"{name}: {flag}; no gate passes." for name, flags in whose for flag in flags if flag != SAME_PEOPLE]
     notes += of_people
-    verified = {key: health.unimodal_eer for key, health in healths.items() if health.unimodal_eer is not None}
-    notes += notes_on_labels(common, verified)
+    notes += notes_on_labels(common)
     for e in common:
         if shared := few_shared_rows(e):
             for samples in shared[:MAX_NAMED]:
@@ -251,7 +250,10 @@ def _shuffling(
                 f"{len(numbers)} people have more than one (by their place in the order of names: {named}), so their "
                 "faces and voices may be of different people"
             )
-        smallest = min(Counter(next(iter(values)) for values in values_of.values()).values())
+        sizes = Counter(next(iter(values)) for values in values_of.values())
+        if len(sizes) == 1:
+            return f"all people have {next(iter(sizes))!r}, so predictions are for such people alone"
+        smallest = min(sizes.values())
         # Two test people per fold, or a fold has nobody to swap with.
         return f"a group has {smallest} people, {MIN_FOR_FOLDS} are needed" if smallest < MIN_FOR_FOLDS else None
 
