@@ -169,6 +169,20 @@ def shuffled_features(
     return found
 
 
+def costly_features(
+    faces: Sequence[EncoderEvidence], voice: Vectors, folds: Sequence[Fold], order: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """(faces, FEATURES) of all faces and one voice (n, dim), whose people are put in this order; NaN but for COSTLY."""
+    found = np.full((len(faces), len(FEATURES)), np.nan)
+    (moved,) = sides(voice[order], [list(folds)])
+    for j, face in enumerate(faces):
+        pairs = [PairInFold(f, v) for f, v in zip(face.folds[0], moved, strict=False)]
+        for name in COSTLY:
+            auc = np.mean([_auc(pair.scores(name.removeprefix("d_"))) for pair in pairs])
+            found[j, list(FEATURES).index(name)] = distance_of_auc(float(auc))
+    return found
+
+
 def _auc(matrix: Vectors) -> float:
     """AUC of a fold's scores, from at most about MAX_IMPOSTORS impostor pairs at the smallest cyclic distances."""
     n = len(matrix)

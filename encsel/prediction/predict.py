@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import Vectors
-from encsel.matching.crossval import MEASURED, held_out_evidence, sides
+from encsel.matching.crossval import MEASURED
 from encsel.matching.sensitivity import distance_error, eer_interval
 from encsel.metrics.centroids import harmonic_mean
 from encsel.prediction.card import CalibratedCard, Estimate, Values, distances, estimate, predicted_eer
@@ -18,7 +18,7 @@ from encsel.prediction.evidence import (
     FEATURES,
     FROM_GRAMS,
     Evidence,
-    cross_validated_features,
+    costly_features,
     encoder_evidence,
     evidence_folds,
     folds_of_shuffles,
@@ -32,8 +32,6 @@ from encsel.progress import Progress, Silent
 N_SHUFFLES = 199
 COMPLETE_SHUFFLES = 8
 """Number of shuffles with all of the evidence, for the prediction at chance."""
-WHOLE_PEOPLE, WHOLE_REPEATS = 200, 2
-"""Most people for which these are cross-validated anew, in so many repeats."""
 PARTS = 8
 """Tasks that the shuffles of one voice encoder are split into."""
 REPLICATE_COVERAGE = 0.9
@@ -48,8 +46,8 @@ class PredictionNull:
     """Predictions of the ordering card for faces and voices of different people.
 
     Attributes:
-        predicted_eer, sd: mean and standard deviation, over 8 shuffles with all of the evidence, in two repeats of the
-            cross-validation; above 200 people in a few folds.
+        predicted_eer, sd: mean and standard deviation, over 8 shuffles with all of the evidence, in one repeat of the
+            cross-validation.
         p: permutation p-value: fraction of shuffles, the unshuffled included, that are at least as good by the first
             card that needs none of the COSTLY evidence, all from the same few folds, so it is exact.
         p_familywise: fraction of shuffles in which any pair of the set is as extreme (Westfall and Young).
@@ -152,11 +150,10 @@ def predict_pairs(
     # Matrices of 50 x 50 gain nothing from threads inside; pairs do.
     threads = Parallel(n_jobs=os.cpu_count() or 1, prefer="threads", return_as="generator")
     used = folds_of_shuffles(folds)
-    few = folds[:WHOLE_REPEATS] if n <= WHOLE_PEOPLE else [list(used)]
     every = np.vstack([np.arange(n), orders, across])
     parts = np.array_split(every, PARTS)
     n_complete = min(COMPLETE_SHUFFLES, n_shuffles)
-    n_tasks = len(faces) + len(voices) + len(FROM_GRAMS) + len(pairs) + len(voices) * PARTS + n_complete
+    n_tasks = len(faces) + len(voices) + len(FROM_GRAMS) + len(pairs) + len(voices) * (PARTS + n_complete)
     with threadpool_limits(1), progress.task("cross-validation", n_tasks) as task:
 
         def done(calls: Iterable[Any]) -> list[Any]:
@@ -175,22 +172,18 @@ def predict_pairs(
         of_grams = done(delayed(shuffled_from_grams)(of_face, of_voice, every[1:], name) for name in FROM_GRAMS)
         for name, values in zip(FROM_GRAMS, of_grams, strict=True):
             shuffled[..., list(FEATURES).index(name)] = values.transpose(1, 0, 2)
-        faces_in_few = [[repeat[: len(few[0])] for repeat in one.folds[: len(few)]] for one in of_face]
-
-        def complete(number: int) -> list[Values]:
-            moved = [sides(x[every[number]], few) for x in voices]
-            found = []
-            for i, j in pairs:
-                validated = cross_validated_features(held_out_evidence(faces_in_few[i], moved[j], few))
-                known = dict(zip(FEATURES, shuffled[j, number, i].tolist(), strict=True))
-                found.append(np.array([*{**known, **validated}.values()]))
-            return found
-
-        wholes: list[list[Values]] = done(delayed(complete)(1 + number) for number in range(n_complete))
+        first = every[1 : 1 + n_complete]
+        costly = done(delayed(costly_features)(of_face, x, used, order) for order in first for x in voices)
+        complete = shuffled[:, 1 : 1 + n_complete].copy()
+        for k, values in enumerate(costly):
+            number, j = divmod(k, len(voices))
+            known = complete[j, number]
+            complete[j, number] = np.where(np.isnan(known), values, known)
 
     m = [harmonic_mean(samples[0][i], samples[1][j]) for i, j in pairs]
     of_pairs = np.array([shuffled[j, :, i] for i, j in pairs])
-    nulls = _nulls(cards, of_pairs, np.array(wholes), n, m, shuffling, n_shuffles)
+    of_complete = np.array([complete[j, :, i] for i, j in pairs]).transpose(1, 0, 2)
+    nulls = _nulls(cards, of_pairs, of_complete, n, m, shuffling, n_shuffles)
     replicate = {card.scorer: card.replicate for card in reversed(cards)}
 
     def estimates(evidence: Evidence, size: float, null: PredictionNull) -> dict[str, Estimate]:
