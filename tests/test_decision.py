@@ -10,11 +10,13 @@ from encsel.prediction.card import load_calibrated
 from encsel.prediction.decision import decide, shortlist_of, standings
 from encsel.prediction.order import SURE
 from encsel.prediction.plan import people_to_tell, reach
+from encsel.prediction.predict import Shuffling
 
 FOUR = [("a", "x"), ("b", "x"), ("a", "y"), ("b", "y")]
 EERS = [0.24, 0.26, 0.31, 0.35]
 INTERVALS = [(e - 0.04, e + 0.05) for e in EERS]
 TOLD = [0.01] * 4
+SEX = Shuffling("sex", np.arange(70) % 2, compared=True)
 
 
 def said(p_best, p=TOLD, names=FOUR, **options) -> str:
@@ -81,7 +83,7 @@ def test_nothing_is_recommended_at_chance():
     assert said([0.9, 0.1, 0, 0], [0.3, 0.2, 0.5, 0.9]).startswith(
         "Each of the 4 pairs may be at chance (p 0.20 or more)"
     )
-    within = said([1.0], [0.61], FOUR[:1], within="sex", chance=0.33)
+    within = said([1.0], [0.61], FOUR[:1], shuffling=SEX)
     assert within.startswith("a x x may tell no more than the sex (p 0.61; knowing that alone gives EER 0.33)")
     found = decide(FOUR, EERS, INTERVALS, [1, 0, 0, 0], [0.3] * 4, what="predicted", n_people=70)
     assert found.shortlist == ()

@@ -276,7 +276,7 @@ def test_embeddings_say_what_made_them(root):
         "libraries": library_versions(["Pillow", "scipy"]),
     }  # fmt: skip
     assert None not in found.provenance["libraries"].values()
-    assert dataclasses.astuple(found.traits) == ("faces", True, "joint", ("one of 25 layers",), "MIT")
+    assert dataclasses.astuple(found.traits) == ("faces", "joint", ("one of 25 layers",), "MIT")
 
 
 def test_key_of_the_cache_changes_with_the_decoding(monkeypatch):

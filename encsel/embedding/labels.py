@@ -16,6 +16,8 @@ ABLE = 0.045
 are: from there on simulated and real sets without a fault had at most 2 in 1000 samples like another person."""
 MAX_PEOPLE, MAX_ROWS = 500, 20
 """Most people, and samples of each, that are looked at."""
+MIN_PEOPLE = 12
+"""Fewest people among whom a sample is looked for that is like another."""
 MIN_ROWS = 3
 """Fewest samples of a person among which one that does not belong is seen."""
 SLACK = 1 / 3
@@ -88,15 +90,18 @@ def twins_of(embeddings: Embeddings) -> set[tuple[int, int]]:
         return set()
     alike = (halves[0] * halves[1]).sum(axis=1)[has_both]
     threshold = float(np.quantile(alike, TWINS))
-    # Halves with halves: means of more samples would be more alike.
-    close = np.triu(np.maximum(halves[0] @ halves[1].T, halves[1] @ halves[0].T) > threshold, 1)
+    means = unit_rows(sums.sum(axis=0))
+    close = np.triu(means @ means.T > threshold, 1)
     pairs = np.argwhere(close).tolist()
     return {(1 + places[i], 1 + places[j]) for i, j in pairs} if len(pairs) <= MOST_TWINS * n else set()
 
 
 def notes_on_labels(embeddings: Sequence[Embeddings]) -> list[str]:
     """What looks wrong with the labels of a set of the same people, by the best encoder of each modality."""
-    notes, twins = [], []
+    notes: list[str] = []
+    twins = []
+    if len(embeddings[0].identities) < MIN_PEOPLE:
+        return notes
     for modality in MODALITIES:
         of_encoders = [(m, e) for e in embeddings if e.modality == modality and (m := misplaced(e)) is not None]
         found, best = min(of_encoders, key=lambda one: one[0].eer, default=(None, None))

@@ -7,7 +7,7 @@ import numpy as np
 
 from encsel.prediction.card import Values, predicted_eer
 from encsel.prediction.order import SURE, chance_of_best
-from encsel.prediction.predict import ALPHA, CHANCE
+from encsel.prediction.predict import ALPHA, Shuffling
 
 SHORTLIST = 0.9
 """Chance with which the shortlist holds the best pair."""
@@ -89,8 +89,7 @@ def decide(
     *,
     what: str,
     n_people: int,
-    within: str | None = None,
-    chance: float = CHANCE,
+    shuffling: Shuffling | None = None,
     people_to_tell: Callable[[int, int], int | None] | None = None,
 ) -> Decision:
     """The decision on pairs with an EER, best first.
@@ -99,7 +98,7 @@ def decide(
         p_best: chance of each to be the best.
         p: family-wise p-value of each against shuffled people; None where it was not measured.
         what: "predicted" or "measured".
-        within: column within whose groups people were shuffled; `chance`: EER of knowing the group alone.
+        shuffling: groups within which people were shuffled.
         people_to_tell: people needed to tell two pairs apart, by index; None of its value: more than can be planned.
     """
     chosen = shortlist_of(p_best)
@@ -107,8 +106,10 @@ def decide(
     if not told and any(value is not None for value in p):
         least = min(value for value in p if value is not None)
         subject = " x ".join(names[0]) if len(names) == 1 else f"Each of the {len(names)} pairs"
-        beyond = f"may tell no more than the {within}" if within else "may be at chance"
-        alone = f"; knowing that alone gives EER {chance:.2f}" if within else ""
+        beyond, alone = "may be at chance", ""
+        if shuffling is not None and shuffling.within:
+            beyond = f"may tell no more than the {shuffling.within}"
+            alone = f"; knowing that alone gives EER {shuffling.chance:.2f}"
         return undecided(
             f"{subject} {beyond} (p {least:.2f}{' or more' if len(names) > 1 else ''}{alone}): these {n_people} people "
             "are no evidence for any pair. A weak link may need more people to show."

@@ -347,6 +347,6 @@ def _decision(
 
     return decide(
         names, [e.eer for e in estimates], [e.interval for e in estimates], [p.p_best or 0.0 for p in pairs],
-        [p.p_familywise for p in pairs], what="predicted", n_people=n, within=prepared.shuffling.within,
-        chance=prepared.shuffling.chance, people_to_tell=people,
+        [p.p_familywise for p in pairs], what="predicted", n_people=n, shuffling=prepared.shuffling,
+        people_to_tell=people,
     )  # fmt: skip

@@ -35,7 +35,7 @@ def _(validation: Validation, form: str, *, width: int | None = None, colour: bo
         return f"<p>{in_html(decision)}</p>\n{body}"
     if form == "markdown":
         lines = "\n".join(map(markdown_item, closing(validation)))
-        first = f"**{in_markdown(decision)}**\n\n# {in_markdown(title_of(validation))}"
+        first = f"# {in_markdown(title_of(validation))}\n\n**{in_markdown(decision)}**"
         return f"{first}\n\n{body}{lines}\n\n{markdown_code(validation.signature_text)}\n"
     lines = "\n".join(map(note_text, (*closing(validation), validation.signature_text)))
     decision = "\n".join(wrap(harmless(decision), width or FILE_WIDTH))

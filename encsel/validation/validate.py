@@ -237,7 +237,6 @@ def _decision(
     names, eers = [pair_of[name] for name in field.names], [float(value.eer or 0) for value in field.values]
     return decide(
         names, eers, field.intervals, chance_of_best(drawn).tolist(), field.p, what="measured", n_people=n_people,
-        within=field.within,
     )  # fmt: skip
 
 
