@@ -14,8 +14,8 @@ from encsel.matching.folds import MAX_FOR_ALL_FOLDS, Folds
 from encsel.matching.likelihood import N_AXES
 from encsel.metrics.centroids import centroids, median_samples, unit_rows
 
-SAMPLE_ROWS = 3000
-"""Single samples scored in total; 2 to 20 of each person."""
+SAMPLE_ROWS, SAMPLE_REPEATS = 3000, 3
+"""Single samples scored in total, 2 to 20 of each person, and repeats in which they are; 1 of a large set."""
 MEANS_OF = (3, 10)
 """Samples of each person whose mean is scored as well, where half of the people have as many."""
 
@@ -50,7 +50,7 @@ def project_encoder(embeddings: Embeddings, x: Vectors, folds: Folds, *, seed: i
     for number, repeat in enumerate(folds):
         of_repeat = []
         for train, test in repeat:
-            with_samples = number == 0 or n <= MAX_FOR_ALL_FOLDS
+            with_samples = number < (SAMPLE_REPEATS if n <= MAX_FOR_ALL_FOLDS else 1)
             used = np.flatnonzero(np.isin(owners, test)) if with_samples else np.zeros(0, np.intp)
             starts = n + len(singles) + n * np.arange(len(means))
             projected = project(

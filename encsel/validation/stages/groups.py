@@ -10,7 +10,7 @@ from encsel.data.groups import PersonGroups, columns_of, sample_groups
 from encsel.matching.axes import Side
 from encsel.matching.error_rates import Matching
 from encsel.matching.evaluate import tally_by_scorer
-from encsel.matching.folds import protocol_folds, scored
+from encsel.matching.folds import Folds, protocol_folds, scored
 from encsel.matching.probe import centred_within, group_probe
 from encsel.matching.projections import project_centroids
 from encsel.matching.scorers import SCORERS
@@ -25,6 +25,9 @@ from encsel.storage.sections import Section, number, span, table
 from encsel.validation.result import EncoderValidation, PairValidation, Validation
 from encsel.validation.stage import Key, Outcome, Outcomes, Pair, Stage
 from encsel.validation.work import Work
+
+MAX_REPEATS = 3
+"""Repeats of the cross-validation within each value of a column."""
 
 
 @dataclass(frozen=True)
@@ -126,13 +129,16 @@ def _within_value(work: Work, column: str, value: str) -> dict[Pair, tuple[Withi
     }
     people = sorted(set.intersection(*(set(e.identities) for e in rows.values())))
 
+    def folds_of_value() -> Folds:
+        return protocol_folds(len(people), "crossval", seed=work.seed)[:MAX_REPEATS]
+
     def project(key: Key) -> list[list[Side]]:
         of_people = rows[key].rows(np.isin(rows[key].labels, people))
-        return project_centroids(centroids(of_people), protocol_folds(len(people), "crossval", seed=work.seed))
+        return project_centroids(centroids(of_people), folds_of_value())
 
     def one(pair: Pair, sides: Mapping[Key, list[list[Side]]]) -> tuple[WithinValue, ...]:
         face, voice = (sides[key] for key in pair)
-        folds = protocol_folds(len(people), "crossval", seed=work.seed)
+        folds = folds_of_value()
         return (WithinValue(column, value, len(people), tally_by_scorer(scored(face, voice, folds))),)
 
     more = {"column": column, "value": value, "encoders": sorted(work.content.values())}
@@ -223,6 +229,7 @@ STAGE = Stage(
     fields={"group_probe": Mapping[str, float]},
     pair_fields={"centred": tuple[CentredOnGroups, ...], "values": tuple[WithinValue, ...]},
     compute=compute,
+    version=2,
     columns=columns,
     labels={"group_probe_*": ("{} probe, the worse of the two", "fraction")},
     flags=flags,

@@ -17,7 +17,7 @@ from encsel.validation.stage import SKIPPED, Key, Outcome, Outcomes, Stage
 from encsel.validation.work import Work
 
 SAME_RECORDINGS = "same recordings"
-MANY_SPLITS, FEW_SPLITS = 4, 2
+MANY_SPLITS, FEW_SPLITS = 3, 2
 
 
 def compute(work: Work) -> Outcomes:
