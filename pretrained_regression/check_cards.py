@@ -27,6 +27,7 @@ from encsel.prediction.predict import predict_pairs
 from encsel.progress import OnStderr, Progress
 from encsel.simulation.error_model import standard_deviation, tails_of
 from encsel.simulation.fit import held_out
+from encsel.simulation.order import best_chances
 from encsel.simulation.populations import Draw, TruthSizes, drawn
 from encsel.simulation.table import Table, design, table_of
 from encsel.simulation.trials import TESTED_PEOPLE, TESTED_SAMPLES, Job, Trials, resumed, simulate
@@ -112,9 +113,17 @@ def frozen_job(path: Path, seed: int, n_sets: int, sizes: TruthSizes) -> Job:
 def errors_by_people(card: CalibratedCard, table: Table) -> list[HeldOut]:
     """Errors of a finished card on populations it was not fitted on, by number of people."""
     d = design(table, card.features) @ np.ravel(card.coefficients)
-    half_width = tails_of(card, table.n) * standard_deviation(card.spread, card.own_error, table, d)
+    sd = standard_deviation(card.spread, card.own_error, table, d)
+    half_width, p_best = tails_of(card, table.n) * sd, best_chances(card, table, d, sd).chance
     return [
-        held_out(str(table.kind[0]), table.rows(rows), d[rows], half_width[rows], training_mean=card.training_mean)
+        held_out(
+            str(table.kind[0]),
+            table.rows(rows),
+            d[rows],
+            half_width[rows],
+            p_best[rows],
+            training_mean=card.training_mean,
+        )
         for rows in (table.n == n for n in np.unique(table.n))
     ]
 

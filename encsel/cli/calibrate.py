@@ -71,7 +71,9 @@ def errors_table(rows: Sequence[HeldOut]) -> str:
         {
             "kind": row.kind, "n": str(row.n_identities), "sets": str(row.n_sets), "RMSE": number(row.rmse),
             **{f"bias {m}": f"{row.bias_at[m]:+.3f}" if m in row.bias_at else MISSING for m in ("4", "8", "20")},
-            "Spearman": number(row.spearman, 2), "regret": number(row.regret), "coverage": number(row.coverage, 2),
+            "Spearman": number(row.spearman, 2), "regret": number(row.regret),
+            "regret of likeliest": number(row.regret_likeliest), "shortlist holds": number(row.shortlist_holds, 2),
+            "its size": number(row.shortlist_size, 1), "coverage": number(row.coverage, 2),
             **{name: number(row.rivals.get(name)) for name in rivals},
         }
         for row in rows

@@ -54,7 +54,9 @@ class HeldOut:
 
     Attributes:
         rmse, bias: of the predicted EER; `bias_at` by samples per person.
-        regret: EER of the pair predicted best minus that of the best, mean over sets.
+        regret: EER of the pair predicted best minus that of the best, mean over sets; `regret_likeliest` that of the
+            likeliest pair of the shortlist.
+        shortlist_holds, shortlist_size: share of the sets whose shortlist holds the best pair, and its mean size.
         coverage: fraction of 90 % intervals that contain the true EER.
         rivals: RMSE of other predictors, such as the training mean or this row's own mean for every pair.
     """
@@ -68,6 +70,9 @@ class HeldOut:
     bias_at: Mapping[str, float]
     spearman: float
     regret: float
+    regret_likeliest: float
+    shortlist_holds: float
+    shortlist_size: float
     coverage: float
     rivals: Mapping[str, float]
 

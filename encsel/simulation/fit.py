@@ -21,6 +21,7 @@ from encsel.prediction.card import (
     predicted_eer,
     size_terms,
 )
+from encsel.prediction.decision import shortlist_of
 from encsel.prediction.evidence import EVIDENCE_VERSION, FEATURES
 from encsel.regression.association import spearman
 from encsel.simulation import order
@@ -112,13 +113,14 @@ def _tested(card: CalibratedCard, table: Table, d: Values, kinds: Sequence[str])
         for scale, by_kind in best.items():
             by_kind[kind] = order.best_chances(replace(model, best_scale=scale), subset, d[rows], sd[rows])
     excess = np.abs(d - distance_of_eer(table.truth)) / reach
-    tested_order, tested_best = [], []
+    tested_order, tested_best, p_best = [], [], np.empty(len(table))
     for kind, model in models.items():
         rows, others = inside[kind], [k for k in kinds if k != kind]
         model = replace(model, tails=widened(model.tails, table.rows(~rows), excess[~rows]))
         half_width[rows] = tails_of(model, table.n[rows]) * sd[rows]
         tested_order.append(made[kind]._replace(z=made[kind].z / order.order_scale([made[k] for k in others])))
         tested_best.append(best[order.best_scale(best, others)][kind])
+        p_best[rows] = tested_best[-1].chance
     cells = [(kind, inside[kind] & (table.n == n)) for kind in kinds for n in TESTED_PEOPLE]
     cells += [("all", table.n == n) for n in (*TESTED_PEOPLE, *LARGE_PEOPLE)]
     # The training mean of the regression behind these rows; for "all", of all kinds.
@@ -129,7 +131,7 @@ def _tested(card: CalibratedCard, table: Table, d: Values, kinds: Sequence[str])
         order_scale=order.order_scale(list(made.values())),
         best_scale=order.best_scale(best, kinds),
         held_out=tuple(
-            held_out(label, table.rows(rows), d[rows], half_width[rows], training_mean=means[label])
+            held_out(label, table.rows(rows), d[rows], half_width[rows], p_best[rows], training_mean=means[label])
             for label, rows in cells
             if rows.any()
         ),
@@ -143,8 +145,10 @@ def rmse(predicted: Values, truth: Values) -> float:
     return math.sqrt(float(np.mean(np.square(predicted - truth))))
 
 
-def held_out(kind: str, table: Table, d: Values, half_width: Values, *, training_mean: float) -> HeldOut:
-    """Errors of (rows,) predicted d' with its half-width, for sets of one number of people."""
+def held_out(
+    kind: str, table: Table, d: Values, half_width: Values, p_best: Values, *, training_mean: float
+) -> HeldOut:
+    """Errors of (rows,) predicted d', its half-width, and the chance to be best, for sets of one number of people."""
     eer = predicted_eer(d)
     error = eer - table.truth
     low = predicted_eer(d + half_width)
@@ -152,6 +156,7 @@ def held_out(kind: str, table: Table, d: Values, half_width: Values, *, training
     # An interval that reaches chance also holds EERs above it.
     inside = (low <= table.truth) & ((table.truth <= high) | (high >= 0.5))
     sets = [(eer[rows], table.truth[rows]) for rows in table.sets]
+    lists = [(shortlist_of(p_best[rows].tolist()), table.truth[rows]) for rows in table.sets]
     cka = np.maximum(table.feature("root_cka") ** 2, 8e-3)
     rivals = {
         "training mean": np.asarray(training_mean),
@@ -165,6 +170,9 @@ def held_out(kind: str, table: Table, d: Values, half_width: Values, *, training
         bias_at={str(m): float(error[table.m == m].mean()) for m in TESTED_SAMPLES if (table.m == m).any()},
         spearman=float(np.mean([spearman(predicted, truth) or 0.0 for predicted, truth in sets])),
         regret=float(np.mean([truth[np.argmin(predicted)] - truth.min() for predicted, truth in sets])),
+        regret_likeliest=float(np.mean([truth[chosen[0]] - truth.min() for chosen, truth in lists])),
+        shortlist_holds=float(np.mean([truth[chosen].min() == truth.min() for chosen, truth in lists])),
+        shortlist_size=float(np.mean([len(chosen) for chosen, _ in lists])),
         coverage=float(inside.mean()),
         rivals={name: rmse(predicted, table.truth) for name, predicted in rivals.items()},
     )  # fmt: skip
