@@ -156,7 +156,7 @@ def test_seventy_people_validated_are_where_they_were_measured(data):
         ("language", "Urdu", 70),
     }
     assert ecapa["recordings"].n_people == 70
-    assert ecapa["recordings"].other_eer["reference"] == pytest.approx(0.301, abs=0.01)
+    assert ecapa["recordings"].other_eer["reference"] == pytest.approx(0.307, abs=0.015)
     assert 0.24 < ecapa["curve"].extrapolated["reference"].eer < 0.32
 
 
