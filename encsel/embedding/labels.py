@@ -112,19 +112,19 @@ def notes_on_labels(embeddings: Sequence[Embeddings]) -> list[str]:
             people = ", ".join(map(str, found.people[:5])) + (", ..." if len(found.people) > 5 else "")
             notes.append(
                 f"{100 * found.like_another:.0f} % of the {modality} samples are like another person and unlike their "
-                f"own, by {best.name}: check their labels. Predicted EERs are too high with wrong labels. People, by "
+                f"own, by {best.name}: check their labels. With wrong labels predicted EERs are a little too high. People, by "
                 f"their place in the order of names: {people}."
             )
         if found.like_nobody > FEW_OF_NOBODY:
             notes.append(
                 f"{100 * found.like_nobody:.0f} % of the {modality} samples are like nobody, by {best.name}: they may "
-                f"show no {modality}. Leave them out; predicted EERs are too high with them."
+                f"show no {modality}. Leave them out; with them predicted EERs are a little too high."
             )
     if len(twins) == len(MODALITIES) and (both := sorted(set.intersection(*twins))):
         people = "; ".join(f"{i} and {j}" for i, j in both[:5]) + ("; ..." if len(both) > 5 else "")
         notes.append(
             f"{len(both)} pairs of people look and sound alike, and may be one person under two names: {people}, by "
-            "their place in the order of names. Predicted EERs are too high with them."
+            "their place in the order of names. Predicted EERs are too low with them."
         )
     return notes
 
