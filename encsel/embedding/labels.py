@@ -112,8 +112,8 @@ def notes_on_labels(embeddings: Sequence[Embeddings]) -> list[str]:
             people = ", ".join(map(str, found.people[:5])) + (", ..." if len(found.people) > 5 else "")
             notes.append(
                 f"{100 * found.like_another:.0f} % of the {modality} samples are like another person and unlike their "
-                f"own, by {best.name}: check their labels. With wrong labels predicted EERs are a little too high. People, by "
-                f"their place in the order of names: {people}."
+                f"own, by {best.name}: check their labels. With wrong labels predicted EERs are a little too high. "
+                f"People, by their place in the order of names: {people}."
             )
         if found.like_nobody > FEW_OF_NOBODY:
             notes.append(
