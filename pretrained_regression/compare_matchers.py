@@ -95,7 +95,7 @@ def simulated(kind: str, n_populations: int, progress: Progress) -> Row:
         ((train, test),) = folds[0]
         side = project(np.vstack([one.centroids, one.single]), train, np.r_[test, n + test], n_axes=likelihood.N_AXES)
         people, single = np.split(side.test, 2)
-        return [[Fold(Side(side.train, people, side.sd), single, test)]]
+        return [[Fold(Side(side.train, people, side.sd), single, test, {})]]
 
     pairs: list[HeadsCompared] = []
     with progress.task(kind, n_populations) as task:

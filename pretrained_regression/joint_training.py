@@ -54,7 +54,7 @@ def of_set(data: Path, face: str | None, voice: str | None) -> Both:
         if name not in (None, *names) or not names:
             raise UsageError(f"{data} has the {modality} files {', '.join(names) or '(none)'}; {name} is not one.")
         chosen[modality] = next(e for e in found if e.modality == modality and e.name in (name, names[0]))
-    people = np.intersect1d(*(e.identities for e in chosen.values()))
+    people = sorted(set.intersection(*(set(e.identities) for e in chosen.values())))
     return {modality: e.rows(np.isin(e.labels, people)) for modality, e in chosen.items()}
 
 

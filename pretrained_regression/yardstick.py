@@ -51,8 +51,8 @@ class RealSet:
     def predict(self, people: NDArray[np.intp], level: int, seed: int) -> list[PairPrediction]:
         """Predictions from these people for a matcher of `level` training people, by face, then voice."""
         cards = [load_calibrated(name).at(level, PROBE_SAMPLES) for name in CALIBRATED.values()]
-        chosen = [[one[people] for one in side] for side in self.x]
-        return list(chain(*predict_pairs(*chosen, self.samples, cards, seed=seed, n_shuffles=N_SHUFFLES)))
+        faces, voices = ([one[people] for one in side] for side in self.x)
+        return list(chain(*predict_pairs(faces, voices, self.samples, cards, seed=seed, n_shuffles=N_SHUFFLES)))
 
     def measure(self, people: NDArray[np.intp], seed: int) -> list[dict[str, float]]:
         """Cross-validated EER of each pair on these people, by scorer."""
@@ -72,11 +72,15 @@ def real_set(path: Path) -> RealSet:
     if not embeddings:
         raise BadCalibration(f"{path} holds no embeddings. Give a folder with faces/NAME.npz and voices/NAME.npz.")
     people = sorted(set.intersection(*(set(e.identities) for e in embeddings)))
-    by_side = [[e.rows(np.isin(e.labels, people)) for e in embeddings if e.modality == m] for m in MODALITIES]
-    names, x, samples = (
-        tuple([value(e) for e in side] for side in by_side) for value in (lambda e: e.name, centroids, median_samples)
+    faces, voices = (
+        [e.rows(np.isin(e.labels, people)) for e in embeddings if e.modality == modality] for modality in MODALITIES
     )
-    return RealSet(path.name, names, x, samples)
+    return RealSet(
+        path.name,
+        ([e.name for e in faces], [e.name for e in voices]),
+        ([centroids(e) for e in faces], [centroids(e) for e in voices]),
+        ([median_samples(e) for e in faces], [median_samples(e) for e in voices]),
+    )
 
 
 def rows_of(data: RealSet, n: int, draws: int, progress: Progress) -> list[dict[str, str]]:
@@ -124,7 +128,7 @@ def at_chance(data: RealSet, n: int, draws: int, progress: Progress) -> list[dic
                 estimates = [p.estimates[card] for p in predicted]
                 told = [p.null.p_familywise <= 0.05 for p in predicted]
                 holds = [e.interval[1] >= 0.5 for e in estimates]
-                found[scorer].append((np.mean([e.eer for e in estimates]), np.mean(holds), np.any(told)))
+                found[scorer].append((float(np.mean([e.eer for e in estimates])), float(np.mean(holds)), any(told)))
             task.advance()
     return [
         {"set": data.name, "scorer": scorer, "people": str(n), "draws": str(draws), "predicted": number(eer),
