@@ -126,7 +126,7 @@ def at_chance(data: RealSet, n: int, draws: int, progress: Progress) -> list[dic
             predicted = moved.predict(rng.permutation(len(data))[:n], 999, seed)
             for scorer, card in CALIBRATED.items():
                 estimates = [p.estimates[card] for p in predicted]
-                told = [p.null.p_familywise <= 0.05 for p in predicted]
+                told = [p.null.told for p in predicted]
                 holds = [e.interval[1] >= 0.5 for e in estimates]
                 found[scorer].append((float(np.mean([e.eer for e in estimates])), float(np.mean(holds)), any(told)))
             task.advance()

@@ -9,7 +9,7 @@ from encsel.matching.bound import eer_bound
 from encsel.metrics.linear_cka import Cka
 from encsel.prediction.card import expected_from_cka, feature_quantiles, place, predicted_eer, size_terms
 from encsel.prediction.evidence import FEATURES
-from encsel.prediction.predict import ALPHA, MIN_TO_PREDICT, Measured, PredictionNull
+from encsel.prediction.predict import MIN_TO_PREDICT, Measured, PredictionNull
 from encsel.ranking.result import CardPrediction, Ranking
 
 
@@ -94,7 +94,7 @@ def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
         adds = float(weight * (value - medians[name]))
         parts.append(Part(name, FEATURES[name], value, place(card, name, value, n), adds))
         base += float(weight * medians[name])
-    bounded = card.probe_samples > 1 and prediction.null.p_familywise <= ALPHA
+    bounded = card.probe_samples > 1 and prediction.null.told
     expected, spread = expected_from_cka(card, evidence.values["root_cka"], n, m)
     return Explanation(
         face=face,
