@@ -142,7 +142,7 @@ def test_coefficients_are_smooth_in_people_and_samples(card):
     values = np.array([evidence().values[name] for name in FEATURES])
     sizes = np.unique(np.geomspace(30, 2000, 60).astype(int))
     eers = [float(predicted_eer(distances(card, values, int(n), 8))) for n in sizes]
-    assert np.abs(np.diff(eers)).max() < 0.01
+    assert np.abs(np.diff(eers)).max() < 0.015
 
 
 def test_beyond_its_sizes_a_card_takes_the_nearest(card):

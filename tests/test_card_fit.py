@@ -18,7 +18,7 @@ from encsel.prediction.card import load_calibrated
 from encsel.prediction.evidence import FEATURES
 from encsel.prediction.order import SURE
 from encsel.progress import Silent
-from encsel.simulation.fit import fit_card, fit_levels
+from encsel.simulation.fit import between_sets, clustered_error, fit_card, fit_levels
 from encsel.simulation.order import MIN_CASES
 from encsel.simulation.populations import KINDS, Population, TruthSizes
 from encsel.simulation.table import table_of
@@ -93,6 +93,25 @@ def test_intervals_of_a_fit_cover_what_they_say_on_kinds_kept_out(card):
     for row in card.held_out:
         if row.kind == "all":
             assert row.coverage == pytest.approx(0.9, abs=0.03)
+
+
+def test_the_error_of_a_coverage_counts_populations_and_not_their_pairs():
+    inside = np.repeat([True, True, False, True], 25)
+    # Four populations, all or nothing each: the standard error of the mean of 1, 1, 0, 1.
+    assert clustered_error(inside, np.repeat(np.arange(4), 25)) == pytest.approx(np.std([1, 1, 0, 1], ddof=1) / 2)
+    assert clustered_error(inside, np.zeros(100)) == 0
+    alternating = np.tile([True, False], 50)
+    assert clustered_error(alternating, np.repeat(np.arange(4), 25)) < 0.03
+
+
+def test_predictions_from_other_people_differ_by_the_noise_of_the_sets(card, table):
+    for row in card.held_out:
+        if row.kind == "all" and row.n_identities <= 70:
+            assert 0 < row.between_sets < row.rmse * 1.05
+    rows = table.rows(np.isin(table.group, table.group[:1]))
+    assert between_sets(rows.truth, rows) == 0  # one set
+    two = table.rows((table.population == 0) & (table.n == 30) & (table.m == 4))
+    assert between_sets(np.repeat([0.2, 0.3], 9), two) == pytest.approx(0.1 / np.sqrt(2))
 
 
 def test_declared_orders_are_right_and_p_best_is_reliable(card):

@@ -6,7 +6,7 @@ from toy import population
 
 from encsel.errors import BadCalibration
 from encsel.matching.crossval import CrossValidated, held_out_evidence, reduced, sides
-from encsel.matching.folds import folds_of, repeats_for
+from encsel.matching.folds import Folds, fitted, folds_of, repeats_for
 from encsel.simulation.populations import unit_mean
 
 
@@ -38,6 +38,26 @@ def test_shared_structure_scores_above_chance_and_none_scores_at_it():
     none = validated(x, y[np.random.default_rng(0).permutation(100)])
     for scored in none.scored.values():
         assert scored.auc == pytest.approx(0.5, abs=4 * scored.auc_se)
+
+
+def test_the_costly_scorer_is_measured_in_half_of_the_repeats():
+    x, y = centroids(30)
+    many, half = validated(x, y, n_repeats=6), validated(x, y, n_repeats=3)
+    assert many.n_repeats == {"reference": 6, "likelihood": 3}
+    assert half.n_repeats == {"reference": 3, "likelihood": 2}
+    assert validated(x, y, n_repeats=1).n_repeats == {"reference": 1, "likelihood": 1}
+    three = held_out_likelihood(x, y, folds_of(30, n_repeats=6, seed=0)[:3])
+    assert many.scored["likelihood"].auc == pytest.approx(three, abs=1e-12)
+
+
+def held_out_likelihood(x: np.ndarray, y: np.ndarray, folds: Folds) -> float:
+    aucs = []
+    for _, pair in fitted(sides(x, folds), sides(y, folds), folds):
+        scores = pair.scores("likelihood")
+        genuine, impostor = np.diag(scores), scores[~np.eye(len(scores), dtype=bool)]
+        above = (genuine[:, None] > impostor).mean() + (genuine[:, None] == impostor).mean() / 2
+        aucs.append(float(above))
+    return float(np.mean(aucs))
 
 
 def test_result_ignores_rotation_and_scale_and_the_scale_of_the_other():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +55,13 @@ def write_population(
             labels = np.repeat(people(n), x.shape[1])
             np.savez(root / f"{side}s" / f"{side}{i}.npz", embeddings=flat, labels=labels)
     return root
+
+
+def in_parallel(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """The values of a function, on all cores."""
+    from joblib import Parallel, delayed
+
+    return Parallel(n_jobs=-1)(delayed(function)(item) for item in items)
 
 
 def few_shuffles(monkeypatch: pytest.MonkeyPatch) -> None:

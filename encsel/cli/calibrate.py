@@ -51,7 +51,7 @@ def calibrate(output: Path, populations: int, quick: bool, name: str, jobs: int)
         # The card of `reference` judges shuffles, which are too many for costly evidence.
         features = [f for f in FEATURES if scorer != "reference" or f not in COSTLY]
         with progress.task(f"fit {title}", 1) as task:
-            card, levels = fit_levels(trials, name=title, scorer=scorer, features=features)
+            card, levels = fit_levels(trials, name=title, scorer=scorer, features=features, n_jobs=jobs)
             task.advance()
         documents.save(card, output / f"{title}.json")
         emit(f"{title}: predicted EER of the scorer '{scorer}', each kind predicted by a fit without it\n\n")
@@ -73,7 +73,8 @@ def errors_table(rows: Sequence[HeldOut]) -> str:
             **{f"bias {m}": f"{row.bias_at[m]:+.3f}" if m in row.bias_at else MISSING for m in ("4", "8", "20")},
             "Spearman": number(row.spearman, 2), "regret": number(row.regret),
             "regret of likeliest": number(row.regret_likeliest), "shortlist holds": number(row.shortlist_holds, 2),
-            "its size": number(row.shortlist_size, 1), "coverage": number(row.coverage, 2),
+            "its size": number(row.shortlist_size, 1), "other people": number(row.between_sets),
+            "coverage": f"{number(row.coverage, 2)} ({number(row.coverage_se, 2)})",
             **{name: number(row.rivals.get(name)) for name in rivals},
         }
         for row in rows

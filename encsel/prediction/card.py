@@ -57,7 +57,10 @@ class HeldOut:
         regret: EER of the pair predicted best minus that of the best, mean over sets; `regret_likeliest` that of the
             likeliest pair of the shortlist.
         shortlist_holds, shortlist_size: share of the sets whose shortlist holds the best pair, and its mean size.
-        coverage: fraction of 90 % intervals that contain the true EER.
+        between_sets: standard deviation of predictions for one pair of encoders from other people of its population;
+            0 where no population has two sets.
+        coverage: fraction of 90 % intervals that contain the true EER; `coverage_se` its standard error, rows of one
+            population taken together.
         rivals: RMSE of other predictors, such as the training mean or this row's own mean for every pair.
     """
 
@@ -73,7 +76,9 @@ class HeldOut:
     regret_likeliest: float
     shortlist_holds: float
     shortlist_size: float
+    between_sets: float
     coverage: float
+    coverage_se: float
     rivals: Mapping[str, float]
 
 

@@ -39,7 +39,7 @@ from encsel.metrics.linear_cka import (
     unbiased_hsic,
 )
 
-EVIDENCE_VERSION = 2
+EVIDENCE_VERSION = 3
 """Version of the definition and measurement of FEATURES; a card is valid for one."""
 
 FEATURES: Mapping[str, str] = {

@@ -112,7 +112,7 @@ def plan(
         BadCalibration: the set cannot be read.
 
     >>> plan(width=0.1, card="encsel-calibrated").enough["20"]
-    80
+    85
     """
     loaded = (card if isinstance(card, CalibratedCard) else load_calibrated(card)).at(train_people, probe_samples)
     at = loaded.training_mean if eer is None else eer

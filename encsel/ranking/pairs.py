@@ -220,7 +220,7 @@ def _cross_validation(prediction: PairPrediction, scorer: str) -> CrossValidatio
     """What cross-validation measured, the scorer that the prediction is about first if it is measured."""
     by_scorer = {s: CrossValidatedEer(**vars(m), coverage=REPLICATE_COVERAGE) for s, m in prediction.measured.items()}
     first = by_scorer.pop(cross_validated_scorer(scorer))
-    n_repeats = prediction.evidence.cross_validated.n_repeats
+    n_repeats = prediction.evidence.cross_validated.n_repeats[first.scorer]
     return CrossValidation(**vars(first), n_repeats=n_repeats, others=tuple(by_scorer.values()))
 
 

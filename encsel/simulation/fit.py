@@ -4,12 +4,14 @@ Every error a card states comes from kinds of population it was not fitted on: f
 then the error model are fitted on the other kinds.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encsel.matching.scorers import REFERENCE_TRAIN, SCORERS
 from encsel.matching.sensitivity import distance_of_eer
@@ -35,15 +37,23 @@ STUDY_LINE = (0.1403247829724709, -0.07991596036292957)  # upadhyay2026-ln: EER 
 
 
 def fit_levels(
-    trials: Sequence[Trials], *, name: str, scorer: str, features: Sequence[str] = tuple(FEATURES)
+    trials: Sequence[Trials],
+    *,
+    name: str,
+    scorer: str,
+    features: Sequence[str] = tuple(FEATURES),
+    n_jobs: int = 1,
 ) -> tuple[CalibratedCard, Mapping[tuple[int, int], CalibratedCard]]:
     """The card of one scorer with all levels simulated, and that of each: by training people and samples at test."""
+    from joblib import Parallel, delayed
+
     sizes = [(int(n), int(probe)) for probe in trials[0].probes for n in trials[0].n_train]
-    cards = {
-        (n, probe): fit_card(table_of(trials, scorer, n_train=n, probe=probe), name=name, scorer=scorer,
-                             features=features, n_train=n, probe=probe)
-        for n, probe in sizes
-    }  # fmt: skip
+    tables = ((table_of(trials, scorer, n_train=n, probe=probe), n, probe) for n, probe in sizes)
+    fitted = Parallel(n_jobs=n_jobs)(
+        delayed(fit_card)(table, name=name, scorer=scorer, features=features, n_train=n, probe=probe)
+        for table, n, probe in tables
+    )
+    cards = dict(zip(sizes, fitted, strict=True))
     first = cards[REFERENCE_TRAIN, max(probe for _, probe in sizes)]
     return replace(first, levels=tuple(card.level for card in cards.values() if card is not first)), cards
 
@@ -61,7 +71,7 @@ def fit_card(
     kinds = [kind for kind in KINDS if (table.kind == kind).any()]
     matrix, target = design(table, features), distance_of_eer(table.truth)
     shrinkage, d = _cross_fitted(table, matrix, target, kinds)
-    coefficients = _ridge(matrix, target, shrinkage)
+    coefficients = ridge(matrix, target, shrinkage)
     sizes = TruthSizes()
     card = CalibratedCard(
         name=name, scorer=scorer,
@@ -87,7 +97,7 @@ def _cross_fitted(table: Table, matrix: Values, target: Values, kinds: Sequence[
         d = tried[shrinkage] = np.empty(len(table))
         for kind in kinds:
             inside = table.kind == kind
-            d[inside] = matrix[inside] @ _ridge(matrix[~inside], target[~inside], shrinkage)
+            d[inside] = matrix[inside] @ ridge(matrix[~inside], target[~inside], shrinkage)
     errors = {shrinkage: rmse(predicted_eer(d), table.truth) for shrinkage, d in tried.items()}
     # The smallest shrinkage that is as good as the best: more would only pull good evidence toward the mean.
     chosen = min(s for s in SHRINKAGES if errors[s] <= 1.01 * min(errors.values()))
@@ -173,9 +183,27 @@ def held_out(
         regret_likeliest=float(np.mean([truth[chosen[0]] - truth.min() for chosen, truth in lists])),
         shortlist_holds=float(np.mean([truth[chosen].min() == truth.min() for chosen, truth in lists])),
         shortlist_size=float(np.mean([len(chosen) for chosen, _ in lists])),
-        coverage=float(inside.mean()),
+        between_sets=between_sets(eer, table),
+        coverage=float(inside.mean()), coverage_se=clustered_error(inside, table.population),
         rivals={name: rmse(predicted, table.truth) for name, predicted in rivals.items()},
     )  # fmt: skip
+
+
+def between_sets(eer: Values, table: Table) -> float:
+    """Standard deviation of (rows,) predictions over the sets of a population; 0 where none has two."""
+    of_population: dict[str, list[Values]] = {}
+    for rows in table.sets:
+        of_population.setdefault(str(table.population[rows.start]), []).append(eer[rows])
+    pairs = [(a - b) ** 2 for sets in of_population.values() for a, b in itertools.combinations(sets, 2)]
+    return math.sqrt(float(np.mean(pairs)) / 2) if pairs else 0.0
+
+
+def clustered_error(values: NDArray[Any], population: NDArray[Any]) -> float:
+    """Standard error of the mean of (rows,) values when rows of one population go together; 0 for one population."""
+    _, index = np.unique(population, return_inverse=True)
+    sums = np.bincount(index, values - values.mean())
+    k = len(sums)
+    return math.sqrt(k / (k - 1) * float(np.square(sums).sum())) / len(values) if k > 1 else 0.0
 
 
 def _cka_line(table: Table, d: Values) -> dict[str, Any]:
@@ -188,7 +216,7 @@ def _cka_line(table: Table, d: Values) -> dict[str, Any]:
     return {"from_cka": _rows(line), "from_cka_sd": (intercept + 0.635, *slopes)}
 
 
-def _ridge(matrix: Values, target: Values, shrinkage: float) -> Values:
+def ridge(matrix: Values, target: Values, shrinkage: float) -> Values:
     """Coefficients of a ridge regression on standardised columns, the first of them constant; it is not shrunk."""
     mean, sd = matrix.mean(axis=0), matrix.std(axis=0)
     varies = sd > 1e-12

@@ -17,7 +17,7 @@ from encsel.prediction.evidence import FEATURES, Evidence, encoder_evidence, evi
 from encsel.progress import Progress
 from encsel.simulation.populations import KINDS, Draw, Population, TruthSizes, Values, truth
 
-TRIALS_VERSION = 5  # version of what is simulated and measured; files of other versions are ignored
+TRIALS_VERSION = 6  # version of what is simulated and measured; files of other versions are ignored
 TESTED_PEOPLE = (30, 50, 70, 100, 200)  # numbers of people for which errors are reported by kind
 TESTED_SAMPLES = (4, 8, 20)
 OTHER_PEOPLE = (30, 35, 40, 45, 50, 60, 70, 85, 100, 120, 140, 170, 200, 280, 350)
@@ -45,11 +45,11 @@ class Trials:
 
 
 def training_sizes(kind: str, seed: int) -> list[Size]:
-    """Sets of a training population: tested sizes twice; 4 others; a large one for every second seed."""
+    """Sets of a training population: tested sizes twice; 3 others; a large one for every fourth seed."""
     rng = np.random.default_rng([seed, list(KINDS).index(kind), 2])
     sizes = [size for n in TESTED_PEOPLE for size in [(n, int(rng.choice(TESTED_SAMPLES)))] * (2 if n <= 70 else 1)]
-    sizes += [(int(n), int(rng.choice(OTHER_SAMPLES))) for n in rng.choice(OTHER_PEOPLE, 4, replace=False)]
-    if seed % 2 == 0:
+    sizes += [(int(n), int(rng.choice(OTHER_SAMPLES))) for n in rng.choice(OTHER_PEOPLE, 3, replace=False)]
+    if seed % 4 == 0:
         sizes.append((int(rng.choice(LARGE_PEOPLE)), int(rng.choice(TESTED_SAMPLES))))
     return sizes + [(n, int(rng.choice(TESTED_SAMPLES))) for n in TESTED_PEOPLE if n > 70]
 
