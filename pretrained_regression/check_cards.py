@@ -28,12 +28,14 @@ from encsel.progress import OnStderr, Progress
 from encsel.simulation.error_model import standard_deviation, tails_of
 from encsel.simulation.fit import held_out
 from encsel.simulation.order import best_chances
-from encsel.simulation.populations import Draw, TruthSizes, drawn
+from encsel.simulation.populations import KINDS, Draw, Population, TruthSizes, drawn
 from encsel.simulation.table import Table, design, table_of
 from encsel.simulation.trials import TESTED_PEOPLE, TESTED_SAMPLES, Job, Trials, resumed, simulate
 
 FIRST_SEED = 100
-"""Seed of the first frozen population; the others follow."""
+"""Seed of the first frozen or new population; the others follow. Those of the cards have smaller ones."""
+LINE_UP = (4, 3)
+"""Face and voice encoders of a new population, as many as in the study."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +112,26 @@ def frozen_job(path: Path, seed: int, n_sets: int, sizes: TruthSizes) -> Job:
     return name, functools.partial(frozen_trials, path, seed, n_sets, sizes)
 
 
+def line_up_job(kind: str, seed: int, sizes: TruthSizes) -> Job:
+    """The file name of the trials of one population with 4 x 3 encoders, and what simulates them."""
+    faces, voices = LINE_UP
+    sets = [(n, m) for n in TESTED_PEOPLE for m in TESTED_SAMPLES[:2]]
+
+    def trials() -> Trials:
+        return simulate(kind, seed, Population(kind, seed, n_faces=faces, n_voices=voices).draw, sets, sizes)
+
+    return f"line-up-{kind}-{seed}-{faces}x{voices}-{sizes.n_draws}x{sizes.n_splits}", trials
+
+
 def errors_by_people(card: CalibratedCard, table: Table) -> list[HeldOut]:
     """Errors of a finished card on populations it was not fitted on, by number of people."""
     d = design(table, card.features) @ np.ravel(card.coefficients)
     sd = standard_deviation(card.spread, card.own_error, table, d)
+    kinds = np.unique(table.kind)
     half_width, p_best = tails_of(card, table.n) * sd, best_chances(card, table, d, sd).chance
     return [
         held_out(
-            str(table.kind[0]),
+            str(kinds[0]) if len(kinds) == 1 else "all",
             table.rows(rows),
             d[rows],
             half_width[rows],
@@ -177,6 +191,9 @@ def halves(
     metavar="FILE.py",
     help="Test on the frozen populations of this Python file: World(seed), seeds from 100. The file is executed.",
 )
+@click.option(
+    "--line-ups", type=click.IntRange(0), default=0, help="New populations of each kind, 4 x 3 encoders each."
+)
 @click.option("--populations", type=click.IntRange(1), default=8, show_default=True, help="Frozen populations.")
 @click.option("--sets", type=click.IntRange(1), default=9, show_default=True, help="Sets of each size per population.")
 @click.option("--quick", is_flag=True, help="Short truths: one draw of people and two splits.")
@@ -207,6 +224,11 @@ def main(cards: tuple[str, ...], yardstick: Path | None, real: Path | None, work
             seeds = range(FIRST_SEED, FIRST_SEED + numbers["populations"])
             jobs = [frozen_job(yardstick, seed, numbers["sets"], sizes) for seed in seeds]
             trials = list(resumed(jobs, work, n_jobs=numbers["jobs"], progress=progress))
+        if numbers["line_ups"]:
+            sizes = TruthSizes()
+            seeds = range(FIRST_SEED, FIRST_SEED + numbers["line_ups"])
+            jobs = [line_up_job(kind, seed, sizes) for seed in seeds for kind in KINDS]
+            trials += resumed(jobs, work, n_jobs=numbers["jobs"], progress=progress)
         for card in loaded:
             click.echo(f"{card.name}, scorer '{card.scorer}'\n")
             if trials:

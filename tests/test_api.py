@@ -160,6 +160,15 @@ def test_explain_adds_up_to_the_prediction(ranking, population):
         ranking.explain("face0", "voice7")
 
 
+def test_an_explanation_says_how_intervals_held_in_tests_at_the_nearest_size(ranking):
+    held = ranking.explain("face0", "voice0").held
+    rows = [row for row in ranking.card.held_out if row.n_identities == held.n_identities]
+    assert held.lowest == min(row.coverage for row in rows) < held.coverage
+    assert abs(np.log(held.n_identities / ranking.n_identities)) < 0.3
+    other = dataclasses.replace(ranking, card=ranking.card.at(300, 20))
+    assert other.explain("face0", "voice0").held is None
+
+
 def test_cka_of_single_columns_is_their_squared_correlation():
     rng = np.random.default_rng(0)
     x = rng.normal(size=30)

@@ -85,6 +85,7 @@ def errors_table(rows: Sequence[HeldOut]) -> str:
 
 def levels_table(cards: Mapping[tuple[int, int], CalibratedCard]) -> str:
     """Held-out errors of each level as a Markdown table: over all kinds, and the kind with the lowest coverage."""
+    from encsel.prediction.card import ALL_KINDS
     from encsel.reports.tables import markdown_table
     from encsel.simulation.trials import TESTED_PEOPLE
     from encsel.storage.sections import number, table
@@ -93,8 +94,8 @@ def levels_table(cards: Mapping[tuple[int, int], CalibratedCard]) -> str:
     for (n_train, probe), card in cards.items():
         for n in TESTED_PEOPLE:
             rows = [row for row in card.held_out if row.n_identities == n]
-            whole = next(row for row in rows if row.kind == "all")
-            worst = min((row for row in rows if row.kind != "all"), key=lambda row: row.coverage)
+            whole = next(row for row in rows if row.kind == ALL_KINDS)
+            worst = min((row for row in rows if row.kind != ALL_KINDS), key=lambda row: row.coverage)
             cells.append({
                 "trained on": str(n_train), "samples": str(probe), "n": str(n), "RMSE": number(whole.rmse),
                 "training mean": number(whole.rivals["training mean"]), "Spearman": number(whole.spearman, 2),

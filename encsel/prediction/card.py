@@ -48,6 +48,10 @@ class Shares:
     pair: float
 
 
+ALL_KINDS = "all"
+"""Kind of a HeldOut of all kinds together."""
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Errors on one kind of population at one number of people, with that kind not in the fit.

@@ -1,5 +1,6 @@
 """What made the prediction for one pair: its evidence, and how it compares with simulated pairs."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,15 @@ import numpy as np
 from encsel.errors import UsageError, nearest
 from encsel.matching.bound import eer_bound
 from encsel.metrics.linear_cka import Cka
-from encsel.prediction.card import expected_from_cka, feature_quantiles, place, predicted_eer, size_terms
+from encsel.prediction.card import (
+    ALL_KINDS,
+    CalibratedCard,
+    expected_from_cka,
+    feature_quantiles,
+    place,
+    predicted_eer,
+    size_terms,
+)
 from encsel.prediction.evidence import FEATURES
 from encsel.prediction.predict import MIN_TO_PREDICT, Measured, PredictionNull
 from encsel.ranking.result import CardPrediction, Ranking
@@ -30,6 +39,19 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Held:
+    """Fraction of true EERs in 90 % intervals from about as many people, on kinds of population kept out of the fit.
+
+    `lowest` is the fraction of the kind whose intervals held least.
+    """
+
+    n_identities: int
+    coverage: float
+    kind: str
+    lowest: float
+
+
+@dataclass(frozen=True)
 class Explanation:
     """One pair, explained.
 
@@ -41,6 +63,7 @@ class Explanation:
         eer_bound: EER that some matcher of as many samples keeps if scores are Gaussian, from debiased CKA, by
             `encsel.matching.bound`; None for single samples, or if the pair is not above chance.
         disagreement: standard deviations of simulated pairs by which the prediction is better (positive) or worse.
+        held: how intervals held in tests; None at levels other than the card's own.
     """
 
     face: str
@@ -65,6 +88,7 @@ class Explanation:
     expected_from_cka: float
     eer_bound: float | None
     disagreement: float
+    held: Held | None
     predictions: dict[str, CardPrediction]
 
 
@@ -119,5 +143,16 @@ def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
         expected_from_cka=float(predicted_eer(expected)),
         eer_bound=eer_bound(pair.cka.debiased) if bounded else None,
         disagreement=(estimate.distance - expected) / spread,
+        held=_held(card, n),
         predictions=dict(pair.predictions),
     )
+
+
+def _held(card: CalibratedCard, n: int) -> Held | None:
+    tested = {row.n_identities: row for row in card.held_out if row.kind == ALL_KINDS}
+    by_kind = [row for row in card.held_out if row.kind != ALL_KINDS and row.n_identities in tested]
+    if not by_kind:
+        return None
+    size = min((row.n_identities for row in by_kind), key=lambda size: abs(math.log(size / n)))
+    lowest = min((row for row in by_kind if row.n_identities == size), key=lambda row: row.coverage)
+    return Held(size, tested[size].coverage, lowest.kind, lowest.coverage)

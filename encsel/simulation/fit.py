@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from encsel.matching.scorers import REFERENCE_TRAIN, SCORERS
 from encsel.matching.sensitivity import distance_of_eer
 from encsel.prediction.card import (
+    ALL_KINDS,
     FEATURE_QUANTILES,
     SIZE_TERMS,
     CalibratedCard,
@@ -132,9 +133,9 @@ def _tested(card: CalibratedCard, table: Table, d: Values, kinds: Sequence[str])
         tested_best.append(best[order.best_scale(best, others)][kind])
         p_best[rows] = tested_best[-1].chance
     cells = [(kind, inside[kind] & (table.n == n)) for kind in kinds for n in TESTED_PEOPLE]
-    cells += [("all", table.n == n) for n in (*TESTED_PEOPLE, *LARGE_PEOPLE)]
-    # The training mean of the regression behind these rows; for "all", of all kinds.
-    means = {label: float(table.truth[table.kind != label].mean()) for label in (*kinds, "all")}
+    cells += [(ALL_KINDS, table.n == n) for n in (*TESTED_PEOPLE, *LARGE_PEOPLE)]
+    # The training mean of the regression behind these rows; for ALL_KINDS, of all kinds.
+    means = {label: float(table.truth[table.kind != label].mean()) for label in (*kinds, ALL_KINDS)}
     return replace(
         card,
         tails=widened(card.tails, table, excess),

@@ -31,6 +31,7 @@ def test_rank_orders_by_the_calibrated_card_and_explains_a_pair_in_text_and_json
         "ordered by predicted EER (encsel-likelihood)", "scorer 'reference'",
         "Null: with faces and voices of different people paired", "Why face0 x voice1", "canonical correlations",
         "d_reference", "root_cka", "shared", "level of chance 0.50", "Were scores Gaussian",
+        "of the kind ", ", held least, ",
     ):  # fmt: skip
         assert words in table.read_text()
     document = json.loads(out)
