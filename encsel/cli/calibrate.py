@@ -36,11 +36,12 @@ def calibrate(output: Path, populations: int, quick: bool, name: str, jobs: int)
     from encsel.progress import OnStderr
     from encsel.simulation.fit import fit_levels
     from encsel.simulation.populations import KINDS, TruthSizes
-    from encsel.simulation.trials import resumed, training_job
+    from encsel.simulation.trials import end_processes, resumed, training_job
     from encsel.storage import documents
 
     if jobs == 0:
         raise UsageError("--jobs is 0; give a number of processes, or -1 for one per core.")
+    click.get_current_context().call_on_close(end_processes)
     progress = OnStderr()
     sizes = TruthSizes(n_draws=1, n_splits=2) if quick else TruthSizes()
     todo = [training_job(kind, seed, sizes) for seed in range(2 if quick else populations) for kind in KINDS]

@@ -60,9 +60,6 @@ class Interruption:
             # Abandoned threads still run. Waiting for them could take forever, and one that runs while the interpreter
             # shuts down crashes it.
             _exit(self._code)
-        if (loky := sys.modules.get("joblib.externals.loky")) is not None:
-            # Exit functions wait for its processes, which would end by themselves only after five idle minutes.
-            loky.get_reusable_executor().shutdown(kill_workers=True)
         atexit._run_exitfuncs()
         if not all(thread.daemon for thread in others):  # Python would wait for these
             self._end(self._code)

@@ -104,6 +104,13 @@ def resumed(jobs: Sequence[Job], work: Path, *, n_jobs: int = -1, progress: Prog
     yield from map(_read, paths)
 
 
+def end_processes() -> None:
+    """End the processes that simulated or fitted; left alone they, and Python with them, end after five idle minutes."""
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(kill_workers=True)
+
+
 def _write(path: Path, make: Callable[[], Trials]) -> None:
     part = path.with_suffix(f".{os.getpid()}.part.npz")
     np.savez(part, **vars(make()))
