@@ -105,7 +105,7 @@ def resumed(jobs: Sequence[Job], work: Path, *, n_jobs: int = -1, progress: Prog
 
 
 def end_processes() -> None:
-    """End the processes that simulated or fitted; left alone they, and Python with them, end after five idle minutes."""
+    """End the processes that simulated or fitted: Python would wait for them, five idle minutes."""
     from joblib.externals.loky import get_reusable_executor
 
     get_reusable_executor().shutdown(kill_workers=True)
