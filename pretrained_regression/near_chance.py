@@ -102,7 +102,7 @@ def main(cards: Path) -> None:
     jobs = [training_job(kind, seed, TruthSizes()) for seed in range(10) for kind in KINDS]
     trials = list(resumed(jobs, cards / "work", progress=OnStderr()))
     seeds = np.array([one.seed for one in trials])
-    by_scorer = {card.scorer: card for path in sorted(cards.glob("*.json")) if (card := load_calibrated(path))}
+    by_scorer = {card.scorer: card for card in map(load_calibrated, sorted(cards.glob("*.json")))}
     tables = {scorer: table_of(trials, scorer) for scorer in MEASURED}
     click.echo("| card | fit with | n | linked: RMSE | bias | held | not linked: RMSE | bias | held |")
     click.echo("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
