@@ -130,30 +130,36 @@ class Embeddings:
         return self if self.listed is None else replace(self, listed=None).rows(self.listed)
 
 
-SPEC_OPTIONS = ("revision", "layer", "pooling", "dtype", "name")
-
-
 @dataclass(frozen=True)
 class Spec:
-    """An encoder as the user names it. `str(spec)` parses back to an equal spec."""
+    """An encoder as the user names it. `str(spec)` parses back to an equal spec.
+
+    Attributes:
+        family: empty as long as the family of a checkpoint that was named alone is not known.
+        checkpoint: ORG/NAME on the hub, or a folder or file; None: the family's default.
+        alone: the user named the checkpoint without its family.
+        modality: whose encoder it is, where that is known: some families have both.
+    """
 
     family: str
     checkpoint: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    alone: bool = field(default=False, compare=False)
+    modality: Modality | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
-        options = ",".join(f"{key}={self.options[key]}" for key in SPEC_OPTIONS if key in self.options)
-        checkpoint = "" if self.checkpoint is None else f":{self.checkpoint}"
-        return self.family + checkpoint + (f"@{options}" if options else "")
+        options = ",".join(f"{key}={self.options[key]}" for key in sorted(self.options, key=lambda k: (k == "name", k)))
+        head = ":".join(part for part in (self.family, self.checkpoint) if part)
+        return head + (f"@{options}" if options else "")
 
     @property
     def name(self) -> str:
-        """Name of the encoder in reports: the option `name`, else the text without folders."""
+        """Name of the encoder in reports: the option `name`, else the text as given, without folders."""
         if "name" in self.options:
             return self.options["name"]
         # Only the last part of a folder: its place on this machine is private.
         short = None if self.checkpoint is None else PurePath(self.checkpoint).name or self.checkpoint
-        return printable(str(Spec(self.family, short, self.options)).replace("/", "-"))
+        return printable(str(Spec("" if self.alone else self.family, short, self.options)).replace("/", "-"))
 
 
 EmbedBatch = Callable[[Sequence[Any]], Vectors]
@@ -261,6 +267,12 @@ class EncoderFamily:
     """The default, whose weights are trusted even if they are pickled."""
     options: tuple[str, ...] = ("name",)
     """Keys of a spec that this family accepts."""
+    needs: tuple[str, ...] = ()
+    """Modules that it imports beyond those of `pip install encsel`, to say what to install where they are missing."""
+    recognises: Callable[[Path], bool] | None = None
+    """Whether a folder or file on this machine is a checkpoint of this family, told without loading it."""
+    is_general: bool = False
+    """It takes a checkpoint that is named alone only if no other family recognises it."""
     open: Callable[[Spec, Runtime], tuple[Encoder, ...]] | None = None
     trained_on: str = ""
     n_parameters: int | None = None
@@ -268,6 +280,11 @@ class EncoderFamily:
     """Download size of the default checkpoint."""
     write_tiny: Callable[[Path], str] | None = None
     """For tests: write a small model with random weights into an empty folder and return the spec that opens it."""
+
+    @property
+    def has_default(self) -> bool:
+        """Whether its name alone is an encoder."""
+        return self.load is not None or self.checkpoint is not None
 
 
 @dataclass(frozen=True)

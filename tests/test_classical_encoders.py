@@ -7,13 +7,13 @@ import pytest
 
 from encsel.core import SAMPLING_RATE, Vectors
 from encsel.encoders import hog, ltas, mfcc, pixels
-from encsel.loading.registry import encoder_families
+from encsel.loading.registry import encoder_family
 
 TIME = np.arange(SAMPLING_RATE) / SAMPLING_RATE
 
 
 def of(name: str, sample: np.ndarray) -> Vectors:
-    (vector,) = encoder_families()[name].load()([sample])
+    (vector,) = encoder_family(name).load()([sample])
     return vector
 
 

@@ -412,11 +412,11 @@ def test_encoder_that_returns_another_shape_or_type_fails_by_name(root, function
 
 
 def test_an_encoder_of_media_that_gives_everything_one_vector_fails_and_the_others_go_on(root, monkeypatch):
-    families = {
-        "constant": EncoderFamily("constant", "face", 3, 1, "none", "", load=lambda: lambda x: np.ones((len(x), 3))),
-        "usual": EncoderFamily("usual", "face", 3, 1, "none", "", load=lambda: moments),
-        "heard": EncoderFamily("heard", "voice", 3, 1, "none", "", load=lambda: moments),
-    }
+    families = (
+        EncoderFamily("constant", "face", 3, 1, "none", "", load=lambda: lambda x: np.ones((len(x), 3))),
+        EncoderFamily("usual", "face", 3, 1, "none", "", load=lambda: moments),
+        EncoderFamily("heard", "voice", 3, 1, "none", "", load=lambda: moments),
+    )
     monkeypatch.setattr(registry, "encoder_families", lambda: families)
     ranking = encsel.rank(root, faces=["constant", "usual"], voices="heard", min_identities=5, cache=None)
     assert [f.encoder for f in ranking.failures] == ["constant"]

@@ -13,7 +13,7 @@ import pytest
 from encsel.core import Encoder, Runtime
 from encsel.embedding.model_run import describe
 from encsel.errors import EncoderFailed, UnusableSample, UsageError
-from encsel.loading.registry import checked_spec, encoder_families, open_encoders
+from encsel.loading.registry import checked_spec, encoder_family, open_encoders
 from encsel.loading.vision import MAX_ELONGATION
 from encsel.storage.signature import digest
 
@@ -32,7 +32,7 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 def originals(tmp_path_factory) -> dict[str, Path]:
     folders = {name: tmp_path_factory.mktemp(name) for name in OUTPUTS}
     for name, folder in folders.items():
-        assert encoder_families()[name].write_tiny(folder) == f"{name}:{folder}"
+        assert encoder_family(name).write_tiny(folder) == f"{name}:{folder}"
     return folders
 
 
@@ -216,7 +216,7 @@ def test_defaults_of_the_table_are_the_library_s(name):
         "siglip": {SiglipConfig().vision_config.hidden_size},
         "dinov2": {Dinov2Config().hidden_size},
     }
-    assert dims[name] == {encoder_families()[name].dim}
+    assert dims[name] == {encoder_family(name).dim}
 
 
 def test_n_parameters_are_those_of_the_published_shapes(name):
@@ -230,7 +230,7 @@ def test_n_parameters_are_those_of_the_published_shapes(name):
     }[name]()
     with torch.device("meta"):
         shell = getattr(transformers, OUTPUTS[name][0])(config)
-    assert sum(p.numel() for p in shell.parameters()) == encoder_families()[name].n_parameters
+    assert sum(p.numel() for p in shell.parameters()) == encoder_family(name).n_parameters
 
 
 def whole(name: str, folder: Path):
@@ -486,11 +486,11 @@ def test_pickle_with_code_in_it_is_not_run(name, folder, tmp_path):
 
 def test_pickled_weights_of_the_default_checkpoint_need_no_leave(name, hub, folder):
     pickle_weights(folder)
-    hub(encoder_families()[name].checkpoint, folder)
+    hub(encoder_family(name).checkpoint, folder)
     hub("acme/tiny", folder)
     encoder = opened(name, Runtime(device="cpu", offline=True))
     assert (encoder.revision, encoder.flags) == (SHA, ("pickled weights",))
-    assert encoder.licence == encoder_families()[name].licence
+    assert encoder.licence == encoder_family(name).licence
     with pytest.raises(EncoderFailed, match="--allow-pickle"):
         opened(f"{name}:acme/tiny", Runtime(device="cpu", offline=True))
 
@@ -541,7 +541,7 @@ def test_a_base_model_with_an_adapter_is_refused(folder):
 def test_a_folder_with_the_name_of_the_default_checkpoint_does_not_stand_in_for_it(
     hub, originals, tmp_path, monkeypatch
 ):
-    default = encoder_families()["dinov2"].checkpoint
+    default = encoder_family("dinov2").checkpoint
     monkeypatch.chdir(tmp_path)
     shutil.copytree(originals["dinov2"], tmp_path / default)
     with pytest.raises(EncoderFailed, match="encsel encoders fetch"):

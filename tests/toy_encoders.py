@@ -44,7 +44,7 @@ def toy(
 ) -> Encoder:
     """An encoder opened by the registry from a family of one batch function; or of `model`, with other fields."""
     family = EncoderFamily(name, modality, DIM, 1, "none", "a test", load=lambda: function)
-    with mock.patch.object(registry, "encoder_families", return_value={name: family}):
+    with mock.patch.object(registry, "encoder_families", return_value=(family,)):
         (encoder,) = registry.open_encoders(Spec(name), Runtime())
     if model is not None:
         changes["load"] = lambda: model

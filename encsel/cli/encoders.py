@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from encsel.cli.options import format_option
+from encsel.cli.options import format_option, modality_option
 from encsel.cli.output import say
 
 if TYPE_CHECKING:
-    from encsel.core import Encoder, EncoderFamily
+    from encsel.core import Encoder, EncoderFamily, Modality, Spec
 
-COLUMNS = ("modality", "name", "dim", "parameters", "download", "licence", "on this machine")
+COLUMNS = {"on this machine": "here", "modality": "modality", "name": "name", "dim": "dim", "download": "download"}
+"""Facts in the table of `list`, with their headings; the licence takes what is left of the line."""
+LINE = 80
 
 
 @click.group()
@@ -21,89 +23,99 @@ def encoders() -> None:
     """List the encoders, show one, or fetch weights ahead of time.
 
     \b
-    An encoder is FAMILY[:CHECKPOINT_OR_DIR][@key=value,...]:
-      clip                                     the family's default checkpoint
-      clip:openai/clip-vit-large-patch14       another checkpoint on the hub
-      wavlm:models/mine@layer=6,name=mine-6    a folder, a layer, a name for reports
-      arcface:w600k_r50.onnx                   a recognition model alone, for aligned crops
-    Keys: revision, layer (a number, last or all), pooling, dtype, name.
+    An encoder is FAMILY, or [FAMILY:]CHECKPOINT_OR_PATH, with [@key=value,...]:
+      clip                                     a family's default checkpoint
+      facebook/dinov2-large                    a checkpoint on the Hugging Face hub
+      ./models/mine@layer=6,name=mine-6        a folder, a layer, a name for reports
+      arcface:w600k_r50.onnx                   a file, and the family that reads it
+    ORG/NAME is always the hub's. A path begins with ./ ../ / or ~, or ends as a file does.
+    The family of a checkpoint named alone is told from its files.
     """
 
 
 @encoders.command("list")
 @format_option(("table", "json"))
 def list_(form: str) -> None:
-    """List the encoder families for --face and --voice, including plug-ins."""
+    """List the encoder families for --face and --voice, including plug-ins: first those that run without a download.
+
+    Families without dim and download read the checkpoints of others; they have none of their own.
+    """
     from encsel.loading.registry import encoder_families
     from encsel.storage.result import json_text
 
-    families = sorted(encoder_families().values(), key=lambda f: (f.modality, f.name))
-    facts = [_facts(family) | {"on this machine": _on_this_machine(family)} for family in families]
+    facts = [_facts(family) | {"on this machine": _on_this_machine(family)} for family in encoder_families()]
+    facts.sort(key=lambda f: (not f["dim"], f["on this machine"] == "no", f["modality"], f["name"]))
     if form == "json":
         click.echo(json_text(facts), nl=False)
         return
-    rows = [COLUMNS, *([_shown(f[column]) for column in COLUMNS] for f in facts)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    here = [f | {"on this machine": "no" if f["on this machine"] == "no" else "yes"} for f in facts]
+    rows = [[*COLUMNS.values(), "licence"]]
+    rows += [[*(_shown(f[column] or None) for column in COLUMNS), f["licence"]] for f in here]
+    *widths, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
     for row in rows:
-        say("  ".join(map(str.ljust, row, widths)).rstrip())
+        line = "  ".join([*map(str.ljust, row[:-1], widths), row[-1]])
+        say(line if len(line) <= LINE else f"{line[: LINE - 3].rstrip()}...")
 
 
 @encoders.command()
-@click.argument("spec")
-def show(spec: str) -> None:
-    """Show one encoder and where its weights are, without a network connection."""
+@click.argument("text", metavar="ENCODER")
+@modality_option
+def show(text: str, modality: Modality | None) -> None:
+    """Show one encoder and where its weights are, without a network connection.
+
+    Facts of a checkpoint are those that its files state; the rest is known only of the families' defaults.
+    """
     from encsel.core import Runtime
     from encsel.errors import EncoderFailed
-    from encsel.loading.registry import open_encoders
+    from encsel.loading.registry import check_against, checked_spec, encoder_family, open_encoders
 
-    parsed, family = _parsed(spec)
-    for key, value in (_facts(family) | {"checkpoint": parsed.checkpoint or family.checkpoint}).items():
-        say(f"{key}: {_shown(value)}")
-    if family.open is None:
-        return
+    spec = checked_spec(text, modality)
+    family = encoder_family(spec.family, spec.modality) if spec.family else None
+    if family is not None:
+        check_against(family, spec)
+        if spec.checkpoint in (None, family.checkpoint):
+            _say_facts(_facts(family))
+            if family.open is None:
+                return
     try:
-        opened = open_encoders(parsed, Runtime(offline=True, allow_pickle=True), signing="look")
+        opened = open_encoders(spec, Runtime(offline=True, allow_pickle=True), signing="look")
     except EncoderFailed as error:
-        say(f"weights: not on this machine ({error})")
+        say(f"weights: not on this machine, or they cannot be used ({error})")
         return
-    _echo_weights("weights", opened[0])
+    first = opened[0]
+    if family is None or spec.checkpoint not in (None, family.checkpoint):
+        _say_facts(_facts_of(first))
+    else:
+        _say_facts({"preprocessing": dict(first.preprocessing)})
+    _echo_weights("weights", first)
     if len(opened) > 1:
         say(f"stands for: {', '.join(encoder.name for encoder in opened)}")
 
 
 @encoders.command()
-@click.argument("specs", nargs=-1, required=True, metavar="ENCODER...")
+@click.argument("texts", nargs=-1, required=True, metavar="ENCODER...")
+@modality_option
 @click.option("--allow-pickle", is_flag=True, help="Also fetch pickled weights of checkpoints other than the defaults.")
 @click.option("--sign-off", is_flag=True, help="Record the current hashes in place of earlier ones.")
-def fetch(specs: tuple[str, ...], allow_pickle: bool, sign_off: bool) -> None:
+def fetch(texts: tuple[str, ...], modality: Modality | None, allow_pickle: bool, sign_off: bool) -> None:
     """Download weights ahead of time and record their hashes.
 
     Later runs check the weights against the record: $ENCSEL_WEIGHTS (for example a file in your repository),
     or encsel/weights.json in your state folder.
     """
     from encsel.core import Runtime
-    from encsel.loading.registry import open_encoders
+    from encsel.loading.registry import checked_spec, encoder_family, open_encoders
+
+    def has_weights(spec: Spec) -> bool:
+        return not spec.family or encoder_family(spec.family, spec.modality).open is not None
 
     # Every spec is checked before anything is downloaded.
-    for parsed, family in [_parsed(spec) for spec in specs]:
-        if family.open is None:
-            say(f"{parsed}: has no weights")
+    for spec in [checked_spec(text, modality) for text in texts]:
+        if not has_weights(spec):
+            say(f"{spec}: has no weights")
             continue
-        opened = open_encoders(parsed, Runtime(allow_pickle=allow_pickle), signing="renew" if sign_off else "check")
-        _echo_weights(str(parsed), opened[0])
-
-
-def _parsed(text: str) -> Any:
-    """The checked spec and its family, of either modality."""
-    from encsel.errors import UsageError, nearest
-    from encsel.loading.registry import checked_spec, encoder_families
-    from encsel.loading.spec import parse
-
-    families = encoder_families()
-    name = parse(text).family
-    if name not in families:
-        raise UsageError(f"No encoder is named {name!r}. {nearest(name, families)}")
-    return checked_spec(text, families[name].modality), families[name]
+        opened = open_encoders(spec, Runtime(allow_pickle=allow_pickle), signing="renew" if sign_off else "check")
+        _echo_weights(str(spec), opened[0])
 
 
 def _echo_weights(label: str, encoder: Encoder) -> None:
@@ -113,13 +125,17 @@ def _echo_weights(label: str, encoder: Encoder) -> None:
 
 
 def _on_this_machine(family: EncoderFamily) -> str:
-    """Where the family's default encoder is, or whether it can run without a download."""
+    """Where the family's default encoder is, or whether it can run without a download or an installation."""
     from encsel.core import Runtime, Spec
     from encsel.errors import EncoderFailed
+    from encsel.extras import missing
     from encsel.loading.registry import open_encoders
 
+    if not family.has_default:
+        return "no" if missing(family.needs) else "yes"
+    spec = Spec(family.name, modality=family.modality)
     try:
-        return str(open_encoders(Spec(family.name), Runtime(offline=True, hash_weights=False))[0].folder or "yes")
+        return str(open_encoders(spec, Runtime(offline=True, hash_weights=False))[0].folder or "yes")
     except EncoderFailed:
         return "no"
 
@@ -128,7 +144,7 @@ def _facts(family: EncoderFamily) -> dict[str, Any]:
     return {
         "name": family.name,
         "modality": family.modality,
-        "dim": family.dim,
+        "dim": family.dim or None,
         "version": family.version,
         "checkpoint": family.checkpoint,
         "parameters": family.n_parameters,
@@ -139,6 +155,27 @@ def _facts(family: EncoderFamily) -> dict[str, Any]:
         "options": list(family.options),
         "preprocessing": dict(family.preprocessing),
     }
+
+
+def _facts_of(encoder: Encoder) -> dict[str, Any]:
+    return {
+        "name": encoder.name,
+        "family": encoder.family,
+        "modality": encoder.modality,
+        "dim": encoder.dim,
+        "licence": encoder.licence,
+        "trained on": encoder.trained_on or None,
+        "source": encoder.source,
+        "space": encoder.space,
+        "flags": list(encoder.flags),
+        "preprocessing": dict(encoder.preprocessing),
+    }
+
+
+def _say_facts(facts: dict[str, Any]) -> None:
+    for key, value in facts.items():
+        if value not in ([], {}):
+            say(f"{key}: {_shown(value)}")
 
 
 def _shown(value: Any) -> str:

@@ -8,6 +8,9 @@ import click
 
 from encsel.storage.result import FORMAT_OF_SUFFIX, FORMATS
 
+MODALITIES = ("face", "voice")
+"""Those of `encsel.core`, whose import takes longer than `--help` may."""
+
 NO_CACHE = "\0"
 """Value of --no-cache: no folder can have this name."""
 PATH = click.Path(path_type=Path)
@@ -31,8 +34,8 @@ def together(*decorators: Decorator) -> Decorator:
 def _encoder_option(modality: str) -> Decorator:
     return click.option(
         f"--{modality}", f"{modality}s", multiple=True, metavar="ENCODER",
-        help=f"A {modality} encoder, FAMILY[:CHECKPOINT_OR_DIR][@key=value,...], or a file of embeddings; repeatable. "
-        "Default: all that can run on the data with what is on this machine.",
+        help=f"A {modality} encoder, [FAMILY:]CHECKPOINT_OR_PATH[@key=value,...] or a family alone, or a file of "
+        "embeddings; repeatable. Default: all that can run on the data with what is on this machine.",
     )  # fmt: skip
 
 
@@ -105,6 +108,10 @@ prediction_options = together(
                  "every person has one."),
 )  # fmt: skip
 """Which card orders the pairs, and how sure its intervals are."""
+
+modality_option = click.option(
+    "--modality", type=click.Choice(MODALITIES), help="Of an encoder whose family reads faces and voices."
+)
 
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No notes or progress on stderr.")
 

@@ -14,6 +14,7 @@ from encsel.data.sampling import limit_rows
 from encsel.embedding.embed import Embedded, embed
 from encsel.errors import BadCalibration, EncoderFailed, NotHere, UsageError, nearest
 from encsel.loading.registry import checked_spec, encoder_families, open_encoders
+from encsel.loading.spec import is_hub_id, namesake
 from encsel.progress import Progress, Silent
 from encsel.storage.cache import cache_root
 from encsel.storage.signature import digest
@@ -143,6 +144,8 @@ class _Candidates:
                 self.add_unusable(failed[name])
             elif calibration.samples:
                 specs.append(checked_spec(name, modality))
+                if note := namesake(specs[-1], modality):
+                    self.progress.note(note)
             else:
                 raise UsageError(
                     f"{calibration.root or 'The calibration set'} holds embeddings, and no {modality} encoder among "
@@ -153,7 +156,7 @@ class _Candidates:
                 self.encoders.extend(open_encoders(spec, self.runtime))
             except EncoderFailed as error:
                 # Results contain only the last part of a folder, as the name of the encoder does.
-                folder = spec.checkpoint or ""
+                folder = "" if spec.checkpoint is None or is_hub_id(spec.checkpoint) else spec.checkpoint
                 reason = str(error).replace(folder, PurePath(folder).name or folder) if folder else str(error)
                 self.failures.append(Failure(modality, spec.name, reason))
                 self.progress.note(f"{spec.name} failed: {error}")
@@ -166,10 +169,11 @@ class _Candidates:
     def add_all(self, modality: Modality) -> None:
         """Add every encoder of a modality that needs no download: the default when none is named."""
         absent = []
-        for family in encoder_families().values():
-            if family.modality == modality:
+        for family in encoder_families():
+            if family.modality == modality and family.has_default:
                 try:
-                    self.encoders.extend(open_encoders(Spec(family.name), replace(self.runtime, offline=True)))
+                    spec = Spec(family.name, modality=modality)
+                    self.encoders.extend(open_encoders(spec, replace(self.runtime, offline=True)))
                 except NotHere:
                     absent.append(family.name)
                 except EncoderFailed as error:

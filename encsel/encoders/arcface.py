@@ -12,9 +12,10 @@ import numpy as np
 
 from encsel.core import Encoder, EncoderFamily, Image, Model, Runtime, Spec, Vectors
 from encsel.errors import EncoderFailed, UnusableSample
+from encsel.extras import imported
 from encsel.loading.checkpoint import encoder_of
 from encsel.loading.hub import hashes_of
-from encsel.loading.onnx_packs import DEFAULT_PACK, MANIFEST, Pack, find_pack, import_or_fail, load_session, read_pack
+from encsel.loading.onnx_packs import DEFAULT_PACK, MANIFEST, Pack, find_pack, has_manifest, load_session, read_pack
 
 DETECTION_SIDES = (128, 640)
 """Default of insightface 2.1, which finds both small faces and faces that fill the image; older versions differ."""
@@ -61,7 +62,6 @@ def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
         ENCODER,
         spec,
         dim=recogniser.dim,
-        other_licence=f"of the pack or file; {LICENCE}",
         load=lambda: _load(pack, runtime.device),
         weights=hashes_of([g.path for g in graphs], runtime),
         files=hashes_of([folder / MANIFEST] if pack.has_manifest else [], runtime),
@@ -126,7 +126,7 @@ def largest_face(boxes: Vectors, centre: tuple[float, float]) -> int:
 
 def _load(pack: Pack, device: str) -> Model:
     with contextlib.redirect_stdout(sys.stderr):
-        zoo = import_or_fail("insightface.model_zoo")
+        zoo = imported("insightface.model_zoo")
         recogniser = load_session(pack, "recognition", (zoo.ArcFaceONNX,), device, threads=os.cpu_count() or 1)
         detector = None
         if pack.detector is not None:
@@ -212,6 +212,8 @@ ENCODER = EncoderFamily(
     licence=LICENCE,
     source="Deng et al. 2019, doi:10.1109/CVPR.2019.00482; the pack buffalo_l (w600k_r50) of insightface.",
     libraries=("insightface", "onnxruntime", "opencv-python", "scikit-image"),
+    needs=("insightface", "onnx", "onnxruntime"),
+    recognises=lambda path: path.is_dir() and (has_manifest(path) or len([*path.glob("*.onnx")]) > 1),
     checkpoint=DEFAULT_PACK,
     options=("dtype", "name"),
     open=open_,

@@ -11,8 +11,9 @@ import numpy as np
 
 from encsel.core import Clip, Encoder, EncoderFamily, Model, Runtime, Spec, Vectors
 from encsel.errors import EncoderFailed, failing
+from encsel.extras import imported
 from encsel.loading.checkpoint import encoder_of
-from encsel.loading.hub import TORCH_REMEDY, find_snapshot, moved_to, torch_device
+from encsel.loading.hub import find_snapshot, moved_to, torch_device
 from encsel.loading.speech import crop_rule, usable_part
 
 CHECKPOINT = "speechbrain/spkrec-ecapa-voxceleb"
@@ -38,7 +39,6 @@ def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
         ENCODER,
         spec,
         dim=sizes["lin_neurons"],
-        other_licence="of the checkpoint",
         load=lambda: _load(file, sizes, runtime),
         revision=snapshot.revision,
         weights={file.name: snapshot.weights[file.name]},
@@ -110,11 +110,10 @@ def _load(file: Path, sizes: Mapping[str, Any], runtime: Runtime) -> Model:
 def _speechbrain() -> tuple[Any, Any, Any]:
     # Otherwise the import enables TF32 for every model in this process.
     os.environ["SB_DISABLE_QUIRKS"] = "allow_tf32,disable_jit_profiling"
-    with failing("speechbrain does not load", TORCH_REMEDY):  # torchaudio incompatible with torch, for example
-        from speechbrain.lobes.features import Fbank
-        from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
-        from speechbrain.processing.features import InputNormalization
-    return Fbank, InputNormalization, ECAPA_TDNN
+    # These fail where torchaudio does not fit torch, for example.
+    features, normalisation = imported("speechbrain.lobes.features"), imported("speechbrain.processing.features")
+    network = imported("speechbrain.lobes.models.ECAPA_TDNN")
+    return features.Fbank, normalisation.InputNormalization, network.ECAPA_TDNN
 
 
 def _read(file: Path, device: str = "cpu") -> dict[str, Any]:
@@ -187,6 +186,8 @@ ENCODER = EncoderFamily(
     licence="Apache-2.0",
     source="Desplanques et al. 2020, doi:10.21437/Interspeech.2020-2650; SpeechBrain's checkpoint.",
     libraries=("torch", "speechbrain"),
+    needs=("speechbrain", "torchaudio", "torch"),
+    recognises=lambda path: any((path / name).is_file() for name in (SAFE, PICKLED, "hyperparams.yaml")),
     checkpoint=CHECKPOINT,
     options=("revision", "dtype", "name"),
     open=open_,

@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from encsel.core import Encoder, EncoderFamily, Model, Runtime, Spec
-from encsel.loading.speech import LIBRARIES, n_samples_for, open_speech, write_tiny_model
+from encsel.loading.checkpoint import is_of_types
+from encsel.loading.speech import HEAD, LIBRARIES, NEEDS, n_samples_for, open_speech, write_tiny_model
 
 
 def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
     # Given a mask, the head ignores dilation when it counts frames and pools over padding: equal lengths only.
-    checkpoint = open_speech(ENCODER, spec, runtime, model_type="wavlm", equal_lengths=True)
+    checkpoint = open_speech(ENCODER, spec, runtime, model_type="wavlm", with_head=True)
     config = checkpoint.config
     reach = sum((k - 1) * d for k, d in zip(config["tdnn_kernel"], config["tdnn_dilation"], strict=True))
     # The head takes a standard deviation over frames, so it needs at least two.
@@ -38,6 +39,8 @@ ENCODER = EncoderFamily(
     licence="CC BY-SA 3.0",
     source="Chen et al. 2022, doi:10.1109/JSTSP.2022.3188113; microsoft/wavlm-base-plus-sv.",
     libraries=LIBRARIES,
+    needs=NEEDS,
+    recognises=lambda path: is_of_types(path, ("wavlm",)) and not is_of_types(path, ("wavlm",), but_for=(HEAD,)),
     checkpoint="microsoft/wavlm-base-plus-sv",
     options=("revision", "dtype", "name"),
     open=open_,

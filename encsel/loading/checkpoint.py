@@ -1,21 +1,28 @@
 """Checkpoints of transformers found, hashed and described as encoders, with nothing loaded; tiny ones for tests."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from encsel.core import Encoder, EncoderFamily, Runtime, Spec
 from encsel.errors import EncoderFailed
 from encsel.loading.hub import Snapshot, find_snapshot, read_json
+from encsel.storage.files import read_whole
 
 
-def encoder_of(family: EncoderFamily, spec: Spec, *, other_licence: str = "", **facts: Any) -> Encoder:
-    """Describe an encoder; `facts` replace those of its family and spec, `other_licence` is for other checkpoints."""
+def encoder_of(family: EncoderFamily, spec: Spec, **facts: Any) -> Encoder:
+    """Describe an encoder; `facts` replace those of its family and spec.
+
+    What the family says about its default checkpoint is said of no other.
+    """
     is_default = spec.checkpoint in (None, family.checkpoint)
+    elsewhere = f"see the source of {PurePath(spec.checkpoint or '').name}"
     general = {
         "name": spec.name, "modality": family.modality, "dim": family.dim, "spec": str(spec), "family": family.name,
-        "version": family.version, "licence": family.licence if is_default else other_licence, "source": family.source,
+        "version": family.version, "licence": family.licence if is_default else elsewhere,
+        "source": family.source if is_default else elsewhere,
         "trained_on": family.trained_on if is_default else "", "preprocessing": family.preprocessing,
         "libraries": family.libraries, "shares": str(spec),
     }  # fmt: skip
@@ -88,6 +95,24 @@ def open_checkpoint(
             )
         settings = read_json(path)
     return Checkpoint(family, spec, runtime, snapshot, config, settings)
+
+
+def configured(folder: Path) -> Mapping[str, Any]:
+    """config.json of a folder; empty if there is none, or it is damaged."""
+    try:
+        config = json.loads(read_whole(folder / "config.json"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def is_of_types(folder: Path, model_types: Sequence[str], *, but_for: Sequence[str] = ()) -> bool:
+    """Whether config.json names one of these model types, and no architecture that ends in one of `but_for`."""
+    config = configured(folder)
+    architectures = config.get("architectures") or []
+    return config.get("model_type") in model_types and not any(
+        str(a).endswith(end) for a in architectures for end in but_for
+    )
 
 
 def save_tiny(folder: Path, class_name: str, config: Mapping[str, Any], processor: Any) -> None:

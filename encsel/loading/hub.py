@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -14,11 +13,12 @@ from numpy.typing import NDArray
 
 from encsel.core import Runtime, Spec
 from encsel.errors import EncoderFailed, NotHere, UsageError, failing
+from encsel.extras import imported
+from encsel.loading.spec import is_hub_id
 from encsel.storage.files import read_whole
+from encsel.storage.folders import expanded
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SAFE, PICKLED = "*.safetensors", ("*.bin", "*.ckpt", "*.pt", "*.pth")
-TORCH_REMEDY = "Install matching versions: pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'."
 _SMALL_FILES = ("*.json", "*.txt", "*.model")
 _ONE_FILE = {".safetensors": "model.safetensors", ".bin": "pytorch_model.bin"}
 """Name of a model's only weight file, by suffix; with `.index.json` behind it, of the list of several."""
@@ -51,15 +51,23 @@ class Snapshot:
         return read_json(self.folder / "config.json")
 
 
+def local_folder(checkpoint: str) -> Path:
+    """The folder of that name on this machine; EncoderFailed if there is none."""
+    folder = expanded(checkpoint)
+    if folder is None or not folder.is_dir():
+        raise EncoderFailed(f"{checkpoint} is not a folder and not ORG/NAME on the Hugging Face hub. Give one of them.")
+    return folder
+
+
 def find_snapshot(
-    spec: Spec, default: str, runtime: Runtime, *, pickled: Sequence[str] = ("pytorch_model*.bin",)
+    spec: Spec, default: str | None, runtime: Runtime, *, pickled: Sequence[str] = ("pytorch_model*.bin",)
 ) -> Snapshot:
     """Find a checkpoint's files in a local folder or on the hub, downloading them unless `runtime.offline`.
 
     Args:
         spec: its checkpoint is a folder, or ORG/NAME on the Hugging Face hub.
-        default: ORG/NAME on the hub for a spec without a checkpoint; its weights may be pickled, those of others only
-            with `runtime.allow_pickle`.
+        default: ORG/NAME on the hub for a spec without a checkpoint, if the family has one; its weights may be pickled,
+            those of others only with `runtime.allow_pickle`.
         pickled: patterns of the pickled weight files this family reads, used only without safetensors.
     Raises:
         EncoderFailed: not found, not reachable, without weights, weights that are not plain files of the folder,
@@ -67,20 +75,18 @@ def find_snapshot(
         UsageError: a revision was given for a folder.
     """
     checkpoint, revision = spec.checkpoint or default, spec.options.get("revision")
-    folder, commit = Path(checkpoint), None
-    # A folder that happens to have the name of the default does not stand in for it.
-    is_folder = spec.checkpoint is not None and folder.is_dir()
-    allowed = (checkpoint == default and not is_folder) or runtime.allow_pickle
-    if is_folder:
-        if revision is not None:
-            raise UsageError(f"{checkpoint} is a folder, which has no revision {revision!r}. Leave out revision=.")
-    elif HUB_ID.fullmatch(checkpoint):
-        folder = _download(checkpoint, revision, [*_SMALL_FILES, SAFE], runtime)
+    assert checkpoint is not None
+    allowed = checkpoint == default or runtime.allow_pickle
+    commit = None
+    if is_hub_id(checkpoint):
+        folder = download(checkpoint, revision, [*_SMALL_FILES, SAFE], runtime)
         if allowed and not any(folder.glob(SAFE)):
-            folder = _download(checkpoint, revision, [*_SMALL_FILES, SAFE, *pickled], runtime)
+            folder = download(checkpoint, revision, [*_SMALL_FILES, SAFE, *pickled], runtime)
         commit = folder.name
     else:
-        raise EncoderFailed(f"{checkpoint} is not a folder and not ORG/NAME on the Hugging Face hub. Give one of them.")
+        folder = local_folder(checkpoint)
+        if revision is not None:
+            raise UsageError(f"{checkpoint} is a folder, which has no revision {revision!r}. Leave out revision=.")
     if (folder / _ADAPTER).is_file():
         raise EncoderFailed(
             f"{checkpoint} has an adapter ({_ADAPTER}), which encsel does not apply. Merge it into the model first: "
@@ -204,8 +210,9 @@ def _quiet_transformers() -> Iterator[None]:
 
 def torch_device(device: str) -> Any:
     """The torch device of that name, "auto" being CUDA when available; EncoderFailed, never a silent fallback."""
-    with failing("torch does not load", TORCH_REMEDY):
-        import torch
+    imported("torch")
+    import torch
+
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with failing(f"The device {device!r} cannot be used", "Use --device cpu, or fix the driver."):
@@ -221,10 +228,18 @@ def moved_to(device: Any, array: NDArray[Any]) -> Any:
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
-def _download(checkpoint: str, revision: str | None, patterns: Sequence[str], runtime: Runtime) -> Path:
+def download(checkpoint: str, revision: str | None, patterns: Sequence[str], runtime: Runtime) -> Path:
+    """The folder of a repository's files on this machine, fetched from the hub unless `runtime.offline`.
+
+    Raises:
+        NotHere: not on this machine, and offline.
+        EncoderFailed: not on the hub, not to be had without accepting terms or logging in, or no connection.
+    """
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # otherwise requests report installed versions
+    imported("huggingface_hub")
     import huggingface_hub
     from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     constants.HF_HUB_DISABLE_TELEMETRY = True  # when already imported
     offline = runtime.offline or constants.HF_HUB_OFFLINE
@@ -235,6 +250,17 @@ def _download(checkpoint: str, revision: str | None, patterns: Sequence[str], ru
                 checkpoint, revision=revision, allow_patterns=list(patterns), local_files_only=offline
             )
     except EncoderFailed as error:
+        cause = error.__cause__
+        if isinstance(cause, GatedRepoError):
+            raise EncoderFailed(
+                f"{checkpoint} is gated: accept its terms at {constants.ENDPOINT}/{checkpoint}, then log in (hf auth "
+                "login, or HF_TOKEN)."
+            ) from error
+        if isinstance(cause, RepositoryNotFoundError):
+            raise EncoderFailed(
+                f"{checkpoint} is not on the hub, or is private. Check the name, log in (hf auth login, or HF_TOKEN), "
+                f"or name a folder: ./{checkpoint}."
+            ) from error
         if offline:
             raise NotHere(
                 f"{at} is not in the hub cache of this machine, and downloads are disabled (offline). "

@@ -1,6 +1,5 @@
 """insightface's packs of ONNX models: finding, downloading and checking one, and running its models in onnxruntime."""
 
-import importlib
 import json
 import re
 import sys
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 from encsel.core import Runtime
 from encsel.errors import EncoderFailed, NotHere, failing
+from encsel.extras import imported
 from encsel.storage.files import read_whole
 
 DEFAULT_PACK = "buffalo_l"
@@ -82,7 +82,7 @@ def _expanded(path: str) -> Path:
 
 
 def _download(pack: Path, root: Path) -> None:
-    storage = import_or_fail("insightface.utils.storage")
+    storage = imported("insightface.utils.storage")
     archive = storage.model_zoo_download_url(pack.name + ".zip")
     with failing(
         f"The pack {pack.name} could not be downloaded", f"Check the network, or unpack {archive} into {pack}."
@@ -110,9 +110,9 @@ def read_pack(path: Path) -> Pack:
         content = f"{len(folders)} folders with .onnx files" if folders else "no .onnx files"
         raise EncoderFailed(f"{path} holds {content}, not one pack. Fetch it again, or name the pack's folder.")
     folder = folders[0]
-    if _has_manifest(folder):
+    if has_manifest(folder):
         with failing(f"The manifest.json of {folder} cannot be used", "Fetch the pack again."):
-            package = import_or_fail("insightface.model_zoo").load_model_package(folder)
+            package = imported("insightface.model_zoo").load_model_package(folder)
             paths = [Path(package.task(task).path) for task in ("detection", "recognition")]
         # insightface resolves links.
         if outside := [path.name for path in paths if path.parent != folder.resolve()]:
@@ -134,7 +134,7 @@ def read_pack(path: Path) -> Pack:
 
 def _read_graph(path: Path) -> Graph:
     """Inputs and outputs of an ONNX file; EncoderFailed if it is damaged or has weights in another file."""
-    onnx = import_or_fail("onnx")
+    onnx = imported("onnx")
     with failing(f"{path.name} cannot be read as ONNX", "Fetch it again."):
         model = onnx.load(path, load_external_data=False)
         graph = model.graph
@@ -170,7 +170,7 @@ def _tensors(message: Any, kind: type) -> Iterator[Any]:
                 yield from _tensors(part, kind)
 
 
-def _has_manifest(folder: Path) -> bool:
+def has_manifest(folder: Path) -> bool:
     try:
         return json.loads(read_whole(folder / MANIFEST))["manifest_version"] == 2
     except (OSError, ValueError, LookupError, TypeError):
@@ -179,7 +179,7 @@ def _has_manifest(folder: Path) -> bool:
 
 def load_session(pack: Pack, task: Task, classes: tuple[type, ...], device: str, *, threads: int) -> Any:
     """insightface's model for a task on a device; EncoderFailed if not in `classes` or silently on another device."""
-    onnxruntime, zoo = import_or_fail("onnxruntime"), import_or_fail("insightface.model_zoo")
+    onnxruntime, zoo = imported("onnxruntime"), imported("insightface.model_zoo")
     graph = pack.detector if task == "detection" else pack.recogniser
     assert graph is not None
     providers = execution_providers(device, onnxruntime.get_available_providers())
@@ -218,9 +218,3 @@ def execution_providers(device: str, available: Sequence[str]) -> dict[str, dict
         )
     # onnxruntime's default, TF32, multiplies float32 with ten bits of mantissa.
     return {CUDA: {"device_id": index or "0", "use_tf32": "0"}, CPU: {}}
-
-
-def import_or_fail(module: str) -> Any:
-    """Import a module of insightface, onnx or onnxruntime."""
-    with failing(f"{module} does not load", "Install what it needs: pip install 'insightface>=2,<3' onnxruntime."):
-        return importlib.import_module(module)

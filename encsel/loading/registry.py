@@ -10,16 +10,18 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from encsel.core import MODALITIES, EmbedBatch, Encoder, EncoderFamily, Modality, Runtime, Spec, Vectors
-from encsel.errors import EncoderFailed, UsageError, first_line, nearest
+from encsel.errors import EncoderFailed, NotHere, UsageError, first_line, nearest
+from encsel.extras import missing
 from encsel.loading.checkpoint import encoder_of
 from encsel.loading.deadline import Deadline
+from encsel.loading.recognise import recognised
 from encsel.loading.signoff import Signing, signed_off
 from encsel.loading.spec import parse
 
@@ -32,15 +34,18 @@ _code_of: dict[str, Mapping[str, str]] = {}
 
 
 @cache
-def encoder_families() -> dict[str, EncoderFamily]:
-    """All encoder families by name: the files of `encsel.encoders`, then entry points of third parties.
+def encoder_families() -> tuple[EncoderFamily, ...]:
+    """All encoder families: the files of `encsel.encoders`, then entry points of third parties.
+
+    Two have one name only if one is for faces and one for voices.
 
     Raises:
         EncoderFailed: a plug-in does not import, is not a valid EncoderFamily, or has a name in use.
     """
     names = sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("encsel.encoders").__path__))
     modules = [importlib.import_module(f"encsel.encoders.{name}") for name in names]
-    families = {module.ENCODER.name: module.ENCODER for module in modules}
+    families = [module.ENCODER for module in modules]
+    n_of_encsel = len(families)
     for point in entry_points(group=ENCODER_GROUP):
         where = f"The encoder plug-in {point.name!r} ({point.value})"
         try:
@@ -50,11 +55,15 @@ def encoder_families() -> dict[str, EncoderFamily]:
             raise EncoderFailed(f"{where} does not import: {first_line(error)}. Fix or uninstall it.") from error
         if problem := _problem(family):
             raise EncoderFailed(f"{where} {problem}. Fix or uninstall it.")
-        if families.setdefault(family.name, family) is not family:
+        in_use = {f.name for f in families[:n_of_encsel]}
+        in_use |= {f.name for f in families[n_of_encsel:] if f.modality == family.modality and f is not family}
+        if family.name in in_use:
             raise EncoderFailed(f"{where} has the name {family.name!r}, which is in use. Rename or uninstall it.")
+        if family not in families:
+            families.append(family)
         distribution = f"{point.dist.name} {point.dist.version}" if point.dist else ""
-        _code_of[family.name] = {"distribution": distribution, "sha256": _code_hash(point)}
-    return families
+        _code_of[family.name] = {"distribution": distribution, "sha256": code_hash(point.module)}
+    return tuple(families)
 
 
 @contextlib.contextmanager
@@ -76,9 +85,9 @@ def foreign_code() -> Iterator[None]:
         os._exit = before
 
 
-def _code_hash(point: EntryPoint) -> str:
-    """SHA-256 of the files of the outermost package, or of the module, that a plug-in is in."""
-    parts = point.module.split(".")
+def code_hash(module: str) -> str:
+    """SHA-256 of the files of the outermost package that a module is in, or of the module if it is in none."""
+    parts = module.split(".")
     code = hashlib.sha256()
     for depth in range(1, len(parts) + 1):
         spec = importlib.util.find_spec(".".join(parts[:depth]))
@@ -99,8 +108,9 @@ def _problem(family: object) -> str | None:
         return f"is a {type(family).__name__}; it must be an encsel.core.EncoderFamily"
     if family.modality not in MODALITIES:
         return f"has the modality {family.modality!r}; it must be one of {', '.join(MODALITIES)}"
-    if not isinstance(family.dim, int) or family.dim < 1:
-        return f"has dim {family.dim!r}; it must be a whole number of at least 1"
+    least = 1 if family.has_default else 0
+    if not isinstance(family.dim, int) or family.dim < least:
+        return f"has dim {family.dim!r}; it must be a whole number of at least {least}"
     if (family.load is None) == (family.open is None):
         return "must give either load or open"
     for key, value in family.preprocessing.items():
@@ -109,62 +119,100 @@ def _problem(family: object) -> str | None:
     return None
 
 
-def encoder_family(name: str, modality: Modality) -> EncoderFamily:
-    """The encoder family of that name and modality; UsageError names the nearest."""
+def encoder_family(name: str, modality: Modality | None = None) -> EncoderFamily:
+    """The encoder family of that name, in any case of letters, and of that modality.
+
+    Raises:
+        UsageError: there is none, with the nearest; or there are two and no modality was given.
+    """
     families = encoder_families()
-    of_modality = [f.name for f in families.values() if f.modality == modality]
-    if name not in families:
-        raise UsageError(f"No {modality} encoder is named {name!r}. {nearest(name, of_modality)}")
-    if families[name].modality != modality:
-        other = families[name].modality
+    named = [f for f in families if f.name == name] or [f for f in families if f.name.lower() == name.lower()]
+    fitting = [f for f in named if modality in (None, f.modality)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise UsageError(f"{name} reads faces and voices. Say which, with --modality.")
+    kind, of_modality = modality or "face or voice", [f.name for f in families if modality in (None, f.modality)]
+    if named:
+        other = named[0].modality
         raise UsageError(f"{name!r} is a {other} encoder; give it with --{other}. {nearest(name, of_modality)}")
-    return families[name]
+    raise UsageError(
+        f"No {kind} encoder is named {name!r}. {nearest(name, of_modality)} A checkpoint is ORG/NAME on the Hugging "
+        "Face hub, or a path such as ./FOLDER or FILE.onnx."
+    )
 
 
-def checked_spec(text: str, modality: Modality) -> Spec:
+def checked_spec(text: str, modality: Modality | None = None) -> Spec:
     """Parse an encoder's name and check it against its family; nothing is opened or loaded.
+
+    The family of a checkpoint that is named alone is found when it is opened.
 
     Raises:
         UsageError: bad syntax, unknown family, or a checkpoint or option the family does not take.
     """
-    spec = parse(text)
-    family = encoder_family(spec.family, modality)
+    spec = replace(parse(text), modality=modality)
+    if not spec.family:
+        return spec
+    try:
+        family = encoder_family(spec.family, modality)
+    except UsageError:
+        # A folder of this machine, if its name can mean nothing else.
+        if spec.checkpoint is None and all(f.name.lower() != spec.family.lower() for f in encoder_families()):
+            path = Path(spec.family)
+            if path.exists():
+                return replace(spec, family="", checkpoint=spec.family, alone=True)
+        raise
+    spec = replace(spec, family=family.name, modality=family.modality)
+    check_against(family, spec)
+    return spec
+
+
+def check_against(family: EncoderFamily, spec: Spec) -> None:
+    """Raise UsageError for a checkpoint, or an option, that the family does not take, or a checkpoint that it needs."""
     if spec.checkpoint is not None and family.open is None:
-        raise UsageError(f"{text!r}: {family.name} has no checkpoints. Leave out {':' + spec.checkpoint!r}.")
+        raise UsageError(f"{spec}: {family.name} has no checkpoints. Leave out {':' + spec.checkpoint!r}.")
+    if spec.checkpoint is None and not family.has_default:
+        raise UsageError(f"{spec}: {family.name} has no default. Name a checkpoint: {family.name}:CHECKPOINT_OR_PATH.")
     for key in spec.options:
         if key not in family.options:
-            raise UsageError(f"{text!r}: {family.name} takes no {key!r}. It takes: {', '.join(family.options)}.")
-    return spec
+            raise UsageError(f"{spec}: {family.name} takes no {key!r}. It takes: {', '.join(family.options)}.")
 
 
 def open_encoders(spec: Spec, runtime: Runtime, *, signing: Signing = "check") -> tuple[Encoder, ...]:
     """Open the encoders of a checked spec: find, hash and check the weights (`signing`), load nothing.
 
     Raises:
-        UsageError: an option value this model does not have, such as a layer.
-        EncoderFailed: weights missing, damaged, refused, late or not those signed off, or any error of `family.open`.
+        UsageError: an option that this family, or a value that this model, does not have.
+        EncoderFailed: weights missing, damaged, refused, late or not those signed off, not recognised, or any error of
+            `family.open`.
     """
-    family = encoder_families()[spec.family]
-    if family.open is not None:
-        deadline = Deadline(runtime.timeout)
-        try:
-            with foreign_code():
-                runtime = replace(runtime, dtype=spec.options.get("dtype", runtime.dtype))
-                opened = deadline.call(family.open, spec, runtime)
-            opened = tuple(_set_apart(encoder, runtime) for encoder in opened)
-            # Without hashes there is nothing to check: the caller only looks around.
-            return signed_off(spec, family.checkpoint, opened, signing if runtime.hash_weights else "look")
-        except EncoderFailed as error:
-            raise type(error)(f"The encoder {spec}: {error}") from error
-        except UsageError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise EncoderFailed(f"The encoder {spec}: {type(error).__name__}: {error}") from error
-        finally:
-            deadline.close()
-    assert family.load is not None  # _problem rejects plug-ins with neither
-    load = family.load
-    return (_set_apart(encoder_of(family, spec, load=lambda: _Plain(load())), runtime),)
+    deadline = Deadline(runtime.timeout)
+    try:
+        if not spec.family:
+            of_modality = [f for f in encoder_families() if spec.modality in (None, f.modality)]
+            spec = deadline.call(recognised, spec, runtime, of_modality)
+        family = encoder_family(spec.family, spec.modality)
+        check_against(family, spec)
+        if lacking := missing(family.needs):
+            raise NotHere(lacking)
+        if family.open is None:
+            assert family.load is not None  # _problem rejects plug-ins with neither
+            load = family.load
+            return (_set_apart(encoder_of(family, spec, load=lambda: Plain(load())), runtime),)
+        with foreign_code():
+            runtime = replace(runtime, dtype=spec.options.get("dtype", runtime.dtype))
+            opened = deadline.call(family.open, spec, runtime)
+        opened = tuple(_set_apart(encoder, runtime) for encoder in opened)
+        # Without hashes there is nothing to check: the caller only looks around.
+        return signed_off(spec, family.checkpoint, opened, signing if runtime.hash_weights else "look")
+    except EncoderFailed as error:
+        raise type(error)(f"The encoder {spec}: {error}") from error
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise EncoderFailed(f"The encoder {spec}: {type(error).__name__}: {error}") from error
+    finally:
+        deadline.close()
 
 
 def _set_apart(encoder: Encoder, runtime: Runtime) -> Encoder:
@@ -174,7 +222,7 @@ def _set_apart(encoder: Encoder, runtime: Runtime) -> Encoder:
     return replace(encoder, code=code, runtime=runtime if is_foreign and IN_WORKERS else None)
 
 
-class _Plain:
+class Plain:
     """A batch function as a Model without preparation and with one tap."""
 
     def __init__(self, embed: EmbedBatch) -> None:

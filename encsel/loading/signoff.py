@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from encsel.core import Encoder, Spec
 from encsel.errors import EncoderFailed, UsageError
+from encsel.loading.spec import is_hub_id
 from encsel.storage.files import locked, read_whole, write_public
 from encsel.storage.folders import expanded, user_folder
 
@@ -67,7 +68,9 @@ def signed_off(spec: Spec, default: str | None, encoders: Sequence[Encoder], sig
 
 def is_fetched(spec: Spec) -> bool:
     """Whether a spec stands for weights from a hub, not for a folder or file of the user."""
-    path = None if spec.checkpoint is None else expanded(spec.checkpoint)
+    if spec.checkpoint is None or is_hub_id(spec.checkpoint):
+        return True
+    path = expanded(spec.checkpoint)
     return path is None or not path.exists()
 
 

@@ -10,10 +10,13 @@ import numpy as np
 
 from encsel.core import SAMPLING_RATE, Clip, Encoder, EncoderFamily, Model, Runtime, Spec, Vectors
 from encsel.errors import EncoderFailed, UnusableSample, UsageError
-from encsel.loading.checkpoint import Checkpoint, open_checkpoint, save_tiny
+from encsel.loading.checkpoint import Checkpoint, is_of_types, open_checkpoint, save_tiny
 from encsel.loading.hub import load_transformers, moved_to, torch_device
 
 LIBRARIES = ("torch", "transformers")
+NEEDS = ("transformers", "torch")
+HEAD = "ForXVector"
+"""End of the names of classes with a head for speaker embeddings."""
 
 COMMON_SECONDS = (5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.75, 0.5, 0.35, 0.25, 0.2, 0.15, 0.1)
 """For models that cannot be padded, clips are cut to the longest of these that fits, so that batches stay full."""
@@ -62,7 +65,7 @@ class SpeechCheckpoint(Checkpoint):
             **(preprocessing or {}),
         }
         return self.encoder(
-            preprocessing=prepared, other_licence="as the checkpoint states", shares=str(self.spec),
+            preprocessing=prepared, shares=str(self.spec),
             equal_lengths=self.equal_lengths, **facts,
         )  # fmt: skip
 
@@ -85,15 +88,24 @@ class SpeechCheckpoint(Checkpoint):
 
 
 def open_speech(
-    family: EncoderFamily, spec: Spec, runtime: Runtime, *, model_type: str, equal_lengths: bool = False
+    family: EncoderFamily, spec: Spec, runtime: Runtime, *, model_type: str, with_head: bool = False
 ) -> SpeechCheckpoint:
     """Open the checkpoint of a spec; errors as `open_checkpoint`, and EncoderFailed for an unsuitable configuration.
 
-    With `equal_lengths`, this kind of model can never be padded, whatever the configuration says.
+    A model `with_head` can never be padded, whatever the configuration says; without, a checkpoint with one is refused.
     """
     opened = open_checkpoint(family, spec, runtime, model_types=(model_type,), processor="feature_extractor")
     config = {**CONFIG_DEFAULTS, **opened.config}
     _check(config, opened.name)
+    if (
+        not with_head
+        and "layer" not in spec.options
+        and not is_of_types(opened.snapshot.folder, [model_type], but_for=[HEAD])
+    ):
+        raise EncoderFailed(
+            f"{opened.name} has a head for speaker embeddings, which {family.name} does not use. Name it "
+            f"hf:{opened.name} for what the head returns, or add @layer=last for the mean over frames before it."
+        )
     if config.get("add_adapter"):
         raise EncoderFailed(
             f"{opened.name} has an adapter after its layers, which {family.name} cannot pool. Choose another model."
@@ -110,7 +122,7 @@ def open_speech(
     return SpeechCheckpoint(
         **{**vars(opened), "config": config},
         do_normalize=bool(opened.processor.get("do_normalize", True)),
-        equal_lengths=equal_lengths or unpaddable,
+        equal_lengths=with_head or unpaddable,
         n_least=n_samples_for(1, config),
     )
 
@@ -126,8 +138,9 @@ def layer_family(*, class_name: str, model_type: str, tiny: Mapping[str, Any], *
         return f"{family.name}:{folder}"
 
     family = EncoderFamily(
-        modality="voice", libraries=LIBRARIES, options=("revision", "layer", "pooling", "dtype", "name"), open=open_,
-        write_tiny=write_tiny, **facts,
+        modality="voice", libraries=LIBRARIES, options=("revision", "layer", "pooling", "dtype", "name"), needs=NEEDS,
+        recognises=lambda path: is_of_types(path, (model_type,), but_for=(HEAD,)), open=open_, write_tiny=write_tiny,
+        **facts,
     )  # fmt: skip
     return family
 

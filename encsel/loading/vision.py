@@ -3,14 +3,14 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from encsel.core import Encoder, EncoderFamily, Image, Runtime, Spec, Vectors
 from encsel.errors import EncoderFailed, UnusableSample, failing
-from encsel.loading.checkpoint import Checkpoint, open_checkpoint, save_tiny
+from encsel.loading.checkpoint import Checkpoint, is_of_types, open_checkpoint, save_tiny
 from encsel.loading.hub import load_transformers, torch_device
 
 BACKEND = "pil"
@@ -59,21 +59,19 @@ def vision_family(
 
     family = EncoderFamily(
         modality="face", libraries=("transformers", "torch", "Pillow"), options=("revision", "dtype", "name"),
-        open=open_, write_tiny=write_tiny, **facts,
+        needs=("transformers", "torch"), open=open_,
+        recognises=lambda path: is_of_types(path, model_types, but_for=("CLIPVisionModel",)),  # it lacks a projection
+        write_tiny=write_tiny, **facts,
     )  # fmt: skip
     return family
 
 
 def _encoder(checkpoint: Checkpoint, architecture: Architecture) -> Encoder:
-    name, snapshot, dim = checkpoint.name, checkpoint.snapshot, architecture.dim
+    name, dim = checkpoint.name, architecture.dim
     if type(dim) is not int or dim < 1:
         raise EncoderFailed(f"{name} gives {dim!r} as its dimension in config.json. Fetch it again.")
-    card = f"see the card of {PurePath(name).name if snapshot.revision is None else name}"
-    is_default = name == checkpoint.family.checkpoint
     return checkpoint.encoder(
         dim=dim,
-        other_licence=card,
-        source=checkpoint.family.source if is_default else card,
         load=lambda: _load(checkpoint, architecture),
         preprocessing={
             "processor": json.dumps(checkpoint.processor, sort_keys=True),

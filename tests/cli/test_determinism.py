@@ -15,7 +15,7 @@ import pytest
 from media_samples import write_set
 from toy import people, population
 
-from encsel.loading.registry import encoder_families
+from encsel.loading.registry import encoder_family
 
 SEVENTY = Path(__file__).resolve().parents[3] / "shared" / "data" / "mavceleb_v1_embeddings"
 TESTS = str(Path(__file__).resolve().parents[1])
@@ -140,7 +140,7 @@ def test_batches_of_other_sizes_give_the_same_eer_to_a_thousandth_and_the_same_g
 ):
     options = []
     for name in names:
-        family = encoder_families()[name]
+        family = encoder_family(name)
         (tmp_path / name).mkdir()
         spec = f"{family.write_tiny(tmp_path / name)}@name={name}" if family.write_tiny else name
         options += [f"--{family.modality}", spec]

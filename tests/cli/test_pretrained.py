@@ -17,10 +17,10 @@ from toy import few_shuffles
 from encsel import cli
 from encsel.core import EncoderFamily
 from encsel.loading import registry
-from encsel.loading.registry import encoder_families
+from encsel.loading.registry import encoder_families, encoder_family
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-FAMILIES = [f for f in encoder_families().values() if f.write_tiny is not None]
+FAMILIES = [f for f in encoder_families() if f.write_tiny is not None]
 
 
 class Ranked(NamedTuple):
@@ -121,7 +121,7 @@ def test_fetch_prints_hashes_and_signs_changed_weights_off_on_request(call, monk
     (home / "refs").mkdir(parents=True)
     (home / "refs" / "main").write_text(sha)
     (home / "snapshots" / sha).mkdir(parents=True)
-    encoder_families()["dinov2"].write_tiny(home / "snapshots" / sha)
+    encoder_family("dinov2").write_tiny(home / "snapshots" / sha)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     code, out, err = call("encoders", "fetch", "dinov2:acme/tiny")

@@ -23,7 +23,7 @@ from encsel.loading.registry import checked_spec, encoder_families, encoder_fami
 from encsel.loading.spec import parse
 from encsel.storage.signature import canonical, digest
 
-FAMILIES = list(encoder_families().values())
+FAMILIES = list(encoder_families())
 WITH_WEIGHTS = [f for f in FAMILIES if f.open is not None]
 N = 6
 
