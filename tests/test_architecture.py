@@ -17,7 +17,8 @@ HEAVY = ("torch", "transformers", "insightface", "speechbrain", "onnxruntime", "
 LAZY = {*HEAVY, "scipy", "skimage", "PIL", "soundfile", "rich", "pydantic", "pandas", "joblib"}
 ROOMS = (
     "__main__", "cli", "reports", "validation", "ranking", "gates", "embedding", "simulation", "prediction", "encoders",
-    "matching", "regression", "loading", "data", "metrics", "storage", "core", "progress", "extras", "version", "errors",
+    "matching", "regression", "loading", "data", "metrics", "storage", "core", "progress", "extras",
+    "version", "errors",
 )  # fmt: skip
 """Top to bottom. A file imports only from its own room and from rooms below."""
 MAX_LINES = 400

@@ -497,7 +497,7 @@ def test_checkpoint_that_is_not_there_offline_says_how_to_fetch_it(tmp_path, mon
 def test_facts_of_the_default_are_not_claimed_of_other_checkpoints(folders):
     (encoder,) = opened("wavlm-sv", folders["wavlm-sv"])
     assert encoder.trained_on == ""
-    assert encoder.licence == "as the checkpoint states"
+    assert (encoder.licence, encoder.source) == (f"see the source of {folders['wavlm-sv'].name}",) * 2
 
 
 def test_families_say_what_they_were_trained_on():

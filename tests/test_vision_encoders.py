@@ -323,11 +323,6 @@ def test_revision_of_a_folder_is_an_error(name, originals):
         opened(f"{name}:{originals[name]}@revision=main")
 
 
-def test_layer_is_not_offered(name):
-    with pytest.raises(UsageError, match="takes no 'layer'"):
-        checked_spec(f"{name}@layer=3", "face")
-
-
 def test_path_of_a_folder_stays_out_of_licence_and_source(name, originals):
     encoder = opened(f"{name}:{originals[name]}")
     assert encoder.licence
@@ -544,11 +539,13 @@ def test_a_folder_with_the_name_of_the_default_checkpoint_does_not_stand_in_for_
     default = encoder_family("dinov2").checkpoint
     monkeypatch.chdir(tmp_path)
     shutil.copytree(originals["dinov2"], tmp_path / default)
-    with pytest.raises(EncoderFailed, match="encsel encoders fetch"):
-        opened("dinov2", Runtime(device="cpu", offline=True))
+    for spec in ("dinov2", f"dinov2:{default}", default):
+        with pytest.raises(EncoderFailed, match="encsel encoders fetch"):
+            opened(spec, Runtime(device="cpu", offline=True))
+    opened(f"./{default}", Runtime(device="cpu", offline=True))
     pickle_weights(tmp_path / default)
     with pytest.raises(EncoderFailed, match="--allow-pickle"):
-        opened(f"dinov2:{default}", Runtime(device="cpu", offline=True))
+        opened(f"dinov2:./{default}", Runtime(device="cpu", offline=True))
 
 
 def test_device_that_is_not_there_is_an_error(name, originals):

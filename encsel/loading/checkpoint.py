@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from encsel.core import Encoder, EncoderFamily, Runtime, Spec
+from encsel.core import Encoder, EncoderFamily, Modality, Runtime, Spec
 from encsel.errors import EncoderFailed
 from encsel.loading.hub import Snapshot, find_snapshot, read_json
 from encsel.storage.files import read_whole
@@ -60,17 +60,16 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    family: EncoderFamily, spec: Spec, runtime: Runtime, *, model_types: Sequence[str], processor: str
+    family: EncoderFamily, spec: Spec, runtime: Runtime, *, processor: str, model_types: Sequence[str] | None = None
 ) -> Checkpoint:
     """Find the checkpoint of a spec, or the family's default, hash its weights and read its configuration.
 
     Args:
-        model_types: values of `model_type` in config.json that the family reads.
         processor: part of processor_config.json with the settings of the processor.
+        model_types: values of `model_type` in config.json that the family reads; None: any.
     Raises:
         EncoderFailed: not found, of another architecture, without a processor, or what `find_snapshot` raises.
     """
-    assert family.checkpoint is not None
     name = spec.checkpoint or family.checkpoint
     snapshot = find_snapshot(spec, family.checkpoint, runtime)
     config = snapshot.config()
@@ -79,7 +78,7 @@ def open_checkpoint(
             f"{name} names other weights in config.json (transformers_weights), which encsel does not read. Save the "
             "model again."
         )
-    if (model_type := config.get("model_type")) not in model_types:
+    if model_types is not None and (model_type := config.get("model_type")) not in model_types:
         raise EncoderFailed(
             f"{name} has the architecture {model_type!r}; {family.name} reads {' or '.join(model_types)}. "
             "Choose a checkpoint of such an architecture."
@@ -91,16 +90,16 @@ def open_checkpoint(
         if not path.is_file():
             raise EncoderFailed(
                 f"{name} has no preprocessor_config.json, which defines how samples are prepared. "
-                "Copy it from the source of the checkpoint."
+                "Copy that of the checkpoint it was trained from into the folder."
             )
         settings = read_json(path)
     return Checkpoint(family, spec, runtime, snapshot, config, settings)
 
 
-def configured(folder: Path) -> Mapping[str, Any]:
-    """config.json of a folder; empty if there is none, or it is damaged."""
+def configured(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
+    """A configuration in a folder; empty if there is none, or it is damaged."""
     try:
-        config = json.loads(read_whole(folder / "config.json"))
+        config = json.loads(read_whole(folder / name))
     except (OSError, ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
@@ -113,6 +112,21 @@ def is_of_types(folder: Path, model_types: Sequence[str], *, but_for: Sequence[s
     return config.get("model_type") in model_types and not any(
         str(a).endswith(end) for a in architectures for end in but_for
     )
+
+
+def is_transformers(folder: Path, modality: Modality) -> bool:
+    """Whether a folder has a model type of transformers, and nothing says that it is of the other modality."""
+    config = configured(folder)
+    if not isinstance(config.get("model_type"), str):
+        return False
+    other, marks = {
+        "face": ("audio_config", ("feature_extractor_type", "sampling_rate", "feature_extractor")),
+        "voice": ("vision_config", ("image_processor_type", "image_mean", "image_processor")),
+    }[modality]
+    if other in config and {"vision_config", "audio_config"} - {other} & config.keys():
+        return True
+    settings = [configured(folder, f"{name}_config.json") for name in ("processor", "preprocessor")]
+    return other not in config and not any(mark in one for one in settings for mark in marks)
 
 
 def save_tiny(folder: Path, class_name: str, config: Mapping[str, Any], processor: Any) -> None:

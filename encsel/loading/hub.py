@@ -28,6 +28,8 @@ _SETTINGS = (
 )  # fmt: skip
 """Files beside the weights that can change vectors."""
 _ADAPTER = "adapter_config.json"
+_ONLY_TRAINED = frozenset({"masked_spec_embed", "mask_token"})
+"""Last parts of the names of weights that only training reads."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,23 @@ def _weight_files(folder: Path, patterns: Sequence[str]) -> list[Path]:
     return [folder / name for name in names]
 
 
+def weight_names(snapshot: Snapshot) -> list[str]:
+    """The names of the tensors in a checkpoint's weight files, read without their values."""
+    names: list[str] = []
+    for file in (snapshot.folder / name for name in snapshot.weights):
+        with failing(f"{file.name} is damaged or holds more than weights", "Fetch the checkpoint again."):
+            if snapshot.pickled:
+                import torch
+
+                names += torch.load(file, map_location="meta", weights_only=True)
+            else:
+                from safetensors import safe_open
+
+                with safe_open(file, framework="numpy") as tensors:
+                    names += tensors.keys()
+    return names
+
+
 def hashes_of(paths: Iterable[Path], runtime: Runtime) -> dict[str, str]:
     """SHA-256 of files by name; empty texts where the runtime wants no hashes."""
     return {path.name: sha256_of(path) if runtime.hash_weights else "" for path in paths}
@@ -181,7 +200,7 @@ def load_transformers(
             ignore_mismatched_sizes=True,  # listed below; transformers' own error lists none
             **options,
         )
-    missing = sorted(set(info["missing_keys"]) - optional)
+    missing = sorted(key for key in set(info["missing_keys"]) - optional if key.split(".")[-1] not in _ONLY_TRAINED)
     mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info.get("mismatched_keys") or ())
     if missing or mismatched:
         shown = ", ".join([*missing, *mismatched][:4])

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +77,9 @@ class SpeechCheckpoint(Checkpoint):
         # Caused by transformers' WavLM when it gets a mask; users can do nothing about it.
         warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
         extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(self.snapshot.folder, local_files_only=True)
-        # Only training uses the vector that replaces masked frames.
-        unread = frozenset({"masked_spec_embed", f"{self.config['model_type']}.masked_spec_embed"})
         model_class = getattr(transformers, class_name)
         attention = ATTENTION[self.config["model_type"]]
-        model = load_transformers(
-            model_class, self.snapshot, self.runtime, optional=unread, attn_implementation=attention, **options
-        )
+        model = load_transformers(model_class, self.snapshot, self.runtime, attn_implementation=attention, **options)
         return _SpeechModel(model, extractor, self, forward(model))
 
 
@@ -179,7 +175,7 @@ def _open_layers(
         encoders.append(
             checkpoint.pooled(
                 "mean over valid frames", load=load, dim=checkpoint.config["hidden_size"], tap=tap, flags=flags,
-                spec=Spec(spec.family, spec.checkpoint, options), preprocessing={"layer": layer},
+                spec=replace(spec, options=options), preprocessing={"layer": layer},
             )
         )  # fmt: skip
     return tuple(encoders)

@@ -10,14 +10,12 @@ import numpy as np
 
 from encsel.core import Encoder, EncoderFamily, Image, Runtime, Spec, Vectors
 from encsel.errors import EncoderFailed, UnusableSample, failing
+from encsel.loading.auto import OPTIONS, encoders_of
+from encsel.loading.auto_inputs import BACKEND, MAX_ELONGATION, image_processor
 from encsel.loading.checkpoint import Checkpoint, is_of_types, open_checkpoint, save_tiny
 from encsel.loading.hub import load_transformers, torch_device
 
-BACKEND = "pil"
-"""Backend of the image processor; the other one rounds differently."""
 ATTENTION = "sdpa"
-MAX_ELONGATION = 100
-"""Processors that scale the shorter side need gigabytes for an image of a few by a million pixels."""
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 8}
 
 
@@ -48,7 +46,10 @@ def vision_family(
 
     def open_(spec: Spec, runtime: Runtime) -> tuple[Encoder, ...]:
         checkpoint = open_checkpoint(family, spec, runtime, model_types=model_types, processor="image_processor")
-        return (_encoder(checkpoint, architecture(checkpoint.config)),)
+        found = architecture(checkpoint.config)
+        if {"layer", "pooling"} & spec.options.keys():
+            return encoders_of(checkpoint, found.model)
+        return (_encoder(checkpoint, found),)
 
     def write_tiny(folder: Path) -> str:
         import transformers
@@ -58,7 +59,7 @@ def vision_family(
         return f"{family.name}:{folder}"
 
     family = EncoderFamily(
-        modality="face", libraries=("transformers", "torch", "Pillow"), options=("revision", "dtype", "name"),
+        modality="face", libraries=("transformers", "torch", "Pillow"), options=OPTIONS,
         needs=("transformers", "torch"), open=open_,
         recognises=lambda path: is_of_types(path, model_types, but_for=("CLIPVisionModel",)),  # it lacks a projection
         write_tiny=write_tiny, **facts,
@@ -116,19 +117,7 @@ def _load(checkpoint: Checkpoint, architecture: Architecture) -> VisionModel:
     torch_device(checkpoint.runtime.device)  # raises EncoderFailed with a remedy when torch does not load
     import transformers
 
-    # transformers 5.17 exports a placeholder at its top level unless torchvision is installed.
-    from transformers.models.auto.image_processing_auto import AutoImageProcessor
-
-    remedy = "Check its preprocessor_config.json, or choose another checkpoint."
-    with failing(f"The image processor of {checkpoint.name} does not load", remedy):
-        processor = AutoImageProcessor.from_pretrained(
-            checkpoint.snapshot.folder, backend=BACKEND, local_files_only=True, trust_remote_code=False
-        )
-    if getattr(processor, "backend", None) != BACKEND:
-        raise EncoderFailed(
-            f"The image processor of {checkpoint.name}, {type(processor).__name__}, has no {BACKEND!r} backend, "
-            "which encsel needs. Choose another checkpoint."
-        )
+    processor = image_processor(checkpoint)
     model = load_transformers(
         getattr(transformers, architecture.model),
         checkpoint.snapshot,
