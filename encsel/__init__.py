@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from encsel import matching, metrics
     from encsel.data.calibration_set import CalibrationSet
     from encsel.gates.compare import Comparison, compare
+    from encsel.loading.functions import FunctionEncoder
     from encsel.matching.matcher import Matcher
     from encsel.prediction.card import CalibratedCard
     from encsel.prediction.plan import Plan, plan
@@ -28,6 +29,7 @@ _HOMES = {
     "CalibratedCard": ("encsel.prediction.card",),
     "CalibrationSet": ("encsel.data.calibration_set",),
     "Comparison": ("encsel.gates.compare", "encsel.reports.comparison"),
+    "FunctionEncoder": ("encsel.loading.functions",),
     "GeometricCard": ("encsel.regression.card",),
     "Matcher": ("encsel.matching.matcher",),
     "Plan": ("encsel.prediction.plan", "encsel.reports.plan"),
@@ -43,8 +45,8 @@ _HOMES = {
     "validate": ("encsel.validation.validate", "encsel.reports.validation"),
 }
 __all__ = [
-    "CalibratedCard", "CalibrationSet", "Comparison", "GeometricCard", "Matcher", "Plan", "Ranking", "Validation",
-    "__version__", "compare", "fit", "load_card", "matching", "metrics", "plan", "rank", "validate",
+    "CalibratedCard", "CalibrationSet", "Comparison", "FunctionEncoder", "GeometricCard", "Matcher", "Plan", "Ranking",
+    "Validation", "__version__", "compare", "fit", "load_card", "matching", "metrics", "plan", "rank", "validate",
 ]  # fmt: skip
 
 

@@ -216,6 +216,7 @@ class Encoder:
         libraries: packages whose version can change the vectors.
         shares: encoders with the same value come from one pass of one model and differ only in `tap`.
         equal_lengths: batches must hold prepared samples of one shape; else the model pads them.
+        is_cached: its vectors may be kept on disk; not those of a function without a version.
         trained_on, space, flags: as Traits.
     """
 
@@ -240,6 +241,7 @@ class Encoder:
     tap: int = 0
     shares: str = ""
     equal_lengths: bool = False
+    is_cached: bool = True
     space: str | None = None
     flags: tuple[str, ...] = ()
 

@@ -1,21 +1,24 @@
-"""encsel encoders: list, show, fetch."""
+"""encsel encoders: list, show, fetch, check."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from encsel.cli.options import format_option, modality_option
-from encsel.cli.output import say
+from encsel.cli.options import PATH, format_option, modality_option
+from encsel.cli.output import results_apart, say
 
 if TYPE_CHECKING:
-    from encsel.core import Encoder, EncoderFamily, Modality, Spec
+    from encsel.core import Encoder, EncoderFamily, Modality, Runtime, Spec
 
 COLUMNS = {"on this machine": "here", "modality": "modality", "name": "name", "dim": "dim", "download": "download"}
 """Facts in the table of `list`, with their headings; the licence takes what is left of the line."""
 LINE = 80
+N_FROM_SET = 8
 
 
 @click.group()
@@ -116,6 +119,79 @@ def fetch(texts: tuple[str, ...], modality: Modality | None, allow_pickle: bool,
             continue
         opened = open_encoders(spec, Runtime(allow_pickle=allow_pickle), signing="renew" if sign_off else "check")
         _echo_weights(str(spec), opened[0])
+
+
+@encoders.command()
+@click.argument("text", metavar="ENCODER")
+@modality_option
+@click.option("--data", type=PATH, help="Try it on samples of this calibration set. Default: made-up faces or voices.")
+@click.option("--device", default="auto", metavar="DEVICE", help="cpu, cuda, mps, ...")
+@click.option("--allow-pickle", is_flag=True, help="Also read pickled weights of checkpoints other than the defaults.")
+@results_apart
+def check(text: str, out: TextIO, modality: Modality | None, data: Path | None, device: str, allow_pickle: bool) -> int:
+    """Try what every encoder must do, and say what fails: exit code 4.
+
+    ENCODER is as for `encsel rank`, or MODULE:NAME of an EncoderFamily, a FunctionEncoder or a function that is not
+    registered yet.
+    """
+    from encsel.core import Runtime
+    from encsel.embedding.check import examined, made_up_samples
+    from encsel.errors import EncoderFailed
+
+    encoder = _to_check(text, modality, Runtime(device=device, allow_pickle=allow_pickle))
+    samples = made_up_samples(encoder.modality) if data is None else _samples_of(data, encoder.modality)
+    say(f"{encoder.modality} encoder {encoder.name}: {encoder.dim} values; {len(samples)} samples", out=out)
+    n_faults = 0
+    for name, fault in examined(encoder, samples):
+        n_faults += fault is not None
+        say(f"ok      {name}" if fault is None else f"FAILED  {name}: {fault}", out=out)
+    say("Nothing fails." if not n_faults else f"{n_faults} of these fail.", out=out)
+    return EncoderFailed.exit_code if n_faults else 0
+
+
+def _to_check(text: str, modality: Modality | None, runtime: Runtime) -> Encoder:
+    from dataclasses import replace
+
+    from encsel.core import EncoderFamily, Spec
+    from encsel.errors import EncoderFailed, UsageError
+    from encsel.loading.functions import as_function, named_object
+    from encsel.loading.registry import checked_spec, encoder_families, open_encoders, open_family, problem_of
+    from encsel.loading.spec import parse
+
+    spec = parse(text)
+    if spec.family and spec.checkpoint and all(f.name.lower() != spec.family.lower() for f in encoder_families()):
+        given, _ = named_object(text)
+        if isinstance(given, EncoderFamily):
+            if problem := problem_of(given):
+                raise EncoderFailed(f"{text} {problem}. Fix it.")
+            return open_family(given, Spec(given.name, modality=given.modality), runtime)[0]
+        as_function(given, text)
+        text = f"py:{text}"
+    spec = checked_spec(text, modality)
+    if spec.family == "py" and modality is None:
+        raise UsageError(f"{text} may be for faces or for voices. Say which, with --modality.")
+    return replace(open_encoders(spec, runtime, signing="look")[0], runtime=None)
+
+
+def _samples_of(data: Path, modality: Modality) -> list[Any]:
+    """The first samples of a set that can be decoded, of different people."""
+    from encsel.core import SetOptions
+    from encsel.data.calibration_set import CalibrationSet
+    from encsel.data.media import decode
+    from encsel.errors import BadCalibration, UnusableSample
+
+    first = {s.identity: s for s in CalibrationSet.from_path(data, SetOptions()).samples if s.modality == modality}
+    samples: list[Any] = []
+    for sample in first.values():
+        with contextlib.suppress(UnusableSample):
+            samples.append(decode(sample.path.read_bytes(), modality, sample.path.suffix))
+        if len(samples) == N_FROM_SET:
+            return samples
+    if len(samples) < 2:
+        raise BadCalibration(
+            f"{data} has {len(samples)} usable {modality} samples; two of different people are needed."
+        )
+    return samples
 
 
 def _echo_weights(label: str, encoder: Encoder) -> None:

@@ -60,7 +60,7 @@ def run(
     check_outputs(outputs, inputs=inputs_of(data, encoders, options.get("regression"), options.get("baseline")))
     progress, folder = progress_of(quiet), cache_of(cache)
     with resumable(progress, folder):
-        ranking = rank_pairs(data, cache=folder, progress=progress, **options)
+        ranking = rank_pairs(data, cache=folder, progress=progress, explain=explain, **options)
     explanation = failed = None
     if explain is not None:
         try:

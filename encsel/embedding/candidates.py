@@ -1,9 +1,10 @@
 """Which encoders take part, and their embeddings: read from files, taken from the set, or made from media."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
+from typing import Any
 
 from encsel.core import MODALITIES, Embeddings, Encoder, Failure, Modality, Runtime, Skipped, Spec
 from encsel.data.arrays import with_normal_labels
@@ -13,13 +14,15 @@ from encsel.data.ffmpeg import find_ffmpeg
 from encsel.data.sampling import limit_rows
 from encsel.embedding.embed import Embedded, embed
 from encsel.errors import BadCalibration, EncoderFailed, NotHere, UsageError, nearest
+from encsel.loading.functions import FunctionEncoder, as_function, from_python
 from encsel.loading.registry import checked_spec, encoder_families, open_encoders
 from encsel.loading.spec import is_hub_id, namesake
 from encsel.progress import Progress, Silent
 from encsel.storage.cache import cache_root
 from encsel.storage.signature import digest
 
-Names = str | Sequence[str]
+Names = str | Callable[..., Any] | FunctionEncoder | Sequence[str | Callable[..., Any] | FunctionEncoder]
+"""Encoders by name, files of embeddings, and Python functions or torch modules, in a FunctionEncoder or alone."""
 
 
 def embeddings_of(
@@ -58,7 +61,7 @@ def embeddings_of(
         failed = [*candidates.failures, *candidates.unusable]
         named = [*usable, *((f.modality, f.encoder) for f in failed)]
         for modality, name in zip(MODALITIES, expect_best.split("/"), strict=True):
-            check_expected(expect_best, modality, name, [n for m, n in named if m == modality])
+            check_expected("--expect-best", expect_best, modality, name, [n for m, n in named if m == modality])
     for (modality, name), count in Counter(usable).items():
         if count > 1:
             raise UsageError(
@@ -77,33 +80,62 @@ def _names_in(calibration: CalibrationSet, modality: Modality) -> list[str]:
     ]
 
 
-def _listed(names: Names) -> list[str]:
-    return [names] if isinstance(names, str) else list(dict.fromkeys(names))
+def _listed(names: Names) -> list[Any]:
+    """Each of them once."""
+    listed: list[Any] = []
+    for name in names if isinstance(names, Sequence) and not isinstance(names, str) else [names]:
+        if name not in listed:
+            listed.append(name)
+    return listed
 
 
-def check_expected(expected: str, modality: Modality, name: str, candidates: Sequence[str]) -> None:
-    """Raise UsageError unless the encoder of an expected pair is a candidate."""
+def check_expected(option: str, expected: str, modality: Modality, name: str, candidates: Sequence[str]) -> None:
+    """Raise UsageError unless the encoder of a pair that an option names is a candidate."""
     if name not in candidates:
-        raise UsageError(f"--expect-best {expected}: no {modality} encoder {name!r}. {nearest(name, candidates)}")
+        raise UsageError(f"{option} {expected}: no {modality} encoder {name!r}. {nearest(name, candidates)}")
 
 
-def check_expected_early(expected: str, calibration: CalibrationSet, faces: Names, voices: Names) -> None:
-    """Raise UsageError if it is clear before any encoder is opened that the expected pair is not a candidate."""
-    for modality, asked, name in zip(MODALITIES, (faces, voices), expected.split("/"), strict=True):
-        in_set = _names_in(calibration, modality)
-        names = []
-        for text in _listed(asked):
-            if Path(text).suffix.lower() in EMBEDDING_SUFFIXES:
-                names.append(Path(text).stem)
-            elif text in in_set:
-                names.append(text)
-            else:
-                spec = checked_spec(text, modality)
-                if spec.options.get("layer") == "all":  # names are unknown until it is opened
-                    return
-                names.append(spec.name)
-        if names or in_set:
-            check_expected(expected, modality, name, names or in_set)
+def check_asked(calibration: CalibrationSet, faces: Names, voices: Names, pairs: Mapping[str, str | None]) -> None:
+    """Raise UsageError, before any encoder is opened, for one that does not exist, or a pair that is none.
+
+    Args:
+        pairs: FACE/VOICE by the option that names it, or None.
+    """
+    candidates = [_asked_for(calibration, m, asked) for m, asked in zip(MODALITIES, (faces, voices), strict=True)]
+    for option, pair in pairs.items():
+        if pair is None:
+            continue
+        if len(names := pair.split("/")) != 2:
+            raise UsageError(f"{option} is {pair!r}; a pair is needed, as FACE/VOICE.")
+        for modality, name, known in zip(MODALITIES, names, candidates, strict=True):
+            if known:
+                check_expected(option, pair, modality, name, known)
+
+
+def _asked_for(calibration: CalibrationSet, modality: Modality, asked: Names) -> list[str]:
+    """The names of the candidates of a modality; empty where they are known only when these are opened."""
+    in_set, names, certain = _names_in(calibration, modality), [], True
+    for given in _listed(asked):
+        if not isinstance(given, str):  # its name is known when it is opened
+            certain = False
+        elif Path(given).suffix.lower() in EMBEDDING_SUFFIXES:
+            names.append(Path(given).stem)
+        elif given in in_set:
+            names.append(given)
+        elif calibration.samples:
+            spec = checked_spec(given, modality)
+            names.append(spec.name)
+            certain = certain and spec.options.get("layer") != "all"
+        else:
+            raise UsageError(_not_in(calibration, modality, given))
+    return (names or in_set) if certain else []
+
+
+def _not_in(calibration: CalibrationSet, modality: Modality, name: str) -> str:
+    return (
+        f"{calibration.root or 'The calibration set'} holds embeddings, and no {modality} encoder among them is named "
+        f"{name!r}. {nearest(name, _names_in(calibration, modality))}"
+    )
 
 
 @dataclass
@@ -119,14 +151,16 @@ class _Candidates:
     failures: list[Failure] = field(default_factory=list)
     unusable: list[Failure] = field(default_factory=list)
 
-    def add_named(self, modality: Modality, names: Sequence[str]) -> None:
-        """Add encoders by name: files of embeddings, embeddings of the set, or specs to open."""
+    def add_named(self, modality: Modality, names: Sequence[Any]) -> None:
+        """Add encoders: files of embeddings, embeddings of the set, specs to open, functions."""
         calibration, options = self.calibration, self.calibration.options
         in_set = {e.name: e for e in calibration.embeddings if e.modality == modality}
         failed = {f.encoder: f for f in calibration.failures if f.modality == modality}
         specs = []
         for name in names:
-            if Path(name).suffix.lower() in EMBEDDING_SUFFIXES:
+            if not isinstance(name, str):
+                self.add_function(modality, name)
+            elif Path(name).suffix.lower() in EMBEDDING_SUFFIXES:
                 embeddings, unusable = read_embeddings(Path(name), modality)
                 n_rows = len(embeddings.labels) + len(unusable)
                 if reason := too_many_skipped(unusable, n_rows, options.max_skipped):
@@ -147,10 +181,7 @@ class _Candidates:
                 if note := namesake(specs[-1], modality):
                     self.progress.note(note)
             else:
-                raise UsageError(
-                    f"{calibration.root or 'The calibration set'} holds embeddings, and no {modality} encoder among "
-                    f"them is named {name!r}. {nearest(name, [*in_set, *failed])}"
-                )
+                raise UsageError(_not_in(calibration, modality, name))
         for spec in specs:
             try:
                 self.encoders.extend(open_encoders(spec, self.runtime))
@@ -160,6 +191,18 @@ class _Candidates:
                 reason = str(error).replace(folder, PurePath(folder).name or folder) if folder else str(error)
                 self.failures.append(Failure(modality, spec.name, reason))
                 self.progress.note(f"{spec.name} failed: {error}")
+
+    def add_function(self, modality: Modality, given: Any) -> None:
+        """Add a function that was given from Python."""
+        if not self.calibration.samples:
+            raise UsageError(
+                f"{self.calibration.root or 'The calibration set'} holds embeddings, on which no function runs."
+            )
+        try:
+            self.encoders.append(from_python(given, modality, self.runtime))
+        except EncoderFailed as error:
+            self.failures.append(Failure(modality, as_function(given, "").name or type(given).__name__, str(error)))
+            self.progress.note(str(error))
 
     def add_unusable(self, failure: Failure) -> None:
         """Leave embeddings out and say why."""

@@ -1,6 +1,7 @@
 """Run encoders over a calibration set of media: every file is decoded once, every vector cached."""
 
 import contextlib
+import hashlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -240,6 +241,9 @@ def _assembled(
             used.append(sample)
         elif content_hash in run.refused:
             refused.append(_skipped(sample, run.refused[content_hash], encoder.name))
+    made_by = dict(run.descriptions[i])
+    if not encoder.is_cached:  # what made them may have changed without a trace
+        made_by["vectors"] = digest([hashlib.sha256(vector.tobytes()).hexdigest() for vector in vectors])
     columns = sorted({name for s in used for name in s.attributes})
     embeddings = Embeddings(
         encoder.name,
@@ -248,7 +252,7 @@ def _assembled(
         np.array([s.identity for s in used], dtype=np.str_),
         np.array([s.name for s in used], dtype=np.str_),
         {name: np.array([s.attributes.get(name, "") for s in used], dtype=np.str_) for name in columns},
-        run.descriptions[i],
+        made_by,
         Traits(encoder.trained_on, encoder.space, (*encoder.flags, *run.remarks), encoder.licence),
     )
     embeddings, constant = keep_usable(embeddings)

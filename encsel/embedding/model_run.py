@@ -75,6 +75,7 @@ class ModelRun:
         timeout: float | None,
     ) -> None:
         self.encoders, self.descriptions = encoders, descriptions
+        cache = cache if all(e.is_cached for e in encoders) else None
         self.caches = [EmbeddingCache(cache, d, e.dim) for e, d in zip(encoders, descriptions, strict=True)]
         self.refused: dict[str, str] = {}
         self.failure: str | None = None

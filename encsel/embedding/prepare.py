@@ -9,7 +9,7 @@ import numpy as np
 
 from encsel.core import MODALITIES, Embeddings, Failure, Modality, Runtime, SetOptions
 from encsel.data.calibration_set import CalibrationSet
-from encsel.embedding.candidates import Names, check_expected_early, embeddings_of
+from encsel.embedding.candidates import Names, check_asked, embeddings_of
 from encsel.embedding.embed import Embedded
 from encsel.embedding.health import (
     SAME_PEOPLE,
@@ -78,11 +78,12 @@ def prepare(
     runtime: Runtime,
     expect_best: str | None,
     progress: Progress,
+    explain: str | None = None,
 ) -> Prepared:
     """Open a calibration set and embed it with every candidate.
 
     Args:
-        expect_best: FACE/VOICE that must be among the pairs; checked before anything is embedded.
+        expect_best, explain: FACE/VOICE that must be among the pairs; checked before anything is embedded.
     Raises:
         UsageError, BadCalibration, EncoderFailed: as `encsel.rank`.
     """
@@ -91,8 +92,7 @@ def prepare(
             f"min_identities is {options.min_identities} and seed {options.seed}; they must be at least 1 and 0."
         )
     opened = data.restricted(options) if isinstance(data, CalibrationSet) else CalibrationSet.from_path(data, options)
-    if expect_best is not None:
-        check_expected_early(expect_best, opened, faces, voices)
+    check_asked(opened, faces, voices, {"--expect-best": expect_best, "--explain": explain})
     n = len(opened.identities)
     progress.note(f"Layout: {opened.layout}; {n} identities in both modalities.")
     if n < options.min_identities:

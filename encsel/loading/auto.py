@@ -65,8 +65,8 @@ def encoders_of(checkpoint: Checkpoint, class_name: str | None = None) -> tuple[
     family, spec = checkpoint.family, checkpoint.spec
     if "auto_map" in checkpoint.config:
         raise EncoderFailed(
-            f"{checkpoint.name} needs code of its own (auto_map), which encsel does not run. Wrap it as a Python function: "
-            "encsel help writing-an-encoder."
+            f"{checkpoint.name} needs code of its own (auto_map), which encsel does not run. Wrap it in a "
+            "function of yours: py:FILE.py:FUNCTION."
         )
     imported("torch")
     imported("transformers")
@@ -140,7 +140,7 @@ def _class_name(config: Mapping[str, Any], modality: Modality) -> str:
     ends = (*HALVES[modality], HEAD) if modality == "voice" else HALVES[modality]
     if saved.endswith(ends):
         return saved
-    names = MODEL_MAPPING_NAMES.get(config.get("model_type"), "")
+    names = MODEL_MAPPING_NAMES.get(str(config.get("model_type")), "")
     general = names if isinstance(names, str) else names[0]
     if {"vision_config", "audio_config"} & config.keys():
         import transformers

@@ -1,9 +1,7 @@
 """Find encoder families, in `encsel.encoders` or in entry points of third parties, and open their encoders."""
 
 import contextlib
-import hashlib
 import importlib
-import importlib.util
 import os
 import pkgutil
 import sys
@@ -20,13 +18,13 @@ from encsel.core import MODALITIES, EmbedBatch, Encoder, EncoderFamily, Modality
 from encsel.errors import EncoderFailed, NotHere, UsageError, first_line, nearest
 from encsel.extras import missing
 from encsel.loading.checkpoint import encoder_of
+from encsel.loading.code import code_hash
 from encsel.loading.deadline import Deadline
 from encsel.loading.recognise import recognised
 from encsel.loading.signoff import Signing, signed_off
 from encsel.loading.spec import parse
 
 ENCODER_GROUP = "encsel.encoders"
-CODE_SUFFIXES = frozenset({".py", ".so", ".pyd", ".dylib", ".dll"})
 IN_WORKERS = True
 """Whether encoders with weights and plug-ins run in a process of their own each."""
 _code_of: dict[str, Mapping[str, str]] = {}
@@ -53,7 +51,7 @@ def encoder_families() -> tuple[EncoderFamily, ...]:
                 family = point.load()
         except (Exception, SystemExit) as error:
             raise EncoderFailed(f"{where} does not import: {first_line(error)}. Fix or uninstall it.") from error
-        if problem := _problem(family):
+        if problem := problem_of(family):
             raise EncoderFailed(f"{where} {problem}. Fix or uninstall it.")
         in_use = {f.name for f in families[:n_of_encsel]}
         in_use |= {f.name for f in families[n_of_encsel:] if f.modality == family.modality and f is not family}
@@ -85,24 +83,7 @@ def foreign_code() -> Iterator[None]:
         os._exit = before
 
 
-def code_hash(module: str) -> str:
-    """SHA-256 of the files of the outermost package that a module is in, or of the module if it is in none."""
-    parts = module.split(".")
-    code = hashlib.sha256()
-    for depth in range(1, len(parts) + 1):
-        spec = importlib.util.find_spec(".".join(parts[:depth]))
-        if spec is None or spec.origin is None:  # a namespace, which may hold packages of others
-            continue
-        root = Path(spec.origin)
-        files = [p for p in root.parent.rglob("*") if p.suffix in CODE_SUFFIXES] if root.stem == "__init__" else [root]
-        for path in sorted(files):
-            code.update(path.relative_to(root.parent).as_posix().encode() + b"\0")
-            code.update(hashlib.sha256(path.read_bytes()).digest())
-        break
-    return code.hexdigest()
-
-
-def _problem(family: object) -> str | None:
+def problem_of(family: object) -> str | None:
     """The problem with a plug-in's description, or None."""
     if not isinstance(family, EncoderFamily):
         return f"is a {type(family).__name__}; it must be an encsel.core.EncoderFamily"
@@ -187,37 +168,52 @@ def open_encoders(spec: Spec, runtime: Runtime, *, signing: Signing = "check") -
             `family.open`.
     """
     deadline = Deadline(runtime.timeout)
-    try:
+    with _blamed(spec), contextlib.closing(deadline):
         if not spec.family:
             of_modality = [f for f in encoder_families() if spec.modality in (None, f.modality)]
             spec = deadline.call(recognised, spec, runtime, of_modality)
-        family = encoder_family(spec.family, spec.modality)
+        return open_family(encoder_family(spec.family, spec.modality), spec, runtime, deadline, signing=signing)
+
+
+def open_family(
+    family: EncoderFamily, spec: Spec, runtime: Runtime, deadline: Deadline | None = None, *, signing: Signing = "check"
+) -> tuple[Encoder, ...]:
+    """As `open_encoders`, for a family that need not be registered."""
+    with _blamed(spec):
         check_against(family, spec)
         if lacking := missing(family.needs):
             raise NotHere(lacking)
         if family.open is None:
-            assert family.load is not None  # _problem rejects plug-ins with neither
+            assert family.load is not None  # problem_of rejects plug-ins with neither
             load = family.load
             return (_set_apart(encoder_of(family, spec, load=lambda: Plain(load())), runtime),)
         with foreign_code():
             runtime = replace(runtime, dtype=spec.options.get("dtype", runtime.dtype))
-            opened = deadline.call(family.open, spec, runtime)
+            opened = (deadline or Deadline(None)).call(family.open, spec, runtime)
         opened = tuple(_set_apart(encoder, runtime) for encoder in opened)
         # Without hashes there is nothing to check: the caller only looks around.
         return signed_off(spec, family.checkpoint, opened, signing if runtime.hash_weights else "look")
-    except EncoderFailed as error:
-        raise type(error)(f"The encoder {spec}: {error}") from error
+
+
+@contextlib.contextmanager
+def _blamed(spec: Spec) -> Iterator[None]:
+    """Turn whatever is raised into an EncoderFailed that names the encoder, once; a UsageError stays."""
+    prefix = "The encoder "
+    try:
+        yield
     except UsageError:
         raise
+    except EncoderFailed as error:
+        if str(error).startswith(prefix):
+            raise
+        raise type(error)(f"{prefix}{spec}: {error}") from error
     except (Exception, SystemExit) as error:
-        raise EncoderFailed(f"The encoder {spec}: {type(error).__name__}: {error}") from error
-    finally:
-        deadline.close()
+        raise EncoderFailed(f"{prefix}{spec}: {type(error).__name__}: {error}") from error
 
 
 def _set_apart(encoder: Encoder, runtime: Runtime) -> Encoder:
     """The encoder with the hash of a plug-in's code, to be run in a process of its own unless it is of encsel alone."""
-    code = _code_of.get(encoder.family, {})
+    code = {**_code_of.get(encoder.family, {}), **encoder.code}
     is_foreign = bool(code or encoder.weights)
     return replace(encoder, code=code, runtime=runtime if is_foreign and IN_WORKERS else None)
 

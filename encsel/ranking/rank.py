@@ -11,6 +11,7 @@ import numpy as np
 
 from encsel.core import MODALITIES, Modality, Part, Runtime, SetOptions
 from encsel.data.calibration_set import CalibrationSet
+from encsel.embedding.candidates import Names
 from encsel.embedding.health import DOUBTS
 from encsel.embedding.prepare import Prepared, prepare
 from encsel.gates.compare import PairValue, ResultToCompare, value_of
@@ -46,8 +47,8 @@ from encsel.storage.signature import signature_text
 def rank(
     data: str | Path | CalibrationSet,
     *,
-    faces: str | Sequence[str] = (),
-    voices: str | Sequence[str] = (),
+    faces: Names = (),
+    voices: Names = (),
     regression: str = DEFAULT_REGRESSION,
     coverage: float = 0.9,
     train_people: int = TRAIN_PEOPLE,
@@ -77,14 +78,15 @@ def rank(
     above_chance: bool = False,
     strict_health: bool = False,
     show_names: bool = False,
+    explain: str | None = None,
     progress: Progress | None = None,
 ) -> Ranking:
     """Rank every face-voice pair of encoders by predicted cross-modal EER.
 
     Args:
         data: folder of a calibration set, its manifest CSV, or a CalibrationSet.
-        faces, voices: encoders (FAMILY[:CHECKPOINT_OR_DIR][@key=value,...]) or files of embeddings; empty: all that can
-            run on these data without a download.
+        faces, voices: encoders by name ([FAMILY:]CHECKPOINT_OR_PATH[@key=value,...] or a family), files of embeddings,
+            Python functions, or FunctionEncoders; empty: all that can run on these data without a download.
         regression: name of a shipped card, or path of a card file.
         coverage: of the intervals, in [0.5, 0.99].
         train_people: people a matcher is trained on, behind the predicted EER; 100 to 3000.
@@ -106,9 +108,10 @@ def rank(
             `encsel rank`; their verdict is in the result and its `exit_code`.
         strict_health: make `exit_code` 4 for an unsound encoder.
         show_names: name skipped samples in the result instead of hashing their names.
+        explain: FACE/VOICE that must be among the pairs, for `Ranking.explain`; checked before anything is embedded.
         progress: where notes and progress go; None: nowhere.
     Raises:
-        UsageError: unknown encoder or card, a card that does not fit this encsel, or a gate that makes no sense.
+        UsageError: unknown encoder, pair or card, a card that does not fit this encsel, or a gate that makes no sense.
         BadCalibration: the data are insufficient or unreadable.
         EncoderFailed: no encoder of a modality could be loaded and run; where some could, the result has `failures`.
 
@@ -142,8 +145,9 @@ def rank(
         cache=cache,
     )  # fmt: skip
     prepared = prepare(
-        data, faces, voices, options=options, runtime=runtime, expect_best=expect_best, progress=progress
-    )
+        data, faces, voices, options=options, runtime=runtime, expect_best=expect_best, explain=explain,
+        progress=progress,
+    )  # fmt: skip
     ranking = replace(measure(prepared, settings, progress=progress), strict_health=strict_health)
     return replace(ranking, verdict=verdict_on(ranking, gates))
 

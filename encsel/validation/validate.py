@@ -11,6 +11,7 @@ import numpy as np
 from encsel.core import Embeddings, Part, Runtime, SetOptions
 from encsel.data.calibration_set import CalibrationSet
 from encsel.data.groups import recordings
+from encsel.embedding.candidates import Names
 from encsel.embedding.prepare import names_for, prepare
 from encsel.errors import UsageError, nearest
 from encsel.gates.compare import PairValue, ResultToCompare, value_of
@@ -51,8 +52,8 @@ MAX_SHUFFLES = 39
 def validate(
     data: str | Path | CalibrationSet,
     *,
-    faces: str | Sequence[str] = (),
-    voices: str | Sequence[str] = (),
+    faces: Names = (),
+    voices: Names = (),
     protocol: Protocol = "crossval",
     scorer: str = DEFAULT_SCORER,
     skip: Sequence[str] = (),
