@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
+from encsel.extras import imported
 from encsel.matching.eer import EerRule, eer_of_sorted
 from encsel.matching.error_rates import Matching, Tally
 from encsel.matching.evaluate import LEVELS
@@ -90,6 +91,7 @@ def train_head(faces: Vectors, voices: Vectors, *, kind: HeadKind, seed: int, de
     Raises:
         BadCalibration: fewer than 16 people.
     """
+    imported("torch")
     import torch
     from threadpoolctl import threadpool_limits
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
+from encsel.extras import imported
 from encsel.metrics.centroids import unit_rows
 
 N_PEOPLE = 500
@@ -97,8 +98,7 @@ def _solve(face: Distances, voice: Distances, start: Distances | None) -> tuple[
     for backend in ("PYTORCH", "JAX", "CUPY", "TENSORFLOW"):
         # POT imports every array library it finds, which costs time and memory.
         os.environ.setdefault(f"POT_BACKEND_DISABLE_{backend}", "1")
-    import ot
-
+    ot = imported("ot")
     weights = np.full(len(face), 1 / len(face)), np.full(len(voice), 1 / len(voice))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -46,6 +46,7 @@ class Stage:
         version: increase it when results change; results in the cache of another version are not read.
         always: it cannot be skipped.
         on_request: it runs only if it is named.
+        needs: modules beyond those of `pip install encsel`; without them it is left out, with a note.
         metrics: path (see `value_at`) of each registered metric that its results contain. Metrics that no stage
             contains are computed one by one (see stages/metrics.py).
         columns: further numbers about a pair that may be related to its EER, from the pair and its two encoders.
@@ -66,6 +67,7 @@ class Stage:
     version: int = 1
     always: bool = False
     on_request: bool = False
+    needs: tuple[str, ...] = ()
     metrics: Mapping[str, str] = field(default_factory=dict)
     columns: Callable[[PairValidation, EncoderValidation, EncoderValidation], dict[str, float | None]] = lambda *_: {}
     labels: Mapping[str, tuple[str, str]] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from encsel.data.groups import recordings
 from encsel.embedding.candidates import Names
 from encsel.embedding.prepare import names_for, prepare
 from encsel.errors import UsageError, nearest
+from encsel.extras import missing
 from encsel.gates.compare import PairValue, ResultToCompare, value_of
 from encsel.gates.judge import Field, Gates, Verdict, check_baseline, checked_gates, field_of, judge
 from encsel.matching.error_rates import COVERAGE
@@ -149,6 +150,9 @@ def validate(
     prepared = prepare(
         data, faces, voices, options=options, runtime=runtime, expect_best=expect_best, progress=progress
     )
+    for name, reason in stages_lacking().items():
+        if not stages()[name].on_request and name not in skip and not only:
+            progress.note(f"The stage {name} is left out: {reason}")
     stage_cache = StageCache(cache_root(cache))
     signature = settings.signature(
         prepared,
@@ -173,7 +177,7 @@ def wanted_stages(skip: Sequence[str], only: Sequence[str]) -> frozenset[str]:
     """The stages to do, those that cannot be skipped included; those on request only if `only` names them.
 
     Raises:
-        UsageError: an unknown stage, or both given.
+        UsageError: an unknown stage, one in `only` that cannot run on this machine, or both given.
     """
     if skip and only:
         raise UsageError("Stages to skip and stages to do alone were both given; give one of them.")
@@ -181,9 +185,18 @@ def wanted_stages(skip: Sequence[str], only: Sequence[str]) -> frozenset[str]:
     for name in (*skip, *only):
         if name not in names:
             raise UsageError(f"No stage is named {name!r}. {nearest(name, names)}")
+    lacking = stages_lacking()
+    for name in only:
+        if name in lacking:
+            raise UsageError(f"The stage {name} cannot run: {lacking[name]}")
     always = frozenset(stages()) - frozenset(names)
-    by_default = frozenset(name for name in names if not stages()[name].on_request)
+    by_default = frozenset(name for name in names if not stages()[name].on_request) - lacking.keys()
     return always | (frozenset(only) if only else by_default - frozenset(skip))
+
+
+def stages_lacking() -> dict[str, str]:
+    """Stages that cannot run on this machine, with what they lack and how to install it."""
+    return {name: reason for name, stage in stages().items() if (reason := missing(stage.needs)) is not None}
 
 
 def metrics_used(wanted: frozenset[str]) -> tuple[str, ...]:

@@ -59,6 +59,7 @@ STAGE = Stage(
     order=43,
     fields={"gromov_wasserstein": GromovWasserstein},
     compute=compute,
+    needs=("ot",),
     metrics={
         "gromov_wasserstein": "gromov_wasserstein.value",
         "gromov_wasserstein_bound": "gromov_wasserstein.lower_bound",

@@ -57,5 +57,6 @@ STAGE = Stage(
     fields={"heads": HeadsCompared},
     compute=compute,
     on_request=True,
+    needs=("torch",),
     sections=sections,
 )
