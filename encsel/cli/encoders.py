@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from encsel.cli.completion import encoders as complete_encoders
 from encsel.cli.options import PATH, format_option, modality_option
 from encsel.cli.output import results_apart, say
 
@@ -19,6 +21,7 @@ COLUMNS = {"on this machine": "here", "modality": "modality", "name": "name", "d
 """Facts in the table of `list`, with their headings; the licence takes what is left of the line."""
 LINE = 80
 N_FROM_SET = 8
+_OBJECT = re.compile(r"(?P<module>[\w.]+):(?P<name>[A-Za-z_]\w*)(?P<rest>(?:[:@].*)?)")
 
 
 @click.group()
@@ -61,7 +64,7 @@ def list_(form: str) -> None:
 
 
 @encoders.command()
-@click.argument("text", metavar="ENCODER")
+@click.argument("text", metavar="ENCODER", shell_complete=complete_encoders())
 @modality_option
 def show(text: str, modality: Modality | None) -> None:
     """Show one encoder and where its weights are, without a network connection.
@@ -96,7 +99,7 @@ def show(text: str, modality: Modality | None) -> None:
 
 
 @encoders.command()
-@click.argument("texts", nargs=-1, required=True, metavar="ENCODER...")
+@click.argument("texts", nargs=-1, required=True, metavar="ENCODER...", shell_complete=complete_encoders())
 @modality_option
 @click.option("--allow-pickle", is_flag=True, help="Also fetch pickled weights of checkpoints other than the defaults.")
 @click.option("--sign-off", is_flag=True, help="Record the current hashes in place of earlier ones.")
@@ -122,7 +125,7 @@ def fetch(texts: tuple[str, ...], modality: Modality | None, allow_pickle: bool,
 
 
 @encoders.command()
-@click.argument("text", metavar="ENCODER")
+@click.argument("text", metavar="ENCODER", shell_complete=complete_encoders())
 @modality_option
 @click.option("--data", type=PATH, help="Try it on samples of this calibration set. Default: made-up faces or voices.")
 @click.option("--device", default="auto", metavar="DEVICE", help="cpu, cuda, mps, ...")
@@ -131,8 +134,8 @@ def fetch(texts: tuple[str, ...], modality: Modality | None, allow_pickle: bool,
 def check(text: str, out: TextIO, modality: Modality | None, data: Path | None, device: str, allow_pickle: bool) -> int:
     """Try what every encoder must do, and say what fails: exit code 4.
 
-    ENCODER is as for `encsel rank`, or MODULE:NAME of an EncoderFamily, a FunctionEncoder or a function that is not
-    registered yet.
+    ENCODER is as for `encsel rank`, or MODULE:NAME of an EncoderFamily (with :CHECKPOINT, if it needs one), a
+    FunctionEncoder or a function that is not registered.
     """
     from encsel.core import Runtime
     from encsel.embedding.check import examined, made_up_samples
@@ -152,20 +155,22 @@ def check(text: str, out: TextIO, modality: Modality | None, data: Path | None, 
 def _to_check(text: str, modality: Modality | None, runtime: Runtime) -> Encoder:
     from dataclasses import replace
 
-    from encsel.core import EncoderFamily, Spec
+    from encsel.core import EncoderFamily
     from encsel.errors import EncoderFailed, UsageError
     from encsel.loading.functions import as_function, named_object
     from encsel.loading.registry import checked_spec, encoder_families, open_encoders, open_family, problem_of
     from encsel.loading.spec import parse
 
-    spec = parse(text)
-    if spec.family and spec.checkpoint and all(f.name.lower() != spec.family.lower() for f in encoder_families()):
-        given, _ = named_object(text)
+    named = _OBJECT.fullmatch(text)
+    if named and all(f.name.lower() != named["module"].lower() for f in encoder_families()):
+        name = f"{named['module']}:{named['name']}"
+        given, _ = named_object(name)
         if isinstance(given, EncoderFamily):
             if problem := problem_of(given):
-                raise EncoderFailed(f"{text} {problem}. Fix it.")
-            return open_family(given, Spec(given.name, modality=given.modality), runtime)[0]
-        as_function(given, text)
+                raise EncoderFailed(f"{name} {problem}. Fix it.")
+            spec = replace(parse(given.name + named["rest"]), modality=given.modality)
+            return replace(open_family(given, spec, runtime)[0], runtime=None)
+        as_function(given, name)
         text = f"py:{text}"
     spec = checked_spec(text, modality)
     if spec.family == "py" and modality is None:

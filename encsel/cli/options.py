@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from encsel.cli.completion import cards, encoders
 from encsel.storage.result import FORMAT_OF_SUFFIX, FORMATS
 
 MODALITIES = ("face", "voice")
@@ -33,7 +34,7 @@ def together(*decorators: Decorator) -> Decorator:
 
 def _encoder_option(modality: str) -> Decorator:
     return click.option(
-        f"--{modality}", f"{modality}s", multiple=True, metavar="ENCODER",
+        f"--{modality}", f"{modality}s", multiple=True, metavar="ENCODER", shell_complete=encoders(modality),
         help=f"A {modality} encoder, [FAMILY:]CHECKPOINT_OR_PATH[@key=value,...] or a family alone, or a file of "
         "embeddings; repeatable. Default: all that can run on the data with what is on this machine.",
     )  # fmt: skip
@@ -98,7 +99,7 @@ level_options = together(
 )  # fmt: skip
 
 prediction_options = together(
-    click.option("--regression", default="encsel-likelihood", metavar="CARD",
+    click.option("--regression", default="encsel-likelihood", metavar="CARD", shell_complete=cards,
                  help="Card that orders the pairs: a shipped one by name (encsel-calibrated for the study's scorer, "
                  "upadhyay2026 for the study's own), or the path of one made by `encsel fit`."),
     coverage_option,

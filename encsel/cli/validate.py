@@ -6,6 +6,7 @@ from typing import Any, TextIO
 
 import click
 
+from encsel.cli.completion import stages as complete_stages
 from encsel.cli.options import FOLDER, PATH, cache_of, min_identities_option, result_options, set_options, together
 from encsel.cli.output import check_outputs, deliver, inputs_of, progress_of, results_apart, resumable
 from encsel.matching.folds import PROTOCOLS
@@ -20,8 +21,10 @@ stage_options = together(
                  "split and the numbers of its released code."),
     click.option("--scorer", type=click.Choice(tuple(SCORERS)), default=DEFAULT_SCORER,
                  help="Scorer of the EERs in gates, analysis and figures; all are measured."),
-    click.option("--skip", metavar="STAGES", help=f"Leave these out, separated by commas: {', '.join(stage_names())}."),
-    click.option("--only", metavar="STAGES", help="Do only these, separated by commas. Linear CKA is always measured. "
+    click.option("--skip", metavar="STAGES", shell_complete=complete_stages,
+                 help=f"Leave these out, separated by commas: {', '.join(stage_names())}."),
+    click.option("--only", metavar="STAGES", shell_complete=complete_stages,
+                 help="Do only these, separated by commas. Linear CKA is always measured. "
                  f"Only if named here: {ON_REQUEST}."),
     click.option("--jobs", type=click.IntRange(1), help="Encoders or pairs at a time. Default: all processors."),
     click.option("--report", "folder", type=FOLDER, metavar="DIR",

@@ -371,3 +371,25 @@ def test_shells_are_told_how_to_complete():
     assert "_encsel_completion" in asked(_ENCSEL_COMPLETE="bash_source")
     words = {"COMP_WORDS": "encsel val", "COMP_CWORD": "1"}
     assert asked(_ENCSEL_COMPLETE="bash_complete", **words).split() == ["plain,validate"]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("rank --face h", ["hf:", "hog"]),
+        ("rank --voice wavlm", ["wavlm", "wavlm-sv"]),
+        ("rank --face ./h", ["./h"]),
+        ("encoders show ltas", ["ltas"]),
+        ("rank --regression encsel-", ["encsel-calibrated", "encsel-likelihood"]),
+        ("rank --regression mine", ["mine"]),
+        ("validate --skip gw,cur", ["gw,curvature", "gw,curve"]),
+    ],
+)
+def test_shells_complete_encoders_cards_and_stages(words, found):
+    from click.shell_completion import ShellComplete
+
+    from encsel.cli.program import cli
+
+    *given, last = words.split()
+    completed = ShellComplete(cli, {}, "encsel", "_ENCSEL_COMPLETE").get_completions(given, last)
+    assert [item.value for item in completed] == found
