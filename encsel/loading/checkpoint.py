@@ -97,10 +97,10 @@ def open_checkpoint(
     return Checkpoint(family, spec, runtime, snapshot, config, settings)
 
 
-def configured(folder: Path) -> Mapping[str, Any]:
-    """config.json of a folder; empty if there is none, or it is damaged."""
+def configured(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
+    """A configuration in a folder; empty if there is none, or it is damaged."""
     try:
-        config = json.loads(read_whole(folder / "config.json"))
+        config = json.loads(read_whole(folder / name))
     except (OSError, ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
