@@ -62,7 +62,12 @@ def local_folder(checkpoint: str) -> Path:
 
 
 def find_snapshot(
-    spec: Spec, default: str | None, runtime: Runtime, *, pickled: Sequence[str] = ("pytorch_model*.bin",)
+    spec: Spec,
+    default: str | None,
+    runtime: Runtime,
+    *,
+    safe: str = SAFE,
+    pickled: Sequence[str] = ("pytorch_model*.bin",),
 ) -> Snapshot:
     """Find a checkpoint's files in a local folder or on the hub, downloading them unless `runtime.offline`.
 
@@ -70,7 +75,8 @@ def find_snapshot(
         spec: its checkpoint is a folder, or ORG/NAME on the Hugging Face hub.
         default: ORG/NAME on the hub for a spec without a checkpoint, if the family has one; its weights may be pickled,
             those of others only with `runtime.allow_pickle`.
-        pickled: patterns of the pickled weight files this family reads, used only without safetensors.
+        safe: pattern of the safetensors files this family reads.
+        pickled: patterns of the pickled weight files it reads, used only without safetensors.
     Raises:
         EncoderFailed: not found, not reachable, without weights, weights that are not plain files of the folder,
             pickled without permission, or a base model with an adapter beside it.
@@ -81,9 +87,9 @@ def find_snapshot(
     allowed = checkpoint == default or runtime.allow_pickle
     commit = None
     if is_hub_id(checkpoint):
-        folder = download(checkpoint, revision, [*_SMALL_FILES, SAFE], runtime)
-        if allowed and not any(folder.glob(SAFE)):
-            folder = download(checkpoint, revision, [*_SMALL_FILES, SAFE, *pickled], runtime)
+        folder = download(checkpoint, revision, [*_SMALL_FILES, safe], runtime)
+        if allowed and not any(folder.glob(safe)):
+            folder = download(checkpoint, revision, [*_SMALL_FILES, safe, *pickled], runtime)
         commit = folder.name
     else:
         folder = local_folder(checkpoint)
@@ -94,7 +100,7 @@ def find_snapshot(
             f"{checkpoint} has an adapter ({_ADAPTER}), which encsel does not apply. Merge it into the model first: "
             "PeftModel.merge_and_unload()."
         )
-    files = _weight_files(folder, (SAFE,))
+    files = _weight_files(folder, (safe,))
     is_pickled = not files
     if is_pickled:
         files = _weight_files(folder, pickled)
@@ -104,7 +110,7 @@ def find_snapshot(
                 "Pass --allow-pickle if you trust them, or convert them to safetensors."
             )
     if not files:
-        raise EncoderFailed(f"{checkpoint} holds no weights ({SAFE} or {', '.join(pickled)}). Fetch it again.")
+        raise EncoderFailed(f"{checkpoint} holds no weights ({safe} or {', '.join(pickled)}). Fetch it again.")
     settings = [path for name in _SETTINGS if (path := folder / name).is_file()]
     return Snapshot(folder, commit, hashes_of(files, runtime), hashes_of(settings, runtime), is_pickled)
 
@@ -113,6 +119,8 @@ def _weight_files(folder: Path, patterns: Sequence[str]) -> list[Path]:
     """The weight files that transformers loads from a folder, by its rules; else all that match the patterns."""
     suffix = PurePath(patterns[0]).suffix
     one = _ONE_FILE.get(suffix)
+    if one is not None and not PurePath(one).match(patterns[0]):
+        one = None
     if one is not None and (folder / one).is_file():
         return [folder / one]
     if one is None or not (folder / f"{one}.index.json").is_file():

@@ -108,11 +108,15 @@ def test_family_describes_itself(family):
 
 
 @for_families([f for f in WITH_WEIGHTS if f.has_default])
-def test_family_with_weights_says_which_and_how_large_they_are(family):
+def test_family_with_default_weights_says_which_and_how_large_they_are(family):
     assert family.checkpoint
     assert family.trained_on.strip()
     assert family.n_parameters > 1e6
     assert family.n_bytes > 1e6
+
+
+@for_families([f for f in WITH_WEIGHTS if f.needs])
+def test_family_with_weights_says_what_runs_them(family):
     assert family.libraries
     assert {"name"} <= set(family.options)
 
