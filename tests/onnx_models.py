@@ -9,7 +9,7 @@ import onnx
 from insightface.utils.face_align import arcface_dst
 from onnx import TensorProto, helper, numpy_helper
 
-from encsel.encoders.arcface import onnx_model, tiny_detector
+from encsel.loading.onnx_tiny import onnx_model, tiny_detector
 
 Box = tuple[float, float, float, float]
 

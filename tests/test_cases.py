@@ -200,6 +200,28 @@ def case_33_lora_adapter_ignored(root: Path, call) -> None:
     assert [p.stem for p in Path(f"{root}-embedded", "faces").iterdir()] == ["clip-base"]
 
 
+def embedded_with(face: str, root: Path, call) -> tuple[int, str, np.ndarray | None]:
+    """Exit code of `encsel embed` with that face encoder, what it said, and the vectors."""
+    made = root.parent / "embedded" / face.partition(":")[0]
+    code, out, err = call("embed", root, "--face", f"{face}@name=x", "--voice", "ltas", "-o", made)
+    path = made / "faces" / "x.npz"
+    return code, out + err, read_embeddings(path, "face")[0].vectors if path.exists() else None
+
+
+def case_40_onnx_output_of_four_axes(root: Path, call) -> None:
+    for family in ("arcface", "onnx"):
+        code, said, vectors = embedded_with(f"{family}:{root}/four.onnx", root, call)
+        assert (code, vectors.shape) == (0, (8, 16)), said
+
+
+def case_41_onnx_in_half_precision(root: Path, call) -> None:
+    code, said, vectors = embedded_with(f"arcface:{root}/half.onnx", root, call)
+    assert (code, vectors) == (4, None)
+    assert "half.onnx takes float16; float32 input is needed. Convert it with keep_io_types=True" in said
+    code, said, vectors = embedded_with(f"onnx:{root}/half.onnx", root, call)
+    assert (code, vectors.shape) == (0, (8, 16)), said
+
+
 def case_42_gw_at_250_people(root: Path, call) -> None:
     source = (root / "gw.py").read_text().replace("encsel.metrics.gromov_wasserstein", "encsel.metrics.transport")
     found = {}

@@ -66,7 +66,8 @@ def list_(form: str) -> None:
 @encoders.command()
 @click.argument("text", metavar="ENCODER", shell_complete=complete_encoders())
 @modality_option
-def show(text: str, modality: Modality | None) -> None:
+@click.option("--allow-pickle", is_flag=True, help="Also open pickled weights and TorchScript.")
+def show(text: str, modality: Modality | None, allow_pickle: bool) -> None:
     """Show one encoder and where its weights are, without a network connection.
 
     Facts of a checkpoint are those that its files state; the rest is known only of the families' defaults.
@@ -84,7 +85,7 @@ def show(text: str, modality: Modality | None) -> None:
             if family.open is None:
                 return
     try:
-        opened = open_encoders(spec, Runtime(offline=True, allow_pickle=True), signing="look")
+        opened = open_encoders(spec, Runtime(offline=True, allow_pickle=allow_pickle), signing="look")
     except EncoderFailed as error:
         say(f"weights: not on this machine, or they cannot be used ({error})")
         return

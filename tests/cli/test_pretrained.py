@@ -37,18 +37,16 @@ def rank_with(families: Sequence[EncoderFamily], media: Path, root: Path, *, in_
 
     command = ["encsel", "rank", str(media), "--min-identities", "5", "--max-skipped", "0.5", "--format", "json"]
     for family in families:
-        folder = root / family.name
-        if not folder.exists():
-            folder.mkdir()
-            family.write_tiny(folder)
-        command += [f"--{family.modality}", f"{family.name}:{folder}@name={family.name}"]
+        folder = root / f"{family.name}-{family.modality}"
+        folder.mkdir(exist_ok=True)
+        command += [f"--{family.modality}", f"{family.write_tiny(folder)}@name={family.name}"]
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", refuse)
         patch.setattr(socket.socket, "connect_ex", refuse)
         patch.setattr(socket, "getaddrinfo", refuse)
         patch.setattr(registry, "IN_WORKERS", in_workers)
-        patch.setattr(sys, "argv", [*command, "--no-cache", "--offline"])
+        patch.setattr(sys, "argv", [*command, "--no-cache", "--offline", "--allow-pickle"])
         few_shuffles(patch)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = cli.run()

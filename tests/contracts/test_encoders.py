@@ -24,12 +24,13 @@ from encsel.storage.signature import canonical, digest
 
 FAMILIES = list(encoder_families())
 WITH_WEIGHTS = [f for f in FAMILIES if f.open is not None]
+WITH_DEFAULT = [f for f in WITH_WEIGHTS if f.has_default]
 N = 6
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module", params=FAMILIES, ids=lambda f: f.name)
+@pytest.fixture(scope="module", params=FAMILIES, ids=lambda f: f"{f.name}-{f.modality}")
 def family(request) -> EncoderFamily:
     return request.param
 
@@ -66,7 +67,7 @@ def text(family, folder) -> str:
 
 
 def opened(spec: str | Spec, modality: str) -> tuple[Encoder, ...]:
-    return open_encoders(checked_spec(str(spec), modality), Runtime(device="cpu", offline=True))
+    return open_encoders(checked_spec(str(spec), modality), Runtime(device="cpu", offline=True, allow_pickle=True))
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_family_describes_itself(family):
     assert family.source.strip()
 
 
-@for_families([f for f in WITH_WEIGHTS if f.has_default])
+@for_families(WITH_DEFAULT)
 def test_family_with_default_weights_says_which_and_how_large_they_are(family):
     assert family.checkpoint
     assert family.trained_on.strip()
