@@ -97,6 +97,8 @@ def harmless(text: str) -> str:
 def first_line(error: BaseException, limit: int = 200) -> str:
     """First line of an exception's message that does not end in a colon, as torch's do; else its class name."""
     lines = [line.strip() for line in str(error).strip().splitlines()]
+    # TorchScript puts a traceback before what went wrong.
+    lines = [line for line in lines if line.startswith("RuntimeError: ")] or lines
     return next((line for line in lines if not line.endswith(":")), "".join(lines[:1]))[:limit] or type(error).__name__
 
 

