@@ -52,16 +52,17 @@ def writer(architecture: str, **arguments: Any) -> Callable[[Path], tuple[str, B
                         value.uniform_(0.1, 1)  # running means and biases other than those of a new model
         config = {"model_args": arguments, "pretrained_cfg": {"input_size": (3, 32, 32), "crop_pct": 0.9}}
         timm.models.save_for_hf(model, folder, model_config=config, safe_serialization=True)
-        return f"timm:{folder}", lambda image: by_hand(model, image)
+        return f"timm:{folder}", lambda image: by_hand(model, folder, image)
 
     return write
 
 
-def by_hand(model: Any, image: np.ndarray) -> np.ndarray:
+def by_hand(model: Any, folder: Path, image: np.ndarray) -> np.ndarray:
     import timm
     import torch
 
-    data = timm.data.resolve_data_config({"input_size": (3, 32, 32), "crop_pct": 0.9}, model=model)
+    saved = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
+    data = timm.data.resolve_data_config({}, pretrained_cfg=saved)
     pixels = timm.data.create_transform(**data)(PIL.Image.fromarray(image))
     with torch.inference_mode():
         return model.forward_head(model.forward_features(pixels[None]), pre_logits=True)[0].numpy()
@@ -117,11 +118,13 @@ def test_half_precision_is_close_to_single(label, dtype, tmp_path):
     assert (half != single).any()
 
 
-def test_description_says_how_images_are_prepared(original):
-    preprocessing = opened(f"timm:{original}").preprocessing
+def test_description_says_how_images_are_prepared(folder):
+    said = {"interpolation": "bilinear", "crop_pct": 0.5, "crop_mode": "border", "mean": [0.1, 0.2, 0.3]}
+    rewrite(folder / "config.json", lambda c: c["pretrained_cfg"].update(said, std=[0.4, 0.5, 0.6]))
+    preprocessing = opened(f"timm:{folder}").preprocessing
     assert json.loads(preprocessing["transform"]) == {
-        "input_size": [3, 32, 32], "interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "center",
-        "mean": [0.5] * 3, "std": [0.5] * 3,
+        "input_size": [3, 32, 32], "interpolation": "bilinear", "crop_pct": 0.5, "crop_mode": "border",
+        "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6],
     }  # fmt: skip
 
 
@@ -151,7 +154,7 @@ def test_pooling_that_the_model_does_not_have_is_an_error(original, pooling):
 def test_configuration_of_an_older_timm_is_read(folder):
     def flatten(config):
         config |= config.pop("pretrained_cfg")
-        del config["global_pool"], config["model_args"]
+        config.pop("global_pool", None), config.pop("model_args")
 
     spec, _ = dict(ROWS)["mobilenetv3"](folder)
     expected = vectors(opened(spec).load(), [picture(0)])

@@ -70,16 +70,18 @@ def _pooled(model: Any, checkpoint: Checkpoint) -> Any:
 
 def _load(checkpoint: Checkpoint, data: dict[str, Any], dim: int) -> ImageModel:
     timm = with_torchvision("timm")
+    name, architecture = checkpoint.name, checkpoint.config["architecture"]
     model, weights = _bare(checkpoint), read_weights(checkpoint.snapshot)
     # Renames weights of older versions, where the architecture has any.
-    module = sys.modules[timm.models.model_entrypoint(checkpoint.config["architecture"]).__module__]
+    module = sys.modules[timm.models.model_entrypoint(architecture).__module__]
     if (convert := getattr(module, "checkpoint_filter_fn", None)) is not None:
-        with failing(f"timm cannot convert the weights of {checkpoint.name}", "Fetch the checkpoint again."):
+        with failing(f"timm cannot convert the weights of {name}", "Fetch the checkpoint again."):
             weights = convert(weights, model)
-    classifiers = model.pretrained_cfg.get("classifier") or ()
-    heads = {name.split(".")[0] for name in ([classifiers] if isinstance(classifiers, str) else classifiers)}
-    load_strictly(model, weights, checkpoint.name, unused=tuple(heads))
-    with failing(f"timm cannot prepare images as {checkpoint.name} says", "Check pretrained_cfg in its config.json."):
+    # Of the architecture: a configuration may leave it out.
+    classifiers = getattr(timm.models.get_pretrained_cfg(architecture), "classifier", None) or ()
+    classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
+    load_strictly(model, weights, name, unused=[classifier.split(".")[0] for classifier in classifiers])
+    with failing(f"timm cannot prepare images as {name} says", "Check pretrained_cfg in its config.json."):
         transform = timm.data.create_transform(**data, is_training=False)
     return ready(_pooled(model, checkpoint), transform, checkpoint, dim)
 
@@ -100,7 +102,8 @@ def write_tiny(folder: Path) -> str:
             for parameter in model.parameters():
                 if parameter.ndim > 1:
                     parameter.mul_(5)  # else all images have nearly the same features
-    timm.models.save_for_hf(model, str(folder), model_config={"model_args": TINY}, safe_serialization=True)
+    config = {"model_args": TINY, "pretrained_cfg": {"input_size": (3, 32, 32)}}
+    timm.models.save_for_hf(model, str(folder), model_config=config, safe_serialization=True)
     return f"timm:{folder}"
 
 

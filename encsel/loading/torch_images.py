@@ -53,16 +53,19 @@ class ImageModel:
 
 
 def read_weights(snapshot: Snapshot) -> dict[str, Any]:
-    """The tensors of a checkpoint with one weight file, by name."""
-    (file,) = (snapshot.folder / name for name in snapshot.weights)
-    with failing(f"{file.name} is damaged or holds more than weights", "Fetch the checkpoint again."):
-        if snapshot.pickled:
-            import torch
+    """The tensors of a checkpoint's weight files, by name."""
+    weights: dict[str, Any] = {}
+    for file in (snapshot.folder / name for name in snapshot.weights):
+        with failing(f"{file.name} is damaged or holds more than weights", "Fetch the checkpoint again."):
+            if snapshot.pickled:
+                import torch
 
-            return dict(torch.load(file, map_location="cpu", weights_only=True))
-        from safetensors.torch import load_file
+                weights |= torch.load(file, map_location="cpu", weights_only=True)
+            else:
+                from safetensors.torch import load_file
 
-        return load_file(file)
+                weights |= load_file(file)
+    return weights
 
 
 def load_strictly(model: Any, weights: Mapping[str, Any], name: str, *, unused: Sequence[str] = ()) -> None:
