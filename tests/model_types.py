@@ -1,6 +1,6 @@
 """Model types that encsel reads, each made small on disk: accepted, and equal to the bare model called by hand?
 
-`python -m tests.model_types` prints the table of all of them; tests/test_model_types.py runs it.
+`PYTHONPATH=tests python -m model_types` prints the table of all of them; tests/test_model_types.py runs it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,10 @@ class Row:
     bare: str = ""
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path) -> str:
+        """Save a small model, and return what names it: its folder alone."""
         save_tiny(folder, self.saved, self.config, self.processor())
+        return str(folder)
 
     def by_hand(self, folder: Path, sample: Any) -> Any:
         """(dim,) of the bare model."""
@@ -105,6 +108,82 @@ class Row:
         model = model.get_encoder() if model.config.is_encoder_decoder else model
         with torch.inference_mode():
             return self.pooled(model(**given)).numpy()[0]
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A model of another library, from a function that saves it and returns its path and the bare model."""
+
+    label: str
+    modality: Modality
+    family: str
+    save: Callable[[Path], tuple[Path, Callable[[Any], Any]]]
+    _bare: dict[Path, Callable[[Any], Any]] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> str:
+        folder.mkdir(parents=True, exist_ok=True)
+        path, self._bare[folder] = self.save(folder)
+        return str(path)
+
+    def by_hand(self, folder: Path, sample: Any) -> Any:
+        return self._bare[folder](sample)
+
+
+def of_timm() -> list[Foreign]:
+    from test_timm import ROWS as WRITERS
+
+    def saved(write: Callable[[Path], tuple[str, Callable[[Any], Any]]], folder: Path) -> tuple[Path, Any]:
+        spec, bare = write(folder)
+        return Path(spec.partition(":")[2]), bare
+
+    return [Foreign(f"timm: {label}", "face", "timm", partial(saved, write)) for label, write in WRITERS]
+
+
+def onnx_face(folder: Path) -> tuple[Path, Callable[[Any], Any]]:
+    """A graph of 112 x 112 pixels, and onnxruntime on pixels scaled by hand."""
+    import onnx
+    import onnxruntime
+    import PIL.Image
+
+    from encsel.loading.onnx_tiny import tiny_projection
+
+    onnx.save(tiny_projection(), folder / "face.onnx")
+
+    def bare(image: Any) -> Any:
+        session = onnxruntime.InferenceSession(str(folder / "face.onnx"))
+        small = PIL.Image.fromarray(image).resize((112, 112), PIL.Image.Resampling.BILINEAR)
+        given = ((np.asarray(small, np.float32) - 127.5) / 127.5).transpose(2, 0, 1)[None]
+        return session.run(None, {session.get_inputs()[0].name: given})[0].reshape(-1)
+
+    return folder / "face.onnx", bare
+
+
+def onnx_voice(folder: Path) -> tuple[Path, Callable[[Any], Any]]:
+    """A graph of 80 filterbanks, and onnxruntime on those that kaldi-native-fbank computes by hand."""
+    import kaldi_native_fbank as knf
+    import onnx
+    import onnxruntime
+
+    from encsel.loading.onnx_tiny import tiny_fbank_model
+
+    onnx.save(tiny_fbank_model(), folder / "voice.onnx")
+
+    def bare(clip: Any) -> Any:
+        session = onnxruntime.InferenceSession(str(folder / "voice.onnx"))
+        options = knf.FbankOptions()
+        options.frame_opts.dither, options.frame_opts.window_type, options.mel_opts.num_bins = 0.0, "hamming", 80
+        fbank = knf.OnlineFbank(options)
+        fbank.accept_waveform(SAMPLING_RATE, clip * 32768)
+        features = np.array([fbank.get_frame(i) for i in range(fbank.num_frames_ready)], np.float32)
+        given = (features - features.mean(0))[None]
+        return session.run(None, {session.get_inputs()[0].name: given})[0].reshape(-1)
+
+    return folder / "voice.onnx", bare
+
+
+def every_row() -> list[Row | Foreign]:
+    files = [Foreign("onnx: pixels", "face", "onnx", onnx_face), Foreign("onnx: fbank", "voice", "onnx", onnx_voice)]
+    return [*ROWS, *of_timm(), *files]
 
 
 def whisper(output: Any) -> Any:
@@ -216,7 +295,7 @@ def samples() -> dict[Modality, Any]:
 class Outcome:
     """What became of a row: the family and dimension, and the largest difference as a fraction of the largest value."""
 
-    row: Row
+    row: Row | Foreign
     family: str
     dim: int
     difference: float
@@ -227,12 +306,12 @@ class Outcome:
         return not self.reason and self.difference <= 1e-5
 
 
-def outcome(row: Row, folder: Path) -> Outcome:
-    """Save a small model, name its folder alone, and compare with the bare model."""
+def outcome(row: Row | Foreign, folder: Path) -> Outcome:
+    """Save a small model, name its folder or file alone, and compare with the bare model."""
     sample = samples()[row.modality]
     try:
-        row.write(folder)
-        (encoder,) = open_encoders(checked_spec(str(folder), row.modality), Runtime(device="cpu", offline=True))
+        spec = checked_spec(row.write(folder), row.modality)
+        (encoder,) = open_encoders(spec, Runtime(device="cpu", offline=True))
         model = encoder.load()
         (found,) = model.embed([model.prepare(sample)])[:, 0]
         expected = row.by_hand(folder, sample)
@@ -248,7 +327,7 @@ def main() -> int:
     print("| model type | modality | read by | values | largest difference |\n| --- | --- | --- | --- | --- |")
     outcomes = []
     started = time.monotonic()
-    for row in ROWS:
+    for row in every_row():
         with tempfile.TemporaryDirectory() as folder:
             o = outcome(row, Path(folder) / "tiny")
         outcomes.append(o)
