@@ -216,8 +216,8 @@ def common_length(n_samples: int, n_least: int = 0) -> int:
 def crop_rule(n_least: int) -> str:
     """`common_length` in words, for the description that identifies a vector."""
     return (
-        f"equal within a batch, no mask: cut to the longest {COMMON_LENGTHS}, of at least {n_least} samples, that fits; "
-        "shorter ones as they are"
+        f"equal within a batch, no mask: cut to the longest {COMMON_LENGTHS}, of at least {n_least} samples, that fits;"
+        " shorter ones as they are"
     )
 
 
