@@ -48,7 +48,8 @@ DOCUMENTED = (
 def test_dir_shows_the_public_names_and_each_is_there():
     assert dir(encsel) == [
         "CalibratedCard", "CalibrationSet", "Comparison", "FunctionEncoder", "GeometricCard", "Matcher", "Plan",
-        "Ranking", "Validation", "__version__", "compare", "fit", "load_card", "matching", "metrics", "plan", "rank", "validate",
+        "Ranking", "Validation", "__version__", "compare", "fit", "load_card", "matching", "metrics", "plan", "rank",
+        "validate",
     ]  # fmt: skip
     assert all(getattr(encsel, name) is not None for name in dir(encsel))
     with pytest.raises(AttributeError, match="no attribute 'ranks'"):
