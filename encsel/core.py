@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -26,6 +27,7 @@ Clip = NDArray[np.float32]
 Part = Literal["first", "middle", "loudest"]
 """Which 5 seconds of a longer clip are used."""
 PARTS: tuple[Part, ...] = ("first", "middle", "loudest")
+_DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -168,10 +170,10 @@ EmbedBatch = Callable[[Sequence[Any]], Vectors]
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how models run."""
+    """Where and how models run; UsageError for a device of no such name."""
 
     device: str = "auto"
-    """A torch device, or "auto": CUDA if available."""
+    """A torch device, or "auto": CUDA, else MPS (Apple), else the CPU."""
     dtype: str = "float32"
     offline: bool = False
     hash_weights: bool = True
@@ -184,6 +186,12 @@ class Runtime:
     """Samples per batch; None: depends on the device."""
     cache: str | Path | None = "default"
     """Folder of the embedding cache; "default": that of the user; None: keep nothing on disk."""
+
+    def __post_init__(self) -> None:
+        if not _DEVICE.fullmatch(self.device):
+            raise UsageError(
+                f"Unknown device {self.device!r}. Choose auto, cpu, cuda, mps, xpu, or one by number: cuda:1."
+            )
 
 
 class Model(Protocol):

@@ -183,12 +183,39 @@ def case_26_labels_as_objects(root: Path, call) -> None:
     assert "labels.astype(str)" in err
 
 
+def case_28_no_home(root: Path, call) -> None:
+    lacking = ("HOME", "ENCSEL_CACHE", "ENCSEL_WEIGHTS", "XDG_CACHE_HOME", "XDG_STATE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in lacking}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "nobody.py", *words]
+        return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+
+    rank = ("rank", ".", "--face", "pixels", "--voice", "ltas", "--format", "csv")
+    no_place = "There is no place for the cache: name one with --cache or $ENCSEL_CACHE."
+    done = run(*rank, "--face", "arcface:nowhere.onnx", "--no-cache")
+    assert (done.returncode, "pixels,ltas" in done.stdout) == (4, True)
+    assert "arcface:nowhere.onnx failed" in done.stderr
+    done = run(*rank)
+    assert (done.returncode, "pixels,ltas" in done.stdout) == (0, True)
+    assert no_place in done.stderr
+    done = run("cache")
+    assert (done.returncode, done.stderr) == (2, f"encsel: {no_place}\n")
+
+
 def case_30_terminal_without_utf8(root: Path, call) -> None:
     for encoding in ("latin-1", "ascii"):
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
         done = subprocess.run([sys.executable, "-m", "encsel", "study"], env=environment, capture_output=True)
         assert (done.returncode, done.stderr) == (0, b"")
         assert "-----" in done.stdout.decode("ascii")
+
+
+def case_32_windows_without_fcntl(root: Path, call) -> None:
+    command = [sys.executable, "windows.py", "rank", ".", "--face", "pixels", "--voice", "ltas", "--format", "csv"]
+    environment = {**os.environ, "ENCSEL_CACHE": str(root.parent / "cache")}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert (done.returncode, "pixels,ltas" in done.stdout) == (0, True), done.stderr
 
 
 def case_33_lora_adapter_ignored(root: Path, call) -> None:

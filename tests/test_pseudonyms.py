@@ -58,6 +58,9 @@ def test_names_are_shown_on_request_and_numbers_or_nothing_without_a_key():
         ("arcface:/a/b/face.onnx: no", "arcface:face.onnx: no"),
         ("file:///a/b/c", "c"),
         ('No such file: "/home/Ann Smith/x y.bin"', 'No such file: "x y.bin"'),
+        (r"C:\Users\ann\x.onnx and arcface:D:/a/b.onnx: no", "x.onnx and arcface:b.onnx: no"),
+        (r"No such file: 'C:\\Users\\Ann Smith\\x y.bin', ~\a\b", "No such file: 'x y.bin', b"),
+        (r"\\host\share\ann\x.npz is damaged", "x.npz is damaged"),
         ("models/mine and https://host.example/a/b and 3/4", "models/mine and https://host.example/a/b and 3/4"),
     ],
 )

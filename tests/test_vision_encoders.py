@@ -552,6 +552,5 @@ def test_device_that_is_not_there_is_an_error(name, originals):
     import torch
 
     absent = "cuda:99" if torch.cuda.is_available() else "cuda"
-    for device in (absent, "abacus"):
-        with pytest.raises(EncoderFailed, match=f"'{device}' cannot be used"):
-            opened(f"{name}:{originals[name]}", Runtime(device=device)).load()
+    with pytest.raises(EncoderFailed, match=f"'{absent}' cannot be used"):
+        opened(f"{name}:{originals[name]}", Runtime(device=absent)).load()

@@ -13,8 +13,9 @@ def main() -> None:
     try:
         import signal
 
-        # Signals that arrive before the handlers are set are held back until then.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        # Signals that arrive before the handlers are set are held back until then; Windows cannot.
+        hold_back = getattr(signal, "pthread_sigmask", None)
+        before = hold_back and hold_back(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         from encsel.storage.streams import guard
 
         guard()
@@ -23,7 +24,8 @@ def main() -> None:
 
         interruption = Interruption()
         interruption.watch()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if hold_back:
+            hold_back(signal.SIG_SETMASK, before)
         from encsel.cli.program import run
 
         interruption.settle(run(interruption))

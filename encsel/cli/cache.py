@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 def cache(ctx: click.Context, root: Path | None) -> None:
     """Show where the embedding cache is and how much it holds, or purge it."""
     from encsel.errors import UsageError
-    from encsel.storage.cache import NO_PLACE, cache_root, entries
+    from encsel.storage.cache import cache_root, entries
 
     notes: list[str] = []
     ctx.obj = cache_root(root or "default", notes.append)
     if ctx.obj is None:
-        raise UsageError(NO_PLACE)
+        raise UsageError(notes[-1])
     for note in notes:
         say(note, err=True)
     if ctx.invoked_subcommand is None:

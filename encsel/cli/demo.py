@@ -33,8 +33,8 @@ def demo(output: Path | None, seed: int, quiet: bool, **options: Any) -> int:
     if output is not None and output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty. Choose a new folder for --output.")
     progress = progress_of(quiet)
-    place = None if output is None else output.absolute().parent
     try:
+        place = None if output is None else output.absolute().parent
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
         # Written beside the output, so that an interrupted demo leaves no partial set there.
@@ -43,6 +43,8 @@ def demo(output: Path | None, seed: int, quiet: bool, **options: Any) -> int:
             with progress.task("writing faces and voices", 64) as task:
                 write_demo_set(root, seed=seed, on_progress=lambda done, total: task.advance())
             if output is not None:
+                if output.exists():  # an empty folder, whose place Windows gives to no other
+                    output.rmdir()
                 root = root.replace(output)
             encoders = {"faces": ("pixels", "hog"), "voices": ("mfcc", "ltas")}
             code = run(root, quiet=quiet, seed=seed, cache=NO_CACHE, **encoders, **options)

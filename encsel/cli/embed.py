@@ -38,6 +38,7 @@ def embed(
     from encsel.data.embedding_files import EMBEDDING_SUFFIXES, write_embeddings
     from encsel.embedding.candidates import embeddings_of
     from encsel.errors import EncoderFailed, UsageError
+    from encsel.loading.hub import check_device
 
     inputs = inputs_of(data, (*faces, *voices))
     # Files of embeddings have the names of those that are written.
@@ -46,6 +47,7 @@ def embed(
     progress = progress_of(quiet)
     in_runtime = ("device", "dtype", "offline", "allow_pickle", "timeout", "batch_size")
     runtime = Runtime(cache=cache_of(cache), **{name: options.pop(name) for name in in_runtime})
+    check_device(runtime.device)
     calibration = CalibrationSet.from_path(data, SetOptions(**options))
     progress.note(f"Layout: {calibration.layout}; {len(calibration.identities)} identities in both modalities.")
     for note in (*calibration.notes, *calibration.details):
@@ -55,8 +57,9 @@ def embed(
         progress.note(f"skipped {skipped.modality} {skipped.sample}: {skipped.reason}")
     written = set()
     for e in embedded.embeddings:
-        # Colons and slashes of a spec are not allowed in file names everywhere.
-        path = output / f"{e.modality}s" / f"{re.sub('[:/]', '-', e.name)}.npz"
+        # Not allowed in file names everywhere.
+        name = re.sub(r'[\\/:*?"<>|]', "-", e.name)
+        path = output / f"{e.modality}s" / f"{name}.npz"
         try:
             write_embeddings(e, path)
         except OSError as error:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 from os import _exit  # as it is now: code of others cannot take it away
@@ -30,13 +31,14 @@ class Interruption:
         """Make the first signal from now on raise KeyboardInterrupt in the main thread, once."""
         # Ignored signals stay ignored: `nohup`, or `&` in a script.
         self._signals = tuple(s for s in _SIGNALS if signal.getsignal(s) != signal.SIG_IGN)
-        reading, writing = os.pipe()
-        os.set_blocking(writing, False)
-        # Python runs handlers between two lines of the main thread, which may hang in a library; this pipe wakes
-        # another thread.
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        # Python runs handlers between two lines of the main thread, which may hang in a library; this wakes another
+        # thread. Sockets, because Windows can wait for nothing else.
+        self._sockets = reading, writing = socket.socketpair()
+        writing.setblocking(False)
+        signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
         atexit.register(self._ignore)  # registered first, called last
-        os.register_at_fork(after_in_child=self._forget)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
         for number in self._signals:
             signal.signal(number, self._interrupt)
         with contextlib.suppress(RuntimeError):  # no thread can be started: nothing ends a hang
@@ -82,10 +84,10 @@ class Interruption:
             sys.unraisablehook = lambda _: None
             raise KeyboardInterrupt
 
-    def _wait(self, reading: int) -> None:
+    def _wait(self, reading: socket.socket) -> None:
         n_signals = 0
         while n_signals < 2 and select.select([reading], [], [], GRACE_SECONDS if n_signals else None)[0]:
-            n_signals += sum(number in self._signals for number in os.read(reading, 64))
+            n_signals += sum(number in self._signals for number in reading.recv(64))
         if self._code in (None, INTERRUPTED):
             self._print()
         _exit(INTERRUPTED if self._code is None else self._code)
@@ -94,7 +96,7 @@ class Interruption:
         """Print the one line, once. Not to a stream of Python: a thread that hangs may hold its lock."""
         if self._printed.acquire(timeout=1.0):
             with contextlib.suppress(OSError, ValueError):
-                if select.select([], [2], [], 1.0)[1]:  # else the pipe is full and nobody reads it
+                if _is_read(2):  # else the pipe is full and nobody reads it
                     show_cursor = "\x1b[?25h\r\n" if os.isatty(2) else ""  # progress bars hide it
                     os.write(2, f"{show_cursor}encsel: Interrupted.\n".encode())
             # Never released: the line is printed once.
@@ -104,7 +106,15 @@ class Interruption:
             signal.signal(number, signal.SIG_IGN)
 
     def _forget(self) -> None:
-        """In a forked child: restore the handlers, since it shares its parent's pipe."""
+        """In a forked child: restore the handlers, since it shares its parent's sockets."""
         signal.set_wakeup_fd(-1)
         for number in self._signals:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def _is_read(number: int) -> bool:
+    """Whether a stream takes something within a second; taken for granted where the system cannot tell."""
+    try:
+        return bool(select.select([], [number], [], 1.0)[1])
+    except OSError:  # Windows: not a socket
+        return True

@@ -44,7 +44,7 @@ set_options = together(
     _encoder_option("face"),
     _encoder_option("voice"),
     click.option("--device", default="auto", metavar="DEVICE",
-                 help="cpu, cuda, cuda:1, ...; auto is CUDA where there is one."),
+                 help="cpu, cuda, cuda:1, mps or xpu; auto is CUDA, else MPS (Apple), else the CPU."),
     click.option("--dtype", type=click.Choice(("float32", "bfloat16", "float16")), default="float32",
                  help="Number type of the models."),
     click.option("--batch-size", type=click.IntRange(1), help="Samples per batch. Default: 16, or 64 on a GPU."),

@@ -57,8 +57,8 @@ def check_outputs(
     """
     for path in paths:
         form_of(path)
-        if not path.absolute().parent.is_dir():
-            raise UsageError(f"{path}: the folder {path.absolute().parent} does not exist. Create it first.")
+        if not path.parent.is_dir():
+            raise UsageError(f"{path}: the folder {path.parent} does not exist. Create it first.")
     files, folders = [*paths], [folder for folder in (report, *others) if folder is not None]
     if report is not None:
         from encsel.reports.page import DATA, FIGURES, PAGE
@@ -87,8 +87,8 @@ def _places(path: Path) -> set[Path]:
     """Where a path is, and where it leads if it is a link."""
     try:
         return {path.absolute().parent.resolve() / path.name, path.resolve()}
-    except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL: reported when it is opened
-        return {path.absolute()}
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL, a removed current folder: reported later
+        return {path}
 
 
 def inputs_of(data: Path, encoders: Iterable[str], *others: str | Path | None) -> list[Path]:

@@ -162,7 +162,7 @@ def _place(folder: Path, where: str, line: str, allow_outside: bool) -> Path:
         return folder / place
     # Normalise before the check: `..` behind a link to a folder would lead elsewhere.
     place = Path(os.path.normpath(place))
-    if place.is_absolute():
+    if place.anchor:  # on Windows also C:x and \x, which are not absolute
         inside = str(place).startswith(os.path.normpath(folder.absolute()).rstrip(os.sep) + os.sep)
     else:
         inside = place.parts[:1] not in ((), ("..",))

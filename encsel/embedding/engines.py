@@ -118,7 +118,7 @@ class _Worker:
         # -P: no module of the current folder takes the place of one that the program imports before it has its path.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", BOOT, json.dumps(sys.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            start_new_session=True,
+            start_new_session=True, creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -57,9 +57,9 @@ def memory_available() -> int | None:
 def _in_use() -> tuple[int, int]:
     """Bytes of this process in memory, and of its address space; 0 where the system does not tell."""
     try:
-        mapped, resident = Path("/proc/self/statm").read_text().split()[:2]
+        mapped, resident = Path("/proc/self/statm").read_text("ascii").split()[:2]
         page = os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):
         return 0, 0
     return int(resident) * page, int(mapped) * page
 
@@ -68,7 +68,7 @@ def _group_limits() -> list[int]:
     """Memory limits of the control groups that this process is in, versions 1 and 2, those above included."""
     limits = []
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in Path("/proc/self/cgroup").read_text("utf-8", "surrogateescape").splitlines():
             _, controllers, group = line.split(":", 2)
             if controllers not in ("", "memory"):
                 continue
@@ -76,7 +76,7 @@ def _group_limits() -> list[int]:
             inner = root / group.lstrip("/")
             for folder in (inner, *inner.parents):
                 with contextlib.suppress(OSError, ValueError):  # "max": no limit
-                    limits.append(int((folder / name).read_text()))
+                    limits.append(int((folder / name).read_text("ascii")))
                 if folder == root:
                     break
     return limits

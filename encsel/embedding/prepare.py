@@ -23,7 +23,8 @@ from encsel.embedding.health import (
 from encsel.embedding.labels import notes_on_labels
 from encsel.embedding.memory import check_memory
 from encsel.errors import BadCalibration, EncoderFailed, UsageError, nearest
-from encsel.loading.hub import torch_device
+from encsel.extras import is_installed
+from encsel.loading.hub import check_device
 from encsel.matching.folds import MIN_FOR_FOLDS
 from encsel.prediction.predict import Shuffling
 from encsel.progress import Progress
@@ -91,6 +92,7 @@ def prepare(
         raise UsageError(
             f"min_identities is {options.min_identities} and seed {options.seed}; they must be at least 1 and 0."
         )
+    check_device(runtime.device)
     opened = data.restricted(options) if isinstance(data, CalibrationSet) else CalibrationSet.from_path(data, options)
     check_asked(opened, faces, voices, {"--expect-best": expect_best, "--explain": explain})
     n = len(opened.identities)
@@ -277,7 +279,7 @@ def _shuffling(
 
 
 def _geometry_device(runtime: Runtime, embedded: Embedded) -> str:
-    """Where the encoders ran; torch is not imported just to look for a GPU."""
+    """CUDA where the encoders ran on it, else the CPU: MPS has no float64. Torch is not imported just to look."""
     if runtime.device == "auto":
         return "cuda" if embedded.on_gpu else "cpu"
-    return str(torch_device(runtime.device)) if runtime.device != "cpu" else "cpu"
+    return runtime.device if runtime.device.startswith("cuda") and is_installed("torch") else "cpu"

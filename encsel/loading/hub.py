@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Runtime, Spec
 from encsel.errors import EncoderFailed, NotHere, UsageError, failing
-from encsel.extras import imported
+from encsel.extras import imported, is_installed
 from encsel.loading.spec import is_hub_id
 from encsel.storage.files import read_whole
 from encsel.storage.folders import expanded
@@ -235,13 +235,22 @@ def _quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def check_device(device: str) -> None:
+    """Raise EncoderFailed, before any work, for a device that torch names and does not find on this machine."""
+    if device not in ("auto", "cpu") and is_installed("torch"):  # onnxruntime may have one without torch
+        torch_device(device)
+
+
 def torch_device(device: str) -> Any:
-    """The torch device of that name, "auto" being CUDA when available; EncoderFailed, never a silent fallback."""
+    """The torch device of that name, "auto" the best there is; EncoderFailed, never a silent fallback."""
+    with failing("torch ends a process without a current folder", "Change to a folder that exists."):
+        Path.cwd()
     imported("torch")
     import torch
 
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+        return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
     with failing(f"The device {device!r} cannot be used", "Use --device cpu, or fix the driver."):
         torch.empty(1, device=torch.device(device))
     return torch.device(device)
@@ -252,7 +261,7 @@ def moved_to(device: Any, array: NDArray[Any]) -> Any:
     import torch
 
     tensor = torch.from_numpy(array)
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def download(checkpoint: str, revision: str | None, patterns: Sequence[str], runtime: Runtime) -> Path:

@@ -106,9 +106,10 @@ class VisionModel:
 
         with torch.inference_mode():
             # Pinned memory is copied while the device computes.
-            host = torch.empty((len(batch), *batch[0].shape), pin_memory=self._device.type == "cuda")
+            is_pinned = self._device.type == "cuda"
+            host = torch.empty((len(batch), *batch[0].shape), pin_memory=is_pinned)
             np.stack(batch, out=host.numpy())
-            pixels = host.to(self._device, non_blocking=True).to(self._dtype)
+            pixels = host.to(self._device, non_blocking=is_pinned).to(self._dtype)
             vectors = getattr(self._model(pixel_values=pixels), self._output)
             return vectors.float().cpu().numpy()[:, None]
 

@@ -99,7 +99,7 @@ def rank(
         allow_outside: read files that a manifest names outside its own folder.
         clip: which 5 seconds of a longer clip are used: "first" (after leading digital silence), "middle" or "loudest".
         ffmpeg: decode clips that libsndfile cannot read, such as m4a and video, with the ffmpeg on this machine.
-        device, dtype, batch_size: where and how models run; "auto" is CUDA where there is one.
+        device, dtype, batch_size: where and how models run; "auto" is CUDA, else MPS, else the CPU.
         offline: open no connection.
         allow_pickle: read pickled weights of checkpoints other than the defaults.
         timeout: seconds for an encoder to open, and again to load and embed.

@@ -45,15 +45,17 @@ def write_report(validation: Validation, folder: Path, *, private: bool = False)
     Raises:
         UsageError: the folder cannot be written.
     """
-    figures = drawings(validation)
-    files = {PAGE: page(validation, figures).encode(), DATA: validation.to_json().encode()}
-    files |= {f"{FIGURES}/{one.name}.png": one.png for one in figures}
     try:
+        figures = drawings(validation)  # matplotlib needs a place of its own
+        files = {PAGE: page(validation, figures).encode(), DATA: validation.to_json().encode()}
+        files |= {f"{FIGURES}/{one.name}.png": one.png for one in figures}
         (folder / FIGURES).mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             (write_private if private else write_public)(folder / name, content)
     except OSError as error:
-        raise UsageError(f"--report {folder} cannot be written: {error.strerror}. Choose another folder.") from error
+        raise UsageError(
+            f"--report {folder} cannot be written: {error.strerror or error}. Choose another folder."
+        ) from error
     return folder / PAGE
 
 

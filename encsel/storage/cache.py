@@ -49,21 +49,27 @@ def cache_root(cache: str | Path | None, note: Callable[[str], None] | None = No
     """Folder that `cache` (a folder, "default" or None) stands for; None if nothing is kept, or there is no place.
 
     The default is $ENCSEL_CACHE, or encsel's folder in the user's cache folder. `note` is called with one sentence if
-    there is no place, that folder was moved from where encsel 0.1 had it, or entries are no longer used.
+    there is no place, that folder is not the user's own or was moved from where encsel 0.1 had it, or entries are no
+    longer used.
 
     Raises:
-        UsageError: the cache belongs to another user, or others may write into it.
+        UsageError: a cache that was named belongs to another user, or others may write into it.
     """
     tell = note or (lambda text: None)
     if cache is None:
         return None
-    if cache == "default":
-        cache = os.environ.get("ENCSEL_CACHE") or user_folder("cache", tell)
-    root = None if cache is None else expanded(cache)
+    named = os.environ.get("ENCSEL_CACHE") if cache == "default" else cache
+    root = expanded(named) if named else user_folder("cache", tell)
     if root is None:
         tell(NO_PLACE)
         return None
-    _check_owner(root)
+    try:
+        _check_owner(root)
+    except UsageError as error:
+        if named:
+            raise
+        tell(str(error))  # HOME is another user's, as `sudo` may leave it
+        return None
     if note is not None and _is_marked(root) and _KEYS.encode() not in (root / _MARK).read_bytes():
         note(f"Embeddings in {root} made before encsel 0.3 are no longer used; `encsel cache purge` removes them.")
         with contextlib.suppress(OSError):
@@ -163,13 +169,16 @@ class EmbeddingCache(_Store):
 
     def _keys(self, path: Path) -> list[str]:
         """Content hashes that a file states, without reading its vectors; a damaged file is removed."""
-        with contextlib.suppress(OSError), path.open("rb") as file:  # purged by another process, or not ours to touch
-            try:
-                with np.load(file, allow_pickle=False) as archive:
-                    return [bytes(key).hex() for key in archive["keys"]]
-            except Exception:  # damaged archives raise many types
-                self._remove(path)
-        return []
+        try:
+            file = path.open("rb")
+        except OSError:  # purged by another process, or not ours to touch
+            return []
+        try:
+            with file, np.load(file, allow_pickle=False) as archive:
+                return [bytes(key).hex() for key in archive["keys"]]
+        except Exception:  # damaged archives raise many types
+            self._remove(path)
+            return []
 
     def _load(self, path: Path) -> None:
         with contextlib.suppress(OSError):  # purged by another process, or not ours to touch: compute it again

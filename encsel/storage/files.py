@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -154,9 +155,12 @@ def _replace(path: Path, content: bytes, mode: int) -> None:
                     file.close()
                 temporary.replace(path)
                 return
-        except FileNotFoundError:  # another process swept it away before it was locked
-            if not n_left:
+        except (FileNotFoundError, PermissionError) as error:
+            # Another process swept it away before it was locked; or, on Windows, has the earlier file open.
+            temporary.unlink(missing_ok=True)
+            if not n_left or (isinstance(error, PermissionError) and os.name != "nt"):
                 raise
+            time.sleep(0.01)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

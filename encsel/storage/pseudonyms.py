@@ -2,6 +2,7 @@
 
 import contextlib
 import hmac
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,15 +13,20 @@ from encsel.storage.cache import secret
 
 DIGITS = 16  # Hexadecimal digits of a hash. Among a million names two coincide with a probability of 3 in 10 million.
 
-_QUOTED = re.compile(r"""(?P<quote>['"])(?:file://)?~?/[^'"\n]*/(?P<name>[^'"/\n]*)(?P=quote)""")
-_FOLDERS = re.compile(r"""(?:file://|(?<![\w./]))~?/(?!/)(?:[^\s/'":,;()]+/)+""")
+_ON_WINDOWS = r"(?:(?<!\w)[A-Za-z]:[\\/]|\\\\|~\\)"
+_QUOTED = re.compile(
+    rf"""(?P<quote>['"])(?:(?:file://)?~?/[^'"\n]*/|{_ON_WINDOWS}[^'"\n]*[\\/])(?P<name>[^'"/\n]*)(?P=quote)"""
+)
+_FOLDERS = re.compile(
+    rf"""(?:file://|(?<![\w./]))~?/(?!/)(?:[^\s/'":,;()]+/)+|{_ON_WINDOWS}(?:[^\s\\/'":,;()]+[\\/]+)+"""
+)
 
 
 def without_folders(text: str) -> str:
     """Cut absolute paths in a message to their last part, because folders often name the user of a machine."""
     with contextlib.suppress(RuntimeError):  # no home directory
         home = str(Path.home())
-        text = text.replace(f"{home}/", "~/") if len(home) > 1 else text
+        text = text.replace(home + os.sep, f"~{os.sep}") if len(home) > 1 else text
     return _FOLDERS.sub("", _QUOTED.sub(r"\g<quote>\g<name>\g<quote>", text))
 
 

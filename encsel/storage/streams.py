@@ -28,7 +28,7 @@ def guard() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)
     codecs.register(_ascii)
     codecs.register_error(_ESCAPED, _escaped)
-    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8", closefd=False)
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = _guarded(getattr(sys, name), number)
         setattr(sys, name, stream)
@@ -63,7 +63,9 @@ class _Raw(io.RawIOBase):
         except OSError as error:
             # A terminal that is gone is an I/O error.
             is_terminal = error.errno == errno.EIO and stat.S_ISCHR(os.fstat(self.fileno()).st_mode)
-            if not is_terminal and not isinstance(error, ConnectionError):
+            # Windows calls a pipe without a reader an invalid argument.
+            is_gone = isinstance(error, ConnectionError) or (os.name == "nt" and error.errno == errno.EINVAL)
+            if not is_terminal and not is_gone:
                 self.error = error
             # For native libraries and children, too.
             nowhere = os.open(os.devnull, os.O_WRONLY)
