@@ -51,15 +51,25 @@ def _own_record_of_weights(monkeypatch: pytest.MonkeyPatch, states: Iterator[Pat
     monkeypatch.setenv("ENCSEL_WEIGHTS", str(next(states) / "weights.json"))
 
 
-@pytest.fixture(autouse=True)
-def _no_lazy_modules() -> Iterator[None]:
-    """Take speechbrain's lazy modules out of sys.modules: hypothesis looks at every module, which imports them."""
-    before = len(sys.modules)
-    yield
-    if len(sys.modules) != before:
+_n_modules = 0
+
+
+def _take_out_lazy_modules() -> None:
+    global _n_modules
+    if len(sys.modules) != _n_modules:
         for name, module in list(sys.modules.items()):
             if type(module).__module__ == "speechbrain.utils.importutils":
                 del sys.modules[name]
+        _n_modules = len(sys.modules)
+
+
+@pytest.fixture(autouse=True)
+def _no_lazy_modules() -> Iterator[None]:
+    """Take speechbrain's lazy modules out of sys.modules: hypothesis looks at every module, which imports them."""
+    # At both ends: fixtures of a module or session import as well.
+    _take_out_lazy_modules()
+    yield
+    _take_out_lazy_modules()
 
 
 @pytest.fixture(autouse=True)

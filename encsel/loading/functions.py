@@ -281,7 +281,7 @@ def _source_hash(function: Any) -> str:
 
 
 def _write_tiny(folder: Path) -> str:
-    (folder / "tiny.py").write_text(_TINY)
+    (folder / "tiny.py").write_text(_TINY, encoding="utf-8")
     return f"py:{folder / 'tiny.py'}:embed"
 
 
