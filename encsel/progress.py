@@ -29,10 +29,12 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Shows nothing: the default in Python."""
+    """Shows nothing, the default in Python; notes go to the logger `encsel` at level INFO."""
 
     def note(self, text: str) -> None:
-        pass
+        import logging
+
+        logging.getLogger("encsel").info("%s", text)
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Task]:

@@ -6,11 +6,11 @@ from typing import Any, TextIO
 
 import click
 
-from encsel.cli.options import FOLDER, PATH, cache_of, quiet_option, set_options
+from encsel.cli.options import FOLDER, PATH, Grouped, cache_of, quiet_option, set_options
 from encsel.cli.output import check_apart, inputs_of, progress_of, results_apart, say
 
 
-@click.command()
+@click.command(cls=Grouped)
 @click.argument("data", type=PATH)
 @click.option("--output", "-o", required=True, type=FOLDER,
               help="Folder for faces/NAME.npz and voices/NAME.npz; `encsel rank` reads it.")  # fmt: skip

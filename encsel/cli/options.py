@@ -21,12 +21,31 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def together(*decorators: Decorator) -> Decorator:
-    """One decorator that adds several options; --help lists them in this order."""
+OTHER = "Other options"
+
+
+class Grouped(click.Command):
+    """A command whose --help lists options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None:
+                groups.setdefault(getattr(param, "group", OTHER), []).append(record)
+        for title, records in sorted(groups.items(), key=lambda group: group[0] == OTHER):
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def together(*decorators: Decorator, group: str | None = None) -> Decorator:
+    """One decorator that adds several options; --help lists them in this order, under the title of their group."""
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        before = len(getattr(function, "__click_params__", ()))
         for decorator in reversed(decorators):
             function = decorator(function)
+        for param in getattr(function, "__click_params__", ())[before:] if group else ():
+            param.group = group
         return function
 
     return add
@@ -41,6 +60,7 @@ def _encoder_option(modality: str) -> Decorator:
 
 
 set_options = together(
+    together(
     _encoder_option("face"),
     _encoder_option("voice"),
     click.option("--device", default="auto", metavar="DEVICE",
@@ -54,6 +74,9 @@ set_options = together(
     click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
                  help="Abandon an encoder that takes longer than this to download, or to load and run. The others go "
                  "on; exit code 4."),
+        group="Encoders",
+    ),
+    together(
     click.option("--identities", type=click.IntRange(1), help="Use only this many people."),
     click.option("--samples-per-identity", type=click.IntRange(1),
                  help="Use at most this many samples per person and modality."),
@@ -65,9 +88,14 @@ set_options = together(
     click.option("--ffmpeg", is_flag=True,
                  help="Decode clips that libsndfile cannot read, such as m4a and video, with this machine's ffmpeg."),
     click.option("--allow-outside", is_flag=True, help="Also read files that a manifest names outside its own folder."),
+        group="Calibration set",
+    ),
+    together(
     click.option("--cache", default="default", show_default=False, metavar="DIR",
                  help="Folder of the embedding cache. Default: $ENCSEL_CACHE, or encsel/ in your cache folder."),
     click.option("--no-cache", "cache", flag_value=NO_CACHE, help="Keep no embeddings on disk."),
+        group="Cache",
+    ),
 )  # fmt: skip
 """The encoders, where they run, how much of the set is used, and the cache."""
 
@@ -85,6 +113,7 @@ gate_options = together(
     click.option("--gate-on", type=click.Choice(("interval", "point")), default="interval",
                  help="Judge gates on intervals (if one straddles the limit, the gate is inconclusive: exit code 6) or "
                  "on the numbers as they are."),
+    group="Gates",
 )  # fmt: skip
 """What a CI job requires of the result."""
 
@@ -107,6 +136,7 @@ prediction_options = together(
     click.option("--within", metavar="COLUMN",
                  help="Shuffle people only within the groups of this column of the set. Default: sex or gender, if "
                  "every person has one."),
+    group="Prediction",
 )  # fmt: skip
 """Which card orders the pairs, and how sure its intervals are."""
 
@@ -114,7 +144,23 @@ modality_option = click.option(
     "--modality", type=click.Choice(MODALITIES), help="Of an encoder whose family reads faces and voices."
 )
 
-quiet_option = click.option("--quiet", "-q", is_flag=True, help="No notes or progress on stderr.")
+
+def _log(ctx: click.Context, param: click.Parameter, level: int) -> None:
+    """Show what encsel logs on stderr: INFO once, DEBUG twice."""
+    if level:
+        import logging
+
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("encsel").setLevel(logging.INFO if level == 1 else logging.DEBUG)
+
+
+quiet_option = together(
+    click.option("--quiet", "-q", is_flag=True, help="No notes or progress on stderr."),
+    click.option("--verbose", "-v", count=True, expose_value=False, callback=_log, show_default=False,
+                 help="Say more on stderr; -vv also why encoders failed, with tracebacks."),
+    group="Output",
+)  # fmt: skip
+"""How much is said on stderr."""
 
 
 def cache_of(cache: str) -> str | None:
@@ -132,13 +178,17 @@ def format_option(formats: tuple[str, ...]) -> Decorator:
 def min_identities_option(least: int, consequence: str) -> Decorator:
     """--min-identities."""
     text = f"Fewest people with both faces and voices. {consequence}".rstrip()
-    return click.option("--min-identities", type=click.IntRange(least), default=30, help=text)
+    option = click.option("--min-identities", type=click.IntRange(least), default=30, help=text)
+    return together(option, group="Calibration set")
 
 
 result_options = together(
     prediction_options,
     gate_options,
-    click.option("--strict-health", is_flag=True, help="Exit 4 if an encoder is unsound."),
+    together(
+        click.option("--strict-health", is_flag=True, help="Exit 4 if an encoder is unsound."), group="Gates"
+    ),
+    together(
     click.option("--show-names", is_flag=True,
                  help="Name skipped samples, and people in score files, instead of hashing their names. Files are then "
                  "readable by you only."),
@@ -146,6 +196,9 @@ result_options = together(
                  help=f"Also write to this file, in the format of its suffix: {', '.join(FORMAT_OF_SUFFIX)}. "
                  "Repeatable."),
     format_option(FORMATS),
+    click.option("--wide", is_flag=True, help="Print every column and note of the table."),
+        group="Output",
+    ),
     quiet_option,
 )  # fmt: skip
 """Prediction, gates, and where the result goes in which form."""

@@ -124,6 +124,7 @@ def deliver(
     out: TextIO,
     *,
     code: int,
+    wide: bool = False,
     private: bool = False,
     more: Iterable[Callable[[], object]] = (),
 ) -> int:
@@ -132,8 +133,9 @@ def deliver(
     What cannot be written keeps nothing else back.
 
     Args:
-        text_of: format, `width` and `colour` to the text of the result.
+        text_of: format, `width`, `colour` and `wide` to the text of the result.
         code: exit code of the result.
+        wide: print every column; files always have them.
         private: make files readable by their owner only.
         more: what is written after the files.
     """
@@ -151,7 +153,7 @@ def deliver(
         except UsageError as error:
             code = unwritten(error, code)
     terminal = out.isatty()
-    emit(text_of(form, colour=terminal, width=terminal_width() if terminal else FILE_WIDTH), out)
+    emit(text_of(form, colour=terminal, width=terminal_width() if terminal else FILE_WIDTH, wide=wide), out)
     return code
 
 

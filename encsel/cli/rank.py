@@ -5,15 +5,18 @@ from typing import Any, TextIO
 
 import click
 
-from encsel.cli.options import PATH, cache_of, min_identities_option, result_options, set_options
+from encsel.cli.options import PATH, Grouped, cache_of, min_identities_option, result_options, set_options, together
 from encsel.cli.output import check_outputs, deliver, inputs_of, progress_of, results_apart, resumable, unwritten
 
 
-@click.command()
+@click.command(cls=Grouped)
 @click.argument("data", type=PATH)
 @set_options
 @min_identities_option(1, "Below 30 the order is coarse and no EER is predicted.")
-@click.option("--explain", metavar="FACE/VOICE", help="Also show what made the prediction for this pair.")
+@together(
+    click.option("--explain", metavar="FACE/VOICE", help="Also show what made the prediction for this pair."),
+    group="Output",
+)
 @result_options
 def rank(data: Path, **options: Any) -> int:
     """Rank every face-voice pair of encoders by predicted cross-modal EER.
@@ -43,6 +46,7 @@ def run(
     form: str,
     quiet: bool,
     cache: str,
+    wide: bool = False,
     outputs: tuple[Path, ...] = (),
     explain: str | None = None,
     **options: Any,
@@ -79,5 +83,5 @@ def run(
         return render(ranking, form, **look) + ("\n" + text if form == "table" else f"\n```text\n{text}```\n")
 
     private = bool(options.get("show_names"))
-    code = deliver(text_of, form, outputs, out, code=ranking.exit_code, private=private)
+    code = deliver(text_of, form, outputs, out, code=ranking.exit_code, wide=wide, private=private)
     return code if failed is None else unwritten(failed, code)

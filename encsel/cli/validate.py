@@ -7,7 +7,16 @@ from typing import Any, TextIO
 import click
 
 from encsel.cli.completion import stages as complete_stages
-from encsel.cli.options import FOLDER, PATH, cache_of, min_identities_option, result_options, set_options, together
+from encsel.cli.options import (
+    FOLDER,
+    PATH,
+    Grouped,
+    cache_of,
+    min_identities_option,
+    result_options,
+    set_options,
+    together,
+)
 from encsel.cli.output import check_outputs, deliver, inputs_of, progress_of, results_apart, resumable
 from encsel.matching.folds import PROTOCOLS
 from encsel.matching.scorers import DEFAULT_SCORER, SCORERS
@@ -27,6 +36,10 @@ stage_options = together(
                  help="Do only these, separated by commas. Linear CKA is always measured. "
                  f"Only if named here: {ON_REQUEST}."),
     click.option("--jobs", type=click.IntRange(1), help="Encoders or pairs at a time. Default: all processors."),
+    group="Stages",
+)  # fmt: skip
+
+file_options = together(
     click.option("--report", "folder", type=FOLDER, metavar="DIR",
                  help="Write index.html (all tables and figures on one page), figures/*.png and validation.json."),
     click.option("--scores", type=FOLDER, metavar="DIR",
@@ -36,20 +49,23 @@ stage_options = together(
                  help="Write the matcher of the first pair here, fitted on everybody; encsel.Matcher.load reads it. "
                  "Biometric data: only you can read it."),
     click.option("--matcher-pair", metavar="FACE/VOICE", help="Write the matcher of this pair, not of the first."),
+    group="Output",
 )  # fmt: skip
 
 
-@click.command()
+@click.command(cls=Grouped)
 @click.argument("data", type=PATH)
 @set_options
 @min_identities_option(10, "")
 @stage_options
 @result_options
+@file_options
 @results_apart
 def validate(
     data: Path,
     out: TextIO,
     form: str,
+    wide: bool,
     quiet: bool,
     cache: str,
     outputs: tuple[Path, ...],
@@ -100,6 +116,6 @@ def validate(
             progress.note(f"Matcher: {matcher}")
 
     return deliver(
-        partial(render, validation), form, outputs, out, code=validation.exit_code, private=private,
-        more=(report, take_home),
+        partial(render, validation), form, outputs, out, code=validation.exit_code, wide=wide,
+        private=private, more=(report, take_home),
     )  # fmt: skip

@@ -1,6 +1,8 @@
 """One model during one run: embeds the samples it lacks, in batches that fit the memory."""
 
+import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -39,6 +41,7 @@ NOT_REPEATABLE = "not repeatable: the same samples give other vectors the second
 BATCH_DEPENDENT = "dependent on its batch: a sample gives another vector among other samples"
 DECODING_LIBRARIES = {"face": ("Pillow",), "voice": ("soundfile", "soxr")}
 
+LOGGER = logging.getLogger(__name__)
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -132,13 +135,14 @@ class ModelRun:
                 yield content_hash, sample
 
     def _load(self) -> None:
-        encoder = self.encoders[0]
+        encoder, started = self.encoders[0], time.monotonic()
         try:
             self._engine = engine_of(encoder, 1 + max(e.tap for e in self.encoders), N_THREADS)
             self._deadline.call(self._engine.load)
             # What changed since it was hashed may not be what was loaded.
             check_files(encoder)
             self.on_gpu = self._engine.on_gpu
+            LOGGER.info("%s: loaded in %.1f s", self.label, time.monotonic() - started)
         except (Exception, SystemExit) as error:
             self._fail(error)
 
@@ -146,6 +150,7 @@ class ModelRun:
         """Give the encoder up, for the first reason: others may follow from it."""
         if self.failure is None:
             self.failure = named(error)
+            LOGGER.debug("%s failed", self.label, exc_info=error)
             engine, self._engine = self._engine, None
             if engine is not None:
                 engine.close()

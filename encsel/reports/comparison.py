@@ -10,7 +10,7 @@ from encsel.storage.sections import MISSING, Section, number
 
 
 @show.register
-def _(comparison: Comparison, form: str, *, width: int | None = None, colour: bool = False) -> str:
+def _(comparison: Comparison, form: str, *, width: int | None = None, colour: bool = False, wide: bool = True) -> str:
     if form == "csv":
         return csv_of(comparison)
     return render_sections([section(comparison)], form, width=width, colour=colour)

@@ -8,7 +8,7 @@ from encsel.storage.result import show
 
 
 @show.register
-def _(plan: Plan, form: str, *, width: int | None = None, colour: bool = False) -> str:
+def _(plan: Plan, form: str, *, width: int | None = None, colour: bool = False, wide: bool = True) -> str:
     lines = []
     if plan.set is not None:
         lines += [f"This set: {plan.set.n_identities} people, {plan.set.samples_per_identity:.0f} samples each."]

@@ -1,7 +1,6 @@
 """A ranking as table, Markdown, CSV and annotations."""
 
 from collections import Counter
-from textwrap import wrap
 from typing import Any
 
 from encsel.errors import harmless
@@ -10,18 +9,17 @@ from encsel.prediction.shipped import STUDY_REGRESSION
 from encsel.ranking.flags import EXTRAPOLATES, FEW_PEOPLE, MUST_BE_UNSEEN, meaning
 from encsel.ranking.pairs import cross_validated_scorer
 from encsel.ranking.result import BY_CKA, CardPrediction, PairRanking, RankDocument
-from encsel.reports.escapes import in_html, in_markdown, markdown_code, markdown_item, note_text
+from encsel.reports.escapes import in_html, in_markdown, markdown_code, markdown_item
 from encsel.reports.github import workflow_commands
-from encsel.reports.tables import Dim, csv_of, markdown_table, plain_table, sections_html
-from encsel.storage.result import FILE_WIDTH, rows, show
+from encsel.reports.tables import Dim, csv_of, markdown_table, plain_table, sections_html, wrapped
+from encsel.storage.result import rows, show
 from encsel.storage.sections import MISSING, Section, number, span, table
 
-DISPENSABLE = ("CKA biased", "CKA debiased", "ID mismatch", "CKA matched", "CV EER", "p")
-"""Columns that a narrow screen hides, in this order."""
+MORE = "All columns: --wide. Why a pair: --explain FACE/VOICE."
 
 
 @show.register
-def _(ranking: RankDocument, form: str, *, width: int | None = None, colour: bool = False) -> str:
+def _(ranking: RankDocument, form: str, *, width: int | None = None, colour: bool = False, wide: bool = True) -> str:
     if form == "csv":
         return csv_of(ranking)
     if form == "github":
@@ -35,10 +33,12 @@ def _(ranking: RankDocument, form: str, *, width: int | None = None, colour: boo
         return (
             f"{decision}{markdown_table(part.header, part.rows)}\n{notes}\n\n{markdown_code(ranking.signature_text)}\n"
         )
-    text = plain_table(part.header, part.rows, n_names=3, width=width, colour=colour, dispensable=DISPENSABLE)
-    notes = "\n".join(map(note_text, (*part.notes, ranking.signature_text)))
-    decision = "\n".join(wrap(harmless(ranking.decision.text), width or FILE_WIDTH))
-    return f"{decision}\n\n{harmless(part.title)}\n{text}{notes}\n"
+    if not wide:
+        part = summary(ranking)
+    signed = ranking.signature_text if wide else f"Signature {ranking.signature['id'][:12]}. {MORE}"
+    lines = [*wrapped([ranking.decision.text], width, indent=""), "", harmless(part.title)]
+    lines.append(plain_table(part.header, part.rows, n_names=3, width=width, colour=colour).rstrip())
+    return "\n".join([*lines, *wrapped([*part.notes, signed], width)]) + "\n"
 
 
 @rows.register
@@ -53,6 +53,28 @@ def section(ranking: RankDocument) -> Section:
     title = f"{n} face-voice pair{'' if n == 1 else 's'}, {ranking.n_identities} people, ordered by {order}"
     cells = [_cells(ranking, pair) for pair in ranking.pairs]
     return table(title, cells, *_footnotes(ranking), n_names=3)[0]
+
+
+def summary(ranking: RankDocument) -> Section:
+    """The columns that decide, with the footnotes that they need."""
+    marks = _marks(ranking, study=False)
+    cells = [
+        {
+            "Rank": _places(pair), "Face": pair.face, "Voice": pair.voice, "Predicted EER": _predicted(ranking, pair),
+            f"Interval {ranking.coverage * 100:g} %": span(pair.interval),
+            "Note": " ".join(marks[text] for text in _remarks(ranking, pair, study=False)),
+        }
+        for pair in ranking.pairs
+    ]  # fmt: skip
+    if not marks:
+        for row in cells:
+            del row["Note"]
+    lines = [_predicted_line(ranking)]
+    if ranking.pairs[0].places is not None:
+        lines.append("Rank: places that the pair may have among these.")
+    lines += [f"{mark}: {text}{meaning(text)}." for text, mark in marks.items()]
+    lines += [*_reason_lines(ranking), *_unsound_lines(ranking), *_failure_lines(ranking)]
+    return table(section(ranking).title, cells, *lines, *ranking.verdict.lines, n_names=3)[0]
 
 
 def _row(ranking: RankDocument, pair: PairRanking) -> dict[str, Any]:
@@ -79,10 +101,8 @@ def _github(ranking: RankDocument) -> str:
 
 def _cells(ranking: RankDocument, pair: PairRanking) -> dict[str, str]:
     first, calibrated = next(iter(ranking.regressions)), ranking.judged_by
-    predicted = _eer(pair.predictions[first], reliable=pair.predicted_eer is not None)
     cells = {
-        "#": MISSING if pair.places is None else "-".join(map(str, dict.fromkeys(pair.places))),
-        "Face": pair.face, "Voice": pair.voice, "Predicted EER": predicted,
+        "#": _places(pair), "Face": pair.face, "Voice": pair.voice, "Predicted EER": _predicted(ranking, pair),
         f"Interval {ranking.coverage * 100:g} %": span(pair.interval), "P best": number(pair.p_best, 2),
         "CV EER": number(pair.cross_validated and pair.cross_validated.eer),
     }  # fmt: skip
@@ -100,36 +120,38 @@ def _cells(ranking: RankDocument, pair: PairRanking) -> dict[str, str]:
     }  # fmt: skip
 
 
+def _places(pair: PairRanking) -> str:
+    return MISSING if pair.places is None else "-".join(map(str, dict.fromkeys(pair.places)))
+
+
+def _predicted(ranking: RankDocument, pair: PairRanking) -> str:
+    first = next(iter(ranking.regressions))
+    return _eer(pair.predictions[first], reliable=pair.predicted_eer is not None)
+
+
 def _eer(prediction: CardPrediction, *, reliable: bool = True) -> str:
     text = number(prediction.eer)
     return text if reliable or prediction.eer is None else Dim(text)
 
 
-def _remarks(ranking: RankDocument, pair: PairRanking) -> list[str]:
+def _remarks(ranking: RankDocument, pair: PairRanking, *, study: bool = True) -> list[str]:
     """Every flag of a pair, and those of the study's prediction."""
     first = next(iter(ranking.regressions))
-    study = [f"study's EER: {flag}" for flag in pair.predictions[STUDY_REGRESSION].flags if flag not in pair.flags]
+    of_study = [f"study's EER: {flag}" for flag in pair.predictions[STUDY_REGRESSION].flags if flag not in pair.flags]
     extrapolates = EXTRAPOLATES in pair.predictions[first].flags and EXTRAPOLATES not in pair.flags
     beyond = [EXTRAPOLATES] if extrapolates and FEW_PEOPLE not in pair.flags else []
-    return [*pair.flags, *beyond, *(study if first != STUDY_REGRESSION else [])]
+    return [*pair.flags, *beyond, *(of_study if study and first != STUDY_REGRESSION else [])]
 
 
-def _marks(ranking: RankDocument) -> dict[str, str]:
+def _marks(ranking: RankDocument, *, study: bool = True) -> dict[str, str]:
     """The letter that stands for each remark in the table."""
-    remarks = dict.fromkeys(text for pair in ranking.pairs for text in _remarks(ranking, pair))
+    remarks = dict.fromkeys(text for pair in ranking.pairs for text in _remarks(ranking, pair, study=study))
     return {text: chr(ord("a") + i) for i, text in enumerate(remarks)}
 
 
 def _footnotes(ranking: RankDocument) -> list[str]:
-    n_train = ranking.n_train_identities
-    trained = "an unstated number of people" if n_train is None else f"{n_train} people"
-    if ranking.n_train_samples is not None:
-        trained += f" with {ranking.n_train_samples} samples each"
-    if ranking.n_probe_samples == 1:
-        trained += ", one photo against one clip"
     lines = [
-        f"Predicted EER: cross-modal error rate of the scorer '{ranking.scorer}' after training on {trained}; chance "
-        "is 0.5. In brackets: do not rely on it, see the flags.",
+        _predicted_line(ranking),
         _place_line(ranking),
         _null_line(ranking),
         f"CV EER: measured here by cross-validation with the scorer '{cross_validated_scorer(ranking.scorer)}', on "
@@ -137,31 +159,54 @@ def _footnotes(ranking: RankDocument) -> list[str]:
         f"{ranking.pairs[0].cka.matched_to} people.",
     ]
     lines += [f"{mark}: {text}{meaning(text)}" for text, mark in _marks(ranking).items()]
-    reasons = Counter(pair.reason for pair in ranking.pairs if pair.reason)
-    if len(reasons) == 1 and len(ranking.pairs) > 1:
-        lines.append(f"No predicted EER: {next(iter(reasons))}.")
-    else:
-        lines += [f"No predicted EER for {p.face} x {p.voice}: {p.reason}." for p in ranking.pairs if p.reason]
+    lines += _reason_lines(ranking)
     verified = ", ".join(f"{e.name} {number(e.unimodal_eer)}" for e in ranking.encoders)
-    lines.append(f"Verification EER, within the encoder's own modality: {verified}.")
-    for encoder in ranking.encoders:
-        if encoder.health:
-            lines.append(
-                f"UNSOUND {encoder.modality} encoder {encoder.name}: {'; '.join(encoder.health)} (verification EER "
-                f"{number(encoder.unimodal_eer)})."
-            )
-        if encoder.flags:
-            lines.append(f"{encoder.name}: {'; '.join(encoder.flags)}.")
+    lines += [f"Verification EER, within the encoder's own modality: {verified}.", *_unsound_lines(ranking)]
+    lines += [f"{encoder.name}: {'; '.join(encoder.flags)}." for encoder in ranking.encoders if encoder.flags]
     lines += [
         f"{p.face} x {p.voice} share the space {p.joint_space.space}: EER by plain cosine on these people "
         f"{p.joint_space.cosine_eer:.3f}. {MUST_BE_UNSEEN}"
         for p in ranking.pairs
         if p.joint_space
     ]
-    lines += [f"FAILED {f.modality} encoder {f.encoder}: {f.reason}" for f in ranking.failures]
+    return [*lines, *_failure_lines(ranking), *ranking.notes, *ranking.verdict.lines]
+
+
+def _predicted_line(ranking: RankDocument) -> str:
+    n_train = ranking.n_train_identities
+    trained = "an unstated number of people" if n_train is None else f"{n_train} people"
+    if ranking.n_train_samples is not None:
+        trained += f" with {ranking.n_train_samples} samples each"
+    if ranking.n_probe_samples == 1:
+        trained += ", one photo against one clip"
+    some = any(isinstance(_predicted(ranking, pair), Dim) for pair in ranking.pairs)
+    return (
+        f"Predicted EER: of the scorer '{ranking.scorer}' after training on {trained}; chance is 0.5."
+        f"{' In brackets: not to be relied on.' if some else ''}"
+    )
+
+
+def _reason_lines(ranking: RankDocument) -> list[str]:
+    """Why pairs have no predicted EER."""
+    reasons = Counter(pair.reason for pair in ranking.pairs if pair.reason)
+    if len(reasons) == 1 and len(ranking.pairs) > 1:
+        return [f"No predicted EER: {next(iter(reasons))}."]
+    return [f"No predicted EER for {p.face} x {p.voice}: {p.reason}." for p in ranking.pairs if p.reason]
+
+
+def _unsound_lines(ranking: RankDocument) -> list[str]:
+    return [
+        f"UNSOUND {e.modality} encoder {e.name}: {'; '.join(e.health)} (verification EER {number(e.unimodal_eer)})."
+        for e in ranking.encoders
+        if e.health
+    ]
+
+
+def _failure_lines(ranking: RankDocument) -> list[str]:
+    lines = [f"FAILED {f.modality} encoder {f.encoder}: {f.reason}" for f in ranking.failures]
     if n_skipped := ranking.calibration.skipped.count:
         lines.append(f"{n_skipped} samples were skipped; stderr names them.")
-    return [*lines, *ranking.notes, *ranking.verdict.lines]
+    return lines
 
 
 def _place_line(ranking: RankDocument) -> str:

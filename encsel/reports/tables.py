@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,8 +13,25 @@ from encsel.storage.result import FILE_WIDTH, Result, rows
 from encsel.storage.sections import MISSING, Section
 
 MAX_WIDTH = 240
+PROSE_WIDTH = 100
+"""Columns of the longest line of prose, on terminals that are wider."""
 WORDS = "Flags"
 """Heading of the column of words."""
+COUNTS = ("#", "Rank")
+"""Headings of columns of places, which stand on the right though they are among the names."""
+
+
+def wrapped(notes: Iterable[str], width: int | None = None, *, indent: str = "  ") -> list[str]:
+    """Notes as lines that end at words, those after the first of a note indented."""
+    lines: list[str] = []
+    for note in notes:
+        first, *rest = textwrap.wrap(
+            note_text(note), min(width or FILE_WIDTH, PROSE_WIDTH), subsequent_indent=indent, break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]  # fmt: skip
+        # Only now, because any part of a note can begin a line.
+        lines += [first, *map(disarmed, rest)]
+    return lines
 
 
 class Dim(str):
@@ -33,7 +51,7 @@ def render_sections(parts: Iterable[Section], form: str, *, width: int | None = 
             lines += [f"## {in_markdown(part.title)}", "", table, *map(markdown_item, part.notes), ""]
         else:
             table = plain_table(part.header, part.rows, n_names=part.n_names, width=width, colour=colour)
-            lines += [harmless(part.title.upper()), table.rstrip(), *map(note_text, part.notes), ""]
+            lines += [harmless(part.title.upper()), table.rstrip(), *wrapped(part.notes, width), ""]
     return "\n".join(lines) + "\n"
 
 
@@ -44,56 +62,45 @@ def plain_table(
     n_names: int = 1,
     width: int | None = None,
     colour: bool = False,
-    dispensable: Sequence[str] = (),
 ) -> str:
     """Table for a terminal, ending in a newline.
 
     Args:
         n_names: number of leading columns with names, aligned to the left ("#" excepted) and folded if too wide.
         width: columns of the terminal; None: 160. A table of numbers that does not fit is printed wider.
-        dispensable: headings of columns to hide, in this order, until the table fits; a last line names them.
     """
     from rich.console import Console
-    from rich.text import Text
 
     width = width or FILE_WIDTH
     measuring = Console(file=io.StringIO(), width=width)
-    for n_hidden in range(len(dispensable) + 1):
-        table = _rich_table(header, rows, n_names, dispensable[:n_hidden])
-        needed = table.__rich_measure__(measuring, measuring.options.update(width=10_000)).maximum
-        if needed <= width:
-            break
-    if not dispensable:
-        # Lines that a narrow terminal breaks are better than numbers cut short.
+    table = _rich_table(header, rows, n_names)
+    least, needed = table.__rich_measure__(measuring, measuring.options.update(width=10_000))
+    if least > width:  # lines that a narrow terminal breaks are better than numbers cut short
         width = max(width, min(needed, MAX_WIDTH))
     out = io.StringIO()
     console = Console(file=out, force_terminal=colour, no_color=not colour, width=width, highlight=False)
     console.print(table)
-    if n_hidden:
-        hidden = ", ".join(dispensable[:n_hidden])
-        console.print(Text(f"Columns hidden (terminal too narrow): {hidden}."), soft_wrap=True)
     # Only now, because a folded name can begin a line with any part of it.
     return "\n".join(disarmed(line.rstrip()) for line in out.getvalue().splitlines()) + "\n"
 
 
-def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_names: int, hidden: Sequence[str]) -> Any:
+def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], n_names: int) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    shown = [i for i, heading in enumerate(header) if heading not in hidden]
-    for i in shown:
-        is_words = header[i] == WORDS or (i < n_names and header[i] != "#")
+    for i, heading in enumerate(header):
+        is_words = heading == WORDS or (i < n_names and heading not in COUNTS)
         # As Text, because rich reads markup in plain strings.
         table.add_column(
-            Text(printable(header[i]).replace(" ", "\n", 1)),
+            Text(printable(heading).replace(" ", "\n", 1)),
             justify="left" if is_words else "right",
             no_wrap=not is_words,
             overflow="fold",
         )
     for row in rows:
-        cells = ((printable(cell_text(row[i])), "dim" if isinstance(row[i], Dim) else "") for i in shown)
+        cells = ((printable(cell_text(cell)), "dim" if isinstance(cell, Dim) else "") for cell in row)
         table.add_row(*itertools.starmap(Text, cells))
     return table
 

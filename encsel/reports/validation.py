@@ -2,22 +2,21 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from textwrap import wrap
 from typing import Any
 
-from encsel.errors import harmless
 from encsel.matching.scorers import SCORERS
 from encsel.ranking.flags import MEANINGS
-from encsel.reports.escapes import in_html, in_markdown, markdown_code, markdown_item, note_text
+from encsel.reports.escapes import in_html, in_markdown, markdown_code, markdown_item
 from encsel.reports.github import workflow_commands
 from encsel.reports.regression import BASELINE, correlations, regressions
-from encsel.reports.tables import csv_of, render_sections
-from encsel.storage.result import FILE_WIDTH, rows, show
-from encsel.storage.sections import MISSING, Section, number, table
+from encsel.reports.tables import csv_of, plain_table, render_sections, wrapped
+from encsel.storage.result import rows, show
+from encsel.storage.sections import MISSING, Section, number, span, table
 from encsel.validation.columns import column_label
 from encsel.validation.result import PairValidation, Validation
 from encsel.validation.stage import SKIPPED, stages
 
+MORE = "Everything measured: --report DIR, or --wide."
 PROTOCOL_WORDS = {
     "crossval": "cross-validated over people, corrected metrics",
     "reference": "the study's single 80/20 split and the numbers of its released code",
@@ -25,21 +24,66 @@ PROTOCOL_WORDS = {
 
 
 @show.register
-def _(validation: Validation, form: str, *, width: int | None = None, colour: bool = False) -> str:
+def _(validation: Validation, form: str, *, width: int | None = None, colour: bool = False, wide: bool = True) -> str:
     if form == "csv":
         return csv_of(validation)
     if form == "github":
         return _github(validation)
-    body, decision = render_sections(sections(validation), form, width=width, colour=colour), validation.decision.text
+    decision = validation.decision.text
+    is_short = form == "table" and not wide
+    body = "" if is_short else render_sections(sections(validation), form, width=width, colour=colour)
     if form == "html":
         return f"<p>{in_html(decision)}</p>\n{body}"
     if form == "markdown":
         lines = "\n".join(map(markdown_item, closing(validation)))
         first = f"# {in_markdown(title_of(validation))}\n\n**{in_markdown(decision)}**"
         return f"{first}\n\n{body}{lines}\n\n{markdown_code(validation.signature_text)}\n"
-    lines = "\n".join(map(note_text, (*closing(validation), validation.signature_text)))
-    decision = "\n".join(wrap(harmless(decision), width or FILE_WIDTH))
-    return f"{decision}\n\n{title_of(validation)}\n\n{body}{lines}\n"
+    head = [*wrapped([decision], width, indent=""), "", title_of(validation)]
+    if wide:
+        last = wrapped([*closing(validation), validation.signature_text], width)
+        return "\n".join([*head, "", body.rstrip(), "", *last]) + "\n"
+    part = summary(validation)
+    signed = f"Signature {validation.signature['id'][:12]}. {MORE}"
+    notes = wrapped([*part.notes, *validation.verdict.lines, signed], width)
+    text = plain_table(part.header, part.rows, n_names=3, width=width, colour=colour)
+    return "\n".join([*head, text.rstrip(), *notes]) + "\n"
+
+
+def summary(validation: Validation) -> Section:
+    """One line a pair: what was measured and predicted; with failures and what is wrong."""
+    scorer, marks = validation.scorer, _marks(validation)
+    measured = [(pair, pair.matching(scorer)) for pair in validation.pairs]
+    measured.sort(key=lambda one: 1.0 if one[1] is None else one[1].eer)
+    cells = [
+        {
+            "#": str(place), "Face": pair.face, "Voice": pair.voice,
+            "Measured EER": number(matching and matching.eer),
+            "Interval 90 %": span(None if matching is None else matching.interval),
+            "Predicted EER": number(pair.ranked and pair.ranked.predicted_eer),
+            "Note": " ".join(marks[flag] for flag in pair.flags) or MISSING,
+        }
+        for place, (pair, matching) in enumerate(measured, start=1)
+    ]  # fmt: skip
+    lines = [f"Measured EER: on people the matcher was not fitted on, scorer '{scorer}'; chance is 0.5."]
+    if (predicted := validation.prediction) is not None:
+        lines.append(f"Predicted EER: after training on {predicted.n_train_identities} people (encsel rank).")
+    lines += [f"{mark}: {_explained(flag)}" for flag, mark in marks.items()]
+    lines += [f"UNSOUND {name}: {finding}." for name, finding in validation.findings.items()]
+    lines += [f"FAILED {f.modality} encoder {f.encoder}: {f.reason}" for f in validation.failures]
+    return table("Pairs", _without_empty(cells), *lines, n_names=3)[0]
+
+
+def _marks(validation: Validation) -> dict[str, str]:
+    """The letter that stands for each flag in the summary."""
+    flags = dict.fromkeys(flag for pair in validation.pairs for flag in pair.flags)
+    return {flag: chr(ord("a") + i) for i, flag in enumerate(flags)}
+
+
+def _explained(flag: str) -> str:
+    """A flag with its meaning."""
+    meanings = {start: text for stage in stages().values() for start, text in stage.meanings.items()}
+    meaning = next((f": {text}" for start, text in meanings.items() if flag.startswith(start)), "")
+    return f"{flag}{meaning or MEANINGS.get(flag, '')}."
 
 
 @rows.register
@@ -63,11 +107,7 @@ def sections(validation: Validation) -> list[Section]:
 
 def closing(validation: Validation) -> list[str]:
     """Notes below all tables: flags explained, what is missing and why, failures, the verdict."""
-    lines = []
-    meanings = {start: text for stage in stages().values() for start, text in stage.meanings.items()}
-    for flag in dict.fromkeys(flag for pair in validation.pairs for flag in pair.flags):
-        meaning = next((f": {text}" for start, text in meanings.items() if flag.startswith(start)), "")
-        lines.append(f"{flag}{meaning or MEANINGS.get(flag, '')}.")
+    lines = [_explained(flag) for flag in _marks(validation)]
     lines += [f"{name}: {finding}." for name, finding in validation.findings.items()]
     names = [(f"{p.face} x {p.voice}", p.reasons) for p in validation.pairs]
     lines += _missing([*names, *((e.name, e.reasons) for e in validation.encoders)], len(validation.pairs))

@@ -67,13 +67,18 @@ def check_intact(document: Mapping[str, Any]) -> None:
         raise Edited("its checksum does not match its content")
 
 
-def render(result: Result, form: str, *, width: int | None = None, colour: bool = False) -> str:
-    """The result as text in one of FORMATS, or as "html"; ends in a newline."""
-    return result.to_json() if form == "json" else show(result, form, width=width, colour=colour)
+def render(result: Result, form: str, *, width: int | None = None, colour: bool = False, wide: bool = True) -> str:
+    """The result as text in one of FORMATS, or as "html"; ends in a newline.
+
+    Args:
+        width: columns of the terminal; None: 160.
+        wide: show every column and note of a table, not only those that decide.
+    """
+    return result.to_json() if form == "json" else show(result, form, width=width, colour=colour, wide=wide)
 
 
 @functools.singledispatch
-def show(result: Result, form: str, *, width: int | None = None, colour: bool = False) -> str:
+def show(result: Result, form: str, *, width: int | None = None, colour: bool = False, wide: bool = True) -> str:
     """The result in any form but JSON."""
     raise UsageError(f"A {type(result).__name__} has no form {form!r}. Import encsel, which has the reports.")
 
@@ -154,7 +159,7 @@ class Result:
         return hash((type(self), self.signature_id))
 
     def __repr__(self) -> str:
-        return render(self, "table", width=120)
+        return render(self, "table", width=120, wide=False)
 
     def _repr_html_(self) -> str:
         return render(self, "html")
