@@ -236,8 +236,9 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def check_device(device: str) -> None:
-    """Raise EncoderFailed, before any work, for a device that torch names and does not find on this machine."""
-    if device not in ("auto", "cpu") and is_installed("torch"):  # onnxruntime may have one without torch
+    """Raise EncoderFailed, before any work, for a device that is not on this machine."""
+    # Without torch, onnxruntime may have one, and says so itself.
+    if device not in ("auto", "cpu") and (is_installed("torch") or not is_installed("onnxruntime")):
         torch_device(device)
 
 

@@ -58,15 +58,15 @@ def cache_root(cache: str | Path | None, note: Callable[[str], None] | None = No
     tell = note or (lambda text: None)
     if cache is None:
         return None
-    named = os.environ.get("ENCSEL_CACHE") if cache == "default" else cache
-    root = expanded(named) if named else user_folder("cache", tell)
+    named = (os.environ.get("ENCSEL_CACHE") or None) if cache == "default" else cache
+    root = user_folder("cache", tell) if named is None else expanded(named)
     if root is None:
         tell(NO_PLACE)
         return None
     try:
         _check_owner(root)
     except UsageError as error:
-        if named:
+        if named is not None:
             raise
         tell(str(error))  # HOME is another user's, as `sudo` may leave it
         return None

@@ -1,12 +1,13 @@
 """Python without what it lacks on Windows. What the standard library itself needs to run here is imported before."""
 
+import asyncio  # noqa: F401
 import ctypes.util  # noqa: F401
 import multiprocessing.util  # noqa: F401
 import os
 import platform  # noqa: F401
 import select
 import selectors  # noqa: F401
-import shutil  # noqa: F401
+import shutil
 import signal
 import stat
 import subprocess
@@ -35,6 +36,7 @@ for module, names in ((os, OF_OS), (signal, OF_SIGNAL), (select, ("epoll", "poll
     for name in names:
         vars(module).pop(name, None)
 
+shutil._use_fd_functions = False
 subprocess.Popen.kill = lambda self: self.send_signal(9)
 _select = select.select
 
