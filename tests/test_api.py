@@ -87,14 +87,14 @@ def test_doctests_of_the_public_functions():
 
 def test_repr_is_the_table_and_short(ranking):
     text = repr(ranking)
-    assert text == render(ranking, "table", width=120)
+    assert text == render(ranking, "table", width=120, wide=False)
     assert text.startswith(ranking.decision.text[:100])
     assert "\n4 face-voice pairs, 60 people, ordered by predicted EER" in text
     assert len(text) < 3000
 
 
 def test_repr_of_other_results_is_their_table(ranking, validation):
-    assert repr(validation) == render(validation, "table", width=120)
+    assert repr(validation) == render(validation, "table", width=120, wide=False)
     assert "half-width" in repr(encsel.plan()).lower()
     assert "face0" in repr(encsel.compare(ranking, ranking))
 

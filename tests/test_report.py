@@ -45,7 +45,8 @@ def test_json_keeps_full_precision_and_the_table_rounds(ranking):
 
 
 def test_signature_is_the_last_line_on_screen_and_a_dict_in_json(ranking):
-    assert render(ranking, "table").splitlines()[-1] == ranking.signature_text
+    assert render(ranking, "table").replace("\n  ", " ").splitlines()[-1] == ranking.signature_text
+    assert f"Signature {ranking.signature_id[:12]}." in render(ranking, "table", wide=False).splitlines()[-1]
     assert ranking.signature_text in render(ranking, "markdown").splitlines()[-1]
     assert json.loads(render(ranking, "json"))["signature"]["id"] == ranking.signature_id
 
@@ -90,10 +91,13 @@ def test_names_with_markup_are_printed_as_they_are(ranking):
 
 
 def test_every_flag_letter_has_a_line_in_the_legend(extrapolated):
-    table = render(extrapolated, "table")
-    letters = table.splitlines()[7].split()[-1]
-    assert letters
-    assert all(f"\n{letter}: " in table for letter in letters)
+    for wide in (True, False):
+        table = render(extrapolated, "table", wide=wide)
+        pair = extrapolated.best
+        row = next(line for line in table.splitlines() if {pair.face, pair.voice} <= set(line.split()))
+        letters = "".join(row.split()[-1 if wide else 8 :])
+        assert letters
+        assert all(f"\n{letter}: " in table for letter in letters), (wide, row)
 
 
 @pytest.mark.parametrize("form", [*FORMATS, "html"])

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from encsel.reports.tables import Dim, csv_text, markdown_table, plain_table, render_sections
+from encsel.reports.tables import Dim, csv_text, markdown_table, plain_table, render_sections, wrapped
 from encsel.storage.sections import Section, number, p_value, significant, span
 
 HEADER = ("#", "Face", "EER", "CKA matched", "p")
 ROWS = [("1", "face-a", "0.123", Dim("0.456"), "0.01"), ("2", "face-b", "0.234", "-", "0.02")]
 
 
-def test_narrow_terminal_hides_dispensable_columns_in_order() -> None:
-    wide = plain_table(HEADER, ROWS, n_names=2, width=80, dispensable=("CKA matched", "p"))
-    assert "0.456" in wide
-    assert "hidden" not in wide
-    narrow = plain_table(HEADER, ROWS, n_names=2, width=30, dispensable=("CKA matched", "p"))
-    assert "0.456" not in narrow
-    assert "0.02" in narrow
-    assert narrow.endswith("Columns hidden (terminal too narrow): CKA matched.\n")
+def test_notes_are_wrapped_at_words_and_indented() -> None:
+    note = "a: one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+    lines = wrapped([note, "b: short"], 40)
+    assert " ".join(line.strip() for line in lines[:-1]) == note
+    assert lines[-1] == "b: short"
+    assert all(len(line) <= 40 for line in lines)
+    assert all(line.startswith("  ") for line in lines[1:-1])
+    assert max(map(len, wrapped([note * 3], 300))) <= 100
 
 
-def test_number_is_never_cut_without_dispensable_columns() -> None:
+def test_no_line_of_a_wrapped_note_reads_as_the_verdict() -> None:
+    assert not any(line.strip().startswith("Verdict:") for line in wrapped(["x " * 30 + "Verdict: PASS " * 9], 40))
+
+
+def test_number_is_never_cut() -> None:
     table = plain_table(HEADER, ROWS, n_names=2, width=10)
     assert all(cell in table for row in ROWS for cell in row)
 

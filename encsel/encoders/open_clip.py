@@ -75,7 +75,9 @@ def write_tiny(folder: Path) -> str:
         torch.manual_seed(0)
         model = open_clip.CLIP(**config)
     save_file(model.state_dict(), folder / WEIGHTS)
-    (folder / CONFIG).write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"resize_mode": "shortest"}}))
+    (folder / CONFIG).write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": {"resize_mode": "shortest"}}), encoding="utf-8"
+    )
     return f"open_clip:{folder}"
 
 

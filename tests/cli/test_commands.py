@@ -269,16 +269,33 @@ def test_no_name_of_a_person_or_file_is_in_a_report(call, tmp_path):
         assert ".npz" not in text
 
 
-@pytest.mark.parametrize("columns", [80, 100, 120, 160])
-def test_table_never_breaks_a_number(ranking, columns):
-    table = render(ranking, "table", width=columns)
-    body = table.split("\n\n")[2].partition("\nPredicted EER:")[0]
-    assert all(len(line) <= columns for line in body.splitlines())
+@pytest.mark.parametrize("columns", [80, 100, 120, 200])
+def test_screen_fits_and_breaks_no_number_and_no_word(ranking, columns):
+    text = render(ranking, "table", width=columns, wide=False)
+    assert all(len(line) <= columns for line in text.splitlines())
     for pair in ranking.pairs:
-        assert f"{pair.predicted_eer:.3f}" in body
-        assert pair.face in body
-        assert pair.voice in body
-        assert columns == 80 or f"{pair.null.p:.3f}" in body
+        assert f"{pair.predicted_eer:.3f}" in text
+        assert pair.face in text
+        assert pair.voice in text
+    whole = set(render(ranking, "table", width=1000, wide=False).split())
+    assert {word for word in text.split() if word.strip("─")} <= whole
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_wide_table_has_every_column_and_note(ranking, columns):
+    text = render(ranking, "table", width=columns)
+    for pair in ranking.pairs:
+        assert f"{pair.null.p:.3f}" in text
+        assert f"{pair.cka.debiased:.3f}" in text
+    assert "Verification EER" in text
+    assert "Null: with faces and voices of different people" in text.replace("\n  ", " ")
+
+
+def test_screen_of_four_pairs_is_at_most_24_lines_and_begins_with_the_answer(ranking):
+    lines = render(ranking, "table", width=80, wide=False).splitlines()
+    assert len(lines) <= 24
+    assert lines[0].startswith(ranking.decision.text[:40])
+    assert lines[-1] == f"Signature {ranking.signature_id[:12]}. All columns: --wide. Why a pair: --explain FACE/VOICE."
 
 
 def test_people_whom_an_encoder_lacks_are_counted_on_stderr_and_not_chosen(call, tmp_path):
