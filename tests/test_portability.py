@@ -235,7 +235,7 @@ ENDS = {
     ("embed", *CHOICE, "-o", "relative"): (2, "relative/faces/pixels.npz cannot be written"),
     ("rank", *CHOICE, "-o", "r.csv"): (2, "r.csv cannot be written"),
     ("demo", "-o", "OUT", "-q"): (0, ""),
-    ("demo",): (2, "No usable temporary directory"),
+    ("demo",): (2, "The set cannot be written"),
     ("demo", "-o", "relative"): (2, "The set cannot be written"),
 }  # fmt: skip
 SHORT = [("encoders", "list"), ("cache",), ("rank", *CHOICE, "--format", "csv")]

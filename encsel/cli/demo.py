@@ -5,51 +5,62 @@ from typing import Any
 
 import click
 
-from encsel.cli.options import FOLDER, NO_CACHE, format_option, prediction_options, quiet_option
+from encsel.cli.options import FOLDER, NO_CACHE, Grouped, format_option, prediction_options, quiet_option
 from encsel.cli.output import progress_of
 from encsel.cli.rank import run
 from encsel.storage.result import FORMATS
 
+OUTPUT = Path("encsel-demo")
 
-@click.command()
-@click.option("--output", "-o", type=FOLDER, metavar="DIR",
-              help="Write the set to this new folder and keep it. Default: a temporary folder.")  # fmt: skip
+
+@click.command(cls=Grouped)
+@click.option("--output", "-o", type=FOLDER, metavar="DIR", default=OUTPUT, help="Folder for the set.")
+@click.option("--media", is_flag=True,
+              help="Draw faces and synthesise voices instead, and embed them with the classical encoders.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, help="Random seed.")
 @prediction_options
 @format_option(FORMATS)
 @quiet_option
-def demo(output: Path | None, seed: int, quiet: bool, **options: Any) -> int:
-    """Write a small procedural calibration set and rank the classical encoders on it.
+def demo(output: Path, media: bool, seed: int, quiet: bool, **options: Any) -> int:
+    """Rank a made-up calibration set, to see what a ranking says. Needs no network, weights or data.
 
-    Draw faces and synthesise voices of 64 invented people whose sex, build and age show in both, write them as PNG
-    and WAV, and run `encsel rank` on them. Needs no network, weights or data. The ranking shows how encsel works, not
-    which encoder is good.
+    The set holds embeddings of 80 invented people by three face encoders (portrait, outline, blur) and two voice
+    encoders (timbre, whisper), and shows a winner, a tie, a pair that only tells the sexes apart, pairs at chance and
+    an unsound encoder. It shows how encsel works, not which encoder is good.
     """
+    from encsel.data.demo_embeddings import write_demo_embeddings
+    from encsel.errors import UsageError
+
+    progress = progress_of(quiet)
+    try:
+        others = {path.name for path in output.iterdir()} if output.exists() else set()
+        if others - (set() if media else {"faces", "voices"}):
+            raise UsageError(f"{output} is not empty. Choose a new folder for --output.")
+        if media:
+            _write_media(output, seed, progress)
+        else:
+            write_demo_embeddings(output, seed=seed)
+        encoders = {"faces": ("pixels", "hog"), "voices": ("mfcc", "ltas")} if media else {"faces": (), "voices": ()}
+        code = run(output, quiet=quiet, seed=seed, cache=NO_CACHE, **encoders, **options)
+    except OSError as error:
+        raise UsageError(f"The set cannot be written: {error}. Choose another --output.") from error
+    progress.note(f"The set is in {output}. Why a pair is where it is: encsel rank {output} --explain FACE/VOICE")
+    progress.note("Next, on a set of yours: encsel rank DATA (what it needs: encsel rank --help)")
+    return code
+
+
+def _write_media(output: Path, seed: int, progress: Any) -> None:
+    """Write faces and voices of 64 people, beside the output first: an interrupted demo leaves no partial set."""
     import tempfile
 
     from encsel.data.demo_set import write_demo_set
-    from encsel.errors import UsageError
 
-    if output is not None and output.exists() and any(output.iterdir()):
-        raise UsageError(f"{output} is not empty. Choose a new folder for --output.")
-    progress = progress_of(quiet)
-    try:
-        place = None if output is None else output.absolute().parent
-        if place is not None:
-            place.mkdir(parents=True, exist_ok=True)
-        # Written beside the output, so that an interrupted demo leaves no partial set there.
-        with tempfile.TemporaryDirectory(prefix=".encsel-demo-", dir=place) as temporary:
-            root = Path(temporary) / "set"
-            with progress.task("writing faces and voices", 64) as task:
-                write_demo_set(root, seed=seed, on_progress=lambda done, total: task.advance())
-            if output is not None:
-                if output.exists():  # an empty folder, whose place Windows gives to no other
-                    output.rmdir()
-                root = root.replace(output)
-            encoders = {"faces": ("pixels", "hog"), "voices": ("mfcc", "ltas")}
-            code = run(root, quiet=quiet, seed=seed, cache=NO_CACHE, **encoders, **options)
-    except OSError as error:
-        raise UsageError(f"The set cannot be written: {error}. Choose another --output.") from error
-    if output is not None:
-        progress.note(f"The set is in {output}. Rank it again with: encsel rank {output}")
-    return code
+    place = output.absolute().parent
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".encsel-demo-", dir=place) as temporary:
+        root = Path(temporary) / "set"
+        with progress.task("writing faces and voices", 64) as task:
+            write_demo_set(root, seed=seed, on_progress=lambda done, total: task.advance())
+        if output.exists():  # an empty folder, whose place Windows gives to no other
+            output.rmdir()
+        root.replace(output)

@@ -133,7 +133,11 @@ def decide(
     if all(p[i] is None for i in chosen):
         text += " Whether that is above chance was not measured."
     elif unproven := [names[i] for i in chosen if i not in told]:
-        text += f" {_named(unproven)} {'is' if len(unproven) == 1 else 'are'} not above chance on these people."
+        is_or_are = "is" if len(unproven) == 1 else "are"
+        doubt = f"{is_or_are} not above chance on these people"
+        if shuffling is not None and shuffling.within:
+            doubt = f"may tell no more than the {shuffling.within}"
+        text += f" {_named(unproven)} {doubt}."
     if len(chosen) > 1 and people_to_tell is not None:
         needed = people_to_tell(chosen[0], chosen[1])
         which = "the two" if len(chosen) == 2 else "the first two"

@@ -229,12 +229,37 @@ def test_a_full_disk_behind_stdout_is_reported(command):
     assert done.stderr.startswith("encsel: The result cannot be written to stdout")
 
 
+@pytest.mark.whole
+def test_demo_shows_a_winner_a_tie_the_sexes_chance_and_an_unsound_encoder(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("demo")
+    assert code == 0
+    assert out.startswith("Take portrait with timbre (predicted EER 0.08, interval ")
+    assert len(out.splitlines()) <= 24
+    assert err.splitlines()[-1].startswith("Next, on a set of yours: encsel rank DATA")
+    ranking = json.loads(call("rank", "encsel-demo", "--no-cache", "-q", "--format", "json")[1])
+    pairs = {(p["face"], p["voice"]): p for p in ranking["pairs"]}
+    assert pairs["portrait", "timbre"]["places"] == [1, 1]
+    assert pairs["portrait", "timbre"]["flags"] == []
+    assert pairs["outline", "timbre"]["flags"] == ["may tell no more than sex"]
+    assert pairs["outline", "whisper"]["flags"] == ["not above chance"]
+    assert any(first != last for first, last in (p["places"] for p in pairs.values()))
+    assert [e["name"] for e in ranking["encoders"] if e["health"]] == ["blur"]
+
+
+def test_demo_keeps_what_is_not_its_own(call, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "thesis.txt").write_text("mine")
+    failed(call("demo", "--output", tmp_path / "set"), 2, "is not empty")
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["thesis.txt"]
+
+
 @pytest.mark.parametrize("n", [30, pytest.param(64, marks=[pytest.mark.slow, pytest.mark.whole])])
-def test_demo_ranks_its_set_and_keeps_it_on_request(call, tmp_path, monkeypatch, n):
+def test_demo_of_media_ranks_its_set_and_keeps_it(call, tmp_path, monkeypatch, n):
     if n < 64:
         fewer = functools.partial(demo_set.write_demo_set, n_identities=n, samples_per_identity=2)
         monkeypatch.setattr(demo_set, "write_demo_set", fewer)
-    code, out, err = call("demo", "--output", tmp_path / "set", "--format", "json")
+    code, out, err = call("demo", "--media", "--output", tmp_path / "set", "--format", "json")
     assert code == 0
     document = json.loads(out)
     assert document["calibration"]["n_identities"] == n
@@ -243,7 +268,7 @@ def test_demo_ranks_its_set_and_keeps_it_on_request(call, tmp_path, monkeypatch,
     }
     assert str(tmp_path / "set") in err
     assert len(list((tmp_path / "set" / "faces").iterdir())) == n
-    failed(call("demo", "--output", tmp_path / "set"), 2, "is not empty")
+    failed(call("demo", "--media", "--output", tmp_path / "set"), 2, "is not empty")
     if n == 64:
         assert min(p["cka"]["null_p"] for p in document["pairs"]) < 0.05
 

@@ -7,7 +7,6 @@ Commands run for real, each in a fork of one process that has imported what they
 from __future__ import annotations
 
 import errno
-import functools
 import importlib
 import io
 import json
@@ -67,11 +66,6 @@ def prepare(names: Iterable[str]) -> None:
     if "validate" in names:
         import encsel.reports.validation
         import encsel.validation.validate  # noqa: F401
-    if "demo" in names:
-        from encsel.data import demo_set
-
-        few = functools.partial(demo_set.write_demo_set, n_identities=30, samples_per_identity=2)
-        patch.setattr(demo_set, "write_demo_set", few)
     if "calibrate" in names:  # all of it but the simulation
         from encsel.prediction.card import load_calibrated
 
