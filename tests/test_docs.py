@@ -1,16 +1,20 @@
-"""The page on writing an encoder: its examples pass `encsel encoders check`."""
+"""README and the pages of `encsel help`: what they show is what encsel does."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
 import encsel
 
-PAGE = (Path(encsel.__file__).parent / "docs" / "writing-an-encoder.md").read_text(encoding="utf-8")
+DOCS = Path(encsel.__file__).parent / "docs"
+README = Path(__file__).parents[1] / "README.md"
+PAGE = (DOCS / "writing-an-encoder.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
@@ -49,3 +53,56 @@ def test_families_of_the_page_pass_the_check(call, tmp_path, monkeypatch):
     code, out, err = call("encoders", "check", "with_weights:ENCODER:weights.npy@layer=all")
     assert code == 0, out + err
     assert "Nothing fails" in out
+
+
+# --- README and the pages of `encsel help`
+
+
+def documents() -> list[tuple[str, str]]:
+    files = [README, *sorted(DOCS.glob("*.md"))]
+    return [(path.stem, path.read_text(encoding="utf-8")) for path in files]
+
+
+def test_every_page_is_listed_and_printed(call):
+    code, out, _ = call("help")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()} == {path.stem for path in DOCS.glob("*.md")}
+    for path in DOCS.glob("*.md"):
+        assert call("help", path.stem)[:2] == (0, path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("name", "text"), documents(), ids=lambda x: x if len(x) < 30 else "")
+def test_commands_of_the_documentation_exist(name, text):
+    from encsel.cli.program import cli
+
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("encsel ")]
+    for line in lines:
+        words = [word for word in shlex.split(line, comments=True)[1:] if word not in (">", "|")]
+        command = cli
+        while isinstance(command, click.Group) and words:
+            word = words.pop(0)
+            if not word.startswith("-"):
+                command = command.get_command(click.Context(command), word)
+                assert command is not None, line
+        options = {name for param in command.params for name in (*param.opts, *param.secondary_opts)} | {"--help"}
+        assert {word for word in words if word.startswith("--")} <= options, line
+    pages = set(re.findall(r"`encsel help ([\w-]+)`", text))
+    assert pages <= {path.stem for path in DOCS.glob("*.md")}
+
+
+@pytest.mark.whole
+def test_output_of_the_demo_in_the_readme_is_what_it_prints(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = call("demo", "-q")[1]
+    (shown,) = re.findall(r"^```text\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    numbers = r"\d\.\d+"
+    printed = "".join(line for line in out.splitlines(True) if not line.startswith("Signature"))
+    assert re.sub(numbers, "N", printed) == re.sub(numbers, "N", shown)
+    # Other builds of the linear algebra move the last digits.
+    found, expected = (np.array(re.findall(numbers, text), float) for text in (printed, shown))
+    assert np.abs(found - expected).max() <= 0.02
+
+
+def test_readme_is_short():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 175

@@ -148,9 +148,9 @@ def test_people_of_the_fit_can_be_told_from_others_by_the_file_when_they_are_few
     assert inside[:N].min() > inside[N:].max()
 
 
-def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    block = text.partition("#### Take a matcher home")[2].partition("```python\n")[2].partition("```")[0]
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+    text = (Path(encsel.__file__).parent / "docs" / "validate.md").read_text(encoding="utf-8")
+    block = text.partition("Take a matcher home\n")[2].partition("```python\n")[2].partition("```")[0]
     monkeypatch.chdir(tmp_path)
     found: dict[str, object] = {}
     exec(block, found)

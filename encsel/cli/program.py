@@ -27,6 +27,7 @@ COMMANDS = {
     "calibrate": "Fit the calibrated cards on simulated populations and test them on others.",
     "encoders": "List the encoders, show one, or fetch its weights.",
     "cache": "Show where the embedding cache is and how much it holds, or purge it.",
+    "help": "Show a page of the documentation.",
 }
 COMPLETION = "_ENCSEL_COMPLETE"
 """Environment variable of a shell's request for completions."""
@@ -44,7 +45,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return getattr(importlib.import_module(f"encsel.cli.{name}"), name)
+        module = importlib.import_module(f"encsel.cli.{name}")
+        return getattr(module, name, None) or getattr(module, f"{name}_")  # `help` is a builtin
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

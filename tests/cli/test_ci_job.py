@@ -1,4 +1,4 @@
-"""CI: gates, the README's job script and workflow, settings from a file."""
+"""CI: gates, the the page's job script and workflow, settings from a file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import pytest
 from toy import people
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "encsel" / "docs" / "ci.md").read_text(encoding="utf-8")
 SEVENTY = ROOT.parent / "shared" / "data" / "mavceleb_v1_embeddings"
 needs_real = pytest.mark.skipif(not SEVENTY.is_dir(), reason="the real data are not beside this checkout")
 
 
 def block(language: str) -> str:
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     return found
 
 
 def run_job(folder: Path, calibration: Path, *arguments: str, programs: Path, **variables: str) -> tuple[int, str]:
-    """Exit code and output of the README's job script with the `encsel` of a folder of programs."""
+    """Exit code and output of the the page's job script with the `encsel` of a folder of programs."""
     script = folder / "job.sh"
     script.write_text(block("bash"))
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
