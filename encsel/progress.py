@@ -21,8 +21,8 @@ class Task:
 class Progress(Protocol):
     """Receiver of notes and progress; encsel's functions print nothing themselves."""
 
-    def note(self, text: str) -> None:
-        """Tell the user something."""
+    def note(self, text: str, *, in_result: bool = False) -> None:
+        """Tell the user something; `in_result`: the result will say it, too."""
 
     def task(self, label: str, total: int) -> AbstractContextManager[Task]:
         """Context of a piece of work of `total` steps."""
@@ -31,7 +31,7 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing, the default in Python; notes go to the logger `encsel` at level INFO."""
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, *, in_result: bool = False) -> None:
         import logging
 
         logging.getLogger("encsel").info("%s", text)
@@ -66,13 +66,19 @@ class _LineTask(Task):
 
 
 class OnStderr:
-    """Notes and progress for a person or a log. Tasks may overlap."""
+    """Notes and progress for a person or a log. Tasks may overlap.
 
-    def __init__(self) -> None:
+    With `before_result`, what the result says as well is left to it.
+    """
+
+    def __init__(self, *, before_result: bool = False) -> None:
         self._bars: Any = None
         self._n_open = 0
+        self._before_result = before_result
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, *, in_result: bool = False) -> None:
+        if in_result and self._before_result:
+            return
         text = harmless(text)  # names of people and files are in it
         if self._bars is not None:
             self._bars.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -107,7 +107,7 @@ class Notes(Silent):
     def __init__(self):
         self.texts = []
 
-    def note(self, text):
+    def note(self, text, *, in_result=False):
         self.texts.append(text)
 
 

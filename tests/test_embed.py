@@ -85,7 +85,7 @@ class Steps(Silent):
     def __init__(self):
         self.totals, self.done, self.texts = {}, Counter(), []
 
-    def note(self, text):
+    def note(self, text, *, in_result=False):
         self.texts.append(text)
 
     @contextlib.contextmanager

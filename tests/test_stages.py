@@ -46,7 +46,7 @@ class Notes(Silent):
         self.texts: list[str] = []
         self.labels: list[tuple[str, int]] = []
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, *, in_result: bool = False) -> None:
         self.texts.append(text)
 
     def task(self, label, total):

@@ -84,7 +84,7 @@ class Heard(Silent):
         self.tasks: list[str] = []
         self.notes: list[str] = []
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, *, in_result: bool = False) -> None:
         self.notes.append(text)
 
     def task(self, label, total):

@@ -28,9 +28,9 @@ def results_apart(function: Callable[..., int]) -> Callable[..., int]:
     return apart
 
 
-def progress_of(quiet: bool) -> Progress:
-    """Progress on stderr, or none."""
-    return Silent() if quiet else OnStderr()
+def progress_of(quiet: bool, *, before_result: bool = False) -> Progress:
+    """Progress on stderr, or none; `before_result`: a table follows that says what failed."""
+    return Silent() if quiet else OnStderr(before_result=before_result)
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ def run(
         raise UsageError(f"--explain has no place in {form}. Choose another --format.")
     encoders = (*options["faces"], *options["voices"])
     check_outputs(outputs, inputs=inputs_of(data, encoders, options.get("regression"), options.get("baseline")))
-    progress, folder = progress_of(quiet), cache_of(cache)
+    progress, folder = progress_of(quiet, before_result=form == "table"), cache_of(cache)
     with resumable(progress, folder):
         ranking = rank_pairs(data, cache=folder, progress=progress, explain=explain, **options)
     explanation = failed = None

@@ -100,7 +100,11 @@ def validate(
         check_free(matcher)
     elif matcher_pair is not None:
         raise UsageError("--matcher-pair was given without --matcher, so no matcher is written. Give --matcher DIR.")
-    progress, kept_in, private = progress_of(quiet), cache_of(cache), bool(options["show_names"])
+    progress, kept_in, private = (
+        progress_of(quiet, before_result=form == "table"),
+        cache_of(cache),
+        bool(options["show_names"]),
+    )
     for name in ("skip", "only"):
         options[name] = tuple(filter(None, map(str.strip, (options[name] or "").split(","))))
     with resumable(progress, kept_in):

@@ -190,7 +190,7 @@ class _Candidates:
                 folder = "" if spec.checkpoint is None or is_hub_id(spec.checkpoint) else spec.checkpoint
                 reason = str(error).replace(folder, PurePath(folder).name or folder) if folder else str(error)
                 self.failures.append(Failure(modality, spec.name, reason))
-                self.progress.note(f"{spec.name} failed: {error}")
+                self.progress.note(f"{spec.name} failed: {error}", in_result=True)
 
     def add_function(self, modality: Modality, given: Any) -> None:
         """Add a function that was given from Python."""
@@ -202,12 +202,12 @@ class _Candidates:
             self.encoders.append(from_python(given, modality, self.runtime))
         except EncoderFailed as error:
             self.failures.append(Failure(modality, as_function(given, "").name or type(given).__name__, str(error)))
-            self.progress.note(str(error))
+            self.progress.note(str(error), in_result=True)
 
     def add_unusable(self, failure: Failure) -> None:
         """Leave embeddings out and say why."""
         self.unusable.append(failure)
-        self.progress.note(f"{failure.encoder} failed: {failure.reason}")
+        self.progress.note(f"{failure.encoder} failed: {failure.reason}", in_result=True)
 
     def add_all(self, modality: Modality) -> None:
         """Add every encoder of a modality that needs no download: the default when none is named."""
@@ -221,7 +221,7 @@ class _Candidates:
                     absent.append(family.name)
                 except EncoderFailed as error:
                     self.failures.append(Failure(modality, family.name, str(error)))
-                    self.progress.note(str(error))
+                    self.progress.note(str(error), in_result=True)
         if absent:
             self.progress.note(
                 f"Not on this machine and left out: {', '.join(absent)}. Name one with --{modality} to download and "

@@ -177,7 +177,7 @@ class ModelRun:
         for remark in self.remarks:
             progress.note(f"{self.label}: {remark}; its embeddings are not cached.")
         if self.failure is not None:
-            progress.note(f"{self.label} failed: {self.failure}")
+            progress.note(f"{self.label} failed: {self.failure}", in_result=True)
 
     def _prepare(self, item: tuple[str, Any]) -> tuple[str, Any, Vectors | UnusableSample]:
         """Content hash, the kind of batch it belongs to, and the prepared sample or why it cannot be used."""

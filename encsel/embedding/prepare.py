@@ -193,7 +193,7 @@ def _measurable(embedded: Embedded, options: SetOptions, progress: Progress) -> 
                 usable.append(e)
             else:
                 failures.append(Failure(e.modality, e.name, reason))
-                progress.note(f"{e.name} failed: {reason}")
+                progress.note(f"{e.name} failed: {reason}", in_result=True)
         if not failures:
             return embedded, people
         embedded = replace(embedded, embeddings=tuple(usable), failures=(*embedded.failures, *failures))

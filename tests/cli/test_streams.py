@@ -50,6 +50,7 @@ def command_lines(ready: Path, media: Path, old: Path) -> dict[str, list[str]]:
         "calibrate": ["calibrate", "-o", "out/cards", "--quick"],
         "encoders": ["encoders", "list"],
         "cache": ["cache"],
+        "help": ["help", "data"],
     }  # fmt: skip
 
 
