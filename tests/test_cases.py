@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -238,6 +240,38 @@ def embedded_with(face: str, root: Path, call) -> tuple[int, str, np.ndarray | N
     code, out, err = call("embed", root, "--face", f"{face}@name=x", "--voice", "ltas", "-o", made)
     path = made / "faces" / "x.npz"
     return code, out + err, read_embeddings(path, "face")[0].vectors if path.exists() else None
+
+
+def case_35_voice_checkpoint_without_extractor(root: Path, call) -> None:
+    code, said = embed(root, call, "--voice", f"wav2vec2:{root / 'checkpoint-500'}", "--offline")
+    assert code == 4
+    words = "checkpoint-500 has no preprocessor_config.json, which defines how samples are prepared. Copy that of the"
+    assert words in said
+    assert "Fetch the checkpoint again" not in said
+
+
+def case_37_gated_checkpoint(root: Path, call) -> None:
+    hub = subprocess.Popen([sys.executable, root / "hub.py"])
+    try:
+        wait_for(18497)
+        command = [sys.executable, "-m", "encsel", "embed", root, "--face", "clip:acme/face", "--voice", "ltas"]
+        environment = {**os.environ, "HF_HOME": str(root / "hf"), "HF_ENDPOINT": "http://127.0.0.1:18497"}
+        environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+        done = subprocess.run([*command, "-o", f"{root}-embedded"], env=environment, capture_output=True, text=True)
+    finally:
+        hub.kill()
+        hub.wait()
+    assert done.returncode == 4
+    assert "acme/face is gated: accept its terms at http://127.0.0.1:18497/acme/face, then log in" in done.stderr
+
+
+def wait_for(port: int) -> None:
+    """Return when something listens on a port of this machine."""
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
 
 
 def case_40_onnx_output_of_four_axes(root: Path, call) -> None:
