@@ -142,7 +142,7 @@ def errors_in(text: str) -> list[str]:
         (2, ("--no-such",), "No such option"),
         (2, ("--voice", "x\n::error::y ##[z]"), r"x\n::error::y ##\x5bz]"),
         (3, ("--min-identities", "99"), "32"),
-        (4, ("--voice", "dinov2:nowhere"), ""),
+        (4, ("--face", "dinov2:nowhere", "--voice", "ltas", "--min-identities", "5"), "No face encoder could be run"),
     ],
 )
 def test_a_run_that_ends_before_its_result_prints_one_error(
