@@ -143,6 +143,11 @@ class _Disarming:
         self._stream.write("".join(parts))
         return len(text)
 
+    def command(self, line: str) -> None:
+        """Write a line as it is."""
+        self._stream.write(("\n" if self._line else "") + line + "\n")
+        self._line = ""
+
     def writelines(self, lines: Iterable[str]) -> None:
         self.write("".join(lines))
 
@@ -158,6 +163,14 @@ def stderr_disarmed() -> Iterator[None]:
         return
     with contextlib.redirect_stderr(_Disarming(sys.stderr)):
         yield
+
+
+def command_on_stderr(line: str) -> None:
+    """Print encsel's own command to the runner of a CI job."""
+    if isinstance(sys.stderr, _Disarming):
+        sys.stderr.command(line)
+    else:
+        print(line, file=sys.stderr)
 
 
 def _bars() -> Any:

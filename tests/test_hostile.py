@@ -633,7 +633,7 @@ def test_a_set_of_odd_names_is_ranked_and_its_names_reach_nobody_raw(
     odd: Path, tmp_path: Path, environment: str, data: str, form: str
 ) -> None:
     encoders = ("--face", "pixels", "--voice", "ltas") if data == "set" else ()
-    outputs = [tmp_path / f"o{EVIL}.{suffix}" for suffix in ("json", "csv", "md")]
+    outputs = [tmp_path / f"o{EVIL}.{suffix}" for suffix in ("json", "csv", "md", "xml")]
     done = subprocess.run(
         [sys.executable, "-m", "encsel", "--no-config", "rank", os.fsencode(odd / f"{data}{EVIL}"), *encoders,
          "--min-identities", "2", "--max-skipped", "0.5", "--no-cache", "--format", form,

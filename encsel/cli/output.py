@@ -7,13 +7,17 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from encsel.cli.annotation import annotate
 from encsel.errors import GATE_FAILED, EncselError, UsageError, harmless
 from encsel.progress import OnStderr, Progress, Silent
 from encsel.storage.result import FILE_WIDTH, form_of, save_text
+
+if TYPE_CHECKING:
+    from encsel.ranking.result import Measurement
 
 
 def results_apart(function: Callable[..., int]) -> Callable[..., int]:
@@ -123,7 +127,7 @@ def deliver(
     outputs: Iterable[Path],
     out: TextIO,
     *,
-    code: int,
+    result: "Measurement",
     wide: bool = False,
     private: bool = False,
     more: Iterable[Callable[[], object]] = (),
@@ -134,24 +138,28 @@ def deliver(
 
     Args:
         text_of: format, `width`, `colour` and `wide` to the text of the result.
-        code: exit code of the result.
+        result: whose exit code it is.
         wide: print every column; files always have them.
         private: make files readable by their owner only.
         more: what is written after the files.
     """
     from encsel.reports.github import append_summary
 
+    code = result.exit_code
+
     def save(path: Path) -> None:
         save_text(path, text_of(form_of(path), width=FILE_WIDTH), private=private)
 
     steps: list[Callable[[], object]] = [functools.partial(save, path) for path in outputs]
     if form == "github":
-        steps.append(lambda: append_summary(text_of("markdown")))
+        steps.append(lambda: append_summary(text_of("summary")))
     for step in (*steps, *more):
         try:
             step()
         except UsageError as error:
             code = unwritten(error, code)
+    if result.broken:
+        annotate("; ".join(f"{name} {reason}" for name, reason in result.broken.items()), result.exit_code)
     terminal = out.isatty()
     emit(text_of(form, colour=terminal, width=terminal_width() if terminal else FILE_WIDTH, wide=wide), out)
     return code
@@ -160,7 +168,9 @@ def deliver(
 def unwritten(error: EncselError, code: int) -> int:
     """Report what could not be written of a result that has this exit code; the new one: a failed gate's stays."""
     click.echo(f"encsel: {error}", err=True)
-    return code if code == GATE_FAILED else error.exit_code
+    code = code if code == GATE_FAILED else error.exit_code
+    annotate(str(error), code)
+    return code
 
 
 def emit(text: str, out: TextIO | None = None) -> None:

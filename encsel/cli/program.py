@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from encsel.cli.annotation import annotate
 from encsel.cli.interruption import Interruption
 from encsel.errors import EncselError, UsageError
 from encsel.progress import stderr_disarmed
@@ -138,6 +139,7 @@ def _reported(error: BaseException) -> int:
             raise error
         case click.ClickException():
             error.show()
+            annotate(error.format_message(), code)
             return code
         case EncselError():
             message, code = str(error), error.exit_code
@@ -155,4 +157,5 @@ def _reported(error: BaseException) -> int:
             traceback.print_exception(error)
             message, code = "This is a bug in encsel; please report it with the lines above.", INTERNAL_ERROR
     click.echo(f"encsel: {message}", err=True)
+    annotate(message, code)
     return code

@@ -58,7 +58,7 @@ def run(
     from encsel.reports.explanation import explanation_text
     from encsel.storage.result import json_text, plain, render
 
-    if explain is not None and form in ("csv", "github"):
+    if explain is not None and form in ("csv", "github", "junit"):
         raise UsageError(f"--explain has no place in {form}. Choose another --format.")
     encoders = (*options["faces"], *options["voices"])
     check_outputs(outputs, inputs=inputs_of(data, encoders, options.get("regression"), options.get("baseline")))
@@ -74,7 +74,7 @@ def run(
             failed = error
 
     def text_of(form: str, **look: Any) -> str:
-        if explanation is None or form == "csv":
+        if explanation is None or form in ("csv", "junit"):
             return render(ranking, form, **look)
         if form == "json":
             document = ranking.to_dict() | {"explanation": plain(explanation)}
@@ -83,5 +83,5 @@ def run(
         return render(ranking, form, **look) + ("\n" + text if form == "table" else f"\n```text\n{text}```\n")
 
     private = bool(options.get("show_names"))
-    code = deliver(text_of, form, outputs, out, code=ranking.exit_code, wide=wide, private=private)
+    code = deliver(text_of, form, outputs, out, result=ranking, wide=wide, private=private)
     return code if failed is None else unwritten(failed, code)

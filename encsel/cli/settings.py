@@ -105,7 +105,9 @@ def _default(path: Path, options: Mapping[str, click.Parameter], where: str, key
     if not fits:
         raise UsageError(f"{path}: {where}{key} is {value!r}; {needed} is needed.")
     if isinstance(value, bool):
-        return {str(option.name): getattr(option, "flag_value", True)} if value else {}
+        given = getattr(option, "flag_value", True)
+        # A plain flag's value is True in click 8.1 and a sentinel, which would leave the flag off, in later ones.
+        return {str(option.name): given if isinstance(given, str) else True} if value else {}
     if name in READ:
         values = [path.parent / str(one) for one in values]
     elif name in WRITTEN:

@@ -120,6 +120,6 @@ def validate(
             progress.note(f"Matcher: {matcher}")
 
     return deliver(
-        partial(render, validation), form, outputs, out, code=validation.exit_code, wide=wide,
+        partial(render, validation), form, outputs, out, result=validation, wide=wide,
         private=private, more=(report, take_home),
     )  # fmt: skip

@@ -296,7 +296,7 @@ def _ordered(
             by_eer = min(details, key=lambda pair: details[pair].measured[DEFAULT_SCORER].eer)
             if by_eer != (by_cka.face, by_cka.voice):
                 notes.append(
-                    f"By matched CKA {by_cka.face} x {by_cka.voice} comes first, by cross-validated EER "
+                    f"Matched CKA is highest for {by_cka.face} x {by_cka.voice}, cross-validated EER lowest for "
                     f"{' x '.join(by_eer)}: the two disagree."
                 )
     # Unless every pair has a predicted EER, none is used.
@@ -333,13 +333,13 @@ def _decision(
     n, best = len(prepared.people), pairs[0]
     if ordered_by == BY_CKA:
         return undecided(
-            f"No pair can be recommended: {best.reason or pairs[-1].reason}. By matched CKA {best.face} x {best.voice} "
-            "comes first."
+            f"No pair can be recommended: {best.reason or pairs[-1].reason}. Matched CKA is highest for {best.face} x "
+            f"{best.voice}."
         )
     if not isinstance(card, CalibratedCard):
         return undecided(
-            f"By the card {card.name} {best.face} x {best.voice} comes first; it does not tell how sure that is. "
-            f"{DEFAULT_REGRESSION} does."
+            f"The card {card.name} predicts the lowest EER for {best.face} x {best.voice}; it does not tell how sure "
+            f"that is. {DEFAULT_REGRESSION} does."
         )
     names = [(p.face, p.voice) for p in pairs]
     estimates = [details[name].estimates[card.name] for name in names]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from encsel.core import MODALITIES, Failure, Modality, Skipped
 from encsel.errors import EncoderFailed
@@ -171,10 +171,16 @@ class EncoderRanking:
 
 
 class Measurement(Result):
-    """A result of `rank` or `validate`: what was measured on a set, the decision, failures and the verdict of gates."""
+    """A result of `rank` or `validate`: what was measured on a set, the decision, failures and the verdict of gates.
 
+    Attributes:
+        what: "predicted" or "measured": what the EERs are.
+    """
+
+    what: ClassVar[str]
     calibration: SetSummary
     decision: Decision
+    encoders: tuple[Any, ...]
     pairs: tuple[Any, ...]
     failures: tuple[Failure, ...]
     verdict: Verdict
@@ -210,10 +216,15 @@ class Measurement(Result):
         raise NotImplementedError
 
     @property
+    def broken(self) -> dict[str, str]:
+        """Why the exit code is 4, by encoder: it failed, or is unsound and `strict_health`."""
+        unsound = {name: f"is unsound: {finding}" for name, finding in self.findings.items() if self.strict_health}
+        return {failure.encoder: f"failed: {failure.reason}" for failure in self.failures} | unsound
+
+    @property
     def exit_code(self) -> int:
-        """4 when an encoder failed, or is unsound and `strict_health`; else the exit code of the gates."""
-        unsound = self.strict_health and bool(self.findings)
-        return EncoderFailed.exit_code if self.failures or unsound else self.verdict.exit_code
+        """4 if an encoder is broken; else the exit code of the gates."""
+        return EncoderFailed.exit_code if self.broken else self.verdict.exit_code
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -232,6 +243,7 @@ class RankDocument(Measurement):
         failures: encoders that could not be loaded or run; the pairs are those of the others.
     """
 
+    what: ClassVar[str] = "predicted"
     schema: Literal["encsel.rank/2"]
     signature: Mapping[str, Any]
     signature_text: str

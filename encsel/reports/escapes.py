@@ -6,7 +6,7 @@ Names of encoders, people, columns and cards, reasons, notes and flags can hold 
 import html
 import re
 
-from encsel.errors import harmless, printable
+from encsel.errors import disarmed, harmless, printable
 from encsel.storage.sections import VerdictLine
 
 
@@ -41,6 +41,17 @@ def in_html(text: str) -> str:
     return html.escape(printable(text))
 
 
+def in_xml(text: str) -> str:
+    """Text for an element or an attribute of XML 1.0, before the writer escapes markup."""
+    return _NO_XML.sub(lambda match: f"\\u{ord(match[0]):x}", harmless(text))
+
+
+def workflow_command(level: str, title: str, text: str) -> str:
+    """A command to the runner of GitHub Actions: an annotation, on one line."""
+    line = f"::{level} title={title.translate(_IN_PROPERTY)}::{text.translate(_IN_TEXT)}"
+    return disarmed(printable(line), start=2)
+
+
 def inert(cell: object) -> object:
     """The cell, with an apostrophe before text that a spreadsheet would run as a formula.
 
@@ -50,6 +61,11 @@ def inert(cell: object) -> object:
     return _FORMULA.sub("'", cell) if isinstance(cell, str) else cell
 
 
+# Not control characters, and not allowed in XML either.
+_NO_XML = re.compile("[\ufffe\uffff]")
+# An unescaped line break would begin another command.
+_IN_TEXT = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
+_IN_PROPERTY = _IN_TEXT | str.maketrans({":": "%3A", ",": "%2C"})
 # After a semicolon, too: it separates cells where the comma is the decimal sign.
 _FORMULA = re.compile(r"(?:^|(?<=;))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
 # An underscore inside a word is no markup.

@@ -1,31 +1,53 @@
-"""GitHub Actions: annotations on stdout, and a Markdown summary in the file that the runner names."""
+"""GitHub Actions: annotations, and a Markdown summary in the file that the runner names."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from encsel.errors import UsageError, printable
-from encsel.gates.judge import Verdict
+from encsel.errors import UsageError
+from encsel.gates.judge import GateVerdict
+from encsel.ranking.result import Measurement
+from encsel.reports.escapes import in_markdown, workflow_command
+from encsel.reports.tables import markdown_table
+from encsel.storage.sections import Section
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
-# An unescaped line break would begin another command.
-_IN_TEXT = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
-_IN_PROPERTY = _IN_TEXT | str.maketrans({":": "%3A", ",": "%2C"})
 LEVELS: Mapping[str, str] = {"pass": "notice", "fail": "error", "inconclusive": "warning", "none": "notice"}
+N_COLUMNS = 5
+"""Columns of the job summary's first table."""
 
 
-def workflow_commands(title: str, verdict: Verdict, failures: Mapping[str, str], unsound: Mapping[str, str]) -> str:
-    """Workflow commands: a line for each gate, failed encoder and unsound encoder, the headline last.
+def gate_text(gate: GateVerdict, result: Measurement) -> str:
+    """Value, limit, and whether the EERs of a gate are measured or predicted."""
+    return f"{gate.reason}. Required: {gate.gate}. EERs are {result.what}."
 
-    Args:
-        title: headline of the result.
-        failures, unsound: reasons by encoder.
+
+def annotations(result: Measurement, title: str) -> str:
+    """Workflow commands: a line for each gate and unsound encoder, the headline last.
+
+    Why an exit code is 2, 3 or 4 the command line says, whatever the format.
     """
-    lines = [_command(LEVELS[g.status], f"{g.gate}: {g.status}", g.reason) for g in verdict.gates]
-    lines += [_command("error", f"{name} failed", reason) for name, reason in failures.items()]
-    lines += [_command("warning", f"{name} is unsound", reason) for name, reason in unsound.items()]
-    verdict_words = "" if verdict.status == "none" else f"; verdict: {verdict.status}"
-    return "\n".join([*lines, _command(LEVELS[verdict.status], "encsel", f"{title}{verdict_words}")]) + "\n"
+    lines = [
+        workflow_command(LEVELS[gate.status], f"{gate.gate}: {gate.status}", gate_text(gate, result))
+        for gate in result.verdict.gates
+    ]
+    unsound = {name: reason for name, reason in result.findings.items() if name not in result.broken}
+    lines += [workflow_command("warning", f"{name} is unsound", reason) for name, reason in unsound.items()]
+    verdict = result.verdict.status
+    title = f"{result.decision.text} {title}" + ("" if verdict == "none" else f"; verdict: {verdict}")
+    return "\n".join([*lines, workflow_command(LEVELS[verdict], "encsel", title)]) + "\n"
+
+
+def job_summary(result: Measurement, table: Section, rest: str) -> str:
+    """Markdown: the outcome as a heading, the decision, the first columns of a table, and the rest folded."""
+    outcome = result.verdict.status.upper() if result.verdict.gates else "no gates"
+    if result.broken:
+        outcome = "ENCODER FAILED" if result.failures else "ENCODER UNSOUND"
+    first = markdown_table(table.header[:N_COLUMNS], [row[:N_COLUMNS] for row in table.rows])
+    return (
+        f"## encsel: {outcome}\n\n**{in_markdown(result.decision.text)}**\n\n{first}\n"
+        f"<details><summary>Gates, all columns and notes</summary>\n\n{rest.strip()}\n\n</details>\n"
+    )
 
 
 def append_summary(markdown: str) -> None:
@@ -42,7 +64,3 @@ def append_summary(markdown: str) -> None:
             file.write(f"{markdown}\n")
     except OSError as error:
         raise UsageError(f"${SUMMARY_VARIABLE} ({where}) cannot be written: {error.strerror}. Unset it.") from error
-
-
-def _command(level: str, title: str, text: str) -> str:
-    return printable(f"::{level} title={title.translate(_IN_PROPERTY)}::{text.translate(_IN_TEXT)}")

@@ -1,4 +1,4 @@
-"""A ranking as table, Markdown, CSV and annotations."""
+"""A ranking as table, Markdown, CSV, JUnit and annotations."""
 
 from collections import Counter
 from typing import Any
@@ -10,7 +10,8 @@ from encsel.ranking.flags import EXTRAPOLATES, FEW_PEOPLE, MUST_BE_UNSEEN, meani
 from encsel.ranking.pairs import cross_validated_scorer
 from encsel.ranking.result import BY_CKA, CardPrediction, PairRanking, RankDocument
 from encsel.reports.escapes import in_html, in_markdown, markdown_code, markdown_item
-from encsel.reports.github import workflow_commands
+from encsel.reports.github import annotations, job_summary
+from encsel.reports.junit import junit
 from encsel.reports.tables import Dim, csv_of, markdown_table, plain_table, sections_html, wrapped
 from encsel.storage.result import rows, show
 from encsel.storage.sections import MISSING, Section, number, span, table
@@ -22,17 +23,19 @@ MORE = "All columns: --wide. Why a pair: --explain FACE/VOICE."
 def _(ranking: RankDocument, form: str, *, width: int | None = None, colour: bool = False, wide: bool = True) -> str:
     if form == "csv":
         return csv_of(ranking)
-    if form == "github":
-        return _github(ranking)
+    if form == "junit":
+        return junit(ranking, "encsel rank")
     part = section(ranking)
+    if form == "github":
+        return annotations(ranking, part.title)
     if form == "html":
         return f"<p>{in_html(ranking.decision.text)}</p>\n{sections_html([part])}"
-    if form == "markdown":
+    if form in ("markdown", "summary"):
         notes = "\n".join(map(markdown_item, part.notes))
-        decision = f"**{in_markdown(ranking.decision.text)}**\n\n"
-        return (
-            f"{decision}{markdown_table(part.header, part.rows)}\n{notes}\n\n{markdown_code(ranking.signature_text)}\n"
-        )
+        text = f"{markdown_table(part.header, part.rows)}\n{notes}\n\n{markdown_code(ranking.signature_text)}\n"
+        if form == "summary":
+            return job_summary(ranking, summary(ranking), text)
+        return f"**{in_markdown(ranking.decision.text)}**\n\n{text}"
     if not wide:
         part = summary(ranking)
     signed = ranking.signature_text if wide else f"Signature {ranking.signature['id'][:12]}. {MORE}"
@@ -60,8 +63,8 @@ def summary(ranking: RankDocument) -> Section:
     marks = _marks(ranking, study=False)
     cells = [
         {
-            "Rank": _places(pair), "Face": pair.face, "Voice": pair.voice, "Predicted EER": _predicted(ranking, pair),
-            f"Interval {ranking.coverage * 100:g} %": span(pair.interval),
+            "Rank": places_text(pair), "Face": pair.face, "Voice": pair.voice,
+            "Predicted EER": _predicted(ranking, pair), f"Interval {ranking.coverage * 100:g} %": span(pair.interval),
             "Note": " ".join(marks[text] for text in _remarks(ranking, pair, study=False)),
         }
         for pair in ranking.pairs
@@ -93,16 +96,10 @@ def _row(ranking: RankDocument, pair: PairRanking) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _github(ranking: RankDocument) -> str:
-    title = f"{ranking.decision.text} {section(ranking).title}"
-    failures = {f.encoder: f.reason for f in ranking.failures}
-    return workflow_commands(title, ranking.verdict, failures, ranking.findings)
-
-
 def _cells(ranking: RankDocument, pair: PairRanking) -> dict[str, str]:
     first, calibrated = next(iter(ranking.regressions)), ranking.judged_by
     cells = {
-        "#": _places(pair), "Face": pair.face, "Voice": pair.voice, "Predicted EER": _predicted(ranking, pair),
+        "#": places_text(pair), "Face": pair.face, "Voice": pair.voice, "Predicted EER": _predicted(ranking, pair),
         f"Interval {ranking.coverage * 100:g} %": span(pair.interval), "P best": number(pair.p_best, 2),
         "CV EER": number(pair.cross_validated and pair.cross_validated.eer),
     }  # fmt: skip
@@ -120,8 +117,9 @@ def _cells(ranking: RankDocument, pair: PairRanking) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _places(pair: PairRanking) -> str:
-    return MISSING if pair.places is None else "-".join(map(str, dict.fromkeys(pair.places)))
+def places_text(pair: PairRanking | None) -> str:
+    """First and last place that a pair may have."""
+    return MISSING if pair is None or pair.places is None else "-".join(map(str, dict.fromkeys(pair.places)))
 
 
 def _predicted(ranking: RankDocument, pair: PairRanking) -> str:

@@ -1,4 +1,4 @@
-"""A validation as tables, Markdown, CSV and annotations: the sections of its stages, then the analysis."""
+"""A validation as tables, Markdown, CSV, JUnit and annotations: the sections of its stages, then the analysis."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,9 @@ from typing import Any
 from encsel.matching.scorers import SCORERS
 from encsel.ranking.flags import MEANINGS
 from encsel.reports.escapes import in_html, in_markdown, markdown_code, markdown_item
-from encsel.reports.github import workflow_commands
+from encsel.reports.github import annotations, job_summary
+from encsel.reports.junit import junit
+from encsel.reports.ranking import places_text
 from encsel.reports.regression import BASELINE, correlations, regressions
 from encsel.reports.tables import csv_of, plain_table, render_sections, wrapped
 from encsel.storage.result import rows, show
@@ -28,16 +30,21 @@ def _(validation: Validation, form: str, *, width: int | None = None, colour: bo
     if form == "csv":
         return csv_of(validation)
     if form == "github":
-        return _github(validation)
+        return annotations(validation, title_of(validation))
+    if form == "junit":
+        return junit(validation, "encsel validate")
     decision = validation.decision.text
     is_short = form == "table" and not wide
-    body = "" if is_short else render_sections(sections(validation), form, width=width, colour=colour)
+    written = "markdown" if form == "summary" else form
+    body = "" if is_short else render_sections(sections(validation), written, width=width, colour=colour)
     if form == "html":
         return f"<p>{in_html(decision)}</p>\n{body}"
-    if form == "markdown":
+    if written == "markdown":
         lines = "\n".join(map(markdown_item, closing(validation)))
-        first = f"# {in_markdown(title_of(validation))}\n\n**{in_markdown(decision)}**"
-        return f"{first}\n\n{body}{lines}\n\n{markdown_code(validation.signature_text)}\n"
+        text = f"{body}{lines}\n\n{markdown_code(validation.signature_text)}\n"
+        if form == "summary":
+            return job_summary(validation, _decisive(validation), text)
+        return f"# {in_markdown(title_of(validation))}\n\n**{in_markdown(decision)}**\n\n{text}"
     head = [*wrapped([decision], width, indent=""), "", title_of(validation)]
     if wide:
         last = wrapped([*closing(validation), validation.signature_text], width)
@@ -71,6 +78,18 @@ def summary(validation: Validation) -> Section:
     lines += [f"UNSOUND {name}: {finding}." for name, finding in validation.findings.items()]
     lines += [f"FAILED {f.modality} encoder {f.encoder}: {f.reason}" for f in validation.failures]
     return table("Pairs", _without_empty(cells), *lines, n_names=3)[0]
+
+
+def _decisive(validation: Validation) -> Section:
+    """The pairs with what `rank` says of their order, and the measured EER."""
+    cells = [
+        {
+            "Rank (predicted)": places_text(pair.ranked), "Face": pair.face, "Voice": pair.voice,
+            "Measured EER": number(m and m.eer), "Interval 90 %": span(None if m is None else m.interval),
+        }
+        for pair, m in ((p, p.matching(validation.scorer)) for p in validation.pairs)
+    ]  # fmt: skip
+    return table("Pairs", cells, n_names=3)[0]
 
 
 def _marks(validation: Validation) -> dict[str, str]:
@@ -149,13 +168,6 @@ def _row(validation: Validation, pair: PairValidation) -> dict[str, Any]:
         "rows_per_identity": pair.rows_per_identity, "eer": eers[validation.scorer],
         **{f"eer_{name}": eer for name, eer in eers.items()}, **pair.columns,
     }  # fmt: skip
-
-
-def _github(validation: Validation) -> str:
-    return workflow_commands(
-        f"{validation.decision.text} {title_of(validation)}", validation.verdict,
-        {f.encoder: f.reason for f in validation.failures}, validation.findings,
-    )  # fmt: skip
 
 
 def _shared(validation: Validation) -> list[Section]:

@@ -16,8 +16,8 @@ from encsel.errors import UsageError
 from encsel.storage.files import write_private, write_public
 from encsel.storage.signature import digest
 
-FORMATS = ("table", "json", "csv", "markdown", "github")
-FORMAT_OF_SUFFIX = {".json": "json", ".csv": "csv", ".md": "markdown", ".txt": "table"}
+FORMATS = ("table", "json", "csv", "markdown", "github", "junit")
+FORMAT_OF_SUFFIX = {".json": "json", ".csv": "csv", ".md": "markdown", ".txt": "table", ".xml": "junit"}
 HIDDEN: Mapping[str, bool] = {"document": False}
 """Metadata of a dataclass field that is not part of the document."""
 FILE_WIDTH = 160
@@ -143,7 +143,7 @@ class Result:
         return pandas.DataFrame(rows(self))
 
     def save(self, path: str | Path, *, private: bool = False) -> None:
-        """Write the result, whole or not at all, in the format of the suffix: .json, .csv, .md or .txt.
+        """Write the result, whole or not at all, in the format of the suffix: .json, .csv, .md, .txt or .xml.
 
         Args:
             private: make the file readable by its owner only.

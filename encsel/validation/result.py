@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from encsel.core import Failure, Modality, Vectors
 from encsel.errors import UsageError
@@ -104,6 +104,7 @@ class Validation(Measurement):
         centroids: each encoder and its (people, dim) centroids, of which `matcher` makes a matcher.
     """
 
+    what: ClassVar[str] = "measured"
     schema: Literal["encsel.validate/2"]
     signature: Mapping[str, Any]
     signature_text: str

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from media_samples import write_set
 from toy import people
+
+from encsel.cli.program import cli
+from encsel.cli.settings import COMMAND_LINE_ONLY, defaults
+from encsel.loading.onnx_tiny import tiny_projection
+from encsel.loading.registry import encoder_family
+from encsel.loading.spec import parse
+from encsel.loading.speech import write_tiny_model
+from encsel.storage.folders import user_folder
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "encsel" / "docs" / "ci.md").read_text(encoding="utf-8")
@@ -63,6 +78,8 @@ sys.path[:0] = {[str(ROOT), str(ROOT / "tests")]}
 import pytest, toy
 from encsel.cli import main
 toy.few_shuffles(pytest.MonkeyPatch())
+from encsel.loading import registry
+registry.IN_WORKERS = False
 main()
 """
 
@@ -95,9 +112,14 @@ def test_the_job_gates_on_seventy_real_people(tmp_path, limit, code, says, quick
 def test_an_unsound_encoder_is_a_warning_and_fails_the_job_on_request(call, ready, tmp_path):
     noise = np.random.default_rng(0).normal(size=(128, 64)).astype(np.float32)
     np.savez(tmp_path / "noise.npz", embeddings=noise, labels=np.repeat(people(32), 4))
-    code, out, err = call("rank", ready, "--voice", tmp_path / "noise.npz", "--strict-health", "--format", "github")
-    assert code == 4, err
-    assert "::warning title=noise is unsound::" in out
+    command = ("rank", ready, "-q", "--voice", tmp_path / "noise.npz", "--format", "github")
+    code, out, err = call(*command)
+    assert (code, err) == (0, "")
+    assert "::warning title=noise is unsound::does not tell its own people apart\n" in out
+    code, out, err = call(*command, "--strict-health")
+    assert code == 4
+    assert "noise is unsound" not in out
+    assert err == "::error title=encsel (exit code 4)::noise is unsound: does not tell its own people apart\n"
 
 
 @pytest.fixture
@@ -109,16 +131,116 @@ def folder(ready, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_the_workflow_runs_what_encsel_has(folder, call):
+def steps(key: str) -> list:
+    """The values of a key of the workflow's steps."""
     import yaml
 
     (job,) = yaml.safe_load(block("yaml"))["jobs"].values()
-    (command,) = [step["run"] for step in job["steps"] if step.get("run", "").startswith("encsel")]
-    (folder / "encsel.toml").write_text('data = "set"\n[gates]\nmax-eer = 0.5\n')
-    code, out, err = call(*command.split()[1:])
-    assert code == 0, err
-    assert out.splitlines()[0].startswith("::notice title=max-eer 0.5%3A pass::")
-    assert (folder / "ranking.json").is_file()
+    return [step[key] for step in job["steps"] if key in step]
+
+
+def test_the_workflow_installs_what_the_encoders_of_its_settings_need():
+    (line,) = [line for line in steps("run") if line.startswith("pip")]
+    (extras,) = re.findall(r"^pip install '\./encsel\[([\w,]+)\]'$", line)
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    installed = {re.match(r"\w+", package)[0] for name in extras.split(",") for package in extra[name]}
+    content = tomllib.loads(block("toml"))
+    for text in (*content["face"], *content["voice"]):
+        assert set(encoder_family(parse(text).family).needs) <= installed
+
+
+def test_the_workflow_caches_no_embeddings():
+    cached = [Path(line).expanduser() for step in steps("with") if "key" in step for line in step["path"].split()]
+    assert cached
+    embeddings = user_folder("cache")
+    assert embeddings is not None
+    for path in cached:
+        assert not embeddings.is_relative_to(path)
+        assert not path.is_relative_to(embeddings)
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """A hub of checkpoints, which are folders ORG/NAME of `root`."""
+
+    root: Path
+
+    def do_GET(self) -> None:
+        match self.path.partition("?")[0].strip("/").split("/"):
+            case "api", "models", org, name, "revision", _:
+                files = [{"rfilename": path.name} for path in (self.root / org / name).iterdir()]
+                self.answer(json.dumps({"id": f"{org}/{name}", "sha": COMMIT, "siblings": files}).encode())
+            case "api", "models", org, name, "tree", _:
+                files = [
+                    {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "0" * 40}
+                    for path in (self.root / org / name).iterdir()
+                ]
+                self.answer(json.dumps(files).encode())
+            case org, name, "resolve", _, file if (self.root / org / name / file).is_file():
+                self.answer((self.root / org / name / file).read_bytes())
+            case _:
+                self.send_error(404)
+
+    do_HEAD = do_GET
+
+    def answer(self, content: bytes) -> None:
+        self.send_response(200)
+        for key, value in {"Content-Length": str(len(content)), "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
+                           "X-Repo-Commit": COMMIT, "Content-Type": "application/json"}.items():  # fmt: skip
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path) -> Iterator[str]:
+    """Address of a hub that has the default checkpoints of the README's settings, tiny."""
+    root = tmp_path / "hub"
+    folders = {name: root / encoder_family(name).checkpoint for name in ("clip", "ecapa", "wavlm")}
+    for name, folder in folders.items():
+        folder.mkdir(parents=True)
+        encoder_family(name).write_tiny(folder)
+    write_tiny_model(folders["wavlm"], "WavLMModel", num_hidden_layers=6)  # the settings name the sixth layer
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Hub,), {"root": root})) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_the_workflow_runs_as_written_on_a_fresh_runner(tmp_path, hub):
+    repository, home = tmp_path / "repository", tmp_path / "home"
+    write_set(repository / "calibration", n_identities=32, n_samples=2)
+    (repository / "models").mkdir()
+    home.mkdir()
+    onnx.save(tiny_projection(), repository / "models" / "face.onnx")
+    (repository / "encsel.toml").write_text(block("toml"))
+    (tmp_path / "encsel").write_text(QUICK)
+    (tmp_path / "encsel").chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "ENCSEL_", "XDG_"))}
+    environment |= {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "HOME": str(home), "HF_ENDPOINT": hub,
+        "GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }  # fmt: skip
+    (command,) = [line for line in steps("run") if line.startswith("encsel")]
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", command], cwd=repository, env=environment, capture_output=True, text=True
+    )
+    # People of noise: nothing is above chance.
+    assert done.returncode == 6, done.stdout + done.stderr
+    assert done.stdout.startswith("::warning title=max-eer 0.35%3A inconclusive::")
+    assert (tmp_path / "summary.md").read_text().startswith("## encsel: INCONCLUSIVE\n")
+    document = json.loads((repository / steps("with")[-1]["path"]).read_text())
+    assert {e["name"] for e in document["encoders"]} == {"clip", "ours", "ecapa", "wavlm@layer=6"}
+    (cached,) = [step["path"] for step in steps("with") if "key" in step]
+    assert len([*(home / cached.removeprefix("~/")).glob("models--*/snapshots/*/*.safetensors")]) == 3
 
 
 def test_rank_without_arguments_uses_the_settings_and_flags_win(folder, call):
@@ -275,6 +397,18 @@ def test_paths_in_the_folder_of_the_settings_are_written_to(folder, call):
     assert (folder / "sub" / "b.md").is_file()
 
 
+@pytest.mark.parametrize("name", ["rank", "validate"])
+def test_every_flag_in_the_settings_is_the_flag(name):
+    command = cli.get_command(None, name)
+    flags = {o.opts[0].removeprefix("--") for o in command.params if getattr(o, "is_flag", False)}
+    flags -= {*COMMAND_LINE_ONLY}
+    assert {"offline", "strict-health", "above-chance"} <= flags
+    for text in flags:
+        values = defaults(Path("encsel.toml"), {text: True}, command)
+        in_file = command.make_context(name, ["set"], default_map=values).params
+        assert in_file == command.make_context(name, ["set", f"--{text}"]).params
+
+
 @pytest.mark.parametrize("value", [True, False])
 def test_no_cache_in_the_settings_is_the_flag(tmp_path, media, call, monkeypatch, value):
     monkeypatch.chdir(tmp_path)
@@ -350,15 +484,6 @@ def test_validate_is_gated_on_what_it_measured(folder, call):
     assert code == 6
     assert "is above chance was not measured" in json.loads(out)["verdict"]["gates"][0]["reason"]
     assert call("validate", "set", "--only", "matching,prediction", "-q", "--max-eer", "1", "--above-chance")[0] == 0
-
-
-def test_annotations_cannot_be_broken_out_of(capsys):
-    from encsel.gates.judge import GateVerdict, Verdict
-    from encsel.reports.github import workflow_commands
-
-    text = workflow_commands("t", Verdict("fail", (GateVerdict("a:b,c", "fail", "x\n::stop::y%"),)), {}, {})
-    assert text.splitlines()[0] == "::error title=a%3Ab%2Cc%3A fail::x%0A::stop::y%25"
-    assert len(text.splitlines()) == 2
 
 
 def test_shells_are_told_how_to_complete():
