@@ -23,7 +23,7 @@ needs_browser = pytest.mark.skipif(
 )
 
 FIGURES = {
-    "cka", "det", "against-eer", "learning-curves", "predicted", "intrinsic-dimension", "curvature", "spectra",
+    "cka", "gw", "det", "against-eer", "learning-curves", "predicted", "intrinsic-dimension", "curvature", "spectra",
 }  # fmt: skip
 
 
