@@ -89,6 +89,12 @@ def test_the_page_names_no_address_elsewhere(folder):
     assert "<script" not in text
 
 
+def test_the_studys_four_numbers_come_first_against_the_eer(folder):
+    figure = re.search(r'id="figure-against-eer">.*?</figure>', (folder / "index.html").read_text(), re.DOTALL)[0]
+    labels = re.findall(r"(CKA, biased|ID mismatch|Gromov-Wasserstein|spectral gap)[^.:]*?</text>", figure)
+    assert labels[:4] == ["CKA, biased", "ID mismatch", "Gromov-Wasserstein", "spectral gap"]
+
+
 def test_no_axis_needs_formulas(folder):
     text = (folder / "index.html").read_text()
     assert "mathdefault" not in text
