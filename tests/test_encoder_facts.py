@@ -209,7 +209,7 @@ def test_verification_eers_and_a_few_shared_rows_are_told_and_harm_nothing(tmp_p
     progress.note = heard.append
     ranking = ranked(tmp_path, strict_health=True, progress=progress)
     assert ranking.exit_code == 0
-    note = f"face encoder a: 2 of {N * 30} rows equal one of another person, too few to matter; stderr names them."
+    note = f"face encoder a: 2 of {N * 30} rows equal a row of another person, too few to matter; stderr names them."
     assert note in ranking.notes
     assert any("the same vector stands for" in said for said in heard)
     by_name = {e.name: e.unimodal_eer for e in ranking.encoders}
