@@ -300,7 +300,7 @@ def test_compare_tells_what_moved_and_refuses_what_is_unlike(folder, call):
     assert out.count("within uncertainty") == 2
     code, out, err = call("compare", "old.json", "other.json")
     assert (code, out) == (2, "")
-    assert "other options: seed" in err
+    assert "options differ: seed" in err
     code, out, _ = call("compare", "old.json", "other.json", "--allow-unlike", "--format", "json")
     document = json.loads(out)
     assert code == 0
