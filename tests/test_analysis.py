@@ -164,8 +164,8 @@ def test_too_few_pairs_or_encoders_are_a_reason_and_nothing_else(n_face, n_voice
         scorer="reference", fared=[fared], seed=0,
     )  # fmt: skip
     assert found.reason == (
-        f"{n} pairs of {n_face} face and {n_voice} voice encoders; correlations need at least 9 pairs of 2 and 2. "
-        "Add encoders."
+        f"{n} pairs of {n_face} face and {n_voice} voice encoders; correlations need at least 9 pairs and 2 "
+        "encoders of each modality. Add encoders."
     )
     assert (found.columns, found.trends, found.forms, found.baseline) == ({}, (), {}, None)
     assert (found.fared, found.left_out) == ((fared,), {"x": "why"})

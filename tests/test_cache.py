@@ -271,7 +271,7 @@ def test_damaged_vectors_are_made_again_with_a_note(root, few, toy):
     after = embed(calibration, [toy.encoder], cache=root, progress=notes).embeddings[0]
     assert toy.n == 8 + CHECKED
     np.testing.assert_array_equal(after.vectors, before.vectors)
-    assert notes.texts == ["1 damaged cache files of toy were dropped and made again."]
+    assert notes.texts == ["1 damaged cache files of toy were removed and rebuilt."]
     toy.n, notes = 0, Notes()
     embed(calibration, [toy.encoder], cache=root, progress=notes)
     assert (toy.n, notes.texts) == (0, [])

@@ -497,7 +497,7 @@ def test_names_that_differ_in_blanks_or_the_form_of_accents_are_joined_and_noted
     )
     assert len(calibration.identities) == 2
     assert len(calibration.embeddings[0].vectors) == 2  # the same row under both names is one row
-    assert any("1 identities are written in several ways" in note for note in calibration.notes)
+    assert any("1 identities are spelled in several ways" in note for note in calibration.notes)
     assert any("Joined: " in detail for detail in calibration.details)
 
 

@@ -56,14 +56,14 @@ BAD_FAMILY = EncoderFamily("mine", "speech", 4, 1, "MIT", "a test", load=lambda:
 """
 
 FAULTS = {
-    "batched": "ignores the other samples of a batch: a sample gives another vector alone",
-    "unstable": "gives the same vectors again: the same samples give other vectors the second time",
+    "batched": "ignores the other samples of a batch: a sample gives a different vector alone",
+    "unstable": "gives the same vectors again: the same samples give different vectors the second time",
     "constant": "tells samples apart: two different samples give the same vector",
     "infinite": "makes finite vectors of the declared size: values of 6 of 6 ordinary samples are not finite",
     "SHORT": "makes finite vectors of the declared size: EncoderFailed: it returned float64 of shape (6, 3)",
     "fails": "embeds or refuses odd samples: a legal sample (",
     "writes": "leaves samples as they are",
-    "MISSING": "describes itself: it names libraries that are not installed under this name: no-such-library",
+    "MISSING": "describes itself: it names libraries that are not installed: no-such-library",
 }
 
 

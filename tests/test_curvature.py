@@ -203,7 +203,7 @@ def test_metric_is_the_corrected_median_at_the_drawn_points():
 
 def test_neighbours_that_all_lie_on_the_point_are_an_error():
     x = np.ones((5, 3))
-    with pytest.raises(BadCalibration, match="Neighbours lie on one point; curvature needs at least 2 that differ"):
+    with pytest.raises(BadCalibration, match="All neighbours lie on one point; curvature needs at least 2 that differ"):
         curvature(x, np.array([0]), np.array([[1, 2, 3, 4]]))
 
 

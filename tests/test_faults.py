@@ -625,7 +625,7 @@ def test_memory_that_runs_out_halves_batches_and_fails_what_does_not_fit_at_all(
 def test_memory_that_is_used_up_is_no_bug_and_leaves_the_cache_whole(bench, tmp_path):
     arguments = bench.arguments(tmp_path / "cache", tmp_path / "out", None, "--quiet")
     done = bench.run(arguments, IMPORTED + OFTEN + TIGHT.format(mega=10))
-    assert (done.returncode, done.stderr.partition(". ")[0]) == (2, "encsel: The memory is used up")
+    assert (done.returncode, done.stderr.partition(". ")[0]) == (2, "encsel: Out of memory")
     bench.check(tmp_path / "cache")
 
 
@@ -636,7 +636,7 @@ def test_picture_that_does_not_fit_into_memory_is_not_skipped_as_a_damaged_one(t
     (first, *_) = sorted(bench.data.rglob("*.png"))
     PIL.Image.new("RGB", (6500, 6500), "red").save(first)
     done = bench.run(bench.arguments(tmp_path / "cache", tmp_path / "out"), IMPORTED + TIGHT.format(mega=250))
-    assert (done.returncode, done.stderr.splitlines()[-1].partition(". ")[0]) == (2, "encsel: The memory is used up")
+    assert (done.returncode, done.stderr.splitlines()[-1].partition(". ")[0]) == (2, "encsel: Out of memory")
 
 
 # --- clocks

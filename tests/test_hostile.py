@@ -735,7 +735,7 @@ def test_results_that_make_no_sense_are_refused(tmp_path: Path, change: Callable
     content = json.loads(json.dumps(RESULT))
     change(content)
     (tmp_path / "old.json").write_text(json.dumps(content))
-    with pytest.raises(UsageError, match="is no result of"):
+    with pytest.raises(UsageError, match="is not a result of"):
         compare.read_result(tmp_path / "old.json")
 
 

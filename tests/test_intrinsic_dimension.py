@@ -53,7 +53,7 @@ def test_distinct_rows_keeps_the_first_of_each():
 
 
 def test_too_few_rows_say_how_many_are_needed():
-    with pytest.raises(BadCalibration, match="20 distinct samples; 20 neighbours each need at least 21"):
+    with pytest.raises(BadCalibration, match="20 distinct samples; 20 neighbours per sample need at least 21"):
         neighbour_distances(np.random.default_rng(2).normal(size=(20, 3)), 20)
 
 

@@ -326,11 +326,11 @@ def test_a_path_out_of_the_manifests_folder_is_refused(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     touch(tmp_path, "set2/x.png", "set/a/x.png")
     path = manifest(tmp_path / "set/m.csv", "ann,face,a/x.png", f"ann,voice,{where}")
-    refused(path, rf"line 3: the path '{re.escape(where)}' leads out of the manifest's folder.*--allow-outside")
+    refused(path, rf"line 3: the path '{re.escape(where)}' is outside the manifest's folder.*--allow-outside")
     monkeypatch.chdir(tmp_path / "set")
-    refused(Path("m.csv"), "line 3: .* leads out of")
+    refused(Path("m.csv"), "line 3: .* is outside")
     monkeypatch.chdir(tmp_path / "set/a")
-    refused(Path("../m.csv"), "line 3: .* leads out of")
+    refused(Path("../m.csv"), "line 3: .* is outside")
 
 
 @pytest.mark.parametrize("allow_outside", [False, True])
@@ -476,7 +476,7 @@ def test_voxceleb_names_fit_in_any_form_of_accents_and_others_are_hinted_at(tmp_
     listing = listed(tmp_path)
     assert people(listing, "face") == ["id10001"]
     (note,) = listing.notes
-    assert note.startswith("2 face folders have no name of vox1_meta.csv")
+    assert note.startswith("2 face folders match neither a name in vox1_meta.csv")
     assert "1 of them differ only in letter case" in note
 
 
@@ -503,7 +503,7 @@ def test_backslashes_of_windows_are_read_where_the_path_with_slashes_exists(tmp_
     [
         ("x\\none.png", "has backslashes, as Windows writes them.*Use /"), ("C:\\d\\x.png", "an absolute Windows path"),
         ("D:/d/x.png", "an absolute Windows path"), ("\\\\nas\\x.png", "an absolute Windows path"),
-        ("file:///d/x.png", "is an address"), ("file:/d/x.png", "is an address"), ("s3://d/x.png", "is an address"),
+        ("file:///d/x.png", "is a URL"), ("file:/d/x.png", "is a URL"), ("s3://d/x.png", "is a URL"),
         ("..\\..\\" + "x" * 300, "has backslashes"),
     ],
 )  # fmt: skip

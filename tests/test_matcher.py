@@ -74,10 +74,14 @@ def test_scale_of_rows_does_not_matter(saved):
 @pytest.mark.parametrize(
     ("faces", "voices", "says"),
     [
-        (np.ones((3, 23)), np.ones((3, 16)), r"faces of shape \(3, 23\); at least one row of 24 numbers is needed"),
-        (np.ones((3, 24)), np.ones(16), r"voices of shape \(16,\); at least one row of 16"),
-        (np.ones((0, 24)), np.ones((3, 16)), r"faces of shape \(0, 24\)"),
-        (np.full((3, 24), np.nan), np.ones((3, 16)), "faces with numbers that are not finite"),
+        (
+            np.ones((3, 23)),
+            np.ones((3, 16)),
+            r"The faces have shape \(3, 23\); at least one row of 24 numbers is needed",
+        ),
+        (np.ones((3, 24)), np.ones(16), r"The voices have shape \(16,\); at least one row of 16"),
+        (np.ones((0, 24)), np.ones((3, 16)), r"The faces have shape \(0, 24\)"),
+        (np.full((3, 24), np.nan), np.ones((3, 16)), "The faces contain numbers that are not finite"),
     ],
 )
 def test_rows_that_cannot_be_scored_are_an_error(saved, faces, voices, says):
@@ -93,7 +97,9 @@ def test_rows_of_another_encoder_are_told_by_their_distribution(saved):
         matcher.score(x, y)
         matcher.score(np.random.default_rng(0).normal(size=(19, 24)) - 3, y)  # too few to tell
     for other in (x - 3, 5 + x, np.abs(x).max() * 3 + x):
-        with pytest.warns(UserWarning, match=r"These 40 faces are not distributed as those of the fit: their mean is"):
+        with pytest.warns(
+            UserWarning, match=r"These 40 faces are not distributed like the training faces: their mean is"
+        ):
             matcher.score(other, y)
 
 
@@ -126,9 +132,9 @@ def spoil_facts(folder):
             lambda f: (f / TENSORS).write_bytes((f / TENSORS).read_bytes()[:-8] + bytes(8)),
             "damaged or edited: matcher.s",
         ),
-        (lambda f: (f / TENSORS).unlink(), "no matcher that can be read"),
-        (lambda f: (f / FACTS).write_text("[1]"), "no matcher of the schema"),
-        (lambda f: (f / FACTS).write_text("{"), "no matcher that can be read"),
+        (lambda f: (f / TENSORS).unlink(), "does not contain a readable matcher"),
+        (lambda f: (f / FACTS).write_text("[1]"), "is not a matcher with the schema"),
+        (lambda f: (f / FACTS).write_text("{"), "does not contain a readable matcher"),
     ],
 )
 def test_a_damaged_or_foreign_folder_is_refused(tmp_path, spoil, says):

@@ -151,7 +151,7 @@ def test_both_versions_of_the_schema_read_the_same(tmp_path):
 @pytest.mark.parametrize("schema", ["encsel.validate/3", "encsel.rank/1", None, 1])
 def test_another_schema_is_a_usage_error_that_names_both(tmp_path, schema):
     path = written(tmp_path / "v.json", result(nine(), schema))
-    says = rf"v.json is a {schema!r}; a result of .* \(encsel.validate/1 or encsel.validate/2\) is needed"
+    says = rf"v.json has the schema {schema!r}; give a result of .* \(encsel.validate/1 or encsel.validate/2\)"
     with pytest.raises(UsageError, match=says):
         read_pairs([path])
 

@@ -275,7 +275,7 @@ def test_too_few_samples_for_intrinsic_dimension_leaves_the_ln_card_working(tmp_
 def test_too_many_people_are_refused_before_anything_is_embedded(tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "MAX_IDENTITIES", 15)
     data = write_population(tmp_path / "set", 16, faces=1, voices=1)
-    with pytest.raises(BadCalibration, match=r"at most 15 are ranked\. Choose some with --identities"):
+    with pytest.raises(BadCalibration, match=r"ranks at most 15, because .* Use some of them with --identities"):
         encsel.rank(data, min_identities=5, cache=None)
     assert encsel.rank(data, min_identities=5, identities=8, cache=None).n_identities == 8
 

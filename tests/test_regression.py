@@ -342,7 +342,7 @@ GOOD = ["a,v,70,0.3,0.1", "a,w,70,0.35,0.2", "b,v,70,0.25,0.3", "b,w,70,0.2,0.35
         ([HEADER, *GOOD, "c,v,70,0.3,nan"], "cka", r"cka in t.csv line 6 is 'nan'; it must be a finite number"),
         ([HEADER, *GOOD], "ckaa", r"No column 'ckaa' in t.csv. Did you mean 'cka'\?"),
         ([HEADER, *GOOD], "cka,cka", r"named twice"),
-        ([HEADER, *GOOD], "cka,", r"A feature has no name"),
+        ([HEADER, *GOOD], "cka,", r"A feature name is empty"),
         ([HEADER, *GOOD], "cka,ln_cka,n_identities", r"4 pairs in t.csv; 3 features need at least 5"),
         ([HEADER, *GOOD, "c,v,70,0.3,0.1"], "n_identities", r"n_identities is constant"),
         ([HEADER, *GOOD, "c,v,70,0.3,-0.1"], "ln_cka", r"cka is -0.1 for c x v, which has no logarithm"),
@@ -410,7 +410,7 @@ def test_fit_reads_files_and_records_metric_versions() -> None:
 
 
 def test_fit_refuses_rows_per_identity_for_a_table(published: PairTable) -> None:
-    with pytest.raises(UsageError, match="rows_per_identity applies to files only"):
+    with pytest.raises(UsageError, match="rows_per_identity applies only to files"):
         regression.fit(published, rows_per_identity=8)
 
 
@@ -424,7 +424,7 @@ def test_command_shows_that_names_alone_beat_the_form_and_keeps_the_card(tmp_pat
     correlations, forms = (part.splitlines() for part in found.stdout.split("REGRESSIONS"))
     row = next(cells for cells in map(str.split, correlations) if "cka" in cells)
     assert {"-0.874", "0.0002", "0.028"} <= set(row)
-    assert "over all 144 orders of the face and voice labels" in found.stdout
+    assert "over all 144 orders of the face and voice labels" in " ".join(found.stdout.split())
     rows = {line.strip().split("  ")[0]: line.split() for line in forms}
     assert {"0.972", "0.889"} <= set(rows["no geometry: face effect + voice effect"])
     assert "-1.565" in rows["cka + id_mismatch"]

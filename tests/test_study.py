@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from encsel.errors import UsageError
 from encsel.regression.analysis import Analysis, analyse
 from encsel.regression.pair_tables import read_pairs
-from encsel.reports.study import DATA_SETS, study
+from encsel.regression.study import DATA_SETS, study
+from encsel.reports.schemas import schemas
+from encsel.reports.study import sections as sections_of
 from encsel.reports.tables import render_sections
 from encsel.storage.documents import cards_folder
 from encsel.storage.sections import Section
@@ -22,7 +26,7 @@ NAIVE = "naive p of Spearman: "
 
 @pytest.fixture(scope="module")
 def sections() -> dict[str, Section]:
-    return {section.title: section for section in study()}
+    return {section.title: section for section in sections_of(study())}
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +123,13 @@ def test_rows_of_table_1_come_out(sections):
 def test_claim_about_concentrated_curvature_is_judged_by_the_figures(sections, folder):
     title = "Table 1, VoxCeleb1: geometry of the encoders"
     assert sections[title].notes[-1] == (
-        "The study says that arcface has the most concentrated curvature. These figures contradict that: its spread is "
+        "The study says that arcface has the most concentrated curvature. These numbers contradict that: its spread is "
         "0.0447, number 5 of 7 from the smallest, which is 0.0024 (wavlm)."
     )
     path = folder / "encoders_voxceleb1.csv"
     path.write_text(path.read_text().replace("0.04468357069320605", "0.0001"))
-    (changed,) = (section for section in study(folder) if section.title == title)
-    assert "bear that out: its spread is 0.0001, number 1 of 7" in changed.notes[-1]
+    (changed,) = (section for section in sections_of(study(folder)) if section.title == title)
+    assert "support that: its spread is 0.0001, number 1 of 7" in changed.notes[-1]
 
 
 # What stands beside them
@@ -168,18 +172,28 @@ def test_sections_render_with_every_title(sections, form):
     assert all((title.upper() if form == "table" else f"## {title}") in text for title in sections)
 
 
+def test_document_keeps_to_its_schema_at_full_precision():
+    document = json.loads(study().to_json())
+    assert document["schema"] == "encsel.study/1"
+    assert list(Draft202012Validator(schemas()["encsel.study/1"]).iter_errors(document)) == []
+    (pair,) = (p for p in document["pairs"] if (p["data_set"], p["face"], p["voice"]) == ("VoxCeleb1", "clip", "wavlm"))
+    assert (pair["eer"], pair["gw_distance"]) == (0.244144578313253, 0.006515630972957265)
+    arcface = next(e for e in document["encoders"] if e["encoder"] == "arcface")
+    assert arcface["log_gaussian_curvature"] == pytest.approx(-3.93715, abs=1e-5)
+
+
 # Folders of one's own
 
 
 def test_copy_of_the_published_figures_gives_the_same(folder, sections):
-    assert study(folder) == list(sections.values())
+    assert sections_of(study(folder)) == list(sections.values())
 
 
 def test_another_eer_moves_the_figures(folder, sections):
     path = folder / "pairs_voxceleb1.csv"
     path.write_text(path.read_text().replace("0.244144578313253", "0.444144578313253"))
     title = "Table 2, VoxCeleb1: pairs and their EER"
-    (found,) = (section for section in study(folder) if section.title == title)
+    (found,) = (section for section in sections_of(study(folder)) if section.title == title)
     assert row(found, "clip", "wavlm")[-1] == "0.444"
     assert found != sections[title]
 
@@ -223,7 +237,7 @@ def test_table_of_encoders_that_is_none_is_a_usage_error(folder, content, says):
         study(folder)
 
 
-@pytest.mark.parametrize("cell", ["much", ""])
+@pytest.mark.parametrize("cell", ["much", "", "nan", "inf"])
 def test_word_in_place_of_a_number_is_a_usage_error(folder, cell):
     path = folder / "encoders_voxceleb1.csv"
     path.write_text(path.read_text().replace("19.47923338681447", cell))

@@ -23,7 +23,7 @@ needs_browser = pytest.mark.skipif(
 )
 
 FIGURES = {
-    "cka", "det", "against-eer", "learning-curves", "predicted", "intrinsic-dimension", "curvature", "spectra",
+    "cka", "gw", "det", "against-eer", "learning-curves", "predicted", "intrinsic-dimension", "curvature", "spectra",
 }  # fmt: skip
 
 
@@ -87,6 +87,12 @@ def test_the_page_names_no_address_elsewhere(folder):
     addresses = set(re.findall(r'(?:href|src|url)[=(]["\']?([^"\')\s>]+)', text))
     assert all(address.startswith(("#", "data:")) for address in addresses)
     assert "<script" not in text
+
+
+def test_the_studys_four_numbers_come_first_against_the_eer(folder):
+    figure = re.search(r'id="figure-against-eer">.*?</figure>', (folder / "index.html").read_text(), re.DOTALL)[0]
+    labels = re.findall(r"(CKA, biased|ID mismatch|Gromov-Wasserstein|spectral gap)[^.:]*?</text>", figure)
+    assert labels[:4] == ["CKA, biased", "ID mismatch", "Gromov-Wasserstein", "spectral gap"]
 
 
 def test_no_axis_needs_formulas(folder):

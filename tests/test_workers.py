@@ -82,11 +82,11 @@ def plug_in(tmp_path, monkeypatch):
 
 
 ENDS = {
-    "leaves when it embeds": ({"embed": "os._exit(0)"}, r"its process ended by itself \(exit code 0\)"),
+    "leaves when it embeds": ({"embed": "os._exit(0)"}, r"its process exited \(exit code 0\)"),
     "crashes when it loads": ({"load": "os.kill(os.getpid(), signal.SIGSEGV)"}, "its process was ended by SIGSEGV"),
     "is killed when it prepares": (
         {"prepare": "os.kill(os.getpid(), signal.SIGKILL)"},
-        "its process was ended by SIGKILL; memory may be used up",
+        "its process was ended by SIGKILL; it may have run out of memory",
     ),
     "raises": ({"embed": "raise ValueError('odd')"}, "ValueError: odd"),
 }
@@ -309,7 +309,7 @@ def test_weights_that_change_while_they_are_loaded_fail_their_encoder(media, tmp
     odd = toy("odd", folder=tmp_path, weights=hashes, load=load)
     found = embed(CalibrationSet.from_path(media), [odd, toy()])
     assert [f.encoder for f in found.failures] == ["odd"]
-    assert "weights changed while it was loaded" in found.failures[0].reason
+    assert "weights changed while it was being loaded" in found.failures[0].reason
 
 
 def test_a_plug_in_cannot_end_this_process_on_import(tmp_path, monkeypatch):

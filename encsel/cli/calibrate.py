@@ -23,12 +23,12 @@ NAMES = {"likelihood": "likelihood", "reference": "calibrated"}
 @click.option("--populations", type=click.IntRange(2), default=10, help="Simulated populations of each kind.")
 @click.option("--quick", is_flag=True, help="Two populations of each kind and short truths: a trial run, in minutes.")
 @click.option("--name", default="encsel",
-              help="Beginning of the cards' names; use another to pass them to `encsel rank`.")  # fmt: skip
+              help="Prefix of the cards' names. Change it to use the new cards with `encsel rank`.")  # fmt: skip
 @click.option("--jobs", type=int, default=-1, help="Number of processes; -1 for one per core.")
 def calibrate(output: Path, populations: int, quick: bool, name: str, jobs: int) -> int:
     """Fit the calibrated cards: simulate populations, fit, and test on held-out kinds of population.
 
-    Takes about an hour and a half on two cores; an interrupted run is resumed. Tables of the errors go to stdout.
+    Takes about an hour and a half on two cores; an interrupted run can be resumed. Prints tables of the errors.
     """
     from encsel.cli.output import emit
     from encsel.errors import UsageError
@@ -57,7 +57,7 @@ def calibrate(output: Path, populations: int, quick: bool, name: str, jobs: int)
         documents.save(card, output / f"{title}.json")
         emit(f"{title}: predicted EER of the scorer '{scorer}', each kind predicted by a fit without it\n\n")
         emit(errors_table(card.held_out) + "\n" + _order_lines(card) + "\n")
-        emit("Every level, by people a matcher is trained on and samples of each person at test\n\n")
+        emit("Every level, by training people and samples per person at test\n\n")
         emit(levels_table(levels) + "\n")
     return 0
 

@@ -11,14 +11,14 @@ from encsel.cli.options import FILE, format_option
 @click.argument("old", type=FILE)
 @click.argument("new", type=FILE)
 @click.option("--allow-unlike", is_flag=True,
-              help="Compare although data, cards, metrics, options or libraries differ.")  # fmt: skip
+              help="Compare even if data, cards, metrics, options or libraries differ.")  # fmt: skip
 @format_option(("table", "json", "markdown"))
 def compare(old: Path, new: Path, allow_unlike: bool, form: str) -> None:
-    """Tell which pairs moved between two results of `encsel rank` or `encsel validate` by more than their uncertainty.
+    """Show which pairs moved between two results of `encsel rank` or `encsel validate` by more than their uncertainty.
 
-    OLD and NEW are JSON files of one command. A pair moved when the 90 % interval of its change does not contain 0. For
-    predictions of one calibrated card on the same data, the errors that both share are taken off; otherwise errors are
-    taken as independent, which is conservative.
+    OLD and NEW are JSON files written by the same command. A pair moved if the 90 % interval of its change excludes 0.
+    For predictions of one calibrated card on the same data, errors common to both results cancel; otherwise errors are
+    assumed independent, which is conservative.
 
     Results whose data, cards, metric versions, options or libraries differ are refused (exit code 2) unless
     --allow-unlike is given. Encoders may differ: they are what is compared.

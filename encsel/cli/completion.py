@@ -1,4 +1,4 @@
-"""What a shell completes: encoders, cards and stages by name."""
+"""Shell completion of the names of encoders, cards and stages."""
 
 from collections.abc import Callable
 

@@ -27,10 +27,10 @@ def embed(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Embed a calibration set once, to be ranked many times.
+    """Embed a calibration set once, so that it can be ranked many times.
 
-    Writes one .npz per encoder (arrays embeddings, labels, samples, a column per attribute, and space if it has a
-    joint one), readable by you alone. Embeddings of people are biometric data: keep them as carefully as the images and
+    Writes one .npz per encoder (arrays embeddings, labels, samples, a column per attribute, and space if the encoder
+    has a joint space), readable only by you. Embeddings of people are biometric data: protect them like the images and
     recordings.
     """
     from encsel.core import MODALITIES, Runtime, SetOptions
@@ -41,7 +41,7 @@ def embed(
     from encsel.loading.hub import check_device
 
     inputs = inputs_of(data, (*faces, *voices))
-    # Files of embeddings have the names of those that are written.
+    # Embedding files among the inputs have the same names as the outputs.
     folders = [path.parent for path in inputs if path.suffix.lower() in EMBEDDING_SUFFIXES]
     check_apart([], [output, *(output / f"{modality}s" for modality in MODALITIES)], inputs=[*inputs, *folders])
     progress = progress_of(quiet)
@@ -67,5 +67,7 @@ def embed(
         written.add(path)
         say(f"{path}: {len(e.vectors)} x {e.dim}, {len(e.identities)} people", out=out)
     if others := sorted(p.name for p in output.glob("*s/*.npz") if p not in written):
-        progress.note(f"{output} also holds earlier files, which `encsel rank {output}` reads: {', '.join(others)}.")
+        progress.note(
+            f"{output} also holds files of earlier runs, which `encsel rank {output}` reads: {', '.join(others)}."
+        )
     return EncoderFailed.exit_code if embedded.failures else 0

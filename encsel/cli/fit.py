@@ -10,7 +10,9 @@ from encsel.cli.options import PATH, format_option
 @click.command(short_help="Fit a regression card to measured face-voice pairs.")
 @click.argument("tables", nargs=-1, required=True, type=PATH, metavar="RESULTS...")
 @click.option("--features", help="Columns, comma-separated; ln_ takes the log. Default: cka_matched, or ln_cka.")
-@click.option("--exclude", "excluded", multiple=True, metavar="ENCODER", help="Leave out its pairs. Repeatable.")
+@click.option(
+    "--exclude", "excluded", multiple=True, metavar="ENCODER", help="Leave out pairs with this encoder. Repeatable."
+)
 @click.option("--name", help="Name of the card. Default: the name of the output file, or of the tables.")
 @click.option("--rows-per-identity", type=click.IntRange(min=1), help="Samples per identity, for tables without it.")
 @click.option("--source", metavar="TEXT", help="Where the pairs come from; kept in the card.")
@@ -49,7 +51,7 @@ def fit(
     table = exclude(read_pairs(tables, rows_per_identity=rows_per_identity, scorer=scorer), excluded)
     name = name or (output.stem if output else None)
     card = regression.fit(table, features, name=name, scorer=scorer, source=source or "", seed=seed)
-    # Written before anything is printed: if it cannot be written, stdout stays clean.
+    # Written before anything is printed, so that a failure leaves stdout clean.
     if output:
         card.save(output)
     if form == "json":

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first ends the run cleanly, a second one at once, and neither with a traceback."""
+"""Ctrl-C and SIGTERM: the first ends the run cleanly, a second one ends it at once; neither prints a traceback."""
 
 import atexit
 import contextlib
@@ -93,7 +93,7 @@ class Interruption:
         _exit(INTERRUPTED if self._code is None else self._code)
 
     def _print(self) -> None:
-        """Print the one line, once. Not to a stream of Python: a thread that hangs may hold its lock."""
+        """Print the one line, once, and not through a Python stream: a hanging thread may hold its lock."""
         if self._printed.acquire(timeout=1.0):
             with contextlib.suppress(OSError, ValueError):
                 if _is_read(2):  # else the pipe is full and nobody reads it
@@ -113,7 +113,7 @@ class Interruption:
 
 
 def _is_read(number: int) -> bool:
-    """Whether a stream takes something within a second; taken for granted where the system cannot tell."""
+    """Whether a stream accepts output within a second; assumed where the system cannot say."""
     try:
         return bool(select.select([], [number], [], 1.0)[1])
     except OSError:  # Windows: not a socket

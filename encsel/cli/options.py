@@ -55,7 +55,7 @@ def _encoder_option(modality: str) -> Decorator:
     return click.option(
         f"--{modality}", f"{modality}s", multiple=True, metavar="ENCODER", shell_complete=encoders(modality),
         help=f"A {modality} encoder, [FAMILY:]CHECKPOINT_OR_PATH[@key=value,...] or a family alone, or a file of "
-        "embeddings; repeatable. Default: all that can run on the data with what is on this machine.",
+        "embeddings; repeatable. Default: every encoder that runs on the data without a download.",
     )  # fmt: skip
 
 
@@ -68,12 +68,12 @@ set_options = together(
     click.option("--dtype", type=click.Choice(("float32", "bfloat16", "float16")), default="float32",
                  help="Number type of the models."),
     click.option("--batch-size", type=click.IntRange(1), help="Samples per batch. Default: 16, or 64 on a GPU."),
-    click.option("--offline", is_flag=True, help="Open no connection; use weights that are on this machine."),
+    click.option("--offline", is_flag=True, help="Do not use the network; use weights that are on this machine."),
     click.option("--allow-pickle", is_flag=True,
                  help="Also read pickled weights (weights only) of checkpoints that are not defaults."),
     click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
-                 help="Abandon an encoder that takes longer than this to download, or to load and run. The others go "
-                 "on; exit code 4."),
+                 help="Abandon an encoder that takes longer than this to download, or to load and run. The others "
+                 "continue; exit code 4."),
         group="Encoders",
     ),
     together(
@@ -84,7 +84,7 @@ set_options = together(
     click.option("--max-skipped", type=click.FloatRange(0, 1), default=0.05,
                  help="Largest fraction of a modality's samples that may be unusable."),
     click.option("--clip", type=click.Choice(("first", "middle", "loudest")), default="first",
-                 help="Which 5 seconds of a longer clip to use; the first ones begin after leading digital silence."),
+                 help="Which 5 seconds of a longer clip to use; first skips leading digital silence."),
     click.option("--ffmpeg", is_flag=True,
                  help="Decode clips that libsndfile cannot read, such as m4a and video, with this machine's ffmpeg."),
     click.option("--allow-outside", is_flag=True, help="Also read files that a manifest names outside its own folder."),
@@ -102,17 +102,17 @@ set_options = together(
 gate_options = together(
     click.option("--max-eer", type=float, metavar="EER", help="Gate: the best pair may have at most this EER."),
     click.option("--expect-best", metavar="FACE/VOICE", help="Gate: this pair must be the best."),
-    click.option("--min-margin", type=float, metavar="EER", help="Gate: the best pair must be ahead of the second by "
-                 "this."),
+    click.option("--min-margin", type=float, metavar="EER", help="Gate: the best pair must be this far ahead of the "
+                 "second."),
     click.option("--baseline", type=FILE, metavar="OLD.json",
                  help="JSON of an earlier run of this command, for --max-regression."),
     click.option("--max-regression", type=float, metavar="EER",
-                 help="Gate: no pair may be worse than in --baseline by more than this."),
+                 help="Gate: no pair's EER may exceed that in --baseline by more than this."),
     click.option("--above-chance", is_flag=True,
-                 help="Gate: the best pair must be above chance, family-wise; a set cannot prove that it is not."),
+                 help="Gate: the best pair must be above chance (family-wise); passes or is inconclusive."),
     click.option("--gate-on", type=click.Choice(("interval", "point")), default="interval",
                  help="Judge gates on intervals (if one straddles the limit, the gate is inconclusive: exit code 6) or "
-                 "on the numbers as they are."),
+                 "on point estimates."),
     group="Gates",
 )  # fmt: skip
 """What a CI job requires of the result."""
@@ -124,24 +124,24 @@ level_options = together(
     click.option("--train-people", type=click.IntRange(100, 3000), default=999, metavar="N",
                  help="Predict for a matcher trained on this many people, 100 to 3000."),
     click.option("--probe-samples", type=click.Choice(("20", "1")), default="20", callback=lambda *a: int(a[-1]),
-                 help="Predict for so many samples of a person at test: means of 20, or one photo against one clip."),
+                 help="Samples per person at test to predict for: means of 20, or one photo against one clip."),
 )  # fmt: skip
 
 prediction_options = together(
     click.option("--regression", default="encsel-likelihood", metavar="CARD", shell_complete=cards,
-                 help="Card that orders the pairs: a shipped one by name (encsel-calibrated for the study's scorer, "
-                 "upadhyay2026 for the study's own), or the path of one made by `encsel fit`."),
+                 help="Card that orders the pairs: the name of a shipped one (encsel-calibrated for the study's "
+                 "scorer, upadhyay2026 for the study's own card), or the path of one made by `encsel fit`."),
     coverage_option,
     level_options,
     click.option("--within", metavar="COLUMN",
                  help="Shuffle people only within the groups of this column of the set. Default: sex or gender, if "
-                 "every person has one."),
+                 "known for every person."),
     group="Prediction",
 )  # fmt: skip
-"""Which card orders the pairs, and how sure its intervals are."""
+"""Which card orders the pairs, what it predicts for, and the coverage of its intervals."""
 
 modality_option = click.option(
-    "--modality", type=click.Choice(MODALITIES), help="Of an encoder whose family reads faces and voices."
+    "--modality", type=click.Choice(MODALITIES), help="Modality, for a family that reads both faces and voices."
 )
 
 
@@ -157,10 +157,10 @@ def _log(ctx: click.Context, param: click.Parameter, level: int) -> None:
 quiet_option = together(
     click.option("--quiet", "-q", is_flag=True, help="No notes or progress on stderr."),
     click.option("--verbose", "-v", count=True, expose_value=False, callback=_log, show_default=False,
-                 help="Say more on stderr; -vv also why encoders failed, with tracebacks."),
+                 help="Log more on stderr; -vv adds tracebacks of failed encoders."),
     group="Output",
 )  # fmt: skip
-"""How much is said on stderr."""
+"""How much is written to stderr."""
 
 
 def cache_of(cache: str) -> str | None:
@@ -172,7 +172,7 @@ def cache_of(cache: str) -> str | None:
 
 def format_option(formats: tuple[str, ...]) -> Decorator:
     """--format, the first one by default."""
-    return click.option("--format", "form", type=click.Choice(formats), default=formats[0], help="What stdout gets.")
+    return click.option("--format", "form", type=click.Choice(formats), default=formats[0], help="Format of stdout.")
 
 
 def min_identities_option(least: int, consequence: str) -> Decorator:
@@ -190,8 +190,8 @@ result_options = together(
     ),
     together(
     click.option("--show-names", is_flag=True,
-                 help="Name skipped samples, and people in score files, instead of hashing their names. Files are then "
-                 "readable by you only."),
+                 help="Show the names of skipped samples, and of people in score files, instead of hashes. Files are "
+                 "then readable only by you."),
     click.option("--output", "-o", "outputs", multiple=True, type=FILE,
                  help=f"Also write to this file, in the format of its suffix: {', '.join(FORMAT_OF_SUFFIX)}. "
                  "Repeatable."),
@@ -201,4 +201,4 @@ result_options = together(
     ),
     quiet_option,
 )  # fmt: skip
-"""Prediction, gates, and where the result goes in which form."""
+"""Prediction, gates, and where and in which format the result is written."""

@@ -57,7 +57,7 @@ def check_outputs(
         inputs: what the run reads.
         report, others: folders that are written as well.
     Raises:
-        UsageError: another suffix, no such folder, a path that is written twice, or one that is read.
+        UsageError: unknown suffix, missing folder, a path that is written twice, or one that is read.
     """
     for path in paths:
         form_of(path)
@@ -83,12 +83,12 @@ def check_apart(files: Iterable[Path], folders: Iterable[Path] = (), *, inputs: 
         if read & _places(path):
             raise UsageError(f"{path} is an input of this run, which would overwrite it. Choose another output.")
         if written & _places(path):
-            raise UsageError(f"{path} is an output of this run twice. Choose another place for one of them.")
+            raise UsageError(f"{path} would be written twice by this run. Choose another path for one of them.")
         written |= _places(path) if is_file else set()
 
 
 def _places(path: Path) -> set[Path]:
-    """Where a path is, and where it leads if it is a link."""
+    """The location of a path, and that of its target if it is a link."""
     try:
         return {path.absolute().parent.resolve() / path.name, path.resolve()}
     except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL, a removed current folder: reported later
@@ -96,10 +96,10 @@ def _places(path: Path) -> set[Path]:
 
 
 def inputs_of(data: Path, encoders: Iterable[str], *others: str | Path | None) -> list[Path]:
-    """What a run on a set reads, if it can be told before: by name, or where sets and checkpoints have their tables.
+    """Paths that a run on a set reads, as far as they are known in advance: named ones, and tables of known names.
 
     Args:
-        others: a card, a baseline; None where there is none.
+        others: a card, a baseline; None if there is none.
     """
     from encsel.cli.settings import OWN, SHARED
     from encsel.data.embedding_files import EMBEDDING_SUFFIXES
@@ -134,7 +134,7 @@ def deliver(
 ) -> int:
     """Write a result to its files, the job's summary and stdout, and return the exit code.
 
-    What cannot be written keeps nothing else back.
+    If one output cannot be written, the others still are.
 
     Args:
         text_of: format, `width`, `colour` and `wide` to the text of the result.
@@ -166,7 +166,7 @@ def deliver(
 
 
 def unwritten(error: EncselError, code: int) -> int:
-    """Report what could not be written of a result that has this exit code; the new one: a failed gate's stays."""
+    """Report an output that could not be written, and return the new exit code; that of a failed gate stays."""
     click.echo(f"encsel: {error}", err=True)
     code = code if code == GATE_FAILED else error.exit_code
     annotate(str(error), code)

@@ -19,9 +19,9 @@ COMMANDS = {
     "demo": "Write a small procedural calibration set and rank the classical encoders on it.",
     "rank": "Rank every face-voice pair of encoders by predicted cross-modal EER.",
     "validate": "Measure everything: real error rates, geometry, and how they are related.",
-    "embed": "Embed a calibration set once, to be ranked many times.",
-    "plan": "Tell how many people a set needs, or what a set can decide.",
-    "compare": "Tell which pairs moved between two results, against their uncertainty.",
+    "embed": "Embed a calibration set once, so that it can be ranked many times.",
+    "plan": "Show how many people a set needs, or what a set can decide.",
+    "compare": "Show which pairs moved between two results by more than their uncertainty.",
     "schema": "Print the JSON Schema of a document.",
     "fit": "Fit a regression card from validations or a table of measured pairs.",
     "study": "Rebuild the tables and the analysis of the study behind encsel.",
@@ -77,7 +77,7 @@ class _Commands(click.Group):
 def cli(ctx: click.Context, no_config: bool) -> None:
     """Which face encoder and which voice encoder match best, how well, and how certain is that?
 
-    encsel ranks pairs of pretrained encoders by predicted cross-modal EER from a small calibration set: some dozens of
+    encsel ranks pairs of pretrained encoders by predicted cross-modal EER from a small calibration set: a few dozen
     people, each with face images and voice clips.
 
     \b
@@ -134,7 +134,7 @@ def _reported(error: BaseException) -> int:
             raise KeyboardInterrupt from error
         case click.exceptions.Exit():
             return error.exit_code
-        # click exits so after it has told a shell how to complete.
+        # click exits this way after it has completed a word for a shell.
         case SystemExit() if os.environ.get(COMPLETION):
             raise error
         case click.ClickException():
@@ -144,14 +144,14 @@ def _reported(error: BaseException) -> int:
         case EncselError():
             message, code = str(error), error.exit_code
         case click.Abort():
-            message = "No answer was given; nothing was done. Pass --yes where nobody can answer."
+            message = "Not confirmed; nothing was done. Pass --yes to skip the question."
         case SystemExit():
             message = f"Something called sys.exit({error.code!r}). This is a bug in encsel or in a plug-in."
             code = INTERNAL_ERROR
         case _ if isinstance(error, MemoryError) or "start new thread" in str(error):
             message = (
-                "The memory is used up. Give the job more, or reduce what it needs: --identities, "
-                "--samples-per-identity, --batch-size."
+                "Out of memory. Give the job more memory, or reduce what it needs with --identities, "
+                "--samples-per-identity or --batch-size."
             )
         case _:
             traceback.print_exception(error)

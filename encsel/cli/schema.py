@@ -4,9 +4,9 @@ import click
 
 
 @click.command()
-@click.argument("document", type=click.Choice(("rank", "validate", "compare", "plan")))
+@click.argument("document", type=click.Choice(("rank", "validate", "compare", "plan", "study")))
 def schema(document: str) -> None:
-    """Print the JSON Schema of what `encsel rank`, `validate`, `compare` or `plan` writes with --format json.
+    """Print the JSON Schema of what `encsel rank`, `validate`, `compare`, `plan` or `study` writes with --format json.
 
     Keys never change meaning within a version; the version is the number at the end of a document's `schema`.
     """

@@ -19,15 +19,15 @@ READ = ("data", "baseline")
 WRITTEN = ("output", "report", "scores", "matcher", "cache")
 """Settings that are paths of what is written, in the folder of the file."""
 COMMAND_LINE_ONLY = ("allow-pickle", "allow-outside", "show-names")
-"""Options that widen what is trusted or told. Who runs encsel decides that, not who wrote the file."""
+"""Options that widen what is trusted or disclosed. Whoever runs encsel decides that, not the author of the file."""
 
 
 def settings(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The file and its content; None where no file has settings.
+    """The file and its content; None if no file has settings.
 
     Raises:
-        UsageError: a file of either name cannot be read or is not TOML, or both have settings. What is in it may be a
-            gate.
+        UsageError: a file of either name cannot be read or is not TOML, or both have settings. It is not ignored,
+            because it may hold a gate.
     """
     own, shared = (_content(folder / name) for name in (OWN, SHARED))
     tools = (shared or {}).get("tool")
@@ -38,7 +38,7 @@ def settings(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         )
     if own is not None and table is not None:
         raise UsageError(
-            f"{folder / OWN} and {folder / SHARED} both have settings of encsel. Keep one, or pass --no-config."
+            f"{folder / OWN} and {folder / SHARED} both contain settings for encsel. Keep one, or pass --no-config."
         )
     if own is not None:
         return folder / OWN, own
@@ -70,7 +70,7 @@ def defaults(path: Path, content: Mapping[str, Any], command: click.Command) -> 
 
     Raises:
         UsageError: an unknown setting (names the nearest), one of the wrong type, two that contradict each other, one
-            that counts on the command line only, or a path to write to outside the folder of the file.
+            that is allowed on the command line only, or an output path outside the folder of the file.
     """
     options = options_of(command)
     values: dict[str, Any] = {}
@@ -93,7 +93,9 @@ def _default(path: Path, options: Mapping[str, click.Parameter], where: str, key
     if name not in options:
         raise UsageError(f"{path}: {where}unknown setting {key!r}. {nearest(name, options)}")
     if name in COMMAND_LINE_ONLY:
-        raise UsageError(f"{path}: {where}{key} counts on the command line only. Remove it, and pass --{name} there.")
+        raise UsageError(
+            f"{path}: {where}{key} is allowed on the command line only. Remove it, and pass --{name} there."
+        )
     option = options[name]
     values = value if isinstance(value, list) else [value]
     if isinstance(option, click.Option) and option.is_flag:
@@ -118,7 +120,7 @@ def _default(path: Path, options: Mapping[str, click.Parameter], where: str, key
 
 
 def _inside(path: Path, value: str, what: str) -> Path:
-    """A path to write to, checked to be in the folder of the file, links resolved."""
+    """An output path, checked to be inside the folder of the file, links resolved."""
     place, folder = path.parent / value, path.parent.resolve()
     try:
         if not value:
@@ -132,7 +134,7 @@ def _inside(path: Path, value: str, what: str) -> Path:
         raise UsageError(f"{path}: {what} is {value!r}, which is not a usable path ({error}). Correct it.") from error
     if not is_inside:
         raise UsageError(
-            f"{path}: {what} is {value!r}, which leads out of the folder of the file. Choose a place in it, or pass "
+            f"{path}: {what} is {value!r}, which is outside the folder of the file. Choose a path inside it, or pass "
             f"--{what.split()[-1].replace('_', '-')} on the command line."
         )
     return place

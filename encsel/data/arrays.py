@@ -20,7 +20,7 @@ TEXT_KINDS = "UiubS"  # kinds of numpy types that are read as text: names and wh
 
 
 def checked_embeddings(name: str, modality: Modality, vectors: Any, identities: Any, columns: Any = ()) -> Checked:
-    """Check arrays in memory; `CalibrationSet.from_arrays` says which are accepted, and what is raised for others."""
+    """Check arrays in memory; see `CalibrationSet.from_arrays` for what is accepted and what is raised."""
     where = f"{modality}s[{name!r}]"
     if not isinstance(name, str) or not name or "/" in name:
         raise UsageError(f"{where}: the name of an encoder must be text without slashes. Rename it.")
@@ -44,7 +44,7 @@ def checked_embeddings(name: str, modality: Modality, vectors: Any, identities: 
 
 
 def checked_vectors(vectors: NDArray[Any], where: str) -> Vectors:
-    """(rows, dim) float32 or float64, perhaps not finite; BadCalibration for another shape, nothing, or no numbers."""
+    """(rows, dim) float32 or float64, perhaps not finite; BadCalibration if it is empty, not 2-D, or not numeric."""
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not vectors.size:
         raise BadCalibration(
             f"{where}: the embeddings have shape {vectors.shape} and type {vectors.dtype}; "
@@ -69,7 +69,7 @@ def keep_usable(embeddings: Embeddings) -> Checked:
         for i in np.flatnonzero(reasons != "")
     )
     usable = np.flatnonzero(reasons == "")
-    # In order of sample names, so that which repetition stays does not depend on the order of rows.
+    # Sorted by sample name, so that the repetition that is kept does not depend on the order of rows.
     first: dict[tuple[str, bytes], int] = {}
     same_as = np.arange(len(rows))
     for i in usable[np.argsort(samples[usable], kind="stable")].tolist():
@@ -82,7 +82,7 @@ def keep_usable(embeddings: Embeddings) -> Checked:
 
 
 def with_normal_labels(embeddings: Embeddings) -> Embeddings:
-    """The embeddings with the normal form of every identity; what is then a repetition within one is dropped."""
+    """The embeddings with the normal form of every identity; rows that then repeat within one are dropped."""
     written, index = np.unique(embeddings.labels, return_inverse=True)
     names = np.array([normal(name) for name in written.tolist()], dtype=np.str_)
     if (names == written).all():
@@ -91,7 +91,7 @@ def with_normal_labels(embeddings: Embeddings) -> Embeddings:
 
 
 def as_text(column: NDArray[Any], where: str) -> NDArray[np.str_]:
-    """An array of text, bytes or whole numbers as text; BadCalibration for other types, no UTF-8, or long cells."""
+    """An array of text, bytes or whole numbers as text; BadCalibration for other types, invalid UTF-8, long cells."""
     if column.dtype.kind not in TEXT_KINDS:
         raise BadCalibration(
             f"{where}: the type is {column.dtype}; text or whole numbers are needed. Save it with .astype(int) or "
@@ -106,7 +106,7 @@ def as_text(column: NDArray[Any], where: str) -> NDArray[np.str_]:
 
 
 def space_of(cells: Iterable[str], where: str) -> str | None:
-    """The joint space that cells of text name, printable; None if all are empty, BadCalibration for several."""
+    """The joint space named by cells of text, printable; None if all are empty, BadCalibration for several."""
     names = {normal(cell) for cell in set(cells)} - {""}
     if len(names) > 1:
         raise BadCalibration(

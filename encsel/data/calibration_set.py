@@ -44,7 +44,7 @@ class CalibrationSet:
         """List the media files of a folder or manifest CSV, or read its embedding files.
 
         Raises:
-            BadCalibration: missing, unknown layout, one modality missing, no common identities, too many unusable
+            BadCalibration: no such path, unknown layout, one modality missing, no common identities, too many unusable
                 rows, fewer identities than asked for, or a path outside the folder of the manifest.
             UsageError: `identities` or `samples_per_identity` below 1.
         """
@@ -69,7 +69,7 @@ class CalibrationSet:
                 as "sex" or "session" to (rows,) array-likes; "samples" holds the names of the samples, and "space" is
                 one text, the name of the joint space of the encoder.
         Raises:
-            BadCalibration: wrong shape or type, missing identities, or for a reason of `from_path`.
+            BadCalibration: wrong shape or type, missing identities, or any reason listed for `from_path`.
             UsageError: not such tuples, or `identities` or `samples_per_identity` below 1.
 
         >>> import numpy as np
@@ -99,7 +99,7 @@ class CalibrationSet:
         return _of_embeddings(cls(None, "arrays"), checked, options).restricted(options)
 
     def restricted(self, options: SetOptions) -> CalibrationSet:
-        """The identities and samples that the options choose by name; raises if they are too few, or chosen already."""
+        """The identities and samples chosen by the options; raises if there are too few, or the set is restricted."""
         n, limit, seed = options.identities, options.samples_per_identity, options.seed
         if options.clip not in PARTS:
             raise UsageError(f"No part of a clip is named {options.clip!r}. {nearest(options.clip, PARTS)}")
@@ -140,7 +140,7 @@ class CalibrationSet:
 
 
 def too_many_skipped(skipped: Sequence[Skipped], n_samples: int, max_skipped: float) -> str | None:
-    """Why an encoder that skipped these samples fails, without their names; None if they are few enough."""
+    """The reason why an encoder that skipped these samples fails, without names; None if they are few enough."""
     if len(skipped) <= max_skipped * n_samples:
         return None
     shown = "; ".join(f"{n} {why}" for why, n in Counter(s.reason for s in skipped).most_common(3))
@@ -217,7 +217,7 @@ def _has_media(folder: Path) -> bool:
 
 
 def _unread(root: Path, files: Mapping[Modality, Sequence[Path]]) -> tuple[str, ...]:
-    """A remark that names what stands beside embedding files and is not read, if there is anything."""
+    """A note that names files beside the embedding files that are not read, if there are any."""
     read = {p for paths in files.values() for path in paths for p in (path, path.with_suffix(".csv"))}
     folders = [folder for modality in files if (folder := root / f"{modality}s").is_dir()]
     others = [p.relative_to(root).as_posix() for folder in folders for p, _ in layouts.entries(folder) if p not in read]
@@ -253,7 +253,7 @@ def _of_embeddings(empty: CalibrationSet, checked: Iterable[Checked], options: S
 
 
 def _joined(whole: CalibrationSet) -> CalibrationSet:
-    """The set without identities that have only one modality, with notes about them and about how names are written."""
+    """The set without identities that have only one modality, with notes about them and about spellings of names."""
     whole = _with_normal_names(whole)
     sides: dict[Modality, set[str]] = {m: set() for m in MODALITIES}
     for sample in whole.samples:
@@ -271,21 +271,23 @@ def _joined(whole: CalibrationSet) -> CalibrationSet:
     if not common:
         raise BadCalibration(
             f"{whole} has no identity with both faces and voices: faces are of {some(faces)}, voices of "
-            f"{some(voices)}. Name identities alike in both modalities.{hint(faces, voices)}"
+            f"{some(voices)}. Use the same names in both modalities.{hint(faces, voices)}"
         )
     nearly = hint(faces - voices, voices - faces)
     alone = [(m, len(people), people - set(common)) for m, people in sides.items() if len(people) > len(common)]
     notes = [f"{len(names)} of {n} identities have only {m}s and are left out.{nearly}" for m, n, names in alone]
     details = [f"Only {m}s: {some(names)}." for m, _, names in alone]
     if apart := twins(common):
-        differ = "differ only in letter case, leading zeros or the form of dots and blanks, and are kept apart"
+        differ = (
+            "differ only in letter case, leading zeros or the form of dots and blanks, and count as different people"
+        )
         notes.append(f"The names of {sum(map(len, apart))} identities {differ}.")
         details.append(f"{some(map(' and '.join, apart))} {differ}.")
     return replace(whole._of(common), notes=(*notes, *whole.notes), details=(*details, *whole.details))
 
 
 def _with_normal_names(whole: CalibrationSet) -> CalibrationSet:
-    """The set with every identity in its normal form, and a note of those that were written in several ways."""
+    """The set with every identity in its normal form, and a note about those that were spelled in several ways."""
     written = {s.identity for s in whole.samples}.union(*(e.identities for e in whole.embeddings))
     spellings: dict[str, list[str]] = {}
     for name in sorted(written):
@@ -299,7 +301,7 @@ def _with_normal_names(whole: CalibrationSet) -> CalibrationSet:
             name = f"{s.identity}/{name}"
         samples[s.modality, identity, name] = replace(s, identity=identity, name=name)
     joined = [" and ".join(map(repr, names)) for names in spellings.values() if len(names) > 1]
-    note = f"{len(joined)} identities are written in several ways (blanks, Unicode form of accents) and are joined."
+    note = f"{len(joined)} identities are spelled in several ways (blanks, Unicode form of accents) and were merged."
     return replace(
         whole, samples=tuple(samples[key] for key in sorted(samples)),
         embeddings=tuple(with_normal_labels(e) for e in whole.embeddings),

@@ -25,7 +25,7 @@ AUDIO_SUFFIXES = frozenset(
         ".pvf", ".sf", ".ircam", ".wve", ".sds",
     }
 )  # fmt: skip
-"""Suffixes of the formats that libsndfile reads, without those that other data have as well (mat, htk, xi, raw)."""
+"""Suffixes of the formats that libsndfile reads, except those that other kinds of data use too (mat, htk, xi, raw)."""
 NEEDS_FFMPEG = frozenset(
     {
         ".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".aac", ".wma", ".wmv", ".asf", ".webm", ".weba",
@@ -62,7 +62,7 @@ class _Stream(Protocol):
 
 @dataclass(frozen=True)
 class _Cut:
-    """The part of a clip that is used; `silence`: what is silent if it is, `lead`: seconds passed over."""
+    """The part of a clip that is used. `silence`: where it was taken from, for messages; `lead`: seconds skipped."""
 
     mono: NDArray[np.float32]
     silence: str = ""
@@ -76,9 +76,9 @@ def decode_voice(
 
     Args:
         content: the file, or an open file on disk.
-        suffix: of its name, for messages; what the file is, its content says.
-        part: which 5 seconds of a longer clip. The first ones begin where the sound begins: at least 0.1 s of zeros in
-            front are left out.
+        suffix: suffix of its name, for messages; the format is recognised by content.
+        part: which 5 seconds of a longer clip. "first" begins where the sound begins: leading zeros of at least 0.1 s
+            are skipped.
         ffmpeg: decodes what libsndfile cannot.
     Raises:
         UnusableSample: not audio, damaged, unsupported rate, under 0.1 s, silent, or not finite.
@@ -122,7 +122,7 @@ def _read_by_libsndfile(file: BinaryIO, part: Part) -> Clip:
 
 
 def _memory(rate: int, n_channels: int) -> int:
-    """Bytes at most in use for one clip: a block, and some copies of 5 seconds."""
+    """Largest number of bytes in use for one clip: a block, and some copies of 5 seconds."""
     return 4 * (2 * min(_BLOCK, math.ceil(MAX_SECONDS * rate) * n_channels) + 8 * math.ceil(MAX_SECONDS * rate))
 
 
@@ -149,7 +149,7 @@ def _part_of(stream: _Stream, part: Part) -> _Cut:
 
 
 def _first(stream: _Stream) -> _Cut:
-    """The first 5 seconds, without zeros in front of them if these last 0.1 s or more."""
+    """The first 5 seconds after leading zeros, if these last 0.1 s or more."""
     needed, n_zeros, lead = math.ceil(MAX_SECONDS * stream.rate), 0, 0
     taken: list[NDArray[np.float32]] = []
     for block in stream.blocks():
@@ -191,7 +191,7 @@ def _middle(stream: _Stream) -> _Cut:
 
 
 def _loudest(stream: _Stream) -> _Cut:
-    """The 5 seconds with the greatest energy, in steps of 0.1 s; the first ones of several."""
+    """The 5 seconds with the greatest energy, in steps of 0.1 s; the earliest if several are equal."""
     needed, n_values = math.ceil(MAX_SECONDS * stream.rate), 0
     window: deque[NDArray[np.float32]] = deque(maxlen=_N_HOPS)
     energies: deque[float] = deque(maxlen=_N_HOPS)

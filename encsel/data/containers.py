@@ -1,4 +1,4 @@
-"""What a sound file is by its content: containers that libsndfile cannot read, and lengths that a header lacks."""
+"""Recognise sound files by content: containers that libsndfile cannot read, and lengths missing from headers."""
 
 import io
 import re
@@ -16,7 +16,7 @@ class Container:
     """A kind of file for ffmpeg.
 
     Attributes:
-        name: as users know it.
+        name: name that users know.
         demuxer: ffmpeg's name for it, so that ffmpeg need not guess and never opens a playlist.
         perhaps: libsndfile may be able to read it, and is tried first.
     """
@@ -80,9 +80,9 @@ def container(file: BinaryIO) -> Container | None:
 
 
 def lengths(file: BinaryIO) -> Mapping[int, bytes]:
-    """Bytes of a header, by position, that give a stream its length where whoever wrote it did not know it.
+    """Header bytes, by position, that state the length of a stream whose writer did not know it.
 
-    Only where libsndfile needs it: in WAV, RF64, Wave64 and CAF. The length is then that of the rest of the file.
+    Only for formats where libsndfile needs it: WAV, RF64, Wave64 and CAF. The length is that of the rest of the file.
     """
     head = _at(file, 0, 40)
     end = file.seek(0, io.SEEK_END)
@@ -146,7 +146,7 @@ def _chunks(file: BinaryIO, at: int, size_form: str) -> Iterator[tuple[bytes, in
 
 
 def _ends_in_chunks(file: BinaryIO, at: int, end: int, size_form: str) -> bool:
-    """Whether nothing but whole chunks lies between a position and the end of a file."""
+    """Whether only whole chunks lie between a position and the end of a file."""
     last = at
     for name, start, size in _chunks(file, at, size_form):
         if not name.isascii() or not name.decode().isprintable():

@@ -55,8 +55,8 @@ def read_embeddings(path: Path, modality: Modality) -> Checked:
 
     The encoder is named after the file. `space`, one text, declares its joint space. Arrays (rows,) of text or whole
     numbers become attributes; other arrays are ignored. Repeated rows of an identity (a frame listed for several clips)
-    are kept once. BadCalibration for files not readable, pickled, too large, not 2-D, without labels, with columns of
-    another length, or with several spaces.
+    are kept once. Raises BadCalibration for files that are unreadable, pickled, too large, not 2-D, without labels,
+    with columns of another length, or with several spaces.
     """
     content = _read(path)
     arrays, table = _arrays(path, content)
@@ -77,7 +77,9 @@ def read_embeddings(path: Path, modality: Modality) -> Checked:
     made_by, traits = _origin(arrays.pop(_ORIGIN, None), path)
     space = arrays.pop(_SPACE, np.array(traits.space or ""))
     if space.size > 1 and space.shape != rows:
-        raise BadCalibration(f"{path}: {_SPACE!r} has shape {space.shape}; one text is needed, its name. Fix it.")
+        raise BadCalibration(
+            f"{path}: {_SPACE!r} has shape {space.shape}; it must be one text, the name of the space. Fix it."
+        )
     space = as_text(space.ravel(), f"{path}: {_SPACE!r}")
     traits = replace(traits, space=space_of(space.tolist(), str(path)))
     listed = arrays.pop(_LISTED, None)
@@ -216,7 +218,7 @@ def _from_npy(content: bytes) -> dict[str, NDArray[Any]]:
 
 
 def _array(name: str, file: Any, n_bytes: int) -> NDArray[Any]:
-    """The array of this name in a file, if the shape and type at its beginning fit into its `n_bytes`.
+    """The array of this name in a file, if the shape and type in its header fit into `n_bytes`.
 
     numpy allocates what a header states before it reads the data.
     """
@@ -251,7 +253,7 @@ def _metadata(content: bytes) -> dict[str, str]:
 
 
 def _tensor(name: str, stored: dict[str, Any]) -> NDArray[Any] | None:
-    """A tensor of .safetensors as an array, types that numpy lacks as float32; None for other types of no use here."""
+    """A .safetensors tensor as an array; float32 for types that numpy lacks, None for types that are not read."""
     kind, data, shape = stored["dtype"], bytes(stored["data"]), stored["shape"]
     if kind == "BF16":  # the upper half of a float32
         return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)

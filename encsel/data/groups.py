@@ -46,9 +46,9 @@ def recordings(embeddings: Embeddings) -> NDArray[np.str_] | None:
 
 
 def columns_of(embeddings: Embeddings) -> dict[str, NDArray[np.str_]]:
-    """Columns (rows,) that may group samples, with the language from sample names [IDENTITY/]LANGUAGE/VIDEO/CLIP."""
+    """Columns (rows,) that may group samples, and the language from sample names [IDENTITY/]LANGUAGE/VIDEO/CLIP."""
     columns = {name: np.char.strip(x) for name, x in embeddings.attributes.items() if name not in SESSION_COLUMNS}
-    # Where a column tells the session, names of samples need not begin with a language.
+    # If a column states the session, sample names need not begin with a language.
     if LANGUAGE_COLUMN not in columns and not any(c in embeddings.attributes for c in SESSION_COLUMNS):
         names = zip(embeddings.samples.tolist(), embeddings.labels.tolist(), strict=True)
         parts = [name.removeprefix(f"{person}/").split("/") for name, person in names]
@@ -92,7 +92,7 @@ def sample_groups(embeddings: Sequence[Embeddings], people: Sequence[str]) -> li
 
 
 def _values_of_people(embeddings: Sequence[Embeddings]) -> dict[str, dict[str, set[str]]]:
-    """The values by column and identity that are not empty, of all encoders: each embedding file has its own."""
+    """Non-empty values by column and identity, of all encoders: each embedding file has its own."""
     by_column: dict[str, dict[str, set[str]]] = {}
     for one in embeddings:
         for column, values in columns_of(one).items():

@@ -1,4 +1,4 @@
-"""Names of people: the form in which they are compared, and names that may be one person written in two ways."""
+"""Names of people: the form in which they are compared, and names that may be one person spelled in two ways."""
 
 import re
 import unicodedata
@@ -9,18 +9,18 @@ _AROUND = re.compile(f"^{_BLANKS}|{_BLANKS}$")
 
 
 def normal(name: str) -> str:
-    """The name in Unicode NFC (macOS takes accents apart) and without blanks around it."""
+    """The name in Unicode NFC (macOS decomposes accents), without surrounding blanks."""
     return _AROUND.sub("", unicodedata.normalize("NFC", name))
 
 
 def plain(name: str) -> str:
-    """The name without letter case, leading zeros, trailing dots, compatibility characters and kinds of blanks."""
+    """The name ignoring letter case, leading zeros, trailing dots, compatibility characters and kinds of blanks."""
     text = unicodedata.normalize("NFKC", name).casefold().rstrip(".")
     return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[\s_]+", " ", text))
 
 
 def _inside(pattern: str) -> Callable[[str], str]:
-    """The plain form of what `name` encloses in a name of this pattern; of the whole name if it has another."""
+    """A function to the plain form of the group `name` in names that match the pattern, of the whole name in others."""
     compiled = re.compile(pattern)
     return lambda name: plain(match["name"] if (match := compiled.fullmatch(name)) else name)
 
@@ -34,11 +34,11 @@ _DIFFERENCES: dict[str, Callable[[str], str]] = {
 
 
 def hint(ours: Iterable[str], others: Iterable[str]) -> str:
-    """How names of one side nearly match names of the other; empty if none does."""
+    """Sentences on how names of one side nearly match names of the other; empty if none does."""
     left, right = ({name: plain(name) for name in names} for names in (ours, others))
     sentences = []
     for difference, form in _DIFFERENCES.items():
-        # One of the two stands as it is: "a1" and "b1" do not differ only in the letters before the number.
+        # One of the two must be unchanged: "a1" and "b1" do not differ only in the letters before the number.
         as_is, without = set(right.values()), set(map(form, right))
         near = [name for name, text in left.items() if text in without or form(name) in as_is]
         if near:
@@ -49,7 +49,7 @@ def hint(ours: Iterable[str], others: Iterable[str]) -> str:
 
 
 def twins(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Groups of names that `plain` does not tell apart, each sorted."""
+    """Groups of names with the same `plain` form, each sorted."""
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
         groups.setdefault(plain(name), []).append(name)

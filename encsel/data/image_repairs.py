@@ -1,4 +1,4 @@
-"""Pictures that are whole although Pillow refuses the file: what stands beside or behind them is at fault."""
+"""Repair files that Pillow refuses although the picture is whole: only what surrounds or follows it is damaged."""
 
 import re
 import zlib
@@ -18,17 +18,17 @@ _WITHIN_SCANS = {0xC4, 0xDA, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # markers th
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _MAX_SEGMENTS = 10_000
 _FILLINGS = (b"", b"\x55" * 4096, b"\xa9" * 4096)
-"""What a decoder may read behind the end of compressed data; with a byte of it missing, each gives another picture."""
+"""Bytes that a decoder may read after compressed data; if a byte of the data is missing, each changes the picture."""
 
 
 def without_leading_text(content: bytes) -> bytes:
-    """A JPEG or PNG without the line ends, zeros or byte order mark that a program has put in front of it."""
+    """A JPEG or PNG without line ends, zeros or a byte order mark that a program put in front of it."""
     start = len(content) - len(content[:64].lstrip(_LEADING)) - len(content[64:])
     return content[start:] if start and content.startswith((JPEG_START, PNG_START), start) else content
 
 
 def without_large_texts(png: bytes) -> bytes:
-    """A PNG without colour profile, damaged remarks, and texts too large for Pillow; the pixels stay the same."""
+    """A PNG without colour profile, damaged metadata, and texts too large for Pillow; the pixels stay the same."""
     kept, at, n_unpacked = [png[:8]], 8, 0
     for _ in range(_MAX_CHUNKS):
         size, name = int.from_bytes(png[at : at + 4], "big"), png[at + 4 : at + 8]
@@ -81,10 +81,10 @@ def has_end_marker(jpeg: bytes) -> bool:
 def with_end_marker(jpeg: bytes, checksum: Callable[[bytes], int]) -> bytes | None:
     """A JPEG with the end marker that it lacks; None if any of its compressed data are missing.
 
-    Behind the data there may be nothing, or zeros or ones alone: any other bytes could have taken the place of data.
+    After the data there may be nothing, or only zeros or ones: any other bytes could have replaced data.
 
     Args:
-        checksum: of the pixels that a decoder makes of a file; raises for one that it refuses.
+        checksum: checksum of the pixels that a decoder makes of a file; raises for a file that it refuses.
     """
     if not _has_all_scans(jpeg):
         return None

@@ -44,7 +44,7 @@ MAX_SLOW_VALUES = 16_000_000  # of a PPM in text or with unusual levels, which P
 MAX_SCANS = 100  # of a progressive JPEG (usually 10): each decodes the whole picture, however few bytes it has
 MIN_SIDE = 16
 MIN_LEVELS = 32
-"""Fewest grey levels of 256 that a picture of more than 8 bits may come down to before its range is stretched."""
+"""A picture of more than 8 bits that would be left with fewer grey levels than this, of 256, is stretched."""
 _STRIP = 1 << 20  # pixels converted at a time; ordinary pictures have fewer
 
 _TEXT_PICTURES = (b"P1", b"P2", b"P3")
@@ -61,7 +61,7 @@ def decode_face(content: bytes | BinaryIO, admit: Callable[[int], None] = lambda
 
     Args:
         content: the file, or an open file on disk.
-        admit: called with the size of the image before it is decoded; an UnusableSample that it raises is passed on.
+        admit: called with the size of the image before it is decoded; may raise UnusableSample.
     Raises:
         UnusableSample: not an image, damaged, too large (50 megapixels), too slow to decode, or a side under 16 pixels.
     """
@@ -123,7 +123,7 @@ def _pixels(content: bytes, is_reserved: bool, admit: Callable[[int], None] = la
 
 
 def _memory_of(file: BinaryIO) -> int:
-    """Bytes that decoding a file takes; everything if Pillow cannot tell, or would read it whole to tell."""
+    """Bytes that decoding a file takes; all of the budget if Pillow cannot tell without reading the whole file."""
     import PIL.Image
 
     file.seek(8)
@@ -239,7 +239,7 @@ def _scaled(values: NDArray[Any], start: float, top: float) -> NDArray[np.uint8]
 
 
 def _is_wide(picture: Any) -> bool:
-    """Whether a picture that is not loaded yet has over 8 bits a colour, of which Pillow keeps the upper 8."""
+    """Whether a picture that is not loaded yet has over 8 bits per colour, of which Pillow keeps the upper 8."""
     if picture.mode == "RGB" and picture.tile and picture.tile[0].codec_name == "ppm":
         return bool(picture.tile[0].args[1] > 255)
     return any(";16" in mode and not mode.startswith("I;") for mode in map(_raw_mode, picture.tile))
@@ -288,7 +288,7 @@ def _wide_strips(picture: Any, content: bytes) -> Iterator[tuple[slice, NDArray[
         name, _, order = modes.pop().partition(";16") if len(modes) == 1 else ("", "", "")
         in_bytes = name == "LA" and second.mode == "RGBA"  # four bytes a pixel, which Pillow can also read as such
         if order not in _SWAPPED or not (in_bytes or name in ("RGB", "RGBX", "RGBA")):
-            raise UnusableSample("dark: 16 bits a colour, of which at most 14 are used; convert it to 8 bits")
+            raise UnusableSample("dark: 16 bits per colour, of which at most 14 are used; convert it to 8 bits")
         raw = "RGBA" if in_bytes else f"{name};16{_SWAPPED[order]}"
         second.tile = [
             tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw) for tile in second.tile

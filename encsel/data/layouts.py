@@ -29,7 +29,7 @@ _CLUTTER = frozenset({
     "__macosx", "icon\r", "network trash folder", "temporary items", "lost+found",
     "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "~snapshot",
 })  # fmt: skip
-"""What systems and network drives keep beside the data, besides names with a dot in front; in lower case."""
+"""Files that operating systems and network drives add, in lower case; names with a leading dot are ignored as well."""
 _MODALITY_WORDS: dict[str, Modality] = {"face": "face", "image": "face", "voice": "voice", "audio": "voice"}
 _INNER_FOLDERS = {"face": ("face", "image"), "voice": ("voice", "audio", "wav")}
 _SUFFIX = re.compile("[.][a-z0-9]{1,5}")
@@ -124,19 +124,19 @@ def _samples_of(path: Path, reader: csv.DictReader[str], allow_outside: bool) ->
 
 def _check_number(where: Path, n_samples: int) -> None:
     if n_samples > MAX_SAMPLES:
-        raise BadCalibration(f"{where} lists over {MAX_SAMPLES} files, the most that are read. Use a smaller set.")
+        raise BadCalibration(f"{where} lists over {MAX_SAMPLES} files, more than encsel reads. Use a smaller set.")
 
 
 def _with_slashes(folder: Path, where: str, line: str) -> str:
     """The path of a line; one with backslashes, as Windows writes them, with slashes if such a file exists."""
     if _ADDRESS.match(where):
-        raise BadCalibration(f"{line}: {where!r} is an address; a path is needed. Write the path of a file.")
+        raise BadCalibration(f"{line}: {where!r} is a URL; a path is needed. Give the path of a file.")
     if os.name == "nt" or ("\\" not in where and not _WINDOWS.match(where)):
         return where
     if _WINDOWS.match(where):
         raise BadCalibration(
-            f"{line}: {where!r} is an absolute Windows path, which means nothing here. Write paths relative to the "
-            "manifest's folder."
+            f"{line}: {where!r} is an absolute Windows path, which this system cannot open. Write paths relative "
+            "to the manifest's folder."
         )
     slashes = where.replace("\\", "/")
     if os.path.lexists(folder / where):
@@ -168,7 +168,7 @@ def _place(folder: Path, where: str, line: str, allow_outside: bool) -> Path:
         inside = place.parts[:1] not in ((), ("..",))
     if not inside:
         raise BadCalibration(
-            f"{line}: the path {where!r} leads out of the manifest's folder. "
+            f"{line}: the path {where!r} is outside the manifest's folder. "
             "Move the file into the folder, or pass --allow-outside."
         )
     return folder / place
@@ -253,20 +253,23 @@ def _voxceleb(root: Path) -> Listing | None:
     beside, used = {p.parent for p in faces} - {root}, {*faces}
     if unknown := [p.name for parent in sorted(beside) for p in _folders(parent) if p not in used]:
         nearly = hint(unknown, wanted)
-        note = f"{len(unknown)} face folders have no name of vox1_meta.csv and no id of wav/, and are left out.{nearly}"
+        note = (
+            f"{len(unknown)} face folders match neither a name in vox1_meta.csv nor an id in wav/, and are left "
+            f"out.{nearly}"
+        )
         listing = replace(listing, notes=(note,))
     return listing
 
 
 def _refuse_voxceleb2(root: Path) -> None:
-    """Raise BadCalibration for VoxCeleb2 as it is downloaded, whose clips no encoder reads."""
+    """Raise BadCalibration for VoxCeleb2 as downloaded, whose clips no encoder reads."""
     for parent in (root, *_folders(root)):
         for kind, suffix in (("aac", ".m4a"), ("mp4", ".mp4")):
             place = parent / kind
             if place.is_dir() and any(_VOXCELEB2_ID.fullmatch(p.name) for p in _folders(place)):
                 where = f"{place.relative_to(root).as_posix()}/ID/VIDEO/*{suffix}"
                 raise BadCalibration(
-                    f"{root} looks like VoxCeleb2 as it is downloaded ({where}), whose clips must be converted: "
+                    f"{root} looks like VoxCeleb2 as downloaded ({where}), whose clips must be converted: "
                     f"ffmpeg -i CLIP{suffix} -ac 1 -ar 16000 CLIP.wav. Put them into ROOT/voices/ID/VIDEO/ and the "
                     "faces into ROOT/faces/ID/VIDEO/, or list both in a manifest CSV."
                 )
@@ -341,7 +344,7 @@ def _collect(
 
 
 def kind_of(path: Path) -> str:
-    """The suffix of a file, for notes, which must not contain names: other text behind a dot may be part of one."""
+    """The suffix of a file, for notes, which must not contain names: other text after a dot may be part of one."""
     suffix = path.suffix.lower()
     return suffix if _SUFFIX.fullmatch(suffix) else "others" if suffix else "no suffix"
 

@@ -51,7 +51,7 @@ def read_bytes(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[tuple[bytes | BinaryIO, str]]:
-    """A sample and its SHA-256: bytes, or if it is large a file that is read as it is decoded.
+    """A sample and its SHA-256: its bytes or, if it is large, an open file that is read while it is decoded.
 
     Raises:
         UnusableSample: it cannot be read, is empty or too large, or changes while it is in use.

@@ -15,7 +15,7 @@ class Memory:
 
     @contextlib.contextmanager
     def reserved(self, n_bytes: int) -> Iterator[None]:
-        """Hold `n_bytes`, or everything if they are more; never call it inside itself, which can wait for ever."""
+        """Hold `n_bytes`, or everything if that is more than there is; not to be nested, which could deadlock."""
         n_bytes = min(n_bytes, self.n_bytes)
         # Threads wait in order, so that small samples do not overtake a large one for ever.
         with self._turn, self._changed:
@@ -30,4 +30,4 @@ class Memory:
 
 
 DECODING_MEMORY = Memory(640 << 20)
-"""Enough for the largest picture, and with what waits to be embedded less than 1 GB."""
+"""Enough for the largest picture and, with samples waiting to be embedded, less than 1 GB in total."""

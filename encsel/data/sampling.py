@@ -30,7 +30,7 @@ def pick_each(groups: Sequence[Hashable], keys: Sequence[str], limit: int, *, se
 
 
 def limit_rows(embeddings: Embeddings, limit: int, *, seed: int) -> Embeddings:
-    """At most `limit` rows per identity, each once, the same samples for every encoder of a modality."""
+    """At most `limit` distinct rows per identity, the same samples for every encoder of a modality."""
     labels = embeddings.labels.tolist()
     names = zip(labels, embeddings.samples.tolist(), strict=True)
     keys = [f"{embeddings.modality}/{identity}/{name}" for identity, name in names]

@@ -43,7 +43,7 @@ def embeddings_of(
         expect_best: FACE/VOICE that must be among the candidates.
         check: called with the numbers of face and voice encoders before any of them runs.
     Raises:
-        UsageError: unknown encoder, two encoders of one name, or the expected pair is not a candidate.
+        UsageError: unknown encoder, two encoders with the same name, or the expected pair is not a candidate.
         EncoderFailed: no encoder of a modality could be opened, loaded and run.
     """
     runtime, progress = runtime or Runtime(), progress or Silent()
@@ -73,7 +73,7 @@ def embeddings_of(
 
 
 def _names_in(calibration: CalibrationSet, modality: Modality) -> list[str]:
-    """Encoders that the set holds embeddings of, those that failed last."""
+    """Encoders whose embeddings the set holds, those that failed last."""
     return [
         *(e.name for e in calibration.embeddings if e.modality == modality),
         *(f.encoder for f in calibration.failures if f.modality == modality),
@@ -90,13 +90,13 @@ def _listed(names: Names) -> list[Any]:
 
 
 def check_expected(option: str, expected: str, modality: Modality, name: str, candidates: Sequence[str]) -> None:
-    """Raise UsageError unless the encoder of a pair that an option names is a candidate."""
+    """Raise UsageError unless the encoder of the pair that an option names is a candidate."""
     if name not in candidates:
         raise UsageError(f"{option} {expected}: no {modality} encoder {name!r}. {nearest(name, candidates)}")
 
 
 def check_asked(calibration: CalibrationSet, faces: Names, voices: Names, pairs: Mapping[str, str | None]) -> None:
-    """Raise UsageError, before any encoder is opened, for one that does not exist, or a pair that is none.
+    """Raise UsageError, before any encoder is opened, if an encoder does not exist or a pair is malformed.
 
     Args:
         pairs: FACE/VOICE by the option that names it, or None.
@@ -113,7 +113,7 @@ def check_asked(calibration: CalibrationSet, faces: Names, voices: Names, pairs:
 
 
 def _asked_for(calibration: CalibrationSet, modality: Modality, asked: Names) -> list[str]:
-    """The names of the candidates of a modality; empty where they are known only when these are opened."""
+    """The names of the candidates of a modality; empty if they are not known before these are opened."""
     in_set, names, certain = _names_in(calibration, modality), [], True
     for given in _listed(asked):
         if not isinstance(given, str):  # its name is known when it is opened
@@ -140,7 +140,7 @@ def _not_in(calibration: CalibrationSet, modality: Modality, name: str) -> str:
 
 @dataclass
 class _Candidates:
-    """The candidates so far: embeddings that exist, encoders that must run, and what cannot be used."""
+    """The candidates so far: existing embeddings, encoders that must run, and failures."""
 
     calibration: CalibrationSet
     runtime: Runtime
@@ -196,7 +196,8 @@ class _Candidates:
         """Add a function that was given from Python."""
         if not self.calibration.samples:
             raise UsageError(
-                f"{self.calibration.root or 'The calibration set'} holds embeddings, on which no function runs."
+                f"{self.calibration.root or 'The calibration set'} holds embeddings, so a function has no samples to "
+                "run on."
             )
         try:
             self.encoders.append(from_python(given, modality, self.runtime))
@@ -210,7 +211,7 @@ class _Candidates:
         self.progress.note(f"{failure.encoder} failed: {failure.reason}", in_result=True)
 
     def add_all(self, modality: Modality) -> None:
-        """Add every encoder of a modality that needs no download: the default when none is named."""
+        """Add every encoder of a modality that needs no download, the default if none is named."""
         absent = []
         for family in encoder_families():
             if family.modality == modality and family.has_default:
@@ -229,7 +230,7 @@ class _Candidates:
             )
 
     def embedded(self) -> Embedded:
-        """Run the encoders that must run, and join everything."""
+        """Run the encoders that must run, and collect all embeddings."""
         sources = sorted([e.modality, e.name, e.provenance["sha256"]] for e in self.ready)
         data = digest(sources)
         embeddings, skipped, failures = list(self.ready), list(self.skipped), [*self.failures, *self.unusable]

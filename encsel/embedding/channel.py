@@ -13,7 +13,7 @@ Message = dict[str, Any]
 
 
 class Channel:
-    """Both directions between two processes; several threads may send, one receives."""
+    """A two-way connection between processes; several threads may send, one receives."""
 
     def __init__(self, reading: IO[bytes], writing: IO[bytes]) -> None:
         self._reading, self._writing, self._sending = reading, writing, threading.Lock()

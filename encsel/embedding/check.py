@@ -1,4 +1,4 @@
-"""What every encoder must do, tried on a loaded one: `encsel encoders check`, and tests of encsel's own encoders."""
+"""Checks of what every encoder must do, for `encsel encoders check` and the tests of encsel's encoders."""
 
 import contextlib
 import warnings
@@ -18,23 +18,23 @@ from encsel.errors import EncoderFailed, UnusableSample, first_line
 from encsel.storage.signature import canonical
 
 TOLERANCE = 1e-5
-"""Of the largest value: a model may sum in another order on a batch, which moves the last digits of float32."""
+"""Tolerance, relative to the largest value: a batch may be summed in another order, which moves the last digits."""
 TOLERANCE_16 = 0.02
 N_SAMPLES = 6
 _TONE = np.sin(2 * np.pi * 150 * np.arange(SAMPLING_RATE) / SAMPLING_RATE).astype(np.float32)
 
 
 class Fault(Exception):
-    """What an encoder does that none may do."""
+    """An encoder breaks a rule; the message says which."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A loaded encoder and samples that it is tried on.
+    """A loaded encoder and the samples it is checked on.
 
     Attributes:
-        samples: usable ones, all different; for voices of different lengths.
-        load: loads it again.
+        samples: usable samples, all different; voices have different lengths.
+        load: loads the encoder again.
     """
 
     encoder: Encoder
@@ -49,7 +49,7 @@ class Subject:
 
 
 def vectors_of(model: Model, encoder: Encoder, samples: Sequence[Any]) -> Vectors:
-    """(samples, dim) of samples in one batch, or in one for each shape where batches must hold equal ones."""
+    """(samples, dim) of samples in one batch, or in a batch per shape if batches must hold equal shapes."""
     prepared = [model.prepare(_read_only(sample)) for sample in samples]
     batches: dict[Any, list[int]] = {}
     for i, one in enumerate(prepared):
@@ -72,7 +72,7 @@ def describes_itself(subject: Subject) -> None:
     except (TypeError, ValueError) as error:
         raise Fault(f"its description is not plain JSON: {error}") from error
     if absent := sorted(name for name, version in description["libraries"].items() if version is None):
-        raise Fault(f"it names libraries that are not installed under this name: {', '.join(absent)}")
+        raise Fault(f"it names libraries that are not installed: {', '.join(absent)}")
 
 
 def makes_finite_vectors(subject: Subject) -> None:
@@ -83,24 +83,24 @@ def makes_finite_vectors(subject: Subject) -> None:
 def repeats_itself(subject: Subject) -> None:
     for model, when in ((subject.model, "the second time"), (subject.load(), "after it is loaded again")):
         if not np.array_equal(vectors_of(model, subject.encoder, subject.samples), subject.vectors):
-            raise Fault(f"the same samples give other vectors {when}")
+            raise Fault(f"the same samples give different vectors {when}")
 
 
 def ignores_the_order_of_a_batch(subject: Subject) -> None:
     reverse = vectors_of(subject.model, subject.encoder, subject.samples[::-1])[::-1]
-    _compare(subject, reverse, "a sample gives another vector at another place in its batch")
+    _compare(subject, reverse, "a sample gives a different vector at another position in its batch")
 
 
 def ignores_the_rest_of_a_batch(subject: Subject) -> None:
     alone = [vectors_of(subject.model, subject.encoder, [sample])[0] for sample in subject.samples]
-    _compare(subject, np.stack(alone), "a sample gives another vector alone than in a batch")
+    _compare(subject, np.stack(alone), "a sample gives a different vector alone than in a batch")
     usable = []
     for sample in odd_samples(subject.encoder.modality).values():
         with contextlib.suppress(UnusableSample):
             subject.model.prepare(sample)
             usable.append(sample)
     beside = vectors_of(subject.model, subject.encoder, [*subject.samples, *usable])[: len(subject.samples)]
-    _compare(subject, beside, "a sample gives another vector beside odd ones, such as very short or constant ones")
+    _compare(subject, beside, "a sample gives a different vector beside odd ones, such as very short or constant ones")
 
 
 def prepares_in_several_threads(subject: Subject) -> None:
@@ -119,14 +119,14 @@ def leaves_samples_as_they_are(subject: Subject) -> None:
         subject.model.embed([one])
     pairs = zip([*subject.samples, *prepared], [*before, *copies], strict=True)
     if not all(np.array_equal(one, copy) for one, copy in pairs):
-        raise Fault("it writes into its samples, which other encoders get as well")
+        raise Fault("it writes into its samples, which it shares with other encoders")
 
 
 def tells_samples_apart(subject: Subject) -> None:
     vectors = subject.vectors
     with np.errstate(invalid="ignore"):
         apart = np.linalg.norm(vectors[:, None] - vectors, axis=2)[np.triu_indices(len(vectors), 1)]
-    # Not by their last digits only.
+    # By more than their last digits.
     if apart.min() <= 1e-3 * np.linalg.norm(vectors, axis=1).max():
         raise Fault("two different samples give the same vector, or nearly so")
 
@@ -149,7 +149,7 @@ def embeds_or_refuses_odd_samples(subject: Subject) -> None:
                 "raise UnusableSample when it is prepared"
             ) from error
         if not np.isfinite(vector).all() and not np.isnan(vector).all():
-            raise Fault(f"a legal sample ({what}) gives a vector that is finite in part")
+            raise Fault(f"a legal sample ({what}) gives a vector that is only partly finite")
 
 
 CHECKS: Mapping[str, Callable[[Subject], None]] = {
@@ -166,7 +166,7 @@ CHECKS: Mapping[str, Callable[[Subject], None]] = {
 
 
 def examined(encoder: Encoder, samples: Sequence[Any]) -> Iterator[tuple[str, str | None]]:
-    """Each check by name, and what is wrong, or None; a check that cannot run says why.
+    """Yield the name of each check with what is wrong, or None; a check that cannot run says why.
 
     Raises:
         EncoderFailed: it does not load, or refuses every sample.

@@ -24,12 +24,12 @@ from encsel.progress import Progress, Silent, Task
 from encsel.storage.signature import digest
 
 CHUNK_BYTES = 1 << 30
-"""Size of the decoded samples held in memory for the encoders after the first."""
+"""Bytes of decoded samples held in memory for the encoders after the first."""
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embeddings of every encoder that ran, the others with reasons, skipped samples, and a hash of the content."""
+    """Embeddings of the encoders that ran, reasons of those that failed, skipped samples, and a hash of the content."""
 
     embeddings: tuple[Embeddings, ...]
     skipped: tuple[Skipped, ...]
@@ -54,8 +54,8 @@ def embed(
         cache: folder of the embedding cache; None keeps nothing on disk.
         max_skipped: largest fraction of samples of a modality that no encoder can use.
         batch_size: samples per batch; None: 16, or 64 on a GPU. Halved when memory runs out.
-        timeout: seconds an encoder may take to load and to embed, without reading files; None: no limit. One that takes
-            longer fails; its thread cannot be stopped and is abandoned.
+        timeout: seconds an encoder may take to load and to embed, not counting reading files; None: no limit. An
+            encoder that takes longer fails; its thread cannot be stopped and is abandoned.
     Raises:
         BadCalibration: more unusable samples than `max_skipped`.
     """
@@ -106,17 +106,17 @@ def embed(
 
 
 class _Later(UnusableSample):
-    """A sample is to be decoded when its turn comes, because those that wait take all the room."""
+    """A sample must be decoded later, because waiting samples take up all the room."""
 
 
 class _Room:
-    """The memory of large images that wait for their turn: AHEAD_BYTES, or one of any size."""
+    """The memory of large images that wait for their turn: AHEAD_BYTES, or a single image of any size."""
 
     def __init__(self) -> None:
         self._lock, self._taken = threading.Lock(), dict[int, int]()
 
     def take(self, i: int, n_bytes: int) -> None:
-        """Take the room of sample `i`; _Later if there is not enough."""
+        """Reserve room for sample `i`; _Later if there is not enough."""
         with self._lock:
             if self._taken and sum(self._taken.values()) + n_bytes > AHEAD_BYTES:
                 raise _Later
@@ -192,7 +192,7 @@ def _embed_modality(
 
 
 class _LateTask(Task):
-    """A task that opens when its encoder's turn comes, so that it shows the time of that encoder alone."""
+    """A task that starts when its encoder's turn comes, so that it shows the time of that encoder alone."""
 
     def __init__(self, stack: contextlib.ExitStack, progress: Progress, label: str, total: int) -> None:
         self._open = lambda: stack.enter_context(progress.task(label, total))

@@ -1,4 +1,4 @@
-"""Where a model runs: in this process, or in a worker, whose crash, exit or hang ends that encoder alone."""
+"""Run a model in this process, or in a worker, whose crash, exit or hang affects only that encoder."""
 
 import gc
 import json
@@ -44,22 +44,24 @@ class Engine(Protocol):
 
 
 def engine_of(encoder: Encoder, taps: int, n_threads: int) -> Engine:
-    """The engine of an encoder whose model has at least so many taps, not loaded."""
+    """The engine, not loaded, of an encoder whose model has at least `n_taps` taps."""
     return _Here(encoder, taps) if encoder.runtime is None else _Worker(encoder, taps, n_threads)
 
 
 def check_files(encoder: Encoder) -> None:
-    """Raise EncoderFailed if a file of the encoder is not what was hashed: it may not be what was loaded either."""
+    """Raise EncoderFailed if a file of the encoder changed since it was hashed: the loaded model may differ, too."""
     if encoder.folder is None:
         return
     for name, sha256 in {**encoder.weights, **encoder.files}.items():
         path = encoder.folder / name
         if sha256 and (not path.is_file() or sha256_of(path) != sha256):
-            raise EncoderFailed(f"{name} changed while it was loaded. Run again when nothing writes to {path.parent}.")
+            raise EncoderFailed(
+                f"{name} changed while it was being loaded. Run again when nothing writes to {path.parent}."
+            )
 
 
 class _Here:
-    """A model in this process. It cannot write into the samples, which other encoders get, too."""
+    """A model in this process. It cannot write into the samples, which other encoders share."""
 
     def __init__(self, encoder: Encoder, taps: int) -> None:
         self._encoder, self._taps, self.on_gpu = encoder, taps, False
@@ -101,7 +103,7 @@ class _Prepared:
 
 
 class _Worker:
-    """A model in a process of its own."""
+    """A model in a separate process."""
 
     def __init__(self, encoder: Encoder, taps: int, n_threads: int) -> None:
         assert encoder.runtime is not None
@@ -128,7 +130,9 @@ class _Worker:
     def load(self) -> None:
         facts, _ = self._call(self._order)
         if (facts["folder"], facts["revision"]) != self._opened:
-            raise EncoderFailed("its weights were replaced while it was opened. Run again when nothing writes them.")
+            raise EncoderFailed(
+                "its weights were replaced while it was being opened. Run again when nothing writes to them."
+            )
         self.on_gpu = facts["on_gpu"]
 
     def prepare(self, sample: NDArray[Any]) -> _Prepared:
@@ -171,7 +175,7 @@ class _Worker:
         return answer, content
 
     def _receive(self) -> None:
-        """Hand every answer to who waits for it, until the worker ends."""
+        """Pass each answer to the thread that waits for it, until the worker ends."""
         try:
             while True:
                 answer, arrays = self._channel.receive()
@@ -190,7 +194,7 @@ class _Worker:
 def _end(code: int) -> str:
     """How a process ended, in words."""
     if code >= 0:
-        return f"its process ended by itself (exit code {code}). Repair the encoder."
+        return f"its process exited (exit code {code}). Fix the encoder."
     name = next((s.name for s in signal.Signals if s == -code), str(-code))
-    cause = "; memory may be used up" if name == "SIGKILL" else ""
-    return f"its process was ended by {name}{cause}. Repair the encoder, or run it elsewhere."
+    cause = "; it may have run out of memory" if name == "SIGKILL" else ""
+    return f"its process was ended by {name}{cause}. Fix the encoder, or run it elsewhere."

@@ -1,4 +1,4 @@
-"""Whether the embeddings of an encoder are sound, and whether a set is what it seems."""
+"""Check whether the embeddings of an encoder are sound, and whether a set is what it seems."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ from encsel.metrics.topology import topology
 from encsel.prediction.evidence import evidence_folds
 
 MAX_ROWS = 1500
-"""Most rows of the verification EER, which scores all pairs of rows."""
+"""Largest number of rows for the verification EER, which scores all pairs of rows."""
 AT_CHANCE = 0.4
 ROUNDING = 1e-5
-"""Deviation of the rows from their mean, relative to the length of that, which may be nothing but rounding."""
+"""Deviation of the rows from their mean, relative to the length of the mean, that may be mere rounding error."""
 FEW_SHARED = 0.01
-"""Share of each person's rows that may be those of other people too, on average, without harm."""
+"""Fraction of each person's rows that may equal rows of other people, on average, without harm."""
 
 NO_VERIFICATION = "one sample a person: cannot be checked"
 DOES_NOT_VERIFY = "does not tell its own people apart"
@@ -37,18 +37,18 @@ SAME_VECTORS = "face and voice have the same vectors"
 SAME_PEOPLE = "some people may be counted twice"
 DOUBTS = {
     SHARED_ROWS: ": the same file or vector under two names, or one placeholder for many; no gate passes",
-    LABELS_INSIDE: ": one-hot rows, or columns that number the people, tell a person by the name; no gate passes",
-    SAME_VECTORS: ": copied, cast, scaled or turned, so no face is matched with a voice; no gate passes",
+    LABELS_INSIDE: ": one-hot rows, or columns that number the people, give away who it is; no gate passes",
+    SAME_VECTORS: ": copied, cast, scaled or rotated, so no face is matched with a voice; no gate passes",
     SAME_PEOPLE: ": names differ only in letter case, leading zeros, or dots and blanks; no gate passes",
 }
-"""Flags of pairs whose numbers tell nothing of faces and voices, and their meaning."""
+"""Flags of pairs whose numbers say nothing about faces and voices, and their meaning."""
 
 LIKE = 0.99
-"""Correlation above which two columns of numbers are taken for one."""
+"""Correlation above which two columns of numbers count as the same."""
 MIN_FOR_LABELS = 12
-"""Fewest people, and columns, that a likeness is looked for in: among fewer it comes about by chance."""
+"""Fewest people, and columns, to compare: among fewer a match can occur by chance."""
 MAX_PEOPLE = 500
-"""Most people in comparisons of two encoders with each other."""
+"""Largest number of people in comparisons of two encoders with each other."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def examine(
     x -= centre
     tells_apart = eer_within is None or eer_within <= AT_CHANCE
     if not tells_apart:
-        # Where all vectors point the same way, the cosines of what is left without their mean tell people apart.
+        # If all vectors point the same way, only the cosines of their deviations from the mean distinguish people.
         centred = verification_eer(replace(embeddings, vectors=x.astype(np.float32)), seed=seed)
         tells_apart = centred is not None and centred <= AT_CHANCE
     wrong = {
@@ -113,7 +113,7 @@ def examine(
 
 
 def verification_eer(embeddings: Embeddings, *, seed: int) -> float | None:
-    """EER over all pairs of at most MAX_ROWS rows; None if nobody has two."""
+    """EER over all pairs of at most MAX_ROWS rows; None if nobody has two rows."""
     people, counts = np.unique(embeddings.labels, return_counts=True)
     if len(people) > MAX_ROWS // 2:
         several, single = people[counts > 1], people[counts == 1]
@@ -132,7 +132,7 @@ def verification_eer(embeddings: Embeddings, *, seed: int) -> float | None:
 
 
 def _shared_rows(embeddings: Embeddings) -> dict[bytes, list[int]]:
-    """Rows that are equal and of different people, by their content."""
+    """Equal rows of different people, by content."""
     rows_of: dict[bytes, list[int]] = {}
     for i, row in enumerate(np.ascontiguousarray(embeddings.vectors)):
         rows_of.setdefault(row.tobytes(), []).append(i)
@@ -149,7 +149,7 @@ def _share_many_rows(embeddings: Embeddings, shared: Mapping[bytes, Sequence[int
 
 
 def few_shared_rows(embeddings: Embeddings) -> list[list[str]]:
-    """PERSON/SAMPLE of different people with one vector, for each such vector; none where they make SHARED_ROWS."""
+    """PERSON/SAMPLE of different people with one vector, by vector; empty if there are enough for SHARED_ROWS."""
     shared = _shared_rows(embeddings)
     if _share_many_rows(embeddings, shared):
         return []
@@ -158,7 +158,7 @@ def few_shared_rows(embeddings: Embeddings) -> list[list[str]]:
 
 
 def unmeasurable(embeddings: Embeddings, *, seed: int) -> str | None:
-    """Why nothing can be measured of an encoder, such as that all people are alike; None for a usable one."""
+    """The reason why an encoder cannot be measured, such as that all people are alike; None for a usable one."""
     x = centroids(embeddings)
     if len(x) < MIN_FOR_CKA:  # the fault of the set
         return None
@@ -183,7 +183,7 @@ def doubts_of_encoder(embeddings: Embeddings) -> tuple[str, ...]:
 
 
 def doubts_of_pairs(embeddings: Sequence[Embeddings]) -> dict[tuple[str, str], tuple[str, ...]]:
-    """SAME_VECTORS and SAME_PEOPLE, where they hold, by (face, voice), of encoders of the same people."""
+    """SAME_VECTORS and SAME_PEOPLE, if they hold, by (face, voice), for encoders of the same people."""
     few = {(e.modality, e.name): _first_people(e, MAX_PEOPLE) for e in embeddings}
     centres = {key: centroids(e) for key, e in few.items()}
     repeated = (SAME_PEOPLE,) if twins(embeddings[0].identities) else ()
@@ -194,10 +194,10 @@ def doubts_of_pairs(embeddings: Sequence[Embeddings]) -> dict[tuple[str, str], t
 
 
 def contains_labels(embeddings: Embeddings) -> bool:
-    """Whether rows or columns of the vectors are names of people in numbers: one-hot, a number, bits of a number.
+    """Whether rows or columns of the vectors encode the names of people: one-hot, a number, bits of a number.
 
     - in nearly every row one value, in a column of that person, outweighs all others;
-    - columns that are 0 but for all samples of one person, for half of the people;
+    - for half of the people, columns that are 0 except for all samples of one person;
     - columns that are the same in all samples of a person, and together differ between people;
     - a column in the order of the people's names, or of the numbers in them.
     """
@@ -244,7 +244,7 @@ def _in_order(columns: Vectors, numbers: NDArray[Any]) -> bool:
 
 
 def _are_same(face: Embeddings, voice: Embeddings, x: Vectors, y: Vectors) -> bool:
-    """Whether two encoders have the same vectors: copied, cast, scaled, moved or turned; `x`, `y` are centroids."""
+    """Whether two encoders have the same vectors: copied, cast, scaled, shifted or rotated; `x`, `y` are centroids."""
     if len(x) < MIN_FOR_LABELS:
         return False
     upper = np.triu_indices(len(x), 1)

@@ -1,4 +1,4 @@
-"""Whether samples are of the people they are named after: wrong labels, samples of nobody, people counted twice."""
+"""Check whether samples belong to their person: wrong labels, samples of nobody, people counted twice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,24 +12,25 @@ from encsel.matching.eer import eer
 from encsel.metrics.centroids import unit_rows
 
 ABLE = 0.045
-"""Largest EER of people's own samples against strangers, misplaced ones left out, with which an encoder can tell which
-are: in 12 simulated and 3 real sets without a fault such encoders had at most 2 in 1000 samples like another person."""
+"""Largest EER of people's own samples against strangers (misplaced ones left out) of an encoder that can find misplaced
+samples: in 12 simulated and 3 real sets without a fault it found at most 2 in 1000 samples like another person."""
 MAX_PEOPLE, MAX_ROWS = 500, 20
-"""Most people, and samples of each, that are looked at."""
+"""Largest number of people, and of samples of each, that are examined."""
 MIN_PEOPLE = 12
-"""Fewest people among whom a sample is looked for that is like another."""
+"""Fewest people among whom misplaced samples are looked for."""
 MIN_ROWS = 3
-"""Fewest samples of a person among which one that does not belong is seen."""
+"""Fewest samples of a person among which one that does not belong can be found."""
 SLACK = 1 / 3
-"""A sample is unlike its person if it is no more like it than a stranger is, within so much of the distance between a
-stranger and a person's own sample; it is like another if it is as like that one as an own sample, within as much."""
+"""A sample is unlike its person if it is no closer to that person than a stranger is, within this fraction of the
+difference between a stranger and one of the person's samples; it is like another person if it is as close as that
+person's samples, within the same fraction."""
 FEW, FEW_OF_NOBODY = 0.01, 0.05
-"""Shares of the samples that may be like another person, or like nobody, without a word. Of good recordings in the
-wild 1 in 50 is like nobody."""
+"""Fractions of the samples that may be like another person, or like nobody, without a note. In good recordings made in
+the wild 1 in 50 is like nobody."""
 TWINS = 0.1
-"""Two people may be one if they are as alike as the halves of all people's samples but for so large a share of them."""
+"""Two people may be one if they are more alike than this fraction of the halves of single people's samples."""
 MOST_TWINS = 0.2
-"""Such pairs for each person of the set from which an encoder cannot tell."""
+"""Number of such pairs per person from which the encoder is taken to be unable to tell."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Misplaced:
         eer: EER of people's own samples, misplaced ones left out, against strangers.
         like_another: share of the samples that are like another person instead.
         like_nobody: share that are like no person of the set.
-        people: numbers of the people, by place in the order of names, who have one that is like another.
+        people: positions, in the order of names, of the people who have a sample that is like another person.
     """
 
     eer: float
@@ -73,9 +74,9 @@ def misplaced(embeddings: Embeddings) -> Misplaced | None:
 
 
 def twins_of(embeddings: Embeddings) -> set[tuple[int, int]]:
-    """Numbers of people, by place in the order of names, who are as alike as two halves of one person's samples.
+    """Positions, in the order of names, of pairs of people who are as alike as two halves of one person's samples.
 
-    Empty where the encoder cannot tell, for so many are.
+    Empty if there are so many that the encoder cannot tell.
     """
     x, owner, places = _rows(embeddings)
     n = int(owner.max()) + 1
@@ -97,7 +98,7 @@ def twins_of(embeddings: Embeddings) -> set[tuple[int, int]]:
 
 
 def notes_on_labels(embeddings: Sequence[Embeddings]) -> list[str]:
-    """What looks wrong with the labels of a set of the same people, by the best encoder of each modality."""
+    """Notes on labels that look wrong, by the best encoder of each modality, which all have the same people."""
     notes: list[str] = []
     twins = []
     if len(embeddings[0].identities) < MIN_PEOPLE:
@@ -112,25 +113,25 @@ def notes_on_labels(embeddings: Sequence[Embeddings]) -> list[str]:
             people = ", ".join(map(str, found.people[:5])) + (", ..." if len(found.people) > 5 else "")
             notes.append(
                 f"{100 * found.like_another:.0f} % of the {modality} samples are like another person and unlike their "
-                f"own, by {best.name}: check their labels. With wrong labels predicted EERs are a little too high. "
-                f"People, by their place in the order of names: {people}."
+                f"own, according to {best.name}: check their labels. Wrong labels make predicted EERs a little too "
+                f"high. People, by position in the order of names: {people}."
             )
         if found.like_nobody > FEW_OF_NOBODY:
             notes.append(
-                f"{100 * found.like_nobody:.0f} % of the {modality} samples are like nobody, by {best.name}: they may "
-                f"show no {modality}. Leave them out; with them predicted EERs are a little too high."
+                f"{100 * found.like_nobody:.0f} % of the {modality} samples are like nobody, according to {best.name}: "
+                f"they may contain no {modality}. Leave them out; they make predicted EERs a little too high."
             )
     if len(twins) == len(MODALITIES) and (both := sorted(set.intersection(*twins))):
         people = "; ".join(f"{i} and {j}" for i, j in both[:5]) + ("; ..." if len(both) > 5 else "")
         notes.append(
             f"{len(both)} pairs of people look and sound alike, and may be one person under two names: {people}, by "
-            "their place in the order of names. Predicted EERs are too low with them."
+            "position in the order of names. They make predicted EERs too low."
         )
     return notes
 
 
 def _rows(embeddings: Embeddings) -> tuple[Vectors, NDArray[np.intp], list[int]]:
-    """Centred unit rows, who each is of, and the place of those people in the order of names."""
+    """Centred unit rows, the person of each, and the positions of those people in the order of names."""
     people, counts = np.unique(embeddings.labels, return_counts=True)
     chosen = np.flatnonzero(counts >= min(MIN_ROWS, counts.max()))[:MAX_PEOPLE]
     rows = limit_rows(embeddings.rows(np.isin(embeddings.labels, people[chosen])), MAX_ROWS, seed=0)

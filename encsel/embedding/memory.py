@@ -1,4 +1,4 @@
-"""How much memory a ranking or validation takes, and how much there is, so that too large a set is refused at once."""
+"""Memory that a ranking or validation needs, and that is available, so that too large a set is refused at once."""
 
 import contextlib
 import math
@@ -10,9 +10,9 @@ from encsel.prediction.evidence import FROM_GRAMS
 
 _CGROUPS = Path("/sys/fs/cgroup")
 PER_ENCODER, PER_WORKER, OTHERWISE = 38, 20, 24
-"""Bytes for each pair of people: of every encoder, of every thread, and otherwise.
+"""Bytes for each pair of people: per encoder, per thread, and otherwise.
 
-Fitted to the growth of the peak resident memory of `rank` in a process of its own, in bytes by people squared: with two
+Fitted to the growth of the peak resident memory of `rank` in a separate process, in bytes by people squared: with two
 threads and 1000 people 106, 177 and 331 with 1 x 1, 2 x 2 and 4 x 4 encoders, 102 with 1 x 1 at 2000. The estimates,
 140, 216 and 368, are on the safe side: `validate` does more. Embeddings come on top, with about 2.5 times their size.
 """
@@ -24,7 +24,7 @@ def check_memory(n_people: int, n_faces: int, n_voices: int) -> None:
     if available is None or needed <= available:
         return
     fitting = math.isqrt(max(available, 0) * n_people**2 // needed) // 10 * 10
-    fewer = f", or some of the people: --identities {fitting}" if fitting else ""
+    fewer = f", or fewer people: --identities {fitting}" if fitting else ""
     raise UsageError(
         f"{n_people} identities with {n_faces} face and {n_voices} voice encoders need about {needed / 2**30:.1f} GiB "
         f"of memory; this process may take {max(available, 0) / 2**30:.1f} GiB more. Rank fewer encoders at a "
@@ -39,7 +39,7 @@ def memory_needed(n_people: int, n_faces: int, n_voices: int) -> int:
 
 
 def memory_available() -> int | None:
-    """Bytes that this process may still take: of the machine, of its control groups, of its address space."""
+    """Bytes that this process may still allocate: limited by the machine, control groups and its address space."""
     limits = []
     resident, mapped = _in_use()
     with contextlib.suppress(AttributeError, ValueError, OSError):
@@ -55,7 +55,7 @@ def memory_available() -> int | None:
 
 
 def _in_use() -> tuple[int, int]:
-    """Bytes of this process in memory, and of its address space; 0 where the system does not tell."""
+    """Resident bytes of this process, and bytes of its address space; 0 if the system does not say."""
     try:
         mapped, resident = Path("/proc/self/statm").read_text("ascii").split()[:2]
         page = os.sysconf("SC_PAGE_SIZE")

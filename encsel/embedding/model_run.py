@@ -27,18 +27,18 @@ N_THREADS = min(8, os.cpu_count() or 1)
 AHEAD = 4
 """Samples read, decoded or prepared ahead of the model, per thread; at least a batch."""
 AHEAD_BYTES = 96 << 20
-"""Size of the decoded samples that wait for the model to be prepared, or for their turn."""
+"""Bytes of decoded samples that wait for the model to be prepared, or for their turn."""
 BATCH_BYTES = 256 << 20
-"""Size of prepared samples that end a batch: encoders without preparation of their own take images as they are."""
+"""Bytes of prepared samples that end a batch: encoders without `prepare` take images of any size."""
 LENGTH_STEP = 4000
 """Clips in a padded batch differ by less than this many values, a quarter of a second."""
 REFUSED = "the encoder could not use it"
 N_CHECKED = 4
-"""Number of samples that are embedded again, to see whether their vectors depend on anything else; 0: none."""
+"""Number of samples that are embedded twice, to see whether their vectors depend on anything else; 0: none."""
 TOLERANCE, COARSE = 0.01, 0.05
-"""Largest relative difference of a vector in another batch, in float32 and in shorter types."""
-NOT_REPEATABLE = "not repeatable: the same samples give other vectors the second time"
-BATCH_DEPENDENT = "dependent on its batch: a sample gives another vector among other samples"
+"""Largest relative difference of a vector between batches, in float32 and in shorter types."""
+NOT_REPEATABLE = "not repeatable: the same samples give different vectors the second time"
+BATCH_DEPENDENT = "dependent on its batch: a sample gives a different vector among other samples"
 DECODING_LIBRARIES = {"face": ("Pillow",), "voice": ("soundfile", "soxr")}
 
 LOGGER = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ _Out = TypeVar("_Out")
 def describe(encoder: Encoder, part: Part = "first", ffmpeg: Ffmpeg | None = None) -> dict[str, Any]:
     """Everything about an encoder that can change its vectors: the cache key, and its entry in the signature."""
     return {
-        # The family: a candidate's name does not change its vectors.
+        # The family, because a candidate's name does not change its vectors.
         "name": encoder.family,
         "modality": encoder.modality,
         "version": encoder.version,
@@ -139,7 +139,7 @@ class ModelRun:
         try:
             self._engine = engine_of(encoder, 1 + max(e.tap for e in self.encoders), N_THREADS)
             self._deadline.call(self._engine.load)
-            # What changed since it was hashed may not be what was loaded.
+            # A file that changed since it was hashed may not be the one that was loaded.
             check_files(encoder)
             self.on_gpu = self._engine.on_gpu
             LOGGER.info("%s: loaded in %.1f s", self.label, time.monotonic() - started)
@@ -147,7 +147,7 @@ class ModelRun:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        """Give the encoder up, for the first reason: others may follow from it."""
+        """Abandon the encoder, for the first reason: later ones may follow from it."""
         if self.failure is None:
             self.failure = named(error)
             LOGGER.debug("%s failed", self.label, exc_info=error)
@@ -168,9 +168,9 @@ class ModelRun:
             cached.flush()
 
     def report(self, progress: Progress) -> None:
-        """Note damage, failed writes and a failure."""
+        """Report damaged files, failed writes and a failure."""
         if n_damaged := sum(cached.n_damaged for cached in self.caches):
-            progress.note(f"{n_damaged} damaged cache files of {self.label} were dropped and made again.")
+            progress.note(f"{n_damaged} damaged cache files of {self.label} were removed and rebuilt.")
         if errors := {cached.write_error for cached in self.caches if cached.write_error}:
             reasons = ", ".join(sorted(errors))
             progress.note(f"Embeddings of {self.label} were not cached: {reasons}. Choose another --cache.")
@@ -202,7 +202,7 @@ class ModelRun:
     def _bucket(self, prepared: Vectors) -> Any:
         if self.encoders[0].modality == "face" or self.encoders[0].equal_lengths:
             return np.shape(prepared) if self.encoders[0].equal_lengths else None
-        # Clips of similar length go together: little padding, and batches do not depend on the order of files.
+        # Batch clips of similar length: little padding, and batches do not depend on the order of files.
         return -(-len(prepared) // LENGTH_STEP)
 
     def _embed(self, batch: Sequence[tuple[str, Vectors]], task: Task) -> None:
@@ -231,7 +231,7 @@ class ModelRun:
             batch = rest
 
     def _check(self, samples: list[Any], vectors: Vectors) -> None:
-        """Embed a few samples again, and one of them alone: a vector must depend on its sample and nothing else."""
+        """Embed a few samples again, and one of them alone: a vector must depend only on its sample."""
         few = samples[:N_CHECKED]
         again, alone = self._call(few), self._call(few[:1])
         self._is_checked = True
@@ -240,7 +240,7 @@ class ModelRun:
             repeats = not _differ(again, self._call(few), tolerance)
             self.remarks = (BATCH_DEPENDENT if repeats else NOT_REPEATABLE,)
         if self.remarks:
-            # The next run must find it as well.
+            # The next run must find it, too.
             self.caches = [EmbeddingCache(None, {}, e.dim) for e in self.encoders]
 
     def _call(self, batch: list[Any]) -> Vectors:
@@ -275,7 +275,7 @@ def in_order(
 
 
 def _differ(x: Vectors, y: Vectors, tolerance: float) -> bool:
-    """Whether a vector of x differs from that of y by more than a fraction of its length; NaN is equal to NaN."""
+    """Whether a vector of x differs from that of y by more than a fraction of its length; NaN equals NaN."""
     x, y = np.nan_to_num(x.astype(np.float64)), np.nan_to_num(y.astype(np.float64))
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.maximum(np.linalg.norm(x, axis=-1), np.linalg.norm(y, axis=-1))

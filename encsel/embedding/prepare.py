@@ -32,10 +32,10 @@ from encsel.storage.cache import cache_root
 from encsel.storage.pseudonyms import Pseudonyms, pseudonyms, without_folders
 
 MAX_IDENTITIES = 6000
-"""Memory grows with the square of their number. The cards cover sets of up to 2000."""
+"""Largest number of identities. Memory grows with its square, and the cards cover sets of up to 2000."""
 GROUP_COLUMNS = ("sex", "gender")
 MAX_NAMED = 5
-"""Most cases of one kind that notes name, such as people who share a vector."""
+"""Largest number of cases that a note names, such as people who share a vector."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Prepared:
 
     Attributes:
         people: identities that every encoder has, sorted; `embeddings` have no others.
-        healths: of each encoder, by (modality, name).
+        healths: health of each encoder, by (modality, name).
         doubts_of_encoders, doubts_of_pairs: flags of DOUBTS that hold, by (modality, name) and by (face, voice).
         device: torch device for geometry, or "cpu".
     """
@@ -65,7 +65,7 @@ class Prepared:
         return self.options.seed
 
     def doubts(self, face: str, voice: str) -> tuple[str, ...]:
-        """Why the numbers of a pair tell nothing of faces and voices: flags of DOUBTS."""
+        """Reasons why the numbers of a pair say nothing about faces and voices: flags of DOUBTS."""
         of_encoders = [*self.doubts_of_encoders["face", face], *self.doubts_of_encoders["voice", voice]]
         return tuple(dict.fromkeys([*of_encoders, *self.doubts_of_pairs[face, voice]]))
 
@@ -104,8 +104,8 @@ def prepare(
         )
     if n > MAX_IDENTITIES:
         raise BadCalibration(
-            f"{n} identities have both faces and voices; memory grows with their square, and at most {MAX_IDENTITIES} "
-            "are ranked. Choose some with --identities 2000."
+            f"{n} identities have both faces and voices; encsel ranks at most {MAX_IDENTITIES}, because memory grows "
+            "with their square. Use some of them with --identities 2000."
         )
     for note in (*opened.notes, *opened.details):
         progress.note(note)
@@ -144,8 +144,8 @@ def prepare(
             for samples in shared[:MAX_NAMED]:
                 progress.note(f"{e.modality} encoder {e.name}: the same vector stands for {' and '.join(samples)}.")
             notes.append(
-                f"{e.modality} encoder {e.name}: {sum(map(len, shared))} of {len(e.vectors)} rows equal one of another "
-                "person, too few to matter; stderr names them."
+                f"{e.modality} encoder {e.name}: {sum(map(len, shared))} of {len(e.vectors)} rows equal a row of "
+                "another person, too few to matter; stderr names them."
             )
     notes += spaces_of_several_dimensions(common)
     for note in notes:
@@ -160,12 +160,12 @@ def names_for(runtime: Runtime, options: SetOptions, progress: Progress) -> Pseu
     try:
         return pseudonyms(cache_root(runtime.cache), show=options.show_names)
     except OSError as error:
-        progress.note(f"Results carry no hashes of names: their key cannot be stored ({error.strerror or error}).")
+        progress.note(f"Results contain no hashes of names: the key cannot be stored ({error.strerror or error}).")
         return Pseudonyms(None)
 
 
 def spaces_of_several_dimensions(embeddings: Sequence[Embeddings]) -> list[str]:
-    """A note for each joint space whose encoders have different dimensions, so that some are not compared in it."""
+    """Notes on joint spaces whose encoders have different dimensions, so that some are not compared in them."""
     of_space: dict[str, list[Embeddings]] = {}
     for e in embeddings:
         if e.traits.space is not None:
@@ -183,7 +183,7 @@ def spaces_of_several_dimensions(embeddings: Sequence[Embeddings]) -> list[str]:
 
 
 def _measurable(embedded: Embedded, options: SetOptions, progress: Progress) -> tuple[Embedded, tuple[str, ...]]:
-    """The encoders that can be measured, the others among the failures, and the people that all of them have."""
+    """The encoders that can be measured, with the others as failures, and the people that all of them have."""
     while True:
         people = _common_people(embedded.embeddings, options.min_identities, progress)
         usable, failures = [], []
@@ -209,7 +209,9 @@ def _common_people(embeddings: Sequence[Embeddings], min_identities: int, progre
     common = set.intersection(*sets.values())
     if not common:
         sides = "; ".join(f"{name} has {', '.join(sorted(people)[:3])}, ..." for name, people in sets.items())
-        raise BadCalibration(f"No identity has usable samples for every encoder: {sides}. Name people alike.")
+        raise BadCalibration(
+            f"No identity has usable samples for every encoder: {sides}. Use the same names for the same people."
+        )
     sizes = ", ".join(f"{name} {len(people)}" for name, people in sets.items())
     if len(common) < min_identities:
         raise BadCalibration(
@@ -232,7 +234,7 @@ def _shuffling(
 ) -> tuple[Shuffling, list[str]]:
     """Groups within which people are shuffled: those of the column `within`, else of sex or gender if complete.
 
-    With it notes on what was chosen, and on people who have two values of such a column.
+    Also notes on what was chosen, and on people who have two values of such a column.
     """
     cells = [(column, s.identity, value) for s in calibration.samples for column, value in s.attributes.items()]
     for e in embeddings:
@@ -245,19 +247,21 @@ def _shuffling(
     def fault(column: str) -> str | None:
         values_of = {p: columns[column].get(p, set()) - {""} for p in people}
         if n_lacking := sum(not values for values in values_of.values()):
-            return f"{n_lacking} of {len(people)} people have none"
+            return f"{n_lacking} of {len(people)} people have no value"
         if numbers := [i for i, values in enumerate(values_of.values(), start=1) if len(values) > 1]:
             named = ", ".join(map(str, numbers[:MAX_NAMED])) + (", ..." if len(numbers) > MAX_NAMED else "")
             return (
-                f"{len(numbers)} people have more than one (by their place in the order of names: {named}), so their "
-                "faces and voices may be of different people"
+                f"{len(numbers)} people have more than one value (by position in the order of names: {named}), so "
+                "their faces and voices may be of different people"
             )
         sizes = Counter(next(iter(values)) for values in values_of.values())
         if len(sizes) == 1:
-            return f"all people have {next(iter(sizes))!r}, so predictions are for such people alone"
+            return f"all people have the value {next(iter(sizes))!r}, so predictions apply only to such people"
         smallest = min(sizes.values())
         # Two test people per fold, or a fold has nobody to swap with.
-        return f"a group has {smallest} people, {MIN_FOR_FOLDS} are needed" if smallest < MIN_FOR_FOLDS else None
+        return (
+            f"a group has {smallest} people; at least {MIN_FOR_FOLDS} are needed" if smallest < MIN_FOR_FOLDS else None
+        )
 
     if within is not None:
         if within not in columns:
@@ -279,7 +283,7 @@ def _shuffling(
 
 
 def _geometry_device(runtime: Runtime, embedded: Embedded) -> str:
-    """CUDA where the encoders ran on it, else the CPU: MPS has no float64. Torch is not imported just to look."""
+    """CUDA if the encoders ran on it, else the CPU, since MPS has no float64. Torch is not imported just to look."""
     if runtime.device == "auto":
         return "cuda" if embedded.on_gpu else "cpu"
     return runtime.device if runtime.device.startswith("cuda") and is_installed("torch") else "cpu"

@@ -1,6 +1,6 @@
 """The worker: a process that opens, loads and runs one encoder for another process, and ends with it.
 
-Whatever the encoder does (end the process, crash, hang, print, use up the memory) stays in here. Samples come in,
+Whatever the encoder does (exit, crash, hang, print, run out of memory) affects this process only. Samples come in,
 vectors go out; what `prepare` made of a sample stays here until it is embedded.
 """
 
@@ -51,7 +51,7 @@ def main() -> NoReturn:
 
 
 def _end_with_parent() -> None:
-    """Where the system can (Linux): be killed when the parent ends, even while native code hangs."""
+    """Be killed when the parent ends, even while native code hangs, if the system can do that (Linux)."""
     with contextlib.suppress(Exception):
         import ctypes
 
@@ -125,14 +125,14 @@ class _Worker:
 
 
 def checked(vectors: Any, n: int, taps: int, dim: int) -> Vectors:
-    """What an encoder returned, if it is (n, at least taps, dim) floats; else EncoderFailed."""
+    """The output of an encoder if it is (n, at least taps, dim) floats; else EncoderFailed."""
     vectors = np.asarray(vectors)
     fits = vectors.ndim == 3 and vectors.shape[::2] == (n, dim) and vectors.shape[1] >= taps
     if not fits or vectors.dtype.kind != "f":
         shape = (*vectors.shape[:1], *vectors.shape[2:])
         raise EncoderFailed(
             f"it returned {vectors.dtype} of shape {shape} for {n} samples; "
-            f"floats of shape ({n}, {dim}) were declared. Repair the encoder."
+            f"floats of shape ({n}, {dim}) were declared. Fix the encoder."
         )
     return vectors
 

@@ -22,7 +22,7 @@ COMPARE_SCHEMA = "encsel.compare/1"
 COVERAGE = 0.9
 """Coverage of the interval of a change."""
 HARMLESS = {"stages", "coverage"}
-"""Options that change no EER."""
+"""Options that do not affect any EER."""
 
 MOVED_UP, MOVED_DOWN, SAME, UNKNOWN = "worse", "better", "within uncertainty", "not known"
 
@@ -74,8 +74,8 @@ def compare(old: str | Path | Result, new: str | Path | Result, *, allow_unlike:
     """Compare two results of `rank` or `validate`: which pairs moved by more than their uncertainty.
 
     Args:
-        old, new: results, or JSON files of them, both of one command.
-        allow_unlike: compare although data, cards, metric versions, options or libraries differ.
+        old, new: results, or their JSON files, both made by the same command.
+        allow_unlike: compare even if data, cards, metric versions, options or libraries differ.
     Raises:
         UsageError: a file that cannot be read, results of different kinds, or results that differ in more than
             their encoders.
@@ -96,12 +96,12 @@ def compare(old: str | Path | Result, new: str | Path | Result, *, allow_unlike:
 
 
 def loaded(result: str | Path | Result) -> ResultToCompare:
-    """A result, or the one in a JSON file."""
+    """Read a result, or a JSON file of one."""
     return result_of(result.to_dict()) if isinstance(result, Result) else read_result(Path(result))
 
 
 def read_result(path: Path) -> ResultToCompare:
-    """A result of `rank` or `validate` from its JSON file; UsageError if it is not one, or was damaged or edited."""
+    """Read a result of `rank` or `validate` from JSON; UsageError if it is not one, or was damaged or edited."""
     try:
         content = json.loads(read_whole(path))
         return result_of(content)
@@ -112,7 +112,7 @@ def read_result(path: Path) -> ResultToCompare:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UsageError(
-            f"{path} is no result of `encsel rank` or `encsel validate` ({what[:200]}); its JSON is needed."
+            f"{path} is not a result of `encsel rank` or `encsel validate` ({what[:200]}). Give its JSON."
         ) from error
 
 
@@ -159,7 +159,7 @@ def _pair(
         measured = pair["measured"] and pair["measured"]["levels"]["identity"][scorer]
         eer, interval = (measured["eer"], measured["interval"]) if measured else (None, None)
         coverage = asked = COVERAGE
-    # At 0 and 1 an interval determines no standard deviation.
+    # At 0 and 1 an interval does not determine a standard deviation.
     coverage = _fraction(coverage, "a coverage", 0.01, 0.999)
     eer = None if eer is None else _fraction(eer, "an EER")
     if interval is not None:
@@ -167,7 +167,7 @@ def _pair(
         if eer is None or not low <= eer <= high:
             raise Edited(f"{printable(face)}/{printable(voice)} has the EER {eer} and the interval {low} to {high}")
     if coverage != asked:
-        raise Edited(f"an interval has the coverage {coverage}, where {asked} was asked for")
+        raise Edited(f"an interval has the coverage {coverage}, but {asked} was requested")
     return (face, voice), value_of(eer, interval, coverage)
 
 
@@ -184,7 +184,7 @@ def _fraction(value: Any, what: str, low: float = 0, high: float = 1) -> float:
 
 
 def is_known(value: float | None) -> TypeGuard[float]:
-    """Whether there is a finite number."""
+    """Whether the value is a finite number."""
     return value is not None and math.isfinite(value)
 
 
@@ -205,7 +205,7 @@ def compare_results(old: ResultToCompare, new: ResultToCompare, card: Calibrated
     """Compare every pair of both results; UsageError if they report different quantities.
 
     The `card` that made both predictions states how much of their errors they share on the same data; without one,
-    errors are taken as independent, which is conservative.
+    errors are assumed independent, which is conservative.
     """
     if not may_compare(old, new.schema, new.what):
         raise UsageError(f"One result reports the {old.what}, the other the {new.what}; give two results of one kind.")
@@ -222,12 +222,15 @@ def compare_results(old: ResultToCompare, new: ResultToCompare, card: Calibrated
     unlike = tuple(map(printable, _unlike(old.signature, new.signature)))
     if old.schema != new.schema:
         command = f"encsel {new.schema.removeprefix('encsel.').partition('/')[0]} ... --output FILE"
-        unlike = (f"{old.schema} is of another version, this is {new.schema}; write it again with `{command}`", *unlike)
+        unlike = (
+            f"it has the schema {old.schema}, but this run has {new.schema}; write it again with `{command}`",
+            *unlike,
+        )
     return Comparison(COMPARE_SCHEMA, new.what, tuple(changes), unlike, changed)
 
 
 def may_compare(old: ResultToCompare, schema: str, what: str) -> bool:
-    """Whether two results report the same quantity, or one is of another version: then a comparison says so."""
+    """Whether two results report the same quantity, or have different versions, which a comparison reports."""
     return old.what == what or (old.schema != schema and old.schema.partition("/")[0] == schema.partition("/")[0])
 
 
@@ -286,9 +289,9 @@ def _unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         ("libraries", "library", differing("libraries", in_both=False)),
     ):
         both = (f"{name} ({str(old[part].get(name))[:8]} and {str(new[part].get(name))[:8]})" for name in names)
-        reasons += [f"another {what}: {', '.join(both)}"] if names else []
+        reasons += [f"the {what} differs: {', '.join(both)}"] if names else []
     if options := [name for name in differing("options", in_both=False) if name not in HARMLESS]:
-        reasons.append(f"other options: {', '.join(options)}")
+        reasons.append(f"options differ: {', '.join(options)}")
     if old["encsel"] != new["encsel"]:
         reasons.append(f"encsel {old['encsel']} and {new['encsel']}")
     return reasons

@@ -34,7 +34,7 @@ _SEVERITY: tuple[Status, ...] = ("none", "pass", "inconclusive", "fail")
 
 @dataclass(frozen=True)
 class Gates:
-    """Requirements; `on` "interval" judges the intervals, "point" the numbers alone.
+    """Requirements, judged on intervals or, if `on` is "point", on point estimates.
 
     Attributes:
         max_eer: largest EER of the best pair.
@@ -84,7 +84,7 @@ class Verdict:
 class Field:
     """The pairs to judge, best first, with intervals of their EERs and the covariance of the errors of d', if known.
 
-    No number in it is NaN or infinite; such a one counts as missing.
+    All numbers are finite: NaN and infinity count as missing.
 
     Attributes:
         p: family-wise p-value of each pair, against shuffled people; None where it was not measured.
@@ -105,12 +105,12 @@ class Field:
         best, p = self.names[0], self.p[0]
         if p is None:
             return False, f"whether {best} is above chance was not measured"
-        told, where = p <= ALPHA, f" within groups of {self.within}" if self.within else ""
-        return told, f"{best} is {'' if told else 'not '}above chance{where} (p {p:.{3 if told else 2}f})"
+        above, where = p <= ALPHA, f" within groups of {self.within}" if self.within else ""
+        return above, f"{best} is {'' if above else 'not '}above chance{where} (p {p:.{3 if above else 2}f})"
 
     @property
     def undecided(self) -> str | None:
-        """Why it is not known which pair is the best: there is no pair, or one has no EER."""
+        """The reason why the best pair is unknown: there is no pair, or one has no EER."""
         if not self.names:
             return "there is no pair"
         without = [name for name, value in zip(self.names, self.values, strict=True) if value.eer is None]
@@ -137,9 +137,9 @@ def checked_gates(
             option = "--" + name.replace("_", "-")
             raise UsageError(f"The gate {option} is {value:g}; it must be between 0 and 1, such as 0.3.")
     if expect_best is not None and (expect_best.count("/") != 1 or not all(expect_best.split("/"))):
-        raise UsageError(f"--expect-best is {expect_best!r}; FACE/VOICE is needed, as in facenet/ecapa.")
+        raise UsageError(f"--expect-best is {expect_best!r}; it must be FACE/VOICE, such as facenet/ecapa.")
     if (baseline is None) != (max_regression is None):
-        raise UsageError("--baseline and --max-regression belong together; give both or neither.")
+        raise UsageError("--baseline and --max-regression must be given together; give both or neither.")
     if gate_on not in ("interval", "point"):
         raise UsageError(f"Gates are judged on {gate_on!r}. {nearest(gate_on, ('interval', 'point'))}")
     before = None if baseline is None else loaded(baseline)
@@ -150,7 +150,7 @@ def checked_gates(
 def check_baseline(gates: Gates, schema: str, what: str) -> None:
     """Check that the baseline reports the same quantity as this run, such as "predicted EER, scorer cca".
 
-    One of another version of the schema passes: what is compared with it is inconclusive.
+    A baseline with another version of the schema passes; the comparison with it is inconclusive.
     """
     if gates.baseline is not None and not may_compare(gates.baseline, schema, what):
         raise UsageError(
@@ -172,7 +172,7 @@ def judge(
     Args:
         card: the calibrated card that made the predictions, if one did.
         unexamined: encoders that must be sound, and whose health could not be examined.
-        doubts: reasons not to believe the numbers, with which no gate passes.
+        doubts: reasons not to trust the numbers; with any of them no gate passes.
     """
     comparison = None if gates.baseline is None else compare_results(gates.baseline, new, card)
     checks: tuple[tuple[str, Any, Callable[..., tuple[Status, str]], Any], ...] = (
@@ -215,7 +215,7 @@ def field_of(
     if any(value.distance is None or value.sd is None for value in values):
         covariance = None
     elif covariance is None:
-        # The correlation of errors is unknown; none is the conservative assumption.
+        # The correlation of errors is unknown; assuming none is conservative.
         covariance = np.diag([float(value.sd or 0) ** 2 for value in values])
     if covariance is not None:
         covariance = covariance[np.ix_(order, order)] if np.isfinite(covariance).all() else None
@@ -249,7 +249,7 @@ def _above_chance(_: bool, field: Field, on: str) -> tuple[Status, str]:
     if field.undecided:
         return "inconclusive", field.undecided
     told, reason = field.chance
-    # A small set cannot prove that there is nothing, so this never fails.
+    # A small set cannot prove that a pair is at chance, so this never fails.
     return "pass" if told else "inconclusive", reason
 
 
@@ -268,7 +268,7 @@ def _max_eer(limit: float, field: Field, on: str) -> tuple[Status, str]:
 def _expect_best(expected: str, field: Field, on: str) -> tuple[Status, str]:
     from scipy.special import ndtr
 
-    if expected not in field.names:  # an encoder of it failed
+    if expected not in field.names:  # one of its encoders failed
         return "inconclusive", f"{expected} has no result"
     if field.undecided:
         return "inconclusive", field.undecided
@@ -291,7 +291,7 @@ def _min_margin(limit: float, field: Field, on: str) -> tuple[Status, str]:
     if field.undecided:
         return "inconclusive", field.undecided
     if len(field.names) < 2:
-        return "inconclusive", "a single pair has no second pair to be ahead of"
+        return "inconclusive", "there is only one pair, so there is no margin"
     first, second = (value.eer for value in field.values[:2])
     assert first is not None
     assert second is not None

@@ -15,9 +15,9 @@ Axis = NDArray[np.intp]
 N_AXES = 50
 """Number of principal axes of each side, as in the study."""
 N_INNER = 5
-"""Folds of the training people alone."""
+"""Number of inner folds of the training people."""
 MIN_TO_FIT = 2 * N_INNER
-"""Fewest people that a matcher to use is fitted on."""
+"""Fewest people that a matcher can be fitted on."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Side:
 
 
 class Whitened:
-    """One encoder's n training people, whitened for the likelihood ratio: all first, then without each inner fold.
+    """One encoder's n training people, whitened for the likelihood ratio: all of them, then without each inner fold.
 
     Attributes:
         x: (n, k) people minus their mean.
-        held_out: rows of each of N_INNER folds, in which correlations are measured.
-        centres: (1 + N_INNER, k) mean of the people that are left; `counts` their number.
+        held_out: rows of each of N_INNER folds, on which correlations are measured.
+        centres: (1 + N_INNER, k) mean of the remaining people; `counts` their number.
         whitening: (1 + N_INNER, k, k) matrices to variates whose covariance, with the `ridge`, is that of white noise.
     """
 
@@ -68,7 +68,7 @@ class Whitened:
         covariance = self.covariance(products, self)
         shrinkage = np.array([ridge_for(int(count)) for count in self.counts])
         ridge = shrinkage * np.trace(covariance, axis1=1, axis2=2) / k
-        # Without one of its folds nobody may differ.
+        # Without one of the folds all people may be the same.
         self.ridge = np.maximum(ridge, 1e-6 * ridge[0])
         covariance += self.ridge[:, None, None] * np.eye(k)
         self.whitening = np.array([dtrtri(root, lower=1)[0].T for root in np.linalg.cholesky(covariance)])
@@ -92,7 +92,7 @@ class Whitened:
 def ridge_for(n_train: int) -> float:
     """Fraction of the axes' mean variance that is added to the variance of each: 0.3 up to 333 people, 0.1 from 1000.
 
-    On simulated populations the best ridge falls as people get more.
+    On simulated populations the best ridge decreases with the number of people.
     """
     return float(np.clip(100 / n_train, 0.1, 0.3))
 
@@ -107,17 +107,17 @@ class Directions:
 
 
 def checked_rows(x: Any, what: str, dim: int | None = None) -> Vectors:
-    """Rows of embeddings as float64; UsageError if they are of another size, none, or not finite."""
+    """Rows of embeddings as float64; UsageError if there are none, or they have another size or are not finite."""
     rows = np.asarray(x, dtype=np.float64)
     if rows.ndim != 2 or len(rows) == 0 or (dim is not None and rows.shape[1] != dim):
-        raise UsageError(f"{what} of shape {rows.shape}; at least one row of {dim or 'one'} numbers is needed.")
+        raise UsageError(f"The {what} have shape {rows.shape}; at least one row of {dim or 'one'} numbers is needed.")
     if not np.isfinite(rows).all():
-        raise UsageError(f"{what} with numbers that are not finite. Leave those rows out.")
+        raise UsageError(f"The {what} contain numbers that are not finite. Leave those rows out.")
     return rows
 
 
 def checked_people(faces: Any, voices: Any) -> tuple[Vectors, Vectors]:
-    """Both sides of people to fit a matcher on.
+    """Both sides of the people that a matcher is fitted on.
 
     Raises:
         UsageError: different numbers of rows, or rows that are not finite.
@@ -144,7 +144,7 @@ def project(x: Vectors, train: Axis, test: Axis, *, n_axes: int = N_AXES) -> Sid
     k = min(n_axes, n - 1, dim)
     values, vectors = _largest(rows @ rows.T if n <= dim else rows.T @ rows, k)
     # Duplicated people leave fewer directions than people; dividing by a deviation of 1e-17 would amplify noise.
-    # Rounding of the mean alone leaves values near 1e-32 of the squared scale, which is not variation either.
+    # Rounding of the mean leaves values near 1e-32 of the squared scale, which is not variation either.
     floor = max(values[0] * 1e-12, n * float(np.square(centre).sum()) * 1e-24) if len(values) else np.inf
     varies = values > floor
     if not varies.any():

@@ -1,11 +1,11 @@
-"""An EER that some matcher would keep if scores were Gaussian, from how much two encoders share.
+"""Upper bound on the EER of the best linear matcher if scores are Gaussian, from how much two encoders share.
 
 **Claim.** Under the assumptions below some linear matcher has
 
     EER  <=  Phi(-t / (1 + sqrt(1 + min(t^2, 1)))),
 
-where t^2 is the debiased CKA of the people's means, or anything up to |S|^2 / (largest(Cx) largest(Cy)), which is never
-below CKA.
+where t^2 is the debiased CKA of the people's means, or any value up to |S|^2 / (largest(Cx) largest(Cy)), which is
+never below CKA.
 
 **Derivation.** Let x and y be a person's face and voice about their means, Cx and Cy their covariances over people, and
 S = E[x y'] their cross-covariance; |.| is the Frobenius norm, largest(.) the largest eigenvalue, L the product of the
@@ -28,21 +28,21 @@ high CKA at chance. Q is known, as from many training people. Test people are co
 CKA was measured on, impostors are drawn from everybody. CKA is that of the population; a few dozen give it with an
 error.
 
-In simulated populations the best of the scorers kept the claim in all kinds, but for the error of the measured EER
-where nothing is shared (`tests/test_bound.py` prints the fractions).
+In simulated populations of all kinds the best scorer kept within the bound, except for the error of the measured EER
+if nothing is shared (`tests/test_bound.py` prints the fractions).
 
-The converse does not hold. With many weak shared traits the optimum is far below: CKA says how much of the largest
-variance is shared, a matcher weights directions by what they tell.
+The converse does not hold. With many weak shared traits the optimum is far below the bound: CKA says how much of the
+largest variance is shared, but a matcher weights directions by how informative they are.
 """
 
 import math
 
 
 def eer_bound(shared: float) -> float:
-    """The EER in (0, 0.5] that the best linear matcher of a pair keeps, were scores Gaussian.
+    """Upper bound, in (0, 0.5], on the EER of a pair's best linear matcher if scores are Gaussian.
 
     Args:
-        shared: t^2 of the claim, such as debiased CKA; below 0, where it says nothing, counts as 0.
+        shared: t^2 of the claim, such as debiased CKA; negative values, which say nothing, count as 0.
 
     >>> round(eer_bound(0.2), 3), eer_bound(-0.01)
     (0.415, 0.5)

@@ -1,4 +1,4 @@
-"""The cost of log likelihood ratios: how much a matcher's scores tell, and how much is lost by their calibration."""
+"""The cost of log likelihood ratios: how informative a matcher's scores are, and how much their calibration loses."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from encsel.errors import BadCalibration
 
 
 def cllr(genuine: Vectors, impostor: Vectors) -> float:
-    """Log-likelihood-ratio cost in bits, at least 0: 1 for scores that say nothing, more for scores that mislead.
+    """Log-likelihood-ratio cost in bits, at least 0: 1 for uninformative scores, more for misleading ones.
 
     Args:
         genuine, impostor: natural log likelihood ratios, any shape.
@@ -28,13 +28,13 @@ def cllr(genuine: Vectors, impostor: Vectors) -> float:
 
 
 def min_cllr(genuine: Vectors, impostor: Vectors) -> float:
-    """The least `cllr` of any increasing function of the scores, in [0, 1]; what calibration could reach.
+    """Minimum `cllr` over all increasing functions of the scores, in [0, 1]: what calibration could reach.
 
     Args:
         genuine, impostor: scores, any shape; higher means more alike.
     Raises:
         BadCalibration: a side has no scores, or some are NaN.
-    Source: as `cllr`: pool adjacent violators, scores that are equal pooled first.
+    Source: as for `cllr`; pool adjacent violators, after pooling equal scores.
 
     >>> import numpy as np
     >>> min_cllr(np.array([1.0, 2.0]), np.array([-3.0, 0.5]))
@@ -61,5 +61,5 @@ def _both(genuine: Vectors, impostor: Vectors) -> tuple[Vectors, Vectors]:
             f"{len(genuine)} genuine and {len(impostor)} impostor scores; a cost needs both. Add people."
         )
     if np.isnan(genuine).any() or np.isnan(impostor).any():
-        raise BadCalibration("Some scores are no numbers (NaN). Leave them out.")
+        raise BadCalibration("Some scores are not numbers (NaN). Leave them out.")
     return genuine, impostor

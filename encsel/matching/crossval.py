@@ -18,14 +18,14 @@ N_VARIATES = 12
 MEASURED = ("reference", "likelihood")
 """Scorers whose errors calibrated cards predict."""
 RIDGE = 0.3
-"""Of the canonical variates that are evidence: fraction of the axes' mean variance added to the variance of each."""
+"""Ridge of the canonical variates used as evidence: fraction of the axes' mean variance added to each variance."""
 
 
 @dataclass(frozen=True)
 class CrossValidated:
     """One pair on held-out people: rates by scorer (AUC: mean over folds) and (12,) ridge canonical correlations.
 
-    `n_repeats` by scorer, as `scored`.
+    `n_repeats` is by scorer, as in `scored`.
     """
 
     scored: Mapping[str, Rates]
@@ -41,19 +41,19 @@ def sides(x: Vectors, folds: Folds) -> list[list[Side]]:
 
 
 def reduced(x: Vectors) -> Vectors:
-    """The centred rows in as few dimensions as preserve all their distances: (n, at most n - 1), float64."""
+    """The centred rows in the fewest dimensions that preserve all distances: (n, at most n - 1), float64."""
     rows = np.asarray(x, dtype=np.float64)
     rows = rows - rows.mean(axis=0)
     if rows.shape[1] < len(rows):
         return rows
     values, vectors = np.linalg.eigh(rows @ rows.T)
-    # The square root of rounding error, 1e-16, is 1e-8, which would look like variation of people who do not differ.
+    # The square root of the rounding error 1e-16 is 1e-8, which would look like variation between identical people.
     noise = len(rows) * np.finfo(np.float64).eps * max(values[-1], float(np.square(x).sum()) * 1e-8)
     return vectors[:, 1:] * np.sqrt(np.where(values[1:] > noise, values[1:], 0))
 
 
 def held_out_evidence(face: SidesByFold, voice: SidesByFold, folds: Folds) -> CrossValidated:
-    """Rates of MEASURED, and held-out canonical correlations, of one pair; `sides` gives `face`, `voice`."""
+    """Rates of MEASURED, and held-out canonical correlations, of one pair; `sides` returns `face`, `voice`."""
     pools = {name: Pool() for name in MEASURED}
     n_repeats = {name: costly_repeats(len(folds)) if name == "likelihood" else len(folds) for name in MEASURED}
     products = np.zeros((3, N_VARIATES))
@@ -68,7 +68,7 @@ def held_out_evidence(face: SidesByFold, voice: SidesByFold, folds: Folds) -> Cr
 
 
 def costly_repeats(n_repeats: int) -> int:
-    """Repeats in which `likelihood` is fitted, which takes ten times as long as the rest: half, but at least 2."""
+    """Repeats in which `likelihood`, ten times slower than the rest, is fitted: half of them, but at least 2."""
     return min(n_repeats, max(2, n_repeats // 2))
 
 
@@ -89,7 +89,7 @@ def pooled_correlations(products: Vectors) -> Vectors:
 def pooled_rates(
     face: SidesByFold, voice: SidesByFold, folds: Folds, *, eer_rule: EerRule = eer_of_sorted, n_axes: int = N_AXES
 ) -> dict[str, Rates]:
-    """Rates by scorer, from folds that need not test everybody equally often."""
+    """Rates by scorer, from folds that may test some people more often than others."""
     pools = {name: Pool(eer_rule) for name in SCORERS}
     for name, test, scores in scored(face, voice, folds, n_axes=n_axes):
         pools[name].add(scores, test, test)

@@ -13,7 +13,7 @@ EerRule = Callable[[Vectors, Vectors], float]
 
 
 def eer(genuine: Vectors, impostor: Vectors) -> float:
-    """Error rate where false accepts equal false rejects, on the full ROC with straight lines between its points.
+    """Error rate at which false accepts equal false rejects, on the full ROC with straight lines between its points.
 
     Args:
         genuine, impostor: scores, any shape, finite; higher means more alike. A score at the threshold is accepted.
@@ -41,7 +41,7 @@ def eer_of_sorted(genuine: Vectors, impostor: Vectors) -> float:
     low, high = genuine[crossed - 1], genuine[crossed] if crossed < len(genuine) else np.inf
     between = impostor[np.searchsorted(impostor, low, "right") : np.searchsorted(impostor, high, "right")]
     fnr, fpr = _rates(genuine, impostor, np.unique(np.concatenate([[low], between, [high]])))
-    # Where the ROC from (1, 0) to (0, 1) meets the diagonal.
+    # The point where the ROC from (1, 0) to (0, 1) meets the diagonal.
     difference = fnr - fpr
     after = int(np.argmax(difference >= 0))
     before = max(after - 1, 0)
@@ -54,7 +54,7 @@ def nearest_eer(genuine: Vectors, impostor: Vectors) -> float:
     """EER by the rule of the study's released code: the mean of FNR and FPR at the ROC point where they are closest.
 
     The ROC is that of `sklearn.metrics.roc_curve`, which leaves out points on straight stretches, so with few people
-    the closest point that is left can be far from where the two rates are equal.
+    the closest remaining point can be far from where the two rates are equal.
     """
     from sklearn.metrics import roc_curve
 

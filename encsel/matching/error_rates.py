@@ -29,7 +29,7 @@ WAYS = ("face_to_voice", "voice_to_face")
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Search with a face for its person's voices among the test people's, or the reverse. Fractions in [0, 1].
+    """Search with a face for its person's voices among those of all test people, or the reverse. Fractions in [0, 1].
 
     `recall` is the fraction of queries with a hit up to a rank (1, 5, 10), `chance` the same at random, `gallery` the
     mean number of candidates.
@@ -46,16 +46,16 @@ class Matching:
     """How well a matcher separates genuine from impostor pairs of a face and a voice. Fractions in [0, 1].
 
     Attributes:
-        eer: over all folds and repeats pooled; on the full ROC, linear between its points, unless by another rule.
+        eer: EER pooled over all folds and repeats, on the full ROC with linear interpolation unless a rule is given.
         interval: 90 % interval of the EER over people, from the standard error of d'. None with one person.
         auc: mean over people of the fraction of impostor scores below a genuine one; `auc_se`: its standard error.
         fnmr_at: false non-match rate at a false match rate of at most the key.
         det: (false match rate, false non-match rate), the first ascending.
         two_choice: by WAYS, how often the genuine one of two candidates scores higher; 0.5 is chance.
         retrieval: by WAYS. A way in which nobody had a choice is missing in both.
-        cllr, min_cllr: cost of the scores as log likelihood ratios, and the least by calibration; None of other scores.
-        n_errors: people among those tested whom the EER would reject; with fewer than 30 (`few_errors`) the true rate
-            may differ by more than a third, by the rule of 30.
+        cllr, min_cllr: cost of the scores as log likelihood ratios, as they are and calibrated; None for other scores.
+        n_errors: number of tested people whom a matcher at the EER rejects; with fewer than 30 (`few_errors`) the true
+            rate may differ by more than a third (rule of 30).
     """
 
     eer: float
@@ -89,7 +89,7 @@ class Rates:
 
 
 class Pool:
-    """Collects blocks of scores, each of test people who are scored against one another."""
+    """A collector of blocks of scores, each of test people scored against one another."""
 
     def __init__(self, eer_rule: EerRule = eer_of_sorted) -> None:
         self._eer_rule = eer_rule
@@ -100,7 +100,7 @@ class Pool:
 
     @property
     def is_empty(self) -> bool:
-        """No block so far had both genuine and impostor pairs."""
+        """Whether no block so far had both genuine and impostor pairs."""
         return not self._genuine
 
     def add(self, scores: Vectors, faces: NDArray[Any], voices: NDArray[Any]) -> None:
@@ -137,7 +137,7 @@ class Pool:
 
 
 class Tally(Pool):
-    """A pool of scores with everything that `Matching` holds."""
+    """A pool of scores that yields everything in `Matching`."""
 
     def __init__(self, eer_rule: EerRule = eer_of_sorted) -> None:
         super().__init__(eer_rule)
@@ -188,7 +188,7 @@ class Tally(Pool):
         best[is_hit] = scores[hits]
         best = -np.sort(-best, axis=1)
         others = np.where(hits, -np.inf, scores)
-        # Among others of the same score a hit takes the middle place.
+        # A hit takes the middle place among candidates with the same score.
         ahead = np.stack(
             [(others > one).sum(axis=1) + (others == one).sum(axis=1) / 2 for one in best.T[:, :, None]], axis=1
         )
@@ -204,7 +204,7 @@ class Tally(Pool):
 
 
 def _chance_of_hit(gallery: int, hits: int, k: int) -> float:
-    """Probability that k candidates drawn at random hold one of the hits."""
+    """Probability that k candidates drawn at random include one of the hits."""
     k = min(k, gallery)
     return 1 - math.comb(gallery - hits, k) / math.comb(gallery, k)
 
@@ -222,7 +222,7 @@ def _fnmr(genuine: Vectors, impostor: Vectors, fmr: float) -> float:
     allowed = math.floor(fmr * n * (1 + 1e-12))
     if allowed >= n:
         return 0.0
-    # Accepted are scores above the highest impostor that must be refused.
+    # Scores above the highest impostor that must be rejected are accepted.
     return float(np.searchsorted(genuine, impostor[n - allowed - 1], "right") / len(genuine))
 
 

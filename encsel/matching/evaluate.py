@@ -32,10 +32,10 @@ AXES = (20, 50, 100, 200)
 
 @dataclass(frozen=True)
 class WithinGroups:
-    """A pair with impostors of the genuine person's own group only.
+    """A pair with impostors from the genuine person's group only.
 
-    `eer_of` is by value of the column, then scorer, None if no fold has two test people of a value. `floor` is the EER
-    against all impostors of a matcher that knows the group and nothing else.
+    `eer_of` is by value of the column, then scorer, None if no fold has two test people with the value. `floor` is the
+    EER against all impostors of a matcher that knows only the group.
     """
 
     column: str
@@ -48,8 +48,8 @@ class WithinGroups:
 class PairMeasured:
     """One pair: `levels` by LEVELS, then scorer; `within` the groups of each column, for centroids.
 
-    `eer_by_samples` is by the samples of a test person that are averaged ("1", "3", "10", "all"), then scorer; None
-    where half of the people have fewer.
+    `eer_by_samples` is by the number of samples averaged for a test person ("1", "3", "10", "all"), then scorer; None
+    if half of the people have fewer.
     """
 
     levels: Mapping[str, Mapping[str, Matching]]
@@ -163,7 +163,7 @@ def cross_validate(faces: Vectors, voices: Vectors, *, scorer: str = DEFAULT_SCO
 def plain_cosine(
     face: Embeddings, voice: Embeddings, *, seed: int, eer_rule: EerRule = eer_of_sorted
 ) -> dict[str, Matching]:
-    """Error rates by level of two encoders of one joint space; nothing is fitted, so all people are tested."""
+    """Error rates by level of two encoders in one joint space; nothing is fitted, so all people are tested."""
     results: dict[str, Matching] = {}
     for level in LEVELS:
         sides: list[tuple[Vectors, NDArray[Any]]] = []
@@ -181,7 +181,7 @@ def plain_cosine(
 def eer_by_axes(
     face: Projections, voice: Projections, folds: Folds, *, eer_rule: EerRule = eer_of_sorted
 ) -> dict[str, dict[str, float | None]]:
-    """EER by number of principal axes, then scorer, over one repeat at most; None if an encoder has fewer axes."""
+    """EER by number of principal axes, then scorer, over at most one repeat; None if an encoder has fewer axes."""
     rates: dict[str, dict[str, float | None]] = {}
     folds = some_folds(folds[:1], sum(len(part) for part in folds[0][0]))
     for k in AXES:

@@ -15,9 +15,9 @@ N_FOLDS = 5
 MIN_FOR_FOLDS = 2 * N_FOLDS
 """Fewest people for two test people per fold: an impostor pair needs two."""
 MAX_FOR_REPEATS = 400
-"""Most people for which cross-validation is repeated; beyond, another partition adds little."""
+"""Largest number of people for which cross-validation is repeated; beyond it, another partition adds little."""
 MAX_FOR_ALL_FOLDS = 250
-"""Most people for which costly measurements use all folds, not only SOME_FOLDS of the first repeat."""
+"""Largest number of people for which costly measurements use all folds, not only SOME_FOLDS of the first repeat."""
 SOME_FOLDS = 3
 
 Protocol = Literal["crossval", "reference"]
@@ -64,7 +64,7 @@ def protocol_folds(n_people: int, protocol: Protocol, *, seed: int) -> Folds:
 
 
 def some_folds(folds: Folds, n_people: int) -> Folds:
-    """All folds of a small set, or SOME_FOLDS of the first repeat of a large one, which test enough people."""
+    """All folds of a small set, or SOME_FOLDS of the first repeat of a large one, which are enough test people."""
     return folds if n_people <= MAX_FOR_ALL_FOLDS else [folds[0][:SOME_FOLDS]]
 
 

@@ -1,4 +1,4 @@
-"""Two-branch heads: projections of faces and voices trained by contrast, a yardstick for the closed-form scorers.
+"""Two-branch heads: projections of faces and voices trained contrastively, a yardstick for the closed-form scorers.
 
 The loss is symmetric InfoNCE over people: each face must find its person's voice among a batch, and the reverse.
 """
@@ -37,7 +37,7 @@ COMPARED = ("reference", *HEADS, "likelihood")
 MIN_TO_TRAIN = 16
 """Fewest training people: those of 20 people in 5 folds."""
 TEMPERATURE = 0.5
-"""Fixed: with few people a learned temperature, or one near 0.1 as on millions of pairs, fits the training people."""
+"""Fixed temperature: with few people a learned one, or one near 0.1 as used for millions of pairs, overfits."""
 LEARNING_RATE, WEIGHT_DECAY, BATCH = 1e-3, 0.1, 256
 HELD_OUT, PATIENCE, MAX_EPOCHS = 0.2, 30, 500
 """Fraction of the training people held out; epochs without a lower loss on them after which training stops."""
@@ -45,13 +45,13 @@ HELD_OUT, PATIENCE, MAX_EPOCHS = 0.2, 30, 500
 
 @dataclass(frozen=True)
 class Branch:
-    """The (k,) factors of the axes of one side, then layers: weights (inputs, outputs) and biases."""
+    """One side: the (k,) factors of its axes, then layers with weights (inputs, outputs) and biases."""
 
     factors: Vectors
     layers: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
 
     def project(self, rows: Vectors) -> Vectors:
-        """Rows on the axes of training as the branch projects them."""
+        """The projection of rows on the axes of training."""
         return np.asarray(_outputs(self.layers, _inputs(rows, self.factors)))
 
 
@@ -86,7 +86,7 @@ def train_head(faces: Vectors, voices: Vectors, *, kind: HeadKind, seed: int, de
 
     Args:
         faces, voices: (n, k) training people on the principal axes of each side, the same people in the same order.
-        seed: of the initial weights, the people held out and the batches. On the CPU the same seed gives the same head.
+        seed: random seed of the initial weights, the people held out and the batches. On the CPU it fixes the head.
         device: torch device.
     Raises:
         BadCalibration: fewer than 16 people.
@@ -100,7 +100,7 @@ def train_head(faces: Vectors, voices: Vectors, *, kind: HeadKind, seed: int, de
         raise BadCalibration(
             f"{n} people to train a head on; at least {MIN_TO_TRAIN} are needed (20 in 5 folds). Add people."
         )
-    # A generator of its own: torch's global one belongs to the caller, and other threads draw from it.
+    # A separate generator, because torch's global one belongs to the caller, and other threads draw from it.
     generator = torch.Generator().manual_seed(seed)
     factors = [np.sqrt(np.sqrt(np.square(x).mean(axis=0))) for x in (faces, voices)]
     inputs = [

@@ -1,7 +1,7 @@
-"""Joint training: projections of face and voice that are fitted together, and what that does on held-out people.
+"""Joint training: projections of face and voice that are fitted together, measured on held-out people.
 
-After training, the CKA of the training people themselves is high whatever the embeddings hold. Only held-out people
-tell whether faces and voices share anything. As a control, the same is trained on faces with voices of other people.
+After training, the CKA of the training people is high whatever the embeddings contain; only held-out people show
+whether faces and voices share anything. The control is trained on faces with voices of other people.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from encsel.metrics.centroids import unit_rows
 from encsel.metrics.linear_cka import gram, unbiased_hsic
 
 PROJECTIONS = "linear, in closed form: canonical directions, each weighted by its correlation on people held out"
-"""The projections of `project`, in words."""
+"""Description of the projections of `project`."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class JointTraining:
 def project(face: Side, voice: Side) -> tuple[Vectors, Vectors]:
     """Test rows (n, r) of both sides in the joint space of projections trained on the training people.
 
-    Weights of the correlation itself gave lower EERs on simulated populations than its root.
+    Weighting by the correlation gave lower EERs on simulated populations than weighting by its root.
     """
     ratio = PairInFold(face, voice).likelihood
     weights = ratio.correlations
@@ -66,7 +66,7 @@ def project(face: Side, voice: Side) -> tuple[Vectors, Vectors]:
 
 
 def with_voices_of_others(voice: Side, rng: np.random.Generator) -> Side:
-    """The side with the voice of another person in the place of every training voice."""
+    """The side with every training voice replaced by that of another person."""
     order = rng.permutation(len(voice.train))
     other = np.empty_like(order)
     other[order] = np.roll(order, 1)

@@ -1,7 +1,7 @@
-"""The likelihood ratio of one person against two, from a face and a voice: what a matcher to deploy returns.
+"""The likelihood ratio of one person against two, from a face and a voice: the score of a deployed matcher.
 
-Model: on people, face and voice are jointly Gaussian. In pairs of canonical variates of unit variance they are
-independent but for the correlation r within each pair, so that face a and voice b have the log ratio
+Model: over people, face and voice are jointly Gaussian. In pairs of canonical variates of unit variance they are
+independent except for the correlation r within each pair, so that face a and voice b have the log ratio
 
     sum of  -ln(1 - r^2) / 2  -  (r^2 (a^2 + b^2) - 2 r a b) / (2 (1 - r^2))
 
@@ -20,9 +20,9 @@ from encsel.core import Vectors
 from encsel.matching.axes import Whitened, svd
 
 N_AXES = 200
-"""Largest number of principal axes of each side. Few people have fewer, and more add little."""
+"""Largest number of principal axes of each side. Small sets have fewer, and more add little."""
 LARGEST_CORRELATION = 0.97
-"""No correlation is believed to be larger: the ratio of one that is nearly 1 is without bound."""
+"""Larger correlations are reduced to this: as a correlation approaches 1, the ratio grows without bound."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def likelihood_ratio(face: Whitened, voice: Whitened) -> LikelihoodRatio:
 
 
 def _unit_variates(face: Whitened, voice: Whitened) -> tuple[Vectors, Vectors]:
-    """Canonical directions (1 + N_INNER, k, r) of both sides: of everybody, and without each inner fold."""
+    """Canonical directions (1 + N_INNER, k, r) of both sides: of all people, and without each inner fold."""
     products = face.without(face.x.T @ voice.x, voice.x)
     cross = face.whitening.transpose(0, 2, 1) @ face.covariance(products, voice) @ voice.whitening
     u, _, vt = svd(cross)

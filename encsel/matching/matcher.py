@@ -1,4 +1,4 @@
-"""A fitted matcher to take home: log likelihood ratios of faces and voices, in a folder of its own."""
+"""A fitted matcher that can be saved and deployed: log likelihood ratios of faces and voices."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SCHEMA: Final = "encsel.matcher/1"
 TENSORS, FACTS = "matcher.safetensors", "matcher.json"
 MAX_BYTES = 64 << 20
 N_TO_COMPARE = 20
-"""Fewest rows whose distribution is compared with that of the fit."""
+"""Fewest rows whose distribution is compared with that of the training rows."""
 SHIFT, SPREAD = 0.5, 2.0
-"""Rows are unlike those of the fit if their mean is farther away than SHIFT of the spread, plus what chance explains,
+"""Rows are unlike the training rows if their mean is farther away than SHIFT of the spread, plus what chance explains,
 or if the spread differs by more than this factor."""
 _REMEDY = "Write it again with `encsel validate --matcher`."
 
@@ -39,7 +39,7 @@ class MatcherSide:
 
     Attributes:
         sha256: hash of everything that can change its vectors, or of its embedding file.
-        trained_on, licence: what is known about its weights; empty if nothing is.
+        trained_on, licence: what is known about its weights; empty if unknown.
     """
 
     name: str
@@ -51,14 +51,14 @@ class MatcherSide:
 
 @dataclass(frozen=True)
 class MatcherFacts:
-    """What is known about a fitted matcher: its encoders, and how well such a matcher does on people it has not seen.
+    """Facts about a fitted matcher: its encoders, and how well such a matcher does on people it has not seen.
 
     Attributes:
-        n_people: people it is fitted on.
-        eer, interval, cllr: cross-validated on the same people, centroids; None if that was not measured.
-        eer_single: the same of one image against one clip.
+        n_people: number of people it was fitted on.
+        eer, interval, cllr: cross-validated on the same people, for centroids; None if not measured.
+        eer_single: the same for one image against one clip.
         within: by column, EER with impostors of the same group.
-        other_recordings: EER with faces and voices from other recordings; None if recordings are not known.
+        other_recordings: EER with faces and voices from different recordings; None if recordings are unknown.
         flags: remarks about the pair, such as "not above chance".
     """
 
@@ -107,11 +107,11 @@ class Matcher:
 
     @classmethod
     def fit(cls, faces: Vectors, voices: Vectors, facts: MatcherFacts | None = None) -> Matcher:
-        """A matcher fitted on all people given.
+        """Fit a matcher on all people given.
 
         Args:
             faces, voices: (n, dim) means of each person's embeddings, the same people in the same order.
-            facts: what is known about it, of as many people and numbers.
+            facts: facts to keep with it; their numbers of people and dimensions must match.
         Raises:
             UsageError: different numbers of rows, or rows that are not finite.
             BadCalibration: fewer than 10 people, or rows that do not differ.
@@ -121,7 +121,7 @@ class Matcher:
         n = len(centroids["face"])
         on_axes, means = {}, {m: x.mean(axis=0) for m, x in centroids.items()}
         for m, x in centroids.items():
-            # Beside the people the unit vectors, whose projections are the axes.
+            # Append the unit vectors, whose projections are the axes.
             rows = np.vstack([x, means[m] + np.eye(x.shape[1])])
             on_axes[m] = project(rows, np.arange(n), np.arange(n, len(rows)), n_axes=N_AXES)
         ratio = likelihood_ratio(on_axes["face"].whitened, on_axes["voice"].whitened)
@@ -134,19 +134,19 @@ class Matcher:
             facts = MatcherFacts(face, voice, n)
         stated = facts.face.dim, facts.voice.dim, facts.n_people
         if stated != (found := (*(centroids[m].shape[1] for m in MODALITIES), n)):
-            raise UsageError(f"The facts state {stated} numbers of a face, of a voice, and people; here are {found}.")
+            raise UsageError(f"The facts state {stated} (face dim, voice dim, people); the data have {found}.")
         return cls(facts, sides, ratio.correlations)
 
     def score(self, faces: Vectors, voices: Vectors) -> Vectors:
-        """(n, m) natural log likelihood ratios: above 0, one person is more likely than two.
+        """Score faces against voices: (n, m) natural log likelihood ratios. Above 0, one person is likelier than two.
 
         Args:
-            faces, voices: (n, dim) and (m, dim) embeddings as the encoders give them, or means of a person's.
+            faces, voices: (n, dim) and (m, dim) embeddings as returned by the encoders, or means per person.
         Raises:
-            UsageError: rows of another size, none, or not finite.
+            UsageError: no rows, rows of another size, or rows that are not finite.
         Warns:
-            UserWarning: rows that are not distributed as those of the fit, from 20 on: the encoder, its preprocessing
-                or the people may be others, and the ratios mean nothing.
+            UserWarning: 20 or more rows are not distributed like the training rows: the encoder, its preprocessing or
+                the people may differ, and the ratios then mean nothing.
         """
         variates = []
         for modality, x in zip(MODALITIES, (faces, voices), strict=True):
@@ -167,9 +167,10 @@ class Matcher:
         by_chance = 3 * (1 / n + 1 / self.facts.n_people)
         if shift > SHIFT**2 + by_chance or not 1 / SPREAD < math.sqrt(spread) < SPREAD:
             warnings.warn(
-                f"These {n} {modality}s are not distributed as those of the fit: their mean is {math.sqrt(shift):.2f} "
-                f"of the spread away (up to {SHIFT} is usual), and their spread is {math.sqrt(spread):.2f} times as "
-                f"large. Use the encoder and preprocessing of the fit ({self._side(modality).name}), or fit again.",
+                f"These {n} {modality}s are not distributed like the training {modality}s: their mean is "
+                f"{math.sqrt(shift):.2f} of the spread away (up to {SHIFT} is usual), and their spread is "
+                f"{math.sqrt(spread):.2f} times as large. Use the encoder and preprocessing it was fitted with "
+                f"({self._side(modality).name}), or fit again.",
                 stacklevel=3,
             )
 
@@ -177,9 +178,9 @@ class Matcher:
         return self.facts.face if modality == "face" else self.facts.voice
 
     def save(self, folder: str | Path) -> None:
-        """Write the matcher into a folder that is absent or empty, for its owner alone.
+        """Write the matcher into a new or empty folder, readable only by its owner.
 
-        The directions of a matcher of few people nearly span these people's embeddings: treat it as biometric data.
+        The directions of a matcher fitted on few people nearly span their embeddings: treat it as biometric data.
 
         Raises:
             UsageError: the folder is not empty, or cannot be written.
@@ -198,19 +199,21 @@ class Matcher:
         try:
             check_free(folder)
             write_private(folder / TENSORS, content)
-            # Last, so that a folder without it is known for half-written.
+            # Written last, so that a folder without it is known to be incomplete.
             write_private(folder / FACTS, json_text({**document, CHECKSUM: checksum(document)}).encode())
         except OSError as error:
-            raise UsageError(f"The matcher cannot be written to {folder}: {error.strerror}. Name another.") from error
+            raise UsageError(
+                f"The matcher cannot be written to {folder}: {error.strerror}. Choose another folder."
+            ) from error
 
     @classmethod
     def load(cls, folder: str | Path, *, face_encoder: str | None = None, voice_encoder: str | None = None) -> Matcher:
         """Read a matcher.
 
         Args:
-            face_encoder, voice_encoder: the SHA-256 that its encoders must have.
+            face_encoder, voice_encoder: SHA-256 that its encoders must have.
         Raises:
-            UsageError: no matcher, a damaged one, or one of other encoders.
+            UsageError: no matcher, a damaged one, or one with other encoders.
         """
         folder = Path(folder)
         try:
@@ -218,34 +221,34 @@ class Matcher:
             content = read_whole(folder / TENSORS, MAX_BYTES)
         except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise UsageError(f"{folder} holds no matcher that can be read ({reason}). {_REMEDY}") from error
+            raise UsageError(f"{folder} does not contain a readable matcher ({reason}). {_REMEDY}") from error
         facts = _facts_of(document, content, folder)
         for declared, side in ((face_encoder, facts.face), (voice_encoder, facts.voice)):
             if declared is not None and declared != side.sha256:
                 raise UsageError(
                     f"The matcher in {folder} was fitted with {side.name}, SHA-256 {side.sha256 or 'unknown'}; "
-                    f"{declared} was given. Use the encoder of the fit, or fit a matcher with yours."
+                    f"{declared} was given. Use that encoder, or fit a matcher with yours."
                 )
         return cls(facts, *_tensors_of(content, facts, folder))
 
 
 def _refused(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 def check_free(folder: Path) -> None:
-    """Raise UsageError unless a matcher can be written to a folder: it is absent or empty."""
+    """Raise UsageError unless a matcher can be written to a folder, which must be new or empty."""
     try:
         is_free = not folder.is_symlink() and (not folder.exists() or (folder.is_dir() and not any(folder.iterdir())))
     except OSError as error:
-        raise UsageError(f"{folder} cannot be read: {error.strerror}. Name another.") from error
+        raise UsageError(f"{folder} cannot be read: {error.strerror}. Choose another folder.") from error
     if not is_free:
-        raise UsageError(f"{folder} is not an empty folder; a matcher needs one of its own. Name another.")
+        raise UsageError(f"{folder} is not an empty folder; a matcher needs a new or empty one. Choose another folder.")
 
 
 def _facts_of(document: Any, content: bytes, folder: Path) -> MatcherFacts:
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise UsageError(f"{folder / FACTS} is no matcher of the schema {SCHEMA}. {_REMEDY}")
+        raise UsageError(f"{folder / FACTS} is not a matcher with the schema {SCHEMA}. {_REMEDY}")
     if document.get(CHECKSUM) != checksum(document):
         raise UsageError(f"The matcher in {folder} was damaged or edited: {FACTS} has another checksum. {_REMEDY}")
     if document.get("tensors") != hashlib.sha256(content).hexdigest():
@@ -275,11 +278,11 @@ def _tensors_of(content: bytes, facts: MatcherFacts, folder: Path) -> tuple[dict
         }
         for side, one in zip(sides.values(), (facts.face, facts.voice), strict=True):
             if side.mean.shape != (one.dim,) or side.directions.shape != (one.dim, len(correlations)):
-                raise ValueError("tensors of other shapes than stated")
+                raise ValueError("tensors have other shapes than stated")
             if side.spread <= 0:
                 raise ValueError("a spread of 0")
         if correlations.ndim != 1 or not ((correlations >= 0) & (correlations <= LARGEST_CORRELATION)).all():
-            raise ValueError("correlations that no fit gives")
+            raise ValueError("correlations that no fit produces")
         if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
             raise ValueError("numbers that are not finite")
     except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:

@@ -1,4 +1,4 @@
-"""Groups of people, such as sex, in an encoder's centroids: how well they can be read, and how to remove them."""
+"""Groups of people, such as sex, in an encoder's centroids: how well they can be predicted, and how to remove them."""
 
 import numpy as np
 from numpy.typing import NDArray

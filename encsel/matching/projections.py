@@ -15,16 +15,16 @@ from encsel.matching.likelihood import N_AXES
 from encsel.metrics.centroids import centroids, median_samples, unit_rows
 
 SAMPLE_ROWS, SAMPLE_REPEATS = 3000, 3
-"""Single samples scored in total, 2 to 20 of each person, and repeats in which they are; 1 of a large set."""
+"""Single samples scored in total, 2 to 20 per person, and repeats in which they are scored; 1 for a large set."""
 MEANS_OF = (3, 10)
-"""Samples of each person whose mean is scored as well, where half of the people have as many."""
+"""Numbers of samples per person whose mean is scored as well, if half of the people have as many."""
 
 
 @dataclass(frozen=True)
 class Fold:
     """One encoder in one fold: people, and (r, k) L2-normalised single samples of the test people, on its axes.
 
-    `means` are the test people again by MEANS_OF, (t, k) each, as means of so many samples.
+    `means` are the test people by MEANS_OF, (t, k) each, as means of that many samples.
     """
 
     side: Side
@@ -72,7 +72,7 @@ def project_centroids(x: Vectors, folds: Folds) -> list[list[Side]]:
 
 
 def rows_per_person(n_people: int) -> int:
-    """Single samples of each person that are scored."""
+    """Number of single samples scored per person."""
     return int(np.clip(SAMPLE_ROWS // n_people, 2, 20))
 
 

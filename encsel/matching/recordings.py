@@ -1,4 +1,4 @@
-"""Faces and voices from the same recordings against those from different recordings, for the same people."""
+"""Compare faces and voices from the same recordings with those from different recordings, for the same people."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

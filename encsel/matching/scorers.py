@@ -1,6 +1,6 @@
 """Scorers: closed-form similarity of a face and a voice on their principal axes.
 
-Every scorer is fitted on training people alone: principal axes of each side, then canonical directions from one
+Every scorer is fitted on training people only: principal axes of each side, then canonical directions from one
 singular value decomposition. An EER is meaningful only together with the name of its scorer.
 """
 
@@ -17,7 +17,7 @@ from encsel.matching.axes import N_AXES, Directions, Side, checked_people, check
 from encsel.metrics.centroids import unit_rows
 
 DEFAULT_SCORER = "likelihood"
-"""The one to deploy, whose EERs a user sees first."""
+"""The scorer to deploy, whose EERs a user sees first."""
 REFERENCE_TRAIN = 999
 
 SCORERS: Mapping[str, str] = {
@@ -31,8 +31,8 @@ class PairInFold:
     """One face-voice pair fitted on the training people of one fold, with directions computed once per ridge.
 
     Args:
-        face, voice: both encoders on at least so many axes as the scorers use, or as they have.
-        n_axes: number of axes of all scorers but `likelihood`, which uses all.
+        face, voice: both encoders on at least as many axes as the scorers use, or as they have.
+        n_axes: number of axes of all scorers except `likelihood`, which uses all.
     """
 
     def __init__(self, face: Side, voice: Side, *, n_axes: int = N_AXES) -> None:
@@ -108,7 +108,7 @@ class Scorer:
     def score(self, faces: Vectors, voices: Vectors) -> Vectors:
         """(n_faces, n_voices) scores, higher is more alike; UsageError if the scorer is not fitted.
 
-        Natural log likelihood ratios of `likelihood`, cosines in [-1, 1] of the others.
+        `likelihood` returns natural log likelihood ratios, the others cosines in [-1, 1].
         """
         if self._train is None:
             raise UsageError("The scorer is not fitted yet. Call fit(faces, voices) first.")

@@ -13,7 +13,7 @@ Range = tuple[float, float]
 Number = float | NDArray[np.float64]
 
 EVIDENCE_AUC: Range = (0.3, 0.995)
-"""Clip range of an AUC used as evidence; one below 0.3 is only bad luck."""
+"""Clip range of an AUC used as evidence; a value below 0.3 is just bad luck."""
 PREDICTED_EER: Range = (0.005, 0.6)
 """Clip range of a predicted or true EER, which is hardly ever worse than chance."""
 MEASURED: Range = (0.005, 0.995)

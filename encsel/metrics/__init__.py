@@ -1,4 +1,4 @@
-"""Geometry of embeddings, one file per metric; each defines METRICS. Every metric is a function of rows of embeddings:
+"""Geometry of embeddings, one file per metric, each of which defines METRICS. Metrics are functions of rows:
 
 >>> import numpy as np
 >>> from encsel import metrics

@@ -118,7 +118,7 @@ def flat_control(x: Vectors, *, n_points: int, k: int, seed: int) -> Curvature:
     values = np.linalg.eigvalsh(rows.T @ rows / n if n > rows.shape[1] else rows @ rows.T / n)
     varies = values > 1e-12 * values[-1]
     rng = np.random.default_rng([seed, 7])
-    # On its own axes: curvature ignores rotation.
+    # On its principal axes, since curvature ignores rotation.
     cloud = rng.standard_normal((n, int(varies.sum())), np.float32) * np.sqrt(values[varies]).astype(np.float32)
     points = np.arange(n_points)
     index = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(cloud).kneighbors(cloud[:n_points])[1]
@@ -134,7 +134,9 @@ def _principal(offsets: Vectors, reference: bool) -> tuple[NDArray[np.float64], 
         # Unit mean square distance, so that ridge and rounding do not depend on scale.
         scale = np.sqrt(np.einsum("bkd,bkd->b", near, near) / near.shape[1])
         if not (scale > 0).all():
-            raise BadCalibration("Neighbours lie on one point; curvature needs at least 2 that differ. Check it.")
+            raise BadCalibration(
+                "All neighbours lie on one point; curvature needs at least 2 that differ. Check the encoder."
+            )
         near = near / scale[:, None, None]
         values, vectors = np.linalg.eigh(near @ near.transpose(0, 2, 1))
         coordinates = vectors[:, :, ::-1] * np.sqrt(np.clip(values[:, ::-1], 0, None))[:, None]
@@ -182,7 +184,9 @@ def _of_rows(x: Vectors) -> float:
     k = min(K, len(x) - 1)
     neighbours = nearest_neighbours(x, k)
     if not neighbours.distances.any():
-        raise BadCalibration("All samples have the same embedding; curvature needs at least 2 that differ. Check it.")
+        raise BadCalibration(
+            "All samples have the same embedding; curvature needs at least 2 that differ. Check the encoder."
+        )
     points = curvature_points(len(x))
     return curvature(x, points, neighbours.index[points]).mean_absolute_median
 

@@ -22,10 +22,12 @@ def two_nn(distances: NDArray[np.float64], *, discard: float = 0.1) -> float:
     first, second = distances[:, 0], distances[:, 1]
     log_ratio = np.log(np.sort(second[first > 1e-10] / first[first > 1e-10]))
     n = len(log_ratio)
-    # The largest ratio has F = 1, whose logarithm is infinite: it is left out in every variant.
+    # The largest ratio has F = 1, for which the logarithm is infinite: it is left out in every variant.
     used = min(n - 1, int(n * (1 - discard)))
     if used < 2 or log_ratio[used - 1] <= 0:
-        raise BadCalibration(f"{n} samples with a usable pair of neighbours; TwoNN needs at least 3 that differ.")
+        raise BadCalibration(
+            f"{n} samples have a usable pair of neighbours; TwoNN needs at least 3 that differ. Check the encoder."
+        )
     log_ratio, cumulative = log_ratio[:used], np.arange(1, used + 1) / n
     return float(-(np.log1p(-cumulative) @ log_ratio) / (log_ratio @ log_ratio))
 

@@ -1,4 +1,4 @@
-"""CKA of kernels of distances along the graph of neighbours, the next step that the study names."""
+"""CKA of kernels of distances along the graph of neighbours, which the study names as its next step."""
 
 import numpy as np
 

@@ -1,8 +1,8 @@
 """Linear centred kernel alignment of two embeddings of the same people: biased, debiased, matched to a size.
 
-All in float64 on Gram matrices computed once per encoder. Kornblith et al. 2019, arXiv:1905.00414; unbiased HSIC of
-Song et al. 2012, JMLR 13. Biased CKA of unrelated embeddings grows as people get fewer, debiased CKA does not; matched
-CKA is the expected value of biased CKA at another number of people.
+Everything is in float64, on Gram matrices computed once per encoder. Kornblith et al. 2019, arXiv:1905.00414; unbiased
+HSIC of Song et al. 2012, JMLR 13. Biased CKA of unrelated embeddings grows with fewer people, debiased CKA does not;
+matched CKA is the expected value of biased CKA at another number of people.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from encsel.errors import BadCalibration
 from encsel.metrics.centroids import centred_rows
 
 REFERENCE_SIZE = 1249
-"""Identities of the study that the published regressions were fitted on."""
+"""Number of identities of the study, on which the published regressions were fitted."""
 MIN_FOR_CKA = 4
 
 Gram = NDArray[np.float64]
@@ -24,7 +24,7 @@ Gram = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cka:
-    """CKA of one pair, about in [0, 1], higher is more alike; the last two can be below 0 by chance."""
+    """CKA of one pair, roughly in [0, 1], higher is more alike; the last two can be below 0 by chance."""
 
     biased: float
     debiased: float
@@ -34,7 +34,7 @@ class Cka:
 def gram(x: Vectors, *, device: str = "cpu") -> Gram:
     """(n, n) Gram matrix of (n, dim) rows about their mean, float64, scaled to unit mean diagonal.
 
-    CKA ignores scale, but squares of tiny values would underflow. A torch `device` computes in float64, too.
+    CKA ignores scale, but squares of tiny values would underflow. A torch `device` also computes in float64.
 
     Raises:
         BadCalibration: fewer than 4 rows, or all rows equal.
@@ -76,7 +76,7 @@ def unbiased_cka(k: Gram, q: Gram, matched_to: int | None) -> float:
 def matched_standard_error(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> float:
     """Jackknife standard error of matched CKA over at least 5 people; 1.645 of it gives valid 90 % intervals.
 
-    Not a bootstrap: people drawn twice are alike in both encoders, which raises CKA of any two.
+    It is not a bootstrap: people drawn twice are alike in both encoders, which raises the CKA of any pair.
     """
     n = len(k)
     if n <= MIN_FOR_CKA:
@@ -110,7 +110,7 @@ def null_of_hsic(
 ) -> NDArray[np.float64]:
     """The same of `unbiased_hsic`."""
     n = len(ks[0])
-    # Only the cross product depends on the shuffle. float32 keeps it to 1e-6, far below the spread of the null.
+    # Only the cross product depends on the shuffle. In float32 it is exact to 1e-6, far below the spread of the null.
     k_off = [_off_diagonal(k).astype(np.float32) for k in ks]
     q_off = np.stack([_off_diagonal(q).astype(np.float32).ravel() for q in qs])
     k_sums = np.stack([k.sum(axis=0) - np.diag(k) for k in ks])
@@ -127,7 +127,7 @@ def null_of_hsic(
 def _cross_products(
     k_off: Sequence[NDArray[np.float32]], q_off: NDArray[np.float32], device: str
 ) -> Callable[[NDArray[np.intp]], NDArray[np.float64]]:
-    """Function from a shuffle of people to the (faces, voices) inner products of Gram matrices."""
+    """A function from a shuffle of people to the (faces, voices) inner products of Gram matrices."""
     if device == "cpu":
         # Rows, then columns: faster than both at once.
         return lambda p: np.stack([q_off @ k[p].take(p, axis=1).ravel() for k in k_off]).astype(np.float64)

@@ -27,7 +27,7 @@ def mle_median(distances: NDArray[np.float64], *, k: int = K) -> float:
 
 
 def mle_harmonic(distances: NDArray[np.float64], *, k: int = K) -> float:
-    """Harmonic mean over points, the maximum likelihood of all points together; otherwise as `mle_median`.
+    """Harmonic mean over points, the maximum likelihood estimate of all points together; otherwise like `mle_median`.
 
     Source: MacKay & Ghahramani 2005, comments on Levina & Bickel.
     """
@@ -59,7 +59,7 @@ def dimension_per_person(x: Vectors, people: NDArray[Any], *, k: int) -> NDArray
 
 
 def _inverse_dimension(distances: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """(points,) mean log ratio of the k-th distance to the nearer ones, of points with any spread."""
+    """(points,) mean log ratio of the k-th distance to the nearer ones, for points with any spread."""
     d = np.maximum(distances[:, :k], 1e-10)
     logs = np.log(np.maximum(d[:, -1:] / d[:, :-1], 1 + 1e-10)).sum(axis=1)
     spread = logs[logs > 1e-8]

@@ -10,12 +10,12 @@ K = 10
 
 
 def nearest_people(x: Vectors) -> NDArray[np.intp]:
-    """(n, 10) nearest other people of each, from (n, dim) centroids; BadCalibration as `neighbours_of_people`."""
+    """(n, 10) nearest other people of each person, from (n, dim) centroids; raises as `neighbours_of_people`."""
     return neighbours_of_people(x, K, f"{K} mutual neighbours need").index
 
 
 def mutual_knn(face: NDArray[np.intp], voice: NDArray[np.intp]) -> float:
-    """Fraction of 10 nearest people, (n, 10) each, that both encoders share, in [0, 1]; by chance 10 / (n - 1)."""
+    """Fraction of the 10 nearest people, (n, 10) each, shared by both encoders, in [0, 1]; 10 / (n - 1) by chance."""
     return float((face[:, :, None] == voice[:, None, :]).sum() / face.size)
 
 

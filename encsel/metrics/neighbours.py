@@ -10,7 +10,7 @@ from encsel.core import Vectors
 from encsel.errors import BadCalibration
 
 SMALL = 4000
-"""Rows below which one thread searches."""
+"""Number of rows below which the search uses one thread."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ def neighbours_of_people(x: Vectors, k: int, use: str) -> Neighbours:
     """The k nearest other people of each, from (n, dim) centroids.
 
     Raises:
-        BadCalibration: fewer than k + 2 people, or all rows equal; `use` begins the reason, as in `centred_rows`.
+        BadCalibration: fewer than k + 2 people, or all rows equal; `use` is part of the message, as in `centred_rows`.
     """
     if len(x) < k + 2:
         raise BadCalibration(f"{len(x)} people; {use} at least {k + 2}. Add people.")
@@ -50,7 +50,9 @@ def nearest_neighbours(x: Vectors, k: int, *, device: str = "cpu", as_given: boo
         BadCalibration: k or fewer rows.
     """
     if len(x) <= k:
-        raise BadCalibration(f"{len(x)} distinct samples; {k} neighbours each need at least {k + 1}. Add samples.")
+        raise BadCalibration(
+            f"{len(x)} distinct samples; {k} neighbours per sample need at least {k + 1}. Add samples."
+        )
     rows: NDArray[Any] = x
     if not as_given:
         # Centring keeps the digits that the expansion |a|^2 - 2ab + |b|^2 would lose on a cloud far from the origin.
@@ -61,7 +63,7 @@ def nearest_neighbours(x: Vectors, k: int, *, device: str = "cpu", as_given: boo
     from sklearn.neighbors import NearestNeighbors
     from threadpoolctl import threadpool_limits
 
-    # Several threads on a small search wait for each other.
+    # On a small search, several threads would wait for each other.
     with threadpool_limits(1 if len(x) < SMALL else None):
         distances, index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(rows).kneighbors()
     return Neighbours(distances, index)

@@ -1,4 +1,4 @@
-"""Finds the metrics: every file of this package that defines METRICS."""
+"""Find the metrics: every file of this package that defines METRICS."""
 
 import importlib
 import pkgutil

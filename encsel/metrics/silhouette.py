@@ -1,4 +1,4 @@
-"""Silhouette: whether samples lie nearer to their own person than to the next, by cosine distance."""
+"""Silhouette: whether samples lie closer to their person than to the next one, by cosine distance."""
 
 from typing import Any
 
@@ -29,12 +29,12 @@ def silhouette(x: Vectors, people: NDArray[Any]) -> float:
     n_people = len(counts)
     if n_people < 2 or counts.max() < 2:
         raise BadCalibration(
-            f"{len(x)} samples of {n_people} people; a silhouette needs at least 2 people and one with 2 samples."
+            f"{len(x)} samples of {n_people} people; a silhouette needs at least 2 people, one of them with 2 samples."
         )
     # Scaled first: squares of tiny or huge values would leave the range of floats.
     scale = np.abs(x).max()
     if not scale > 0 or np.ptp(x, axis=0).max() <= 1e-12 * scale:
-        raise BadCalibration("All samples have the same embedding; a silhouette needs at least 2. Check it.")
+        raise BadCalibration("All samples have the same embedding; a silhouette needs at least 2. Check the encoder.")
     rows = unit_rows(np.asarray(x, dtype=np.float64) / scale)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     sums = np.add.reduceat(rows[np.argsort(owner, kind="stable")], starts, axis=0)

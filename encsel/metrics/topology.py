@@ -32,7 +32,7 @@ def topology(x: Vectors, people: NDArray[Any], *, min_samples: int = MIN_SAMPLES
     """Distances within and between the `people` with at least `min_samples` rows.
 
     Args:
-        reference: average rows of unit length to centroids, as the study's released code does here, not rows as given.
+        reference: average rows scaled to unit length, as the study's released code does here, not rows as given.
     Raises:
         BadCalibration: fewer than 2 such people, or all rows equal.
     """
@@ -41,7 +41,7 @@ def topology(x: Vectors, people: NDArray[Any], *, min_samples: int = MIN_SAMPLES
     n = int(large.sum())
     if n < 2:
         raise BadCalibration(
-            f"{n} of {len(everyone)} people have {min_samples} samples or more; cluster topology needs at least 2 such."
+            f"{n} of {len(everyone)} people have {min_samples} samples or more; cluster topology needs at least 2."
         )
     rows = large[index]
     vectors: Vectors = np.asarray(x[rows], dtype=np.float64)
@@ -49,7 +49,9 @@ def topology(x: Vectors, people: NDArray[Any], *, min_samples: int = MIN_SAMPLES
     # Scaled first: squares of tiny or huge values would leave the range of floats.
     scale = np.abs(vectors).max()
     if not scale > 0 or np.ptp(vectors, axis=0).max() <= 1e-12 * scale:
-        raise BadCalibration("All samples have the same embedding; cluster topology needs at least 2. Check it.")
+        raise BadCalibration(
+            "All samples have the same embedding; cluster topology needs at least 2. Check the encoder."
+        )
     vectors = unit_rows(vectors / scale) if reference else vectors / scale
     sums = np.zeros((n, vectors.shape[1]))
     np.add.at(sums, owner, vectors)

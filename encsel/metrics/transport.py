@@ -21,14 +21,14 @@ N_PEOPLE = 500
 REFERENCE_SEED = 42
 MIN_FOR_TRANSPORT = 4
 STARTS = ("independent", "same people")
-"""Initial couplings. Where two encoders agree, the first ends far above what the second finds; elsewhere either can be
-the better one."""
+"""Initial couplings. If two encoders agree, the first ends far above what the second finds; otherwise either can be
+better."""
 Distances = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class GromovWasserstein:
-    """The distance lies in [lower_bound, value]: the optimiser finds a coupling, not always the best.
+    """A distance in [lower_bound, value]: the optimiser finds a coupling, but not always the best.
 
     Both are squared if `squared`; `start` is the initial coupling, "independent" or "same people".
     """
@@ -94,7 +94,7 @@ def reference_draws(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def _solve(face: Distances, voice: Distances, start: Distances | None) -> tuple[float, bool, int]:
-    """Squared value at a local minimum, whether the optimiser stopped by itself, and the number of its steps."""
+    """Squared value at a local minimum, whether the optimiser converged, and its number of steps."""
     for backend in ("PYTORCH", "JAX", "CUPY", "TENSORFLOW"):
         # POT imports every array library it finds, which costs time and memory.
         os.environ.setdefault(f"POT_BACKEND_DISABLE_{backend}", "1")

@@ -1,4 +1,4 @@
-"""Calibrated cards: from evidence of n people with m samples each to the EER of a matcher of many, with its error.
+"""Calibrated cards: from evidence of n people with m samples each to the EER of a matcher trained on many people.
 
 A card is a regression of d' on `encsel.prediction.evidence`, its coefficients smooth in n and m, fitted by `encsel
 calibrate` to simulated populations. Its errors were measured on kinds of population not in the fit.
@@ -40,7 +40,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Shares:
-    """Fractions of a prediction's squared error common to all pairs of a set, to one face or voice, or none. Sum 1."""
+    """Fractions of a prediction's squared error common to all pairs, to one face or voice, or to none; sum 1."""
 
     everyone: float
     face: float
@@ -60,7 +60,7 @@ class HeldOut:
         rmse, bias: of the predicted EER; `bias_at` by samples per person.
         regret: EER of the pair predicted best minus that of the best, mean over sets; `regret_likeliest` that of the
             likeliest pair of the shortlist.
-        shortlist_holds, shortlist_size: share of the sets whose shortlist holds the best pair, and its mean size.
+        shortlist_holds, shortlist_size: fraction of sets whose shortlist holds the best pair, and its mean size.
         between_sets: standard deviation of predictions for one pair of encoders from other people of its population;
             0 where no population has two sets.
         coverage: fraction of 90 % intervals that contain the true EER; `coverage_se` its standard error, rows of one
@@ -88,7 +88,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class GapBin:
-    """Pairs predicted better than another, by predicted gap in EER; `right`: fraction of them that truly were."""
+    """Pairs predicted to be better than another, by predicted gap in EER; `right`: fraction that truly were."""
 
     low: float
     high: float
@@ -98,7 +98,7 @@ class GapBin:
 
 @dataclass(frozen=True, kw_only=True)
 class LevelFit:
-    """What a card says of one level: a number of training people, and of samples of each person at test.
+    """One level of a card: a number of training people, and of samples per person at test.
 
     Attributes:
         coefficients: (1 + features, SIZE_TERMS); the first row is the intercept.
@@ -190,10 +190,10 @@ class CalibratedCard(LevelFit):
         return Level(n_train_identities=self.n_train_identities, probe_samples=self.probe_samples, **fit)
 
     def at(self, train_people: int, probe_samples: int) -> "CalibratedCard":
-        """The card of another level; between the numbers of training people it knows, linear in their logarithm.
+        """The card at another level; between known numbers of training people, linear in their logarithm.
 
         Raises:
-            UsageError: a level that the card does not know.
+            UsageError: a level outside the card's.
         """
         if (train_people, probe_samples) == (self.n_train_identities, self.probe_samples):
             return self
@@ -221,7 +221,7 @@ class CalibratedCard(LevelFit):
 
 
 def _between(below: Any, above: Any, weight: float) -> Any:
-    """Numbers, in tuples or Shares of any depth, on the line from `below` (weight 0) to `above` (weight 1)."""
+    """Interpolate numbers, in tuples or Shares of any depth, from `below` (weight 0) to `above` (weight 1)."""
     if isinstance(below, Shares):
         return Shares(*_between(dataclasses.astuple(below), dataclasses.astuple(above), weight))
     if isinstance(below, tuple):
@@ -312,7 +312,7 @@ def tail(card: CalibratedCard, coverage: float, n: int) -> float:
 
 
 def expected_from_cka(card: CalibratedCard, root_cka: float, n: int, m: float) -> tuple[float, float]:
-    """The d' expected from CKA alone, and the spread about it among simulated pairs."""
+    """The d' expected from CKA alone, and its spread among simulated pairs."""
     terms = size_terms(float(n), m, card)
     intercept, slope = np.asarray(card.from_cka) @ terms
     return float(intercept + slope * root_cka), _exp(float(np.asarray(card.from_cka_sd) @ terms))
@@ -367,7 +367,7 @@ def _check_meaning(card: CalibratedCard) -> None:
         numbers += (*part.spread, *part.from_cka_sd, part.own_error, part.order_scale, part.best_scale)
     problems = {
         f"its scorer is {card.scorer!r}; one of {', '.join(MEASURED)} is needed": card.scorer not in MEASURED,
-        f"it was made on evidence version {card.evidence_version}, this encsel measures version {EVIDENCE_VERSION}": (
+        f"it was fitted on evidence version {card.evidence_version}; this encsel measures version {EVIDENCE_VERSION}": (
             card.evidence_version != EVIDENCE_VERSION
         ),
         f"it needs {', '.join(unknown)}, which this encsel does not measure": bool(unknown),
@@ -377,7 +377,7 @@ def _check_meaning(card: CalibratedCard) -> None:
         ),
         "its lines and tails are incomplete": any(len(p.from_cka) != 2 or not p.tails for p in parts),
         "its tails do not fit the coverages": any(len(row) != 1 + len(COVERAGES) for p in parts for row in p.tails),
-        "the tails of its levels are of other numbers of people": any(
+        "the tails of its levels have different numbers of people": any(
             [row[0] for row in p.tails] != [row[0] for row in card.tails] for p in card.levels
         ),
         "it lacks the ranges of its features": bool(set(card.features) - set(card.ranges)),

@@ -12,7 +12,7 @@ from encsel.prediction.predict import ALPHA, Shuffling
 SHORTLIST = 0.9
 """Chance with which the shortlist holds the best pair."""
 MOST_NAMED = 6
-"""Pairs of a shortlist that a sentence names one by one."""
+"""Largest number of pairs of a shortlist that a sentence names one by one."""
 
 PairName = tuple[str, str]
 """Face and voice encoder."""
@@ -23,7 +23,7 @@ class Standing:
     """What is known of one pair among the others.
 
     Attributes:
-        places: first and last place it may have: others are better, or worse, only with a chance of 0.9 or more.
+        places: first and last place it may have; another pair counts as better, or worse, from a chance of 0.9.
         p_best: chance that it is the best.
         expected_loss: EER that one loses on average by taking it instead of the best.
     """
@@ -38,8 +38,8 @@ class Decision:
     """What to do.
 
     Attributes:
-        shortlist: fewest (face, voice) pairs that hold the best with a chance of 0.9, the likeliest first; empty where
-            none can be recommended.
+        shortlist: fewest (face, voice) pairs that hold the best with a chance of 0.9, likeliest first; empty if none
+            can be recommended.
         chance: chance that the shortlist holds the best pair.
         text: what to do, in one to three sentences.
     """
@@ -99,7 +99,7 @@ def decide(
         p: family-wise p-value of each against shuffled people; None where it was not measured.
         what: "predicted" or "measured".
         shuffling: groups within which people were shuffled.
-        people_to_tell: people needed to tell two pairs apart, by index; None of its value: more than can be planned.
+        people_to_tell: people needed to separate two pairs, by index; returns None beyond what can be planned.
     """
     chosen = shortlist_of(p_best)
     told = [i for i in range(len(names)) if (value := p[i]) is not None and value <= ALPHA]
@@ -112,7 +112,7 @@ def decide(
             alone = f"; knowing that alone gives EER {shuffling.chance:.2f}"
         return undecided(
             f"{subject} {beyond} (p {least:.2f}{' or more' if len(names) > 1 else ''}{alone}): these {n_people} people "
-            "are no evidence for any pair. A weak link may need more people to show."
+            "provide no evidence for any pair. A weak link may need more people to show."
         )
     holds = float(sum(p_best[i] for i in chosen))
     listed = [names[i] for i in chosen]
@@ -158,7 +158,7 @@ def range_of(eers: Sequence[float], interval: tuple[float, float] | None = None)
 
 
 def _named(pairs: Sequence[PairName]) -> str:
-    """The pairs in words: "clip or dinov2 with wavlm" where all combinations are meant."""
+    """The pairs in words: "clip or dinov2 with wavlm" if all combinations are meant."""
     faces, voices = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
     if len(faces) * len(voices) == len(pairs):
         return f"{_either(faces)} with {_either(voices)}"

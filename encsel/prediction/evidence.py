@@ -1,7 +1,7 @@
 """Evidence of one face-voice pair: the numbers that a calibrated card turns into a predicted EER.
 
-All come from centroids of the same people. Cross-validated ones measure a matcher on people it has not seen; those from
-CKA use all people at once and are less noisy; a card weighs both. For d', see `encsel.matching.sensitivity`.
+All are computed from centroids of the same people. Cross-validated ones measure a matcher on people it has not seen;
+those from CKA use all people at once and are less noisy; a card weighs both. For d', see `encsel.matching.sensitivity`.
 """
 
 import math
@@ -44,7 +44,7 @@ EVIDENCE_VERSION = 3
 
 FEATURES: Mapping[str, str] = {
     "d_reference": "sensitivity d' behind the cross-validated AUC of the reference scorer",
-    "d_likelihood": "the same of the likelihood ratio",
+    "d_likelihood": "the same for the likelihood ratio",
     "correlations": "sum of the positive correlations of the first 12 ridge canonical variates on held-out people",
     "root_cka": "square root of CKA matched to 1249 people",
     "shared": "square root of the sum of squared covariances of both sides' first 50 axes, whitened with a ridge",
@@ -53,20 +53,20 @@ FROM_GRAMS = ("root_cka", "shared")
 """Features measured on all people at once, from Gram matrices."""
 AXES_OF_SHUFFLES = 2 * N_AXES
 RIDGE_OF_ALL = 0.1
-"""Of the whitening behind `shared`: fraction of the axes' mean variance that is added to the variance of each."""
+"""Ridge of the whitening behind `shared`: fraction of the axes' mean variance that is added to the variance of each."""
 MAX_IMPOSTORS = 2000
-"""Most impostor scores of a fold in a shuffle; 45 test people give fewer."""
+"""Largest number of impostor scores of a fold in a shuffle; 45 test people give fewer."""
 COSTLY = ("d_likelihood",)
-"""Features that take longer than all others together; p-values, which need many shuffles, do without them."""
+"""Features that take longer than all others together; p-values, which need many shuffles, leave them out."""
 MAX_FOR_ALL_FOLDS, FEW_FOLDS = 400, 2
-"""Above so many people, shuffles use only so many folds, whose test people are enough."""
+"""Above this many people, shuffles use only this many folds, whose test people are enough."""
 
 
 @dataclass(frozen=True)
 class EncoderEvidence:
     """One encoder's part, computed once: projections in every fold, Gram matrices of FROM_GRAMS.
 
-    `people`: (n, at most 100) everybody on the principal axes of everybody, for the shuffles.
+    `people`: (n, at most 100) all people on the principal axes of all people, for the shuffles.
     """
 
     folds: Sequence[Sequence[Side]]
@@ -110,7 +110,7 @@ def pair_evidence(face: EncoderEvidence, voice: EncoderEvidence, folds: Folds) -
 
 
 def cross_validated_features(validated: CrossValidated) -> dict[str, float]:
-    """All FEATURES but those of FROM_GRAMS."""
+    """All FEATURES except those of FROM_GRAMS."""
     values = {f"d_{name}": float(distance_of_auc(rates.auc)) for name, rates in validated.scored.items()}
     return {**values, "correlations": float(np.clip(validated.correlations, 0, 1).sum())}
 
@@ -138,7 +138,7 @@ def shuffled_from_grams(
 
 
 def folds_of_shuffles(folds: Folds) -> Sequence[Fold]:
-    """Folds in which shuffles are cross-validated: of the first repeat, and of a large set only a few."""
+    """Folds in which shuffles are cross-validated: those of the first repeat, only a few of them for a large set."""
     first = folds[0]
     return first if sum(map(len, first[0])) <= MAX_FOR_ALL_FOLDS else first[:FEW_FOLDS]
 
@@ -146,10 +146,10 @@ def folds_of_shuffles(folds: Folds) -> Sequence[Fold]:
 def shuffled_features(
     faces: Sequence[EncoderEvidence], voice: EncoderEvidence, folds: Sequence[Fold], orders: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """(orders, faces, FEATURES) of all faces and one voice, whose people are put in each order; NaN for COSTLY and
+    """(orders, faces, FEATURES) of all faces and one voice, with its people in each order; NaN for COSTLY and
     FROM_GRAMS ones.
 
-    The voice's axes are fitted on the training people of each order, as those of an unshuffled set.
+    The voice's axes are fitted on the training people of each order, as for an unshuffled set.
     """
     found = np.full((len(orders), len(faces), len(FEATURES)), np.nan)
     names = [name for name in MEASURED if f"d_{name}" not in COSTLY]
@@ -172,7 +172,7 @@ def shuffled_features(
 def costly_features(
     faces: Sequence[EncoderEvidence], voice: Vectors, folds: Sequence[Fold], order: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """(faces, FEATURES) of all faces and one voice (n, dim), whose people are put in this order; NaN but for COSTLY."""
+    """(faces, FEATURES) of all faces and one voice (n, dim), with its people in this order; NaN except for COSTLY."""
     found = np.full((len(faces), len(FEATURES)), np.nan)
     (moved,) = sides(voice[order], [list(folds)])
     for j, face in enumerate(faces):

@@ -1,4 +1,4 @@
-"""Order of pairs: chances of order and of being best, from the joint error of all predictions of a set."""
+"""Order of pairs: chances that one is better, or the best, from the joint error of all predictions of a set."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ Labels = Sequence[Any] | NDArray[Any]
 
 
 def covariance(card: CalibratedCard, sd: Values, faces: Labels, voices: Labels) -> Values:
-    """(pairs, pairs) covariance of the errors of predicted d' within one set, whose `sd` (pairs,) `estimate` gives."""
+    """(pairs, pairs) covariance of the errors of predicted d' within one set; `sd` (pairs,) comes from `estimate`."""
     face, voice = (np.asarray(x)[:, None] == np.asarray(x) for x in (faces, voices))
     s = card.shares
     together = s.everyone + s.face * face + s.voice * voice + s.pair * (face & voice)
@@ -37,7 +37,7 @@ def chance_of_order(card: CalibratedCard, distance: Values, sd: Values, faces: L
 
 
 def chance_of_best(drawn: Values) -> Values:
-    """(pairs,) chance that each is the best of its set, from `drawn_distances`; they sum to 1."""
+    """(pairs,) chance that each pair is the best of its set, from `drawn_distances`; they sum to 1."""
     return np.bincount(np.argmax(drawn, axis=1), minlength=drawn.shape[1]) / len(drawn)
 
 

@@ -36,8 +36,8 @@ SAMPLES = (4, 8, 20, 50)
 class Reach:
     """Resolution of n people with m samples each, typical of simulated sets.
 
-    `difference` is the smallest in predicted EER at which one of two pairs is called better; `difference_sharing` for
-    pairs with a common encoder.
+    `difference` is the smallest difference in predicted EER at which one of two pairs is called better;
+    `difference_sharing` is the same for pairs with a common encoder.
     """
 
     n_identities: int
@@ -60,12 +60,12 @@ class Plan(Result):
     """Resolution of sets of many sizes, made by `encsel.plan`.
 
     Attributes:
-        n_train_identities, n_probe_samples: training people and samples at test behind it.
+        n_train_identities, n_probe_samples: training people, and samples per person at test, of the planned matcher.
         eer: EER planned for; errors grow toward chance.
         width, difference: requirements, if any.
         grid: what each number of people and samples can resolve.
         enough: fewest people that meet the requirements, by samples per person; None: more than 2000.
-        own: what the given set, of size `set`, can resolve; None without a set, or with `reason`.
+        own: what the given set, of size `set`, can resolve; None without a set, or if `reason` is set.
     """
 
     schema: str
@@ -99,12 +99,12 @@ def plan(
     """People and samples needed for an interval or for the order of two pairs, and what a given set can resolve.
 
     Args:
-        data: a calibration set, which is listed and not embedded; None: none.
+        data: a calibration set, which is listed but not embedded, or None.
         eer: EER to plan for, from 0.02 to 0.48; None: the card's training mean.
-        coverage: of the intervals, in [0.5, 0.99].
+        coverage: coverage of the intervals, in [0.5, 0.99].
         train_people, probe_samples: what is predicted, as for `encsel.rank`.
         width: required width of the interval.
-        difference: difference of two pairs' EERs to be resolved.
+        difference: difference between two pairs' EERs to resolve.
         card: calibrated card.
         allow_outside: count files that a manifest names outside its own folder.
     Raises:
@@ -134,7 +134,7 @@ def plan(
             enough[str(m)] = _fewest(range(low, high + 1, 5), functools.partial(suffices, m=m))
     own = reason = None
     if size is not None and size.n_identities < loaded.people[0]:
-        reason = f"with fewer than {MIN_TO_PREDICT} people nothing is predicted"
+        reason = f"fewer than {MIN_TO_PREDICT} people are too few for a prediction"
     elif size is not None:
         own = reach(loaded, size.n_identities, size.samples_per_identity, at, coverage)
     grid = tuple(reach(loaded, n, m, at, coverage) for n in PEOPLE for m in SAMPLES)
@@ -145,7 +145,7 @@ def plan(
 
 
 def reach(card: CalibratedCard, n: int, m: float, eer: float, coverage: float) -> Reach:
-    """Resolution of n people with m samples each, for pairs of about this EER: at least that of any smaller set."""
+    """Resolution of n people with m samples each for pairs of about this EER; never below that of a smaller set."""
     from scipy.special import ndtri
 
     d = float(distance_of_eer(eer))
@@ -167,7 +167,7 @@ def reach(card: CalibratedCard, n: int, m: float, eer: float, coverage: float) -
 
 
 def people_to_tell(card: CalibratedCard, eers: tuple[float, float], m: float, *, sharing: bool) -> int | None:
-    """Fewest people, in tens, whose predictions of two such EERs are called an order; None: more than the card knows.
+    """Fewest people, in tens, that separate two pairs with these EERs; None if they are more than the card covers.
 
     Args:
         m: samples of each person.
@@ -183,7 +183,7 @@ def people_to_tell(card: CalibratedCard, eers: tuple[float, float], m: float, *,
 
 
 def _fewest(numbers: range, suffices: Callable[[int], bool]) -> int | None:
-    """The first of ascending numbers that suffices, as all after it do; None if the last does not."""
+    """The first of ascending numbers that suffices (then all larger ones do); None if the last does not."""
     at = bisect.bisect_left(numbers, True, key=suffices)
     return numbers[at] if at < len(numbers) else None
 
@@ -194,7 +194,9 @@ def _size(data: str | Path | CalibrationSet, *, allow_outside: bool) -> SetSize:
         opened = CalibrationSet.from_path(Path(opened), SetOptions(allow_outside=allow_outside))
     people = set(opened.identities).intersection(*(e.identities for e in opened.embeddings))
     if not people:
-        raise BadCalibration(f"No identity of {opened.root} has samples for every encoder. Name people alike.")
+        raise BadCalibration(
+            f"No identity of {opened.root} has samples for every encoder. Use the same names for the same people."
+        )
     medians = []
     for modality in MODALITIES:
         ready = [e.labels for e in opened.embeddings if e.modality == modality]

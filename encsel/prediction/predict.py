@@ -38,7 +38,7 @@ REPLICATE_COVERAGE = 0.9
 MIN_TO_PREDICT = 30
 """Fewest people for which an EER is predicted."""
 ALPHA, CHANCE = 0.05, 0.5
-"""A pair with a larger family-wise p-value than ALPHA is flagged as not above chance; its interval reaches CHANCE."""
+"""A pair whose family-wise p-value exceeds ALPHA is flagged as not above chance; its interval reaches CHANCE."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class PredictionNull:
     Attributes:
         predicted_eer, sd: mean and standard deviation, over 8 shuffles with all of the evidence, in one repeat of the
             cross-validation.
-        p: permutation p-value: fraction of shuffles, the unshuffled included, that are at least as good by the first
-            card that needs none of the COSTLY evidence, all from the same few folds, so it is exact.
+        p: permutation p-value: fraction of shuffles, the unshuffled set included, with a prediction at least as good by
+            the first card that needs none of the COSTLY evidence; all use the same few folds, so it is exact.
         p_familywise: fraction of shuffles in which any pair of the set is as extreme (Westfall and Young).
         within: column within whose groups people were shuffled, if any.
-        chance: the level of chance: 0.5, or within groups the EER of knowing the group and nothing else.
+        chance: the level of chance: 0.5, or within groups the EER of knowing only the group.
         p_across: family-wise p-value of shuffles across groups; None without groups.
     """
 
@@ -67,18 +67,18 @@ class PredictionNull:
 
     @property
     def told(self) -> bool:
-        """The pair is told from shuffled people."""
+        """Whether the pair is above chance."""
         return self.p_familywise <= ALPHA
 
     @property
     def only_groups(self) -> bool:
-        """It is not, but above chance: it may tell no more than the groups."""
+        """Whether the pair is above chance only across groups, so that it may reflect nothing but the groups."""
         return not self.told and self.p_across is not None and self.p_across <= ALPHA
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Cross-validated rates of one scorer on these people; 90 % of those of as many other people are in `interval`."""
+    """Cross-validated rates of one scorer; `interval` contains 90 % of the rates of as many other people."""
 
     scorer: str
     eer: float
@@ -101,7 +101,7 @@ class PairPrediction:
 class Shuffling:
     """Groups within which people are shuffled: (n,) `groups`, numbers of each person's value in the column `within`.
 
-    `compared`: pairs are also judged by shuffles across groups, and by the EER of knowing the group.
+    `compared`: pairs are also judged by shuffles across groups, and by the EER of knowing only the group.
     """
 
     within: str | None = None
@@ -110,7 +110,7 @@ class Shuffling:
 
     @property
     def chance(self) -> float:
-        """EER of a matcher that knows the group and nothing else, of equal scores within it; 0.5 without groups."""
+        """EER of a matcher that knows only the group and gives equal scores within it; 0.5 without groups."""
         if self.groups is None or not self.compared:
             return CHANCE
         sizes = np.bincount(self.groups)
@@ -135,7 +135,8 @@ def predict_pairs(
     Args:
         faces, voices: (n, dim) centroids of each encoder, all of the same people in the same order.
         samples: median samples per person of each face and each voice encoder.
-        cards: the one that orders first; the null is of its predictions. One must do without COSTLY evidence.
+        cards: the card that orders comes first, and the null is that of its predictions. At least one card must need no
+            COSTLY evidence.
     """
     from joblib import Parallel, delayed
     from threadpoolctl import threadpool_limits
@@ -189,7 +190,7 @@ def predict_pairs(
     def estimates(evidence: Evidence, size: float, null: PredictionNull) -> dict[str, Estimate]:
         found = {card.name: estimate(card, evidence, n, size, coverage=coverage) for card in cards}
         if not null.told:
-            # What is not told from chance may be chance.
+            # A pair that is not above chance may be at chance.
             level = null.chance if null.only_groups else CHANCE
             found = {
                 name: replace(e, interval=(min(e.interval[0], level), max(e.interval[1], level)))
@@ -224,7 +225,7 @@ def _nulls(
     Args:
         values: (pairs, 1 + shuffles, FEATURES), unshuffled first, then `n_within` shuffles within groups, and those
             across groups, if any.
-        complete: (shuffles, pairs, FEATURES) of shuffles with all of the evidence.
+        complete: (shuffles, pairs, FEATURES) of shuffles with all evidence.
     """
     judge = next(card for card in cards if not set(COSTLY) & set(card.features))
     found = np.array([distances(judge, of_pair, n, size) for of_pair, size in zip(values, m, strict=True)])

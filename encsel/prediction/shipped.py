@@ -35,7 +35,7 @@ def card_names() -> tuple[str, ...]:
 
 
 def load_card(name_or_path: str | Path) -> AnyCard:
-    """A regression card of either kind, by its shipped name or its path.
+    """Load a regression card of either kind by its shipped name or its path.
 
     Raises:
         UsageError: no such card (names the nearest one), or a damaged file.
@@ -46,7 +46,7 @@ def load_card(name_or_path: str | Path) -> AnyCard:
     'eer = 0.4979 - 0.7842 cka - 0.003861 id_mismatch'
     """
     if successor := RENAMED.get(str(name_or_path)):
-        raise UsageError(f"The card {name_or_path} is gone, and so is its scorer. Use {successor} instead.")
+        raise UsageError(f"The card {name_or_path} was removed together with its scorer. Use {successor} instead.")
     path = card_path(name_or_path, card_names(), "regression card")
     is_calibrated = str(name_or_path) in shipped_calibrated() or family_of(path) == "encsel.calibrated"
     return load_calibrated(name_or_path) if is_calibrated else load_geometric_card(name_or_path)
@@ -74,8 +74,8 @@ def cards_for(regression: str) -> tuple[AnyCard, ...]:
             )
         if card.sizes_mixed:
             raise UsageError(
-                f"The card {card.name} pools pairs measured on different numbers of people, and biased CKA means "
-                "something else at each. Fit a card on pairs of one size."
+                f"The card {card.name} pools pairs measured on different numbers of people, between which biased "
+                "CKA is not comparable. Fit a card on pairs measured on equally many people."
             )
     return cards
 

@@ -1,4 +1,4 @@
-"""What made the prediction for one pair: its evidence, and how it compares with simulated pairs."""
+"""Explain the prediction for one pair: its evidence, and how it compares with simulated pairs."""
 
 import math
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Part:
 
     Attributes:
         percentile: fraction of simulated pairs of about as many people with a smaller value, in [0, 1].
-        adds: difference in predicted d' from that of the median simulated pair.
+        adds: contribution to predicted d', relative to the median simulated pair.
     """
 
     name: str
@@ -40,9 +40,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Held:
-    """Fraction of true EERs in 90 % intervals from about as many people, on kinds of population kept out of the fit.
+    """Fraction of true EERs inside 90 % intervals at about as many people, on kinds of population left out of the fit.
 
-    `lowest` is the fraction of the kind whose intervals held least.
+    `lowest` is the fraction for the kind with the lowest coverage.
     """
 
     n_identities: int
@@ -60,10 +60,10 @@ class Explanation:
         base, base_eer: d' and EER of a pair with the median of every feature.
         canonical_correlations: of ridge canonical variates, on held-out people.
         expected_from_cka: EER that CKA alone suggests.
-        eer_bound: EER that some matcher of as many samples keeps if scores are Gaussian, from debiased CKA, by
-            `encsel.matching.bound`; None for single samples, or if the pair is not above chance.
-        disagreement: standard deviations of simulated pairs by which the prediction is better (positive) or worse.
-        held: how intervals held in tests; None at levels other than the card's own.
+        eer_bound: upper bound, from debiased CKA, on the EER of the best linear matcher with as many samples, if scores
+            are Gaussian (see `encsel.matching.bound`); None for single samples, or if the pair is not above chance.
+        disagreement: standard deviations, among simulated pairs, by which the prediction is better (positive) or worse.
+        held: coverage of intervals in tests; None at levels other than the card's own.
     """
 
     face: str
@@ -102,12 +102,12 @@ def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
     if pair is None:
         names = [f"{p.face}/{p.voice}" for p in ranking.pairs]
         asked = f"{face}/{voice}"
-        raise UsageError(f"No pair {asked!r} to explain; FACE/VOICE is needed. {nearest(asked, names)}")
+        raise UsageError(f"No pair {asked!r} to explain; give FACE/VOICE. {nearest(asked, names)}")
     if n < MIN_TO_PREDICT:
         raise UsageError(f"{n} people; below {MIN_TO_PREDICT} there is no prediction to explain. Add people.")
     card = ranking.card
     if card is None or (face, voice) not in ranking.details:
-        raise UsageError("This ranking was kept from an earlier run, without the details to explain. Call rank again.")
+        raise UsageError("This ranking was read from the cache, without the details to explain. Call rank again.")
     prediction = ranking.details[face, voice]
     evidence, m, estimate = prediction.evidence, prediction.samples, prediction.estimates[card.name]
     weights = np.asarray(card.coefficients) @ size_terms(float(n), m, card)

@@ -19,7 +19,7 @@ from encsel.metrics.neighbours import Neighbours, distinct_rows, neighbour_dista
 
 MAX_DRAWS = 10
 ROWS_FOR_DRAWS = 20_000
-"""Total rows of the draws that intrinsic dimension is averaged over, of which there are at most MAX_DRAWS."""
+"""Total rows of the draws that intrinsic dimension is averaged over; at most MAX_DRAWS draws."""
 
 ESTIMATORS: Mapping[str, Callable[[NDArray[Any]], float]] = {
     "mle_median": mle_median,
@@ -52,8 +52,8 @@ class Null:
 
     Attributes:
         p: fraction of shuffles at or above the observed value, which is one of them.
-        p_familywise: fraction of shuffles in which any pair of the set stands out as much (Westfall and Young's maximum
-            statistic): of many pairs some look good by chance.
+        p_familywise: fraction of shuffles in which any pair of the set does as well (Westfall and Young's maximum
+            statistic): among many pairs, some look good by chance.
     """
 
     mean: float
@@ -96,7 +96,7 @@ def intrinsic_dimension(
     device: str = "cpu",
     searched: Neighbours | None = None,
 ) -> IntrinsicDimension:
-    """All estimates over the distinct rows of all people pooled, the mean over seeded draws where rows are left out."""
+    """Estimates over the distinct rows of all people, pooled; averaged over seeded draws if rows are left out."""
     counts = np.unique(embeddings.labels, return_counts=True)[1]
     limit = rows_per_identity if rows_per_identity is not None and counts.max() > rows_per_identity else None
     n_rows = int(np.minimum(counts, limit or counts.max()).sum())
@@ -131,7 +131,7 @@ def permutation_null(
 
     Args:
         observed: (faces, voices) of matched CKA.
-        groups: (n,) group of each person, within which people are shuffled; None: all of them.
+        groups: (n,) group of each person, within which people are shuffled; None: shuffle all people.
     """
     rng = np.random.default_rng(seed)
     n = len(faces[0].gram)

@@ -42,7 +42,7 @@ from encsel.ranking.result import (
 from encsel.regression.card import SIZE_FREE, GeometricCard
 
 STRONGLY = 2.576
-"""Standard deviations of a strong disagreement of cross-validation and CKA: 1 in 100 of a normal distribution."""
+"""Standard deviations that count as strong disagreement of cross-validation and CKA: 1 % of a normal distribution."""
 _VOXCELEB_IDS = range(10_001, 11_252)
 
 
@@ -54,7 +54,7 @@ class MeasuredPair:
         cka: matched to `matched_to` people.
         mismatches: ID mismatch by rows per identity, of which `shown_rows` is shown.
         prediction: None with too few people for cross-validation.
-        doubts: why nothing here tells of faces and voices, flags of DOUBTS.
+        doubts: flags of DOUBTS, reasons why these numbers say nothing about faces and voices.
     """
 
     face: EncoderGeometry
@@ -96,7 +96,7 @@ def pair_ranking(
         TRAINED_ON_THESE: any(TRAINED_ON_THESE in e.flags for e in of_encoders),
     }
     if null is not None and few_people:
-        # With few people a predicted EER means nothing, shuffled or not; the p-value still holds.
+        # With few people a predicted EER means nothing, shuffled or not; the p-value is still valid.
         null = replace(null, predicted_eer=None, sd=None)
     return PairRanking(
         rank=0,
@@ -144,7 +144,7 @@ def encoder_ranking(g: EncoderGeometry, health: Health, layout: str) -> EncoderR
 
 
 def too_few(n: int) -> str:
-    """Why there is no predicted EER of a set of so few people."""
+    """The reason why a set of so few people has no predicted EER."""
     return f"{n} people; a predicted EER needs at least {MIN_TO_PREDICT}"
 
 
@@ -217,7 +217,7 @@ def _geometric(card: GeometricCard, pair: MeasuredPair, coverage: float) -> Card
 
 
 def _cross_validation(prediction: PairPrediction, scorer: str) -> CrossValidation:
-    """What cross-validation measured, the scorer that the prediction is about first if it is measured."""
+    """Cross-validated rates; the scorer that the prediction is about comes first if it was measured."""
     by_scorer = {s: CrossValidatedEer(**vars(m), coverage=REPLICATE_COVERAGE) for s, m in prediction.measured.items()}
     first = by_scorer.pop(cross_validated_scorer(scorer))
     n_repeats = prediction.evidence.cross_validated.n_repeats[first.scorer]
@@ -225,7 +225,7 @@ def _cross_validation(prediction: PairPrediction, scorer: str) -> CrossValidatio
 
 
 def cross_validated_scorer(scorer: str) -> str:
-    """The scorer behind a cross-validated EER: that of the prediction if it is measured, else the reference."""
+    """The scorer behind a cross-validated EER: that of the prediction if it was measured, else the reference."""
     return scorer if scorer in MEASURED else "reference"
 
 

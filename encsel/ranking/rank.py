@@ -88,9 +88,9 @@ def rank(
         faces, voices: encoders by name ([FAMILY:]CHECKPOINT_OR_PATH[@key=value,...] or a family), files of embeddings,
             Python functions, or FunctionEncoders; empty: all that can run on these data without a download.
         regression: name of a shipped card, or path of a card file.
-        coverage: of the intervals, in [0.5, 0.99].
-        train_people: people a matcher is trained on, behind the predicted EER; 100 to 3000.
-        probe_samples: samples of each person that are compared, behind the predicted EER; 20 or 1.
+        coverage: coverage of the intervals, in [0.5, 0.99].
+        train_people: number of people, 100 to 3000, that the matcher of the predicted EER is trained on.
+        probe_samples: samples per person, 20 or 1, that the matcher of the predicted EER compares.
         within: column of the set within whose groups people are shuffled for the null; None: sex or gender if every
             person has one.
         identities, samples_per_identity: use only this many people, or samples per person and modality.
@@ -100,20 +100,20 @@ def rank(
         clip: which 5 seconds of a longer clip are used: "first" (after leading digital silence), "middle" or "loudest".
         ffmpeg: decode clips that libsndfile cannot read, such as m4a and video, with the ffmpeg on this machine.
         device, dtype, batch_size: where and how models run; "auto" is CUDA, else MPS, else the CPU.
-        offline: open no connection.
+        offline: do not use the network.
         allow_pickle: read pickled weights of checkpoints other than the defaults.
         timeout: seconds for an encoder to open, and again to load and embed.
-        cache: folder of the embedding cache; "default": that of the user; None: keep nothing on disk.
+        cache: folder of the embedding cache; "default": the user's cache folder; None: keep nothing on disk.
         max_eer, expect_best, min_margin, baseline, max_regression, above_chance, gate_on: gates, as the options of
             `encsel rank`; their verdict is in the result and its `exit_code`.
         strict_health: make `exit_code` 4 for an unsound encoder.
         show_names: name skipped samples in the result instead of hashing their names.
         explain: FACE/VOICE that must be among the pairs, for `Ranking.explain`; checked before anything is embedded.
-        progress: where notes and progress go; None: nowhere.
+        progress: receives notes and progress; None: discard them.
     Raises:
         UsageError: unknown encoder, pair or card, a card that does not fit this encsel, or a gate that makes no sense.
         BadCalibration: the data are insufficient or unreadable.
-        EncoderFailed: no encoder of a modality could be loaded and run; where some could, the result has `failures`.
+        EncoderFailed: no encoder of a modality could be loaded and run; if only some failed, the result has `failures`.
 
     >>> import numpy as np
     >>> from encsel import CalibrationSet, rank
@@ -283,12 +283,12 @@ def measure(
 def _ordered(
     pairs: Sequence[PairRanking], details: Mapping[tuple[str, str], PairPrediction], card: str
 ) -> tuple[list[PairRanking], str, list[str]]:
-    """The pairs with ranks, what ordered them, and why if it was not the card."""
+    """The pairs with ranks, what ordered them, and notes that say why if it was not the card."""
     ordered_by, notes = card, []
     if n_without := sum(p.predicted_eer is None for p in pairs):
         ordered_by = BY_CKA
         notes.append(
-            f"{n_without} of {len(pairs)} pairs have no predicted EER (see the reason of each), so all are ordered by "
+            f"{n_without} of {len(pairs)} pairs have no predicted EER (see their reasons), so all pairs are ordered by "
             "matched CKA, highest first."
         )
         if len(details) > 1:
@@ -299,7 +299,7 @@ def _ordered(
                     f"Matched CKA is highest for {by_cka.face} x {by_cka.voice}, cross-validated EER lowest for "
                     f"{' x '.join(by_eer)}: the two disagree."
                 )
-    # Unless every pair has a predicted EER, none is used.
+    # Predicted EERs are used only if every pair has one.
     ordered = sorted(pairs, key=lambda p: (not n_without and p.predicted_eer, -p.cka.matched, p.face, p.voice))
     return [replace(p, rank=i) for i, p in enumerate(ordered, start=1)], ordered_by, notes
 
@@ -310,7 +310,7 @@ def _with_order(
     card: CalibratedCard,
     seed: int,
 ) -> list[PairRanking]:
-    """The ordered pairs with the chance of each to be the best, and the places it may have."""
+    """The ordered pairs with the chance that each is the best, and the places it may have."""
     faces, voices = [p.face for p in pairs], [p.voice for p in pairs]
     estimates = [details[pair].estimates[card.name] for pair in zip(faces, voices, strict=True)]
     distance, sd = np.array([e.distance for e in estimates]), np.array([e.sd for e in estimates])
@@ -338,8 +338,8 @@ def _decision(
         )
     if not isinstance(card, CalibratedCard):
         return undecided(
-            f"The card {card.name} predicts the lowest EER for {best.face} x {best.voice}; it does not tell how sure "
-            f"that is. {DEFAULT_REGRESSION} does."
+            f"The card {card.name} predicts the lowest EER for {best.face} x {best.voice}, but does not say how certain "
+            f"that is; {DEFAULT_REGRESSION} does."
         )
     names = [(p.face, p.voice) for p in pairs]
     estimates = [details[name].estimates[card.name] for name in names]

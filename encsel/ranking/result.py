@@ -1,4 +1,4 @@
-"""The result of `rank`: frozen values that are, field by field, the document `encsel.rank/2`."""
+"""The result of `rank`: frozen dataclasses whose fields are those of the document `encsel.rank/2`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SkippedSamples:
 
 @dataclass(frozen=True)
 class SetSummary:
-    """What was measured on."""
+    """The set that was measured."""
 
     n_identities: int
     n_face_samples: int
@@ -49,9 +49,9 @@ class CardUsed:
 
 @dataclass(frozen=True)
 class CardPrediction:
-    """Prediction of one card for one pair. `eer` outside the card's range is an extrapolation and is flagged so.
+    """Prediction of one card for one pair. An `eer` outside the card's range is an extrapolation and flagged.
 
-    `scorer` is what the predicted EER would be measured with.
+    `scorer` is the scorer whose EER is predicted.
     """
 
     eer: float | None
@@ -84,7 +84,7 @@ class CkaMeasured(Cka):
         matched: what biased CKA would be at `matched_to` people.
         matched_interval: by the jackknife; None where an encoder's variation depends on one person.
         null_p: fraction of shuffles at or above the observed value, which is one of them.
-        null_p_familywise: fraction of shuffles in which any pair of the set stands out as much (Westfall and Young).
+        null_p_familywise: fraction of shuffles in which any pair of the set does as well (Westfall and Young).
     """
 
     matched_interval: tuple[float, float] | None
@@ -98,7 +98,7 @@ class CkaMeasured(Cka):
 
 @dataclass(frozen=True)
 class JointSpace:
-    """Two encoders of one joint space, compared by plain cosine of centroids without any fit: EER in [0, 1]."""
+    """Two encoders of one joint space, compared by cosine of centroids without any fit: EER in [0, 1]."""
 
     space: str
     cosine_eer: float
@@ -109,11 +109,11 @@ class PairRanking:
     """One face-voice pair. EERs and CKAs are fractions in [0, 1]; a lower EER and a higher CKA are better.
 
     Attributes:
-        places: first and last place that the pair may have: other pairs count as better or worse than it only where
-            they are with a chance of 0.9 or more.
+        places: first and last place that the pair may have; another pair counts as better or worse only if it is so
+            with a chance of at least 0.9.
         p_best: chance that the pair is the best of the set.
-        expected_loss: EER lost on average by taking the pair instead of the best. All three are None where no
-            calibrated card ordered.
+        expected_loss: EER lost on average by taking the pair instead of the best. All three are None if the pairs were
+            not ordered by a calibrated card.
         reason: why `predicted_eer` is None.
         cross_validated, null: None with fewer than 10 people. With fewer than 30 the null has a p-value and no EER.
     """
@@ -138,7 +138,7 @@ class PairRanking:
 
     @property
     def p_familywise(self) -> float:
-        """The p-value behind the flag "not above chance": of the prediction, or with under 10 people of CKA."""
+        """The p-value behind the flag "not above chance": of the prediction, or of CKA with fewer than 10 people."""
         return self.cka.null_p_familywise if self.null is None else self.null.p_familywise
 
 
@@ -232,14 +232,14 @@ class RankDocument(Measurement):
     """The document `encsel.rank/2`: all face-voice pairs of a calibration set, best first.
 
     Attributes:
-        ordered_by: the card that ordered, or "cka_matched" where it could not.
-        scorer: what the predicted EER would be measured with.
-        n_train_identities, n_train_samples: training people behind the predicted EER, and samples of each; None where
-            the card does not state them.
-        n_probe_samples: samples of each person at test behind it.
+        ordered_by: the card that ordered the pairs, or "cka_matched" if it could not.
+        scorer: the scorer whose EER is predicted.
+        n_train_identities, n_train_samples: training people behind the predicted EER, and samples of each; None if the
+            card does not state them.
+        n_probe_samples: samples per person at test behind it.
         decision: what to do.
         judged_by: the calibrated card behind ties, chances and nulls.
-        regressions: each card used, the one that orders first.
+        regressions: the cards used, the one that orders first.
         failures: encoders that could not be loaded or run; the pairs are those of the others.
     """
 
@@ -275,7 +275,7 @@ class RankDocument(Measurement):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Ranking(RankDocument):
-    """All face-voice pairs of a calibration set, best first, with what is behind the document. `encsel.rank` makes it.
+    """All face-voice pairs of a calibration set, best first, made by `encsel.rank`.
 
     Attributes:
         card: the calibrated card behind ties, chances and nulls.
@@ -288,7 +288,7 @@ class Ranking(RankDocument):
 
     @property
     def best(self) -> PairRanking:
-        """The first pair; `shortlist` has those that may be the best."""
+        """The first pair; see `shortlist` for all that may be the best."""
         return self.pairs[0]
 
     def pair(self, face: str, voice: str) -> PairRanking | None:
@@ -296,7 +296,7 @@ class Ranking(RankDocument):
         return next((p for p in self.pairs if (p.face, p.voice) == (face, voice)), None)
 
     def explain(self, face: str, voice: str) -> Explanation:
-        """What made the prediction for one pair.
+        """Explain the prediction for one pair.
 
         Raises:
             UsageError: no such pair, or too few people for a prediction.

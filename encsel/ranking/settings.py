@@ -1,4 +1,4 @@
-"""How pairs are predicted: the cards, the level they predict for, and the numbers of shuffles."""
+"""Settings of the prediction: the cards, the level they predict for, and the numbers of shuffles."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RankSettings:
         regression: the card that orders, as requested.
         cards: the card that orders, then its companions; calibrated ones at the level asked for.
         level: training people and samples at test that the calibrated cards predict for.
-        max_shuffles: cap on shuffles and permutations of more than 400 people; None: the usual numbers.
+        max_shuffles: limit on shuffles and permutations of more than 400 people; None: the usual numbers.
     """
 
     regression: str
@@ -51,12 +51,12 @@ class RankSettings:
         """Load the cards and check the coverage.
 
         Raises:
-            UsageError: unknown or unusable card, or a coverage or level that a card has no errors for.
+            UsageError: unknown or unusable card, or a coverage or level outside the card's.
         """
         cards = cards_for(regression)
         if isinstance(cards[0], GeometricCard) and level != (TRAIN_PEOPLE, PROBE_SAMPLES):
             raise UsageError(
-                f"--train-people and --probe-samples need a calibrated card, and {cards[0].name} is none. Choose "
+                f"--train-people and --probe-samples need a calibrated card, which {cards[0].name} is not. Choose "
                 f"another --regression, such as {DEFAULT_REGRESSION}."
             )
         cards = tuple(card.at(*level) if isinstance(card, CalibratedCard) else card for card in cards)

@@ -1,4 +1,4 @@
-"""Analysis of the numbers of each pair against its measured EER: correlations, regressions, errors of predictions."""
+"""Analysis of each pair's numbers against its measured EER: correlations, regressions, errors of predictions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ MIN_TREND = 3
 
 @dataclass(frozen=True)
 class AgainstEer:
-    """Correlation of one column with the EER; `pearson_p` treats pairs as independent. None if it is constant."""
+    """Correlation of one column with the EER; `pearson_p` treats pairs as independent. None if a column is constant."""
 
     rank: Association
     pearson: float | None
@@ -44,7 +44,7 @@ class Trend:
 
 @dataclass(frozen=True)
 class PredictionErrors:
-    """Errors of one card's predictions, predicted minus measured EERs of its scorer; `against` describes the latter.
+    """Errors of one card's predictions, predicted minus measured EERs of its scorer; `against` names the measurement.
 
     `inside` is the fraction of measured values inside the predicted interval, None without intervals.
     """
@@ -66,7 +66,7 @@ class Analysis:
     Attributes:
         columns: correlation with the EER, by column.
         forms: errors of regressions of the EER, by their features; `baseline` without geometry.
-        fared: errors of predictions.
+        fared: errors of predictions, by card.
         left_out: columns and forms that could not be used, with the reason.
     """
 
@@ -88,7 +88,7 @@ def analyse(table: PairTable, *, scorer: str, fared: Sequence[PredictionErrors] 
     if len(table) < MIN_PAIRS or n_faces < 2 or n_voices < 2:
         reason = (
             f"{len(table)} pairs of {n_faces} face and {n_voices} voice encoders; correlations need at least "
-            f"{MIN_PAIRS} pairs of 2 and 2. Add encoders."
+            f"{MIN_PAIRS} pairs and 2 encoders of each modality. Add encoders."
         )
     elif np.ptp(table.eer) == 0:
         reason = f"all pairs have the same EER ({table.eer[0]:g}), so nothing can be correlated with it"

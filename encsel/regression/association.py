@@ -40,9 +40,9 @@ class Association:
     """Spearman correlation of one column with the EER.
 
     Attributes:
-        spearman: in [-1, 1]; negative if larger values go with a lower EER. None if `reason` is set.
+        spearman: in [-1, 1]; negative if larger values mean a lower EER. None if `reason` is set.
         p, interval: two-sided p-value (Student t) and 95 % percentile bootstrap over pairs. Both treat pairs as
-            independent, which pairs that share encoders are not.
+            independent, although pairs that share encoders are not.
         crossed: permutation p-value that accounts for pairs sharing encoders.
     """
 
@@ -86,7 +86,7 @@ def correlate(method: Literal["spearman", "pearson"], x: Values, y: Values) -> C
 
 
 def spearman(x: Values, y: Values) -> float | None:
-    """Spearman rank correlation in [-1, 1], ties at their mean rank; None if a column is constant."""
+    """Spearman rank correlation in [-1, 1], ties get their mean rank; None if a column is constant."""
     return correlate("spearman", x, y).value
 
 

@@ -82,8 +82,8 @@ class FitErrors:
 class Prediction:
     """Prediction for one face-voice pair: `eer` is `raw` clipped to [0, 0.5], both None if `reason` is set.
 
-    `interval` is clipped, too, and None if the card has no errors for unseen encoders. `outside` has one sentence per
-    feature outside the card's training range.
+    `interval` is clipped as well, and None if the card has no errors for unseen encoders. `outside` has one sentence
+    per feature outside the card's training range.
     """
 
     eer: float | None
@@ -179,7 +179,7 @@ class GeometricCard:
             return Prediction(None, None, None, tuple(dict.fromkeys(outside)), reason)
         eer = min(max(raw, 0.0), CHANCE_EER)
         half = self._half_width(coverage)
-        # Around the clipped value: around a raw value far below 0 the clipped interval would shrink to nothing.
+        # Around the clipped value, because around a raw value far below 0 the clipped interval would shrink to nothing.
         interval = None if half is None else (max(eer - half, 0.0), min(eer + half, CHANCE_EER))
         return Prediction(eer, raw, interval, tuple(dict.fromkeys(outside)))
 
@@ -222,7 +222,7 @@ def shipped_cards() -> tuple[str, ...]:
 
 
 def card_path(name_or_path: str | Path, names: tuple[str, ...], what: str) -> Path:
-    """File of a shipped card by its name, or of any card by its path; UsageError names the nearest name."""
+    """File of a shipped card by name, or of any card by path; UsageError names the nearest name."""
     text = str(name_or_path)
     path = documents.cards_folder() / f"{text}.json" if text in names else Path(text)
     if path.suffix != ".json" and len(path.parts) < 2 and not path.is_file():
@@ -231,7 +231,7 @@ def card_path(name_or_path: str | Path, names: tuple[str, ...], what: str) -> Pa
 
 
 def load_geometric_card(name_or_path: str | Path) -> GeometricCard:
-    """A shipped geometric card by name, or any by the path of its file; UsageError if none or damaged."""
+    """Load a shipped geometric card by name, or any card by path; UsageError if it is missing or damaged."""
     names = shipped_cards()
     card: GeometricCard = documents.read(
         card_path(name_or_path, names, "geometric card"), GeometricCard, schema=SCHEMA, what="geometric card",

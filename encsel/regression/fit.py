@@ -15,9 +15,9 @@ from encsel.regression.card import LN_PREFIX, Feature, FitErrors, GeometricCard,
 from encsel.regression.pair_tables import PairTable
 
 DEFAULT_FEATURES = ("cka_matched", "ln_cka")
-"""Features of a regression that names none: the first that the tables have."""
+"""Default features: the first of these that the tables have."""
 METRIC_OF_COLUMN: Mapping[str, str] = {"cka": "cka_biased", "id_mismatch": "mle_median"}
-"""Metric that computes a column of a pair table, if not the metric of the same name."""
+"""Metrics that compute columns of a pair table under another name."""
 
 
 def fit(
@@ -57,7 +57,7 @@ def fit(
 
     if isinstance(tables, PairTable):
         if rows_per_identity is not None:
-            raise UsageError("rows_per_identity applies to files only. Give it to read_pairs instead.")
+            raise UsageError("rows_per_identity applies only to files. Pass it to read_pairs instead.")
         table = tables
     else:
         paths = [tables] if isinstance(tables, str | Path) else list(tables)
@@ -86,7 +86,7 @@ def fit_table(
     source: str = "",
     seed: int = 0,
 ) -> GeometricCard:
-    """Fit the EER of a table by least squares, as `fit`, with the versions of encsel's metrics by name."""
+    """Fit the EER of a table by least squares, like `fit`, given the versions of encsel's metrics by name."""
     specs, design = _checked_design(table, features)
     coefficients = _solve(design, table.eer)
     residuals = table.eer - design @ coefficients
@@ -129,7 +129,7 @@ def fit_table(
 
 
 def form_errors(table: PairTable, features: Sequence[str]) -> FitErrors:
-    """Errors of the regression of EER on `features`, as in the card of `fit`; UsageError as there."""
+    """Errors of the regression of EER on `features`, as in the card made by `fit`; raises the same errors."""
     return _linear_errors(table, _checked_design(table, features)[1])
 
 
@@ -167,7 +167,7 @@ def _one_count(table: PairTable, column: str) -> tuple[int | None, str | None]:
 
 
 Predict = Callable[[NDArray[np.bool_], NDArray[np.bool_]], Values]
-"""From (pairs,) masks of the pairs to fit on and of those to predict, to the predictions. Raises _CannotFit."""
+"""Maps (pairs,) masks of the pairs to fit on and of those to predict to the predictions. Raises _CannotFit."""
 
 
 class _CannotFit(Exception):
@@ -177,7 +177,7 @@ class _CannotFit(Exception):
 def _checked_design(table: PairTable, features: Sequence[str]) -> tuple[list[tuple[str, Transform]], Values]:
     """Features as (column, transform), and the (pairs, 1 + features) design matrix with a column of ones first."""
     if not features or not all(features):
-        raise UsageError("A feature has no name; give column names separated by commas, such as cka,id_mismatch.")
+        raise UsageError("A feature name is empty; give column names separated by commas, such as cka,id_mismatch.")
     if len(set(features)) < len(features):
         raise UsageError(f"A feature is named twice in {', '.join(features)}. Name each once.")
     specs: list[tuple[str, Transform]] = [

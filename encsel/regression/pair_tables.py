@@ -41,8 +41,8 @@ class PairTable:
     Attributes:
         data_set, face_encoder, voice_encoder: (pairs,) text; no combination twice.
         eer: (pairs,) fraction in [0, 1].
-        columns: every other column with a finite number for each pair, (pairs,) each.
-        unusable: every other column without, with the reason.
+        columns: other columns with a finite number for each pair, (pairs,) each.
+        unusable: the remaining columns, with the reason.
     """
 
     data_set: NDArray[np.str_]
@@ -83,7 +83,7 @@ def read_pairs(
         UsageError: a file cannot be read, lacks a column, holds a value that is not a number, or repeats a pair.
     """
     if not paths:
-        raise UsageError("No pair table was given; name at least one CSV file.")
+        raise UsageError("No pair table was given; give at least one CSV file.")
     if rows_per_identity is not None and rows_per_identity < 1:
         raise UsageError(f"rows_per_identity is {rows_per_identity}; it must be at least 1.")
     files, rows, headers, is_needed = [], [], [], False
@@ -111,7 +111,7 @@ def read_pairs(
         if key in seen:
             raise UsageError(
                 f"{row.where} repeats the pair {key[1]} x {key[2]} of data set {key[0]}, first seen in {seen[key]}. "
-                "Remove one of them, or separate the data sets by a column data_set."
+                "Remove one of them, or add a column data_set that separates the data sets."
             )
         seen[key] = row.where
 
@@ -129,7 +129,7 @@ def read_pairs(
         if len(other):
             raise UsageError(
                 f"A pair table states rows_per_identity {other[0]:g}, but {rows_per_identity} was given. "
-                "Give none, or correct the table."
+                "Leave it out, or correct the table."
             )
     data_set, face, voice = (np.array([key[position] for key in seen]) for position in range(3))
     return PairTable(data_set, face, voice, columns.pop("eer"), columns, unusable, tuple(files))
@@ -186,8 +186,8 @@ def _rows_of_result(path: Path, data: bytes, scorer: str) -> tuple[list[str], li
         content = json.loads(data)
         if content["schema"] not in VALIDATION_SCHEMAS:
             raise UsageError(
-                f"{path} is a {content['schema']!r}; a result of `encsel validate` "
-                f"({' or '.join(VALIDATION_SCHEMAS)}) is needed."
+                f"{path} has the schema {content['schema']!r}; give a result of `encsel validate` "
+                f"({' or '.join(VALIDATION_SCHEMAS)})."
             )
         check_intact(content)
         rows = []
@@ -222,7 +222,7 @@ def _rows_of_result(path: Path, data: bytes, scorer: str) -> tuple[list[str], li
 
 
 def _numbers(column: str, rows: Sequence[_Row], headers: Sequence[tuple[str, list[str]]]) -> Values:
-    """(pairs,) float64; UsageError if the column is missing or not a valid number for each pair."""
+    """(pairs,) float64; UsageError if the column is missing or lacks a valid number for a pair."""
     for file, header in headers:
         if column not in header:
             remedy = "pass --rows-per-identity" if column == "rows_per_identity" else "leave the feature out"

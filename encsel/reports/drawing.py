@@ -86,6 +86,16 @@ def new_figure(width: float, height: float, n: int = 1, max_columns: int = 1) ->
     return figure, list(panels[:n])
 
 
+def log_axis(axes: Any) -> None:
+    """Make the x axis logarithmic, with ticks at powers of ten in plain text, since nothing is read as a formula."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+
+
 def handle(**style: Any) -> Any:
     from matplotlib.lines import Line2D
 
@@ -106,7 +116,11 @@ def add_legend(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> No
 
 def add_encoder_legend(figure: Any, report: Validation, *, lines: bool = False) -> None:
     """A legend of face encoders by colour, and voice encoders by mark, or by line style."""
-    faces, voices = names_of(report, "face"), names_of(report, "voice")
+    add_names_legend(figure, names_of(report, "face"), names_of(report, "voice"), lines=lines)
+
+
+def add_names_legend(figure: Any, faces: Sequence[str], voices: Sequence[str], *, lines: bool = False) -> None:
+    """The same for encoders by name."""
     handles = [handle(color=style_of(COLOURS, faces, f), linestyle="-", linewidth=5) for f in faces]
     if lines:
         handles += [handle(color=INK, linestyle=style_of(LINES, voices, v)) for v in voices]

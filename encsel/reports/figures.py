@@ -1,15 +1,14 @@
 """The figures of a validation, drawn with matplotlib: PNG for documents, SVG for the page."""
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from encsel.errors import printable
 from encsel.prediction.shipped import CALIBRATED
 from encsel.ranking.result import CardPrediction
+from encsel.regression.study import FEATURES
 from encsel.reports.drawing import (
     COLOURS,
     FAINT,
@@ -20,6 +19,7 @@ from encsel.reports.drawing import (
     as_png,
     as_svg,
     handle,
+    log_axis,
     names_of,
     new_figure,
     pair_style,
@@ -27,6 +27,7 @@ from encsel.reports.drawing import (
     style_of,
     styled,
 )
+from encsel.reports.panels import against_eer, heat_map, heat_map_size
 from encsel.validation.columns import column_label, pair_table
 from encsel.validation.result import EncoderValidation, PairValidation, Validation
 
@@ -70,30 +71,29 @@ Drawn = tuple[Any, str] | None
 
 
 def _cka(report: Validation) -> Drawn:
-    faces, voices = names_of(report, "face"), names_of(report, "voice")
     form = "biased" if report.protocol == "reference" else "debiased"
-    value = {(p.face, p.voice): getattr(p["cka"], form) for p in report.pairs}
-    grid = np.array([[value[f, v] for v in voices] for f in faces])
-    # Names along the axes need room.
-    figure, (axes,) = new_figure(3.4 + 0.9 * len(voices), 2.6 + 0.55 * len(faces))
-    axes.grid(False)
-    image = axes.imshow(grid, cmap="cividis", aspect="auto", vmin=min(0.0, float(grid.min())), vmax=float(grid.max()))
-    upright = max(len(shortened(v)) for v in voices) > 9
-    axes.set_xticks(range(len(voices)), [shortened(v) for v in voices], rotation=90 if upright else 0)
-    axes.set_yticks(range(len(faces)), [shortened(f) for f in faces])
-    axes.set_xlabel("voice encoder")
-    axes.set_ylabel("face encoder")
-    middle = (image.norm.vmin + image.norm.vmax) / 2
-    for (i, j), cka in np.ndenumerate(grid):
-        colour = "#000000" if cka > middle else "#ffffff"
-        axes.text(j, i, f"{cka:.3f}", ha="center", va="center", color=colour, fontsize=9)
-    bar = figure.colorbar(image, ax=axes)
-    bar.set_label(f"CKA, {form} (0 to 1)", color=INK)
-    bar.ax.tick_params(colors=INK)
-    face, voice = max(value, key=lambda pair: value[pair])
+    values = {(p.face, p.voice): float(getattr(p["cka"], form)) for p in report.pairs}
+    faces, voices = names_of(report, "face"), names_of(report, "voice")
+    figure, (axes,) = new_figure(*heat_map_size(faces, voices))
+    heat_map(axes, faces, voices, values, f"CKA, {form} (0 to 1)")
+    face, voice = max(values, key=lambda pair: values[pair])
     return figure, (
         f"Heatmap of {form} CKA, {len(faces)} face encoders by {len(voices)} voice encoders; highest "
-        f"{value[face, voice]:.3f} for {face} with {voice}."
+        f"{values[face, voice]:.3f} for {face} with {voice}."
+    )
+
+
+def _gw(report: Validation) -> Drawn:
+    values = {(p.face, p.voice): float(p["gromov_wasserstein"].value) for p in report.pairs if p["gromov_wasserstein"]}
+    if not values:
+        return None
+    faces, voices = names_of(report, "face"), names_of(report, "voice")
+    figure, (axes,) = new_figure(*heat_map_size(faces, voices))
+    heat_map(axes, faces, voices, values, "Gromov-Wasserstein distance (no unit)")
+    face, voice = min(values, key=lambda pair: values[pair])
+    return figure, (
+        f"Heatmap of the Gromov-Wasserstein distances of {len(values)} pairs; smallest {values[face, voice]:.3f} for "
+        f"{face} with {voice}."
     )
 
 
@@ -102,20 +102,16 @@ def _against_eer(report: Validation) -> Drawn:
     if len(table) < MIN_POINTS:
         return None
     rho = {name: column.rank.spearman for name, column in report.analysis.columns.items()}
-    ordered = sorted(table.columns, key=lambda c: -abs(rho.get(c) or 0))
+    strongest = sorted(table.columns, key=lambda c: -abs(rho.get(c) or 0))
+    # The study's four stay comparable from set to set, however weak they are.
+    ordered = dict.fromkeys((*(c for c in FEATURES if c in table.columns), *strongest))
     shown = [c for c in ordered if not c.startswith("predicted_")][:MAX_PANELS]
     figure, panels = new_figure(3.4, 2.9, len(shown), max_columns=3)
+    looks = [pair_style(report, f, v) for f, v in zip(table.face_encoder, table.voice_encoder, strict=True)]
     for axes, column in zip(panels, shown, strict=True):
-        for x, y, f, v in zip(table.columns[column], table.eer, table.face_encoder, table.voice_encoder, strict=True):
-            look = {"linestyle": "none", "markersize": 7, "markeredgecolor": INK, "markeredgewidth": 0.5}
-            axes.plot(x, y, **pair_style(report, f, v), **look)
         heading, unit = column_label(column)
-        axes.set_xlabel(textwrap.fill(printable(f"{heading} ({unit or 'no unit'})"), 34), fontsize=9)
-        axes.ticklabel_format(useOffset=False)
-        axes.locator_params(axis="x", nbins=4)
-        axes.set_ylabel("EER (fraction)", fontsize=9)
-        if rho.get(column) is not None:
-            axes.set_title(f"Spearman {rho[column]:+.2f}", fontsize=9)
+        label = f"{heading} ({unit or 'no unit'})"
+        against_eer(axes, table.columns[column].tolist(), table.eer.tolist(), looks, label, rho.get(column))
     add_encoder_legend(figure, report)
     alt = f"{len(shown)} panels, each one number about the {len(table)} pairs against their EER. " + " ".join(
         f"{column_label(c)[0]}: Spearman {rho[c]:+.2f}." for c in shown if rho.get(c) is not None
@@ -152,23 +148,31 @@ def _curvature(report: Validation) -> Drawn:
     encoders = [e for e in report.encoders if e["curvature"] is not None]
     if not encoders:
         return None
+    # 1000 values with the quantiles of each encoder and of its flat control, if any.
+    grid = np.linspace(0, 1, 1000)
+    clouds = [
+        [np.interp(grid, np.linspace(0, 1, len(c.absolute_quantiles)), c.absolute_quantiles) for c in both if c]
+        for both in ((e["curvature"].encoder, e["curvature"].flat) for e in encoders)
+    ]
+    # One axis, so that encoders can be compared; they can lie decades apart.
+    low, high = (
+        rank([float(np.quantile(x, q)) for xs in clouds for x in xs]) for rank, q in ((min, 0.02), (max, 0.98))
+    )
+    high = high or 1.0
+    bins = np.geomspace(max(low, 1e-6 * high), high, 41)
     figure, panels = new_figure(2.7, 2.4, len(encoders), max_columns=4)
-    for axes, e in zip(panels, encoders, strict=True):
-        flat = e["curvature"].flat
-        quantiles = [c.absolute_quantiles for c in (e["curvature"].encoder, flat) if c is not None]
-        # 1000 values with these quantiles.
-        clouds = [np.interp(np.linspace(0, 1, 1000), np.linspace(0, 1, len(q)), q) for q in quantiles]
-        bins = np.linspace(0, max(1e-12, *(float(np.quantile(x, 0.98)) for x in clouds)), 31)
+    for axes, e, xs in zip(panels, encoders, clouds, strict=True):
         colour = style_of(COLOURS, names_of(report, e.modality), e.name)
         looks: tuple[dict[str, Any], ...] = (
             {"color": colour, "alpha": 0.75}, {"histtype": "step", "color": INK, "linewidth": 1.2},
         )  # fmt: skip
-        for x, look in zip(clouds, looks, strict=False):
+        for x, look in zip(xs, looks, strict=False):
             axes.hist(x, bins=bins, weights=np.full(len(x), 100 / len(x)), **look)
+        log_axis(axes)
+        axes.set_xlim(bins[0], bins[-1])
         axes.set_title(shortened(e.name), fontsize=9)
         axes.set_xlabel("|mean curvature| (1 / unit)", fontsize=8)
         axes.set_ylabel("points (%)", fontsize=8)
-        axes.locator_params(axis="x", nbins=4)
         axes.tick_params(labelsize=8)
     alt = "Histograms of absolute mean curvature over points. " + " ".join(
         f"{e.name}: median {e['curvature'].encoder.mean_absolute_median:.3g}"
@@ -315,6 +319,8 @@ def _predicted(report: Validation) -> Drawn:
 
 FIGURES: tuple[tuple[str, str, str, str, Callable[[Validation], Drawn]], ...] = (
     ("cka", "Geometry of the pairs", "CKA of every pair", "How alike the two encoders of a pair order people.", _cka),
+    ("gw", "Geometry of the pairs", "Gromov-Wasserstein distance of every pair",
+     "How differently the two encoders of a pair space people; 0 is the same.", _gw),
     ("det", "Measured error", "Detection error trade-off",
      "Centroids of test people, scorer {scorer}; axes on normal deviates. Grey line: both rates are equal.", _det),
     ("against-eer", "What goes with the EER", "Each number against the EER",
@@ -327,7 +333,7 @@ FIGURES: tuple[tuple[str, str, str, str, Callable[[Validation], Drawn]], ...] = 
      _predicted),
     ("intrinsic-dimension", "Encoders", "Intrinsic dimensions", "Maximum likelihood, median over points.", _dimensions),
     ("curvature", "Encoders", "Curvature",
-     "Absolute mean curvature over points; outline: a flat cloud of the same covariance.", _curvature),
+     "Absolute mean curvature over points, on one axis; outline: a flat cloud of the same covariance.", _curvature),
     ("spectra", "Encoders", "Spectra", "Normalised Laplacian of the graph of the 20 nearest people.", _spectra),
 )  # fmt: skip
 """Name, section of the page, title, caption and how to draw it."""

@@ -7,6 +7,7 @@ from encsel.gates.compare import COMPARE_SCHEMA, Comparison
 from encsel.prediction.plan import PLAN_SCHEMA, Plan
 from encsel.ranking.explain import Explanation
 from encsel.ranking.result import RANK_SCHEMA, RankDocument
+from encsel.regression.study import STUDY_SCHEMA, Study
 from encsel.storage.documents import schema_of
 from encsel.storage.result import CHECKSUM
 from encsel.validation.result import VALIDATE_SCHEMA, EncoderValidation, PairValidation, Validation
@@ -39,7 +40,7 @@ def schemas() -> dict[str, Schema]:
     rank = _document(RANK_SCHEMA, schema_of(RankDocument))
     # Present only with --explain.
     rank["properties"]["explanation"] = _bounded(schema_of(Explanation))
-    others = {COMPARE_SCHEMA: Comparison, PLAN_SCHEMA: Plan}
+    others = {COMPARE_SCHEMA: Comparison, PLAN_SCHEMA: Plan, STUDY_SCHEMA: Study}
     described = {name: _document(name, schema_of(kind)) for name, kind in others.items()}
     return {RANK_SCHEMA: rank, VALIDATE_SCHEMA: _validate(), **described}
 

@@ -329,7 +329,7 @@ def test_settings_in_both_files_or_in_no_table_are_refused(folder, call):
     (folder / "pyproject.toml").write_text("[tool.encsel.gates]\nmax-eer = 0.0\n")
     code, _, err = call("rank", "-q")
     assert code == 2
-    assert "encsel.toml and pyproject.toml both have settings" in err
+    assert "encsel.toml and pyproject.toml both contain settings" in err
     (folder / "pyproject.toml").write_text("[tool.other]\n")
     assert "Settings: encsel.toml.\n" in call("rank", "-q", "--identities", "1")[2]
 
@@ -349,7 +349,7 @@ def test_what_widens_trust_is_refused_in_settings(folder, call, option, value):
         (folder / "encsel.toml").write_text(f"{where}{option} = {value}\n")
         code, out, err = call("rank", "set")
         assert (code, out) == (2, "")
-        assert f"{option} counts on the command line only" in err
+        assert f"{option} is allowed on the command line only" in err
 
 
 @pytest.mark.parametrize("option", ["output", "report", "scores", "cache"])
@@ -384,7 +384,7 @@ def test_links_in_a_folder_to_write_to_stay_in_the_folder_of_the_settings(folder
         (folder / "encsel.toml").write_text(f"{option} = 'made'\n")
         code, _, err = call("validate", "set", "-q")
         assert code == 2
-        assert f"{option} is 'made', which leads out of the folder of the file" in err
+        assert f"{option} is 'made', which is outside the folder of the file" in err
 
 
 def test_paths_in_the_folder_of_the_settings_are_written_to(folder, call):
@@ -434,7 +434,7 @@ def test_compare_tells_what_moved_and_refuses_what_is_unlike(folder, call):
     assert out.count("within uncertainty") == 2
     code, out, err = call("compare", "old.json", "other.json")
     assert (code, out) == (2, "")
-    assert "other options: seed" in err
+    assert "options differ: seed" in err
     code, out, _ = call("compare", "old.json", "other.json", "--allow-unlike", "--format", "json")
     document = json.loads(out)
     assert code == 0

@@ -44,7 +44,7 @@ def refused(call, folder: Path, *arguments: str, says: str) -> None:
 def test_two_outputs_of_one_name_are_refused(call, folder, outputs):
     (folder / "r").mkdir()
     (folder / "to-a.json").symlink_to("a.json")
-    refused(call, folder, "validate", "set", *outputs.split(), says="is an output of this run twice")
+    refused(call, folder, "validate", "set", *outputs.split(), says="would be written twice by this run")
 
 
 @pytest.mark.parametrize(

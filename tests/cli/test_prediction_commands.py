@@ -131,7 +131,7 @@ def test_people_of_two_sexes_are_named_by_number_since_their_faces_and_voices_ma
     arrays["sex"][np.isin(arrays["labels"], [names[3], names[20]])] = "x"
     np.savez(path, **arrays)
     _, out, err = call("rank", root, "--format", "json")
-    said = "2 people have more than one (by their place in the order of names: 4, 21), so their faces and voices"
+    said = "2 people have more than one value (by position in the order of names: 4, 21), so their faces and voices"
     assert said in err
     assert any(said in note for note in json.loads(out)["notes"])
 

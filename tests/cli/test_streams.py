@@ -243,7 +243,7 @@ def without_stdin(line: list[str], root: Path) -> None:
         os.close(0)
 
     assert ended(forked(line, folder, set_up)) == 2
-    assert "No answer was given" in printed(folder)[1]
+    assert "Not confirmed" in printed(folder)[1]
 
 
 def test_a_question_to_a_closed_stdin_is_answered_by_nobody(call, media, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -67,7 +68,34 @@ def test_missing_column_is_a_usage_error_that_names_it(call, folder, name, colum
     assert name in err
 
 
+def test_study_prints_its_document_and_writes_a_report(call, folder, tmp_path):
+    path = folder / "pairs_voxceleb1.csv"
+    # A pair is missing, and a name is markup.
+    header, _, *rows = path.read_text().replace("clip", "<b>clip").splitlines(keepends=True)
+    path.write_text("".join((header, *rows)))
+    code, out, err = call("study", folder, "--format", "json", "--report", tmp_path / "report")
+    assert (code, err) == (0, f"Report: {tmp_path / 'report' / 'index.html'}\n")
+    assert (tmp_path / "report" / "study.json").read_text(encoding="utf-8") == out
+    assert len(json.loads(out)["pairs"]) == 23
+    drawn = {p.stem: p.read_bytes()[:4] for p in (tmp_path / "report" / "figures").iterdir()}
+    assert drawn == dict.fromkeys(("against-eer", "cka", "curvature", "gw"), b"\x89PNG")
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 4
+    # Four panels on VoxCeleb1 and four on MAV-Celeb.
+    assert page.count("Spearman ") >= 8
+    assert "<b>" not in page
+    assert "mathdefault" not in page
+
+
+def test_report_that_cannot_be_written_is_a_usage_error(call, tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "figures").write_text("")
+    code, out, err = call("study", "--report", tmp_path / "report")
+    assert (code, out) == (2, "")
+    assert "cannot be written" in err
+
+
 def test_unknown_format_names_the_known_ones(call):
-    code, out, err = call("study", "--format", "json")
+    code, out, err = call("study", "--format", "csv")
     assert (code, out) == (2, "")
     assert "markdown" in err
