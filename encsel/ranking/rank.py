@@ -338,8 +338,8 @@ def _decision(
         )
     if not isinstance(card, CalibratedCard):
         return undecided(
-            f"The card {card.name} predicts the lowest EER for {best.face} x {best.voice}, but does not say how certain "
-            f"that is; {DEFAULT_REGRESSION} does."
+            f"The card {card.name} predicts the lowest EER for {best.face} x {best.voice}, but not how certain that is; "
+            f"{DEFAULT_REGRESSION} does."
         )
     names = [(p.face, p.voice) for p in pairs]
     estimates = [details[name].estimates[card.name] for name in names]
