@@ -338,7 +338,7 @@ def _decision(
         )
     if not isinstance(card, CalibratedCard):
         return undecided(
-            f"The card {card.name} predicts the lowest EER for {best.face} x {best.voice}, but not how certain that is; "
+            f"The card {card.name} predicts the lowest EER for {best.face} x {best.voice}, not how certain that is; "
             f"{DEFAULT_REGRESSION} does."
         )
     names = [(p.face, p.voice) for p in pairs]
