@@ -25,7 +25,7 @@ SKIPPED = "skipped"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of one piece of work: a value, or the reason why there is none."""
+    """Result of one task: a value, or the reason why there is none."""
 
     value: Any
     reason: str | None = None
