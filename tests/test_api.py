@@ -143,7 +143,7 @@ def test_save_takes_the_format_from_the_suffix(ranking, tmp_path, suffix, form):
 
 
 def test_save_refuses_another_suffix_and_a_place_that_cannot_be_written(ranking, tmp_path):
-    with pytest.raises(UsageError, match=r"suffix '.xlsx' is none of .json, .csv, .md, .txt"):
+    with pytest.raises(UsageError, match=r"suffix '.xlsx' is not one of .json, .csv, .md, .txt"):
         ranking.save(tmp_path / "ranking.xlsx")
     with pytest.raises(UsageError, match="cannot be written"):
         ranking.save(tmp_path / "missing" / "ranking.json")

@@ -559,7 +559,7 @@ def test_without_a_home_there_is_no_cache_and_one_note(tmp_path, monkeypatch):
     assert cache_root(None, notes.append) is None
     assert cache_root(tmp_path, notes.append) == tmp_path
     assert len(notes) == 3
-    with pytest.raises(UsageError, match="There is no place for the cache: name one with --cache"):
+    with pytest.raises(UsageError, match="There is no folder for the cache: give one with --cache"):
         CliRunner().invoke(cli, ["cache"], catch_exceptions=False, standalone_mode=False)
     assert record_path() is None
     assert without_folders("/home/ann/x.bin is damaged") == "x.bin is damaged"
@@ -661,7 +661,7 @@ def test_purge_refuses_a_folder_that_is_not_encsel_s(tmp_path, name):
     key = "0" * 32
     (tmp_path / key).mkdir()
     (tmp_path / name).write_text("Signature: 8a477f597d28d172789f06886806bc55\n# Of another tool.\n")
-    with pytest.raises(UsageError, match="not an encsel cache and is left alone"):
+    with pytest.raises(UsageError, match="not an encsel cache and was left unchanged"):
         purge(tmp_path)
     assert names(tmp_path) == {key, name}
 

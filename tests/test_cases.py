@@ -199,7 +199,7 @@ def case_28_no_home(root: Path, call) -> None:
         return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 
     rank = ("rank", ".", "--face", "pixels", "--voice", "ltas", "--format", "csv")
-    no_place = "There is no place for the cache: name one with --cache or $ENCSEL_CACHE."
+    no_place = "There is no folder for the cache: give one with --cache or $ENCSEL_CACHE."
     done = run(*rank, "--face", "arcface:nowhere.onnx", "--no-cache")
     assert (done.returncode, "pixels,ltas" in done.stdout) == (4, True)
     assert "arcface:nowhere.onnx failed" in done.stderr

@@ -226,12 +226,12 @@ ENDS = {
     ("plan",): (0, ""),
     ("encoders", "list"): (0, ""),
     ("encoders", "show", "arcface"): (0, ""),
-    ("cache",): (2, "There is no place for the cache"),
-    ("cache", "purge", "--yes"): (2, "There is no place for the cache"),
-    ("rank", *CHOICE, "--format", "csv"): (0, "There is no place for the cache"),
-    ("validate", *CHOICE, "--only", "matching"): (0, "There is no place for the cache"),
+    ("cache",): (2, "There is no folder for the cache"),
+    ("cache", "purge", "--yes"): (2, "There is no folder for the cache"),
+    ("rank", *CHOICE, "--format", "csv"): (0, "There is no folder for the cache"),
+    ("validate", *CHOICE, "--only", "matching"): (0, "There is no folder for the cache"),
     ("validate", *CHOICE, "--only", "matching", "--report", "OUT"): (2, "set the MPLCONFIGDIR environment variable"),
-    ("embed", *CHOICE, "-o", "OUT"): (0, "There is no place for the cache"),
+    ("embed", *CHOICE, "-o", "OUT"): (0, "There is no folder for the cache"),
     ("embed", *CHOICE, "-o", "relative"): (2, "relative/faces/pixels.npz cannot be written"),
     ("rank", *CHOICE, "-o", "r.csv"): (2, "r.csv cannot be written"),
     ("demo", "-o", "OUT", "-q"): (0, ""),
@@ -286,7 +286,7 @@ def test_a_user_that_the_system_does_not_know(media):
         data = shutil.copytree(media, Path(place) / "set")
         for folder in (Path(place), data):
             folder.chmod(0o755)
-        for home, note in ((None, "There is no place for the cache"), ("/root", "/root/.cache/encsel")):
+        for home, note in ((None, "There is no folder for the cache"), ("/root", "/root/.cache/encsel")):
             done = run("rank", *CHOICE[1:], data, "--format", "csv", before=code, home=home)
             assert (done.returncode, note in done.stderr.decode()) == (0, True), done.stderr.decode()
 

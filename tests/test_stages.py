@@ -147,7 +147,7 @@ def test_only_what_is_missing_is_computed(root):
     found = run(root, compute, progress=notes)
     assert compute.calls == [B, C]
     assert list(found) == list(KEYS)
-    assert notes.texts == ["stage: 1 of 3 kept from an earlier run."]
+    assert notes.texts == ["stage: 1 of 3 read from the cache."]
     assert notes.labels == [("stage", 2)]
 
 

@@ -213,7 +213,7 @@ def test_changed_embeddings_are_measured_anew(report, data, cache, tmp_path):
     np.savez(root / "faces" / "face0.npz", **arrays)
     heard = Heard()
     changed = validate(root, cache=cache, only=["gw"], progress=heard)
-    assert "gw: 1 of 2 kept from an earlier run." in heard.notes
+    assert "gw: 1 of 2 read from the cache." in heard.notes
     before = {(p.face, p.voice): p["gromov_wasserstein"] for p in report.pairs}
     for pair in changed.pairs:
         assert (before[pair.face, pair.voice] == pair["gromov_wasserstein"]) == (pair.face != "face0")
@@ -242,7 +242,7 @@ def test_a_pair_that_only_tells_the_sexes_apart_looks_like_one(tmp_path):
 def test_recordings_that_cannot_be_told_are_flagged_and_so_said(tmp_path):
     found = validate(write_set(tmp_path, recordings=False), cache=None, only=["recordings"])
     assert all(SAME_RECORDINGS in pair.flags for pair in found.pairs)
-    assert "do not tell their recordings" in found.pairs[0].reasons["recordings"]
+    assert "are unknown" in found.pairs[0].reasons["recordings"]
     assert "may come from the same recordings" in render(found, "table")
 
 
@@ -253,7 +253,7 @@ def test_one_encoder_that_does_not_tell_its_recordings_leaves_the_others_compare
     np.savez(root / "faces" / "face1.npz", **arrays)
     for pair in validate(root, cache=None, only=["recordings"]).pairs:
         assert (pair["recordings"] is None) == (pair.face == "face1") == (SAME_RECORDINGS in pair.flags)
-        assert pair.face == "face0" or "samples of face1 do not tell" in pair.reasons["recordings"]
+        assert pair.face == "face0" or "samples of face1 are unknown" in pair.reasons["recordings"]
 
 
 def test_groups_named_like_a_heading_leave_the_other_cells(report):

@@ -356,7 +356,7 @@ def test_search_of_too_few_distinct_rows_says_how_many_are_needed():
         if n_distinct == 7:
             assert len(search(one)[0]) == 7
             continue
-        with pytest.raises(BadCalibration, match=f"{n_distinct} distinct samples; neighbours need at least 7"):
+        with pytest.raises(BadCalibration, match=f"{n_distinct} distinct samples; a neighbour search needs at least 7"):
             search(one)
 
 

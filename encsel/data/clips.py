@@ -54,7 +54,7 @@ class _Stream(Protocol):
     rate: int
     n_channels: int
     n_frames: int | None
-    """As the header states; None if it does not."""
+    """The value that the header states; None if it states none."""
 
     def blocks(self, start: int = 0) -> Iterator[NDArray[np.float32]]:
         """The blocks from a frame to the end."""

@@ -34,7 +34,7 @@ DECODING: dict[Modality, dict[str, Any]] = {
 
 
 def decoding(modality: Modality, part: Part = "first", ffmpeg: Ffmpeg | None = None) -> dict[str, Any]:
-    """How samples of a modality are decoded with these options."""
+    """Description of the decoding of a modality with these options."""
     if modality == "face":
         return DECODING["face"]
     return DECODING["voice"] | {"clip": part} | ({"ffmpeg": ffmpeg.version} if ffmpeg else {})

@@ -31,7 +31,7 @@ class Engine(Protocol):
         """Load the encoder; EncoderFailed, or whatever it raises, if it does not load."""
 
     def prepare(self, sample: Any) -> Any:
-        """What `embed` takes, with a shape. Called from several threads; errors as `encsel.core.Model`."""
+        """Prepare a sample for `embed`; the result has a shape. Called from several threads; raises as `Model`."""
 
     def embed(self, batch: Sequence[Any]) -> Vectors:
         """(samples, taps, dim) of prepared samples; MemoryError when memory runs out."""
@@ -192,7 +192,7 @@ class _Worker:
 
 
 def _end(code: int) -> str:
-    """How a process ended, in words."""
+    """Describe how a process ended."""
     if code >= 0:
         return f"its process exited (exit code {code}). Fix the encoder."
     name = next((s.name for s in signal.Signals if s == -code), str(-code))

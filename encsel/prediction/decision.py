@@ -1,4 +1,4 @@
-"""What to do with a set of pairs: a shortlist that holds the best, the places each pair may have, and a sentence."""
+"""The decision on a set of pairs: a shortlist that holds the best, the places each pair may have, and a sentence."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ PairName = tuple[str, str]
 
 @dataclass(frozen=True)
 class Standing:
-    """What is known of one pair among the others.
+    """The standing of one pair among the others.
 
     Attributes:
         places: first and last place it may have; another pair counts as better, or worse, from a chance of 0.9.
@@ -35,7 +35,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do.
+    """A recommendation.
 
     Attributes:
         shortlist: fewest (face, voice) pairs that hold the best with a chance of 0.9, likeliest first; empty if none

@@ -48,7 +48,7 @@ _VOXCELEB_IDS = range(10_001, 11_252)
 
 @dataclass(frozen=True)
 class MeasuredPair:
-    """What was measured of one pair of `n` people.
+    """Measurements of one pair on `n` people.
 
     Attributes:
         cka: matched to `matched_to` people.

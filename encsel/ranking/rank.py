@@ -329,7 +329,7 @@ def _decision(
     ordered_by: str,
     prepared: Prepared,
 ) -> Decision:
-    """What to do with the ordered pairs."""
+    """The decision on the ordered pairs."""
     n, best = len(prepared.people), pairs[0]
     if ordered_by == BY_CKA:
         return undecided(

@@ -207,7 +207,7 @@ class Measurement(Result):
 
     @property
     def findings(self) -> dict[str, str]:
-        """What is wrong with each unsound encoder, by name."""
+        """Faults of each unsound encoder, by name."""
         raise NotImplementedError
 
     @property

@@ -24,7 +24,7 @@ MANY_PERMUTATIONS, FEW_PERMUTATIONS = 999, 199
 
 @dataclass(frozen=True)
 class RankSettings:
-    """How pairs are predicted.
+    """Settings of the prediction.
 
     Attributes:
         regression: the card that orders, as requested.

@@ -30,7 +30,7 @@ from encsel.storage.files import TEMPORARY_PREFIX, locked, sweep, write_private
 from encsel.storage.folders import expanded, user_folder
 from encsel.storage.signature import canonical, digest
 
-NO_PLACE = "There is no place for the cache: name one with --cache or $ENCSEL_CACHE."
+NO_PLACE = "There is no folder for the cache: give one with --cache or $ENCSEL_CACHE."
 
 SECRET_BYTES = 32
 FLUSH_SAMPLES, FLUSH_SECONDS = 256, 2.0
@@ -40,17 +40,17 @@ _BATCH = re.compile("[0-9a-f]{64}[.]npz")
 _FILE = re.compile("encoder[.]json|key|[0-9a-f]{64}[.](npz|json)")
 _MARK = "CACHEDIR.TAG"
 _KEYS = "# Keys: 2\n"
-"""In the mark of a cache: what the keys of its entries are made of. Entries under earlier keys are not read."""
+"""Line in the mark of a cache: the version of the keys of its entries. Entries with earlier keys are not read."""
 _MARK_TEXT = f"Signature: 8a477f597d28d172789f06886806bc55\n# Made by encsel. Holds embeddings of people.\n{_KEYS}"
 _OTHERS_MAY_WRITE = 0o022
 
 
 def cache_root(cache: str | Path | None, note: Callable[[str], None] | None = None) -> Path | None:
-    """Folder that `cache` (a folder, "default" or None) stands for; None if nothing is kept, or there is no place.
+    """Folder for `cache` (a folder, "default" or None); None if nothing is kept, or there is no usable folder.
 
     The default is $ENCSEL_CACHE, or encsel's folder in the user's cache folder. `note` is called with one sentence if
-    there is no place, that folder is not the user's own or was moved from where encsel 0.1 had it, or entries are no
-    longer used.
+    there is no usable folder, the folder belongs to another user or was moved from where encsel 0.1 had it, or entries
+    are no longer used.
 
     Raises:
         UsageError: a cache that was named belongs to another user, or others may write into it.
@@ -78,7 +78,7 @@ def cache_root(cache: str | Path | None, note: Callable[[str], None] | None = No
 
 
 def _check_owner(root: Path) -> None:
-    """UsageError for a cache whose content may be another user's."""
+    """Raise UsageError if the content of a cache may be another user's."""
     try:
         facts = root.stat()
     except OSError:  # absent, or not to be entered: writing it will say so
@@ -89,7 +89,7 @@ def _check_owner(root: Path) -> None:
     elif os.name != "nt" and facts.st_mode & _OTHERS_MAY_WRITE and _is_marked(root):
         what = "can be written by other users"
     if what:
-        raise UsageError(f"The cache {root} {what}. Name another with --cache, or pass --no-cache.")
+        raise UsageError(f"The cache {root} {what}. Give another one with --cache, or pass --no-cache.")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class _Store:
 
 
 class EmbeddingCache(_Store):
-    """The cached vectors of one encoder; with `root` None they are kept for this run only."""
+    """The cached vectors of one encoder; if `root` is None they are kept for this run only."""
 
     def __init__(self, root: Path | None, description: Mapping[str, Any], dim: int) -> None:
         super().__init__(root, description)
@@ -149,7 +149,7 @@ class EmbeddingCache(_Store):
         return self._vectors.get(content_hash)
 
     def put(self, vectors: Mapping[str, Vectors]) -> None:
-        """Add vectors by content hash; they are written now and then, and by `flush`."""
+        """Add vectors by content hash; they are written from time to time, and by `flush`."""
         self._vectors.update(vectors)
         self._unsaved.extend(vectors)
         if len(self._unsaved) >= FLUSH_SAMPLES or time.monotonic() - self._saved_at > FLUSH_SECONDS:
@@ -168,7 +168,7 @@ class EmbeddingCache(_Store):
         self._saved_at = time.monotonic()
 
     def _keys(self, path: Path) -> list[str]:
-        """Content hashes that a file states, without reading its vectors; a damaged file is removed."""
+        """Content hashes in a file, without reading its vectors; a damaged file is removed."""
         try:
             file = path.open("rb")
         except OSError:  # purged by another process, or not ours to touch
@@ -194,7 +194,7 @@ class EmbeddingCache(_Store):
 
 
 class StageCache(_Store):
-    """Results of finished stages by key, a small document each; with `root` None nothing is kept."""
+    """Results of finished stages by key, a small document each; if `root` is None nothing is kept."""
 
     NAME = "results of validate"
     VERSION = 2  # version of the documents; those of other versions are counted and purged, but not read
@@ -221,11 +221,11 @@ class StageCache(_Store):
 
 
 def entries(root: Path) -> list[Entry]:
-    """Contents of the cache. Raise UsageError if it cannot be read."""
+    """Contents of the cache; UsageError if it cannot be read."""
     try:
         folders = sorted(p for p in root.iterdir() if _is_ours(p)) if root.exists() else []
     except OSError as error:
-        raise UsageError(f"The cache {root} cannot be read: {error.strerror}. Choose another.") from error
+        raise UsageError(f"The cache {root} cannot be read: {error.strerror}. Choose another folder.") from error
     listed = []
     for folder in folders:
         samples: set[str] = set()
@@ -240,12 +240,14 @@ def entries(root: Path) -> list[Entry]:
 
 
 def purge(root: Path, encoder: str | None = None) -> list[Entry]:
-    """Remove and return all that encsel wrote, or one encoder's; UsageError if it cannot, or did not make `root`."""
+    """Remove and return what encsel wrote, or one encoder's entries; UsageError if that fails or `root` is no cache."""
     listed = entries(root)
     if not root.exists():
         return []
     if not _is_marked(root) and not _holds_ours_alone(root) and any(root.iterdir()):
-        raise UsageError(f"{root} holds files but no {_MARK} of encsel: it is not an encsel cache and is left alone.")
+        raise UsageError(
+            f"{root} holds files but no {_MARK} of encsel: it is not an encsel cache and was left unchanged."
+        )
     removed = [entry for entry in listed if encoder in (None, entry.encoder)]
     try:
         for entry in removed:
@@ -263,7 +265,7 @@ def purge(root: Path, encoder: str | None = None) -> list[Entry]:
 
 
 def secret(root: Path) -> bytes:
-    """32 random bytes of the cache, made by the first call and purged with the rest; OSError if they cannot be made."""
+    """32 random bytes, made by the first call and purged with the cache; OSError if they cannot be written."""
     folder = root / digest(_SECRET)[:32]
     path = folder / "key"
     _prepare(folder, _SECRET)
@@ -277,11 +279,11 @@ def secret(root: Path) -> bytes:
 
 
 def _prepare(folder: Path, description: Mapping[str, Any]) -> None:
-    """Make the cache and the folder of an encoder in it, each with a file that says what it is."""
+    """Make the cache and the folder of an encoder in it, each with a file that describes it."""
     root = folder.parent
     root.mkdir(parents=True, mode=0o700, exist_ok=True)
     # Another process may be making the same cache; any other folder with files belongs to somebody else. List the names
-    # first: a mark that is among them is whole by the time it is read.
+    # first: a mark that is among them is complete by the time it is read.
     names = _names(root)
     if not _is_marked(root):
         if names and not _holds_ours_alone(root):
@@ -294,7 +296,7 @@ def _prepare(folder: Path, description: Mapping[str, Any]) -> None:
 
 
 def _holds_ours_alone(root: Path) -> bool:
-    """Whether the folder holds nothing but folders of encoders and a damaged mark."""
+    """Whether the folder holds only folders of encoders and a damaged mark."""
     names = _names(root) - {_MARK}
     return all(_is_ours(root / name) for name in names) and any(_description(root / name) for name in names)
 

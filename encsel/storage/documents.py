@@ -1,4 +1,4 @@
-"""Documents: frozen dataclasses as JSON files with a schema and a checksum, read back strictly; their JSON Schema."""
+"""Documents: frozen dataclasses as JSON files with a schema and a checksum, strictly parsed; their JSON Schemas."""
 
 import dataclasses
 import functools
@@ -14,11 +14,11 @@ from encsel.storage import files
 from encsel.storage.result import json_text
 from encsel.storage.signature import digest
 
-LARGEST_INTEGER = 2**53  # beyond it an integer is no longer exact as a float, and nothing here counts that far
+LARGEST_INTEGER = 2**53  # beyond it integers are not exact as floats, and nothing here counts that far
 
 
 class Malformed(Exception):
-    """JSON of another type than expected, or with values that make no sense."""
+    """JSON of an unexpected type, or with invalid values."""
 
 
 def cards_folder() -> Path:
@@ -57,7 +57,7 @@ def text_of(card: Any) -> str:
 
 
 def save(card: Any, path: str | Path) -> None:
-    """Write a card, whole or not at all; UsageError if it cannot be written."""
+    """Write a card atomically; UsageError if it cannot be written."""
     try:
         files.write_public(Path(path), text_of(card).encode())
     except OSError as error:
@@ -77,7 +77,7 @@ def read(
     Args:
         kind, schema: dataclass of the card, and the schema that the file must state.
         what, names, remedy: kind of card, names of the shipped ones, and last sentence, for messages.
-        check: function that raises Malformed for a card whose values make no sense.
+        check: function that raises Malformed for a card with invalid values.
     Raises:
         UsageError: the file is absent, damaged, edited or not such a card.
     """
@@ -111,10 +111,10 @@ def read(
 
 
 def decoded(kind: Any, value: Any, where: str) -> Any:
-    """A parsed JSON value as a type made of dataclasses, tuples, mappings, literals, unions and plain values.
+    """Convert a parsed JSON value to a type made of dataclasses, tuples, mappings, literals, unions and plain values.
 
     Raises:
-        Malformed: the value is not of that type, lacks a key or has one too many; `where` names the value.
+        Malformed: the value is not of that type, or has a missing or an extra key; `where` names the value.
     """
     from pydantic import ValidationError
 
@@ -136,7 +136,7 @@ def decoded(kind: Any, value: Any, where: str) -> Any:
 
 
 def schema_of(kind: Any) -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of what `decoded` takes for a type."""
+    """JSON Schema (draft 2020-12) of the values that `decoded` accepts for a type."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = typing.get_type_hints(kind)
@@ -179,7 +179,7 @@ def _adapter(kind: Any) -> Any:
 
 
 def _json(path: Path) -> Any:
-    """Content of a JSON file, not to be changed; ValueError or RecursionError if it is not JSON."""
+    """Content of a JSON file, which must not be modified; ValueError or RecursionError if it is not JSON."""
     return _parsed(files.read_whole(path))
 
 

@@ -1,4 +1,4 @@
-"""Files read and written whole: ordinary ones of bounded size, replaced in one step or not at all."""
+"""Read and write whole files: regular files of bounded size, replaced atomically."""
 
 import contextlib
 import errno
@@ -18,11 +18,11 @@ ANNEX_POINTER = "a git-annex pointer, not the file itself: run git annex get"
 
 
 class Refused(OSError):
-    """Not an ordinary file, or too large a one; `strerror` says which."""
+    """Not a regular file, or too large; `strerror` says which."""
 
 
 def read_whole(path: Path, at_most: int = MAX_TEXT_BYTES) -> bytes:
-    """Content of an ordinary file of `at_most` bytes, without waiting for another process.
+    """Content of a regular file of at most `at_most` bytes, without waiting for another process.
 
     Raises:
         Refused: a folder, pipe, socket or device, or a larger file.
@@ -30,7 +30,7 @@ def read_whole(path: Path, at_most: int = MAX_TEXT_BYTES) -> bytes:
     with open_ordinary(path, at_most) as file:
         size = os.fstat(file.fileno()).st_size
         content = b""
-        # Files of /proc, and files that grow, state another size than they have.
+        # Files in /proc, and files that grow, report a wrong size.
         while part := file.read(min(max(size, 1 << 16), at_most) + 1):
             content = content + part if content else part
             if len(content) > at_most:
@@ -39,7 +39,7 @@ def read_whole(path: Path, at_most: int = MAX_TEXT_BYTES) -> bytes:
 
 
 def open_ordinary(path: Path, at_most: int) -> BinaryIO:
-    """An ordinary file of `at_most` bytes, opened without waiting for another process; raises as `read_whole`."""
+    """A regular file of at most `at_most` bytes, opened without waiting for another process; raises as `read_whole`."""
     try:
         # Check before opening: opening a device may already have an effect.
         _check(path, path.stat(), at_most)
@@ -65,7 +65,7 @@ _XML_ERROR = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<Error>")
 
 
 def stand_in(content: bytes) -> str | None:
-    """What text stands in the place of a file, and what to do about it; None if `content` is the file itself.
+    """What a placeholder for a file is and what to do about it; None if `content` is the file itself.
 
     Args:
         content: the file, or its first kilobyte.
@@ -126,7 +126,7 @@ def sweep(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Wait for other processes that hold this lock of a folder; go on where the file system has no locks."""
+    """Wait for other processes that hold the lock of a folder; continue if the file system has no locks."""
     # Windows cannot open a folder.
     where, flags = (folder / ".encsel-lock", os.O_RDWR | os.O_CREAT) if os.name == "nt" else (folder, os.O_RDONLY)
     handle = os.open(where, flags)

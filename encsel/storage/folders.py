@@ -1,4 +1,4 @@
-"""Folders of the user: where the cache and the record of weights are by default."""
+"""The user's folders: default locations of the cache and the record of weights."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ _OLD = {"cache": ("XDG_CACHE_HOME", ".cache"), "state": ("XDG_STATE_HOME", ".loc
 
 
 def user_folder(kind: Literal["cache", "state"], note: Callable[[str], None] = lambda text: None) -> Path | None:
-    """encsel's folder by the platform's conventions, not necessarily there yet; None without a home directory.
+    """encsel's folder by the platform's conventions, which may not exist yet; None without a home directory.
 
     The folder of encsel 0.1 is moved there once, with a note; if it cannot be moved it remains in use.
     """

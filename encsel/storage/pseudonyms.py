@@ -23,7 +23,7 @@ _FOLDERS = re.compile(
 
 
 def without_folders(text: str) -> str:
-    """Cut absolute paths in a message to their last part, because folders often name the user of a machine."""
+    """Shorten absolute paths in a message to their last part, because folders often contain a user's name."""
     with contextlib.suppress(RuntimeError):  # no home directory
         home = str(Path.home())
         text = text.replace(home + os.sep, f"~{os.sep}") if len(home) > 1 else text
@@ -32,7 +32,7 @@ def without_folders(text: str) -> str:
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    """Stand-ins for names, or with `show` the names. A name has the same hash for as long as the key exists."""
+    """Replacements for names, or with `show` the names. A name has the same hash as long as the key exists."""
 
     key: bytes | None  # key of the hashes (HMAC-SHA256); without one, likely names could be hashed and compared
     show: bool = False
@@ -59,5 +59,5 @@ class Pseudonyms:
 
 
 def pseudonyms(cache: Path | None, *, show: bool) -> Pseudonyms:
-    """Stand-ins with the key of a cache, made at first use (OSError if it cannot be); without a cache there is none."""
+    """Pseudonyms with the key of a cache, made at first use (OSError if that fails); without a cache, no key."""
     return Pseudonyms(None if show or cache is None else secret(cache), show)

@@ -1,6 +1,6 @@
-"""What a workflow returns: a frozen value that is a document, a table and a row per pair.
+"""The result of a workflow: a frozen dataclass that can be written as a document, as a table and as rows per pair.
 
-`encsel.reports` registers with `show` and `rows` how each class looks.
+`encsel.reports` registers the display of each class with `show` and `rows`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ HIDDEN: Mapping[str, bool] = {"document": False}
 """Metadata of a dataclass field that is not part of the document."""
 FILE_WIDTH = 160
 CHECKSUM = "sha256"
-"""Key of a document's checksum. It shows damage and edits; whoever edits on purpose can compute it, too."""
+"""Key of a document's checksum. It reveals damage and edits, but is no protection against deliberate changes."""
 BESIDE = (CHECKSUM, "explanation")
-"""Keys that the checksum does not cover: itself, and what `rank --explain` adds."""
+"""Keys that the checksum does not cover: the checksum itself, and what `rank --explain` adds."""
 WITHOUT_CHECKSUM = ("0.1.", "0.2.")
 """Versions of encsel whose results may lack a checksum."""
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: dataclasses and mappings as dicts, tuples as lists; fields marked HIDDEN are left out."""
+    """Convert a value for JSON: dataclasses and mappings to dicts, tuples to lists; HIDDEN fields are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [f.name for f in dataclasses.fields(value) if f.metadata.get("document", True)]
         return {name: plain(getattr(value, name)) for name in fields}
@@ -44,13 +44,13 @@ def plain(value: Any) -> Any:
 def json_text(document: Any, **options: Any) -> str:
     """A document as indented JSON text, never with NaN, ending in a newline.
 
-    Strings hold no "##[" as it is, because runners of CI jobs take it for a command.
+    "##[" is escaped in strings, because runners of CI jobs take it for a command.
     """
     return json.dumps(document, indent=2, allow_nan=False, **options).replace("##[", "#\\u0023[") + "\n"
 
 
 class Edited(ValueError):
-    """A document is a result, but not as encsel wrote it."""
+    """A document is a result, but was changed after encsel wrote it."""
 
 
 def checksum(document: Mapping[str, Any]) -> str:
@@ -59,7 +59,7 @@ def checksum(document: Mapping[str, Any]) -> str:
 
 
 def check_intact(document: Mapping[str, Any]) -> None:
-    """Raise Edited unless a result has the checksum of its content, or is of a version that wrote none."""
+    """Raise Edited unless the checksum of a result matches, or its version wrote none."""
     if CHECKSUM not in document:
         if not str(document["signature"]["encsel"]).startswith(WITHOUT_CHECKSUM):
             raise Edited(f"it lacks the key {CHECKSUM!r}")
@@ -79,29 +79,29 @@ def render(result: Result, form: str, *, width: int | None = None, colour: bool 
 
 @functools.singledispatch
 def show(result: Result, form: str, *, width: int | None = None, colour: bool = False, wide: bool = True) -> str:
-    """The result in any form but JSON."""
-    raise UsageError(f"A {type(result).__name__} has no form {form!r}. Import encsel, which has the reports.")
+    """The result in any form except JSON."""
+    raise UsageError(f"A {type(result).__name__} has no form {form!r}. Import encsel, which registers the reports.")
 
 
 @functools.singledispatch
 def rows(result: Result) -> list[dict[str, Any]]:
     """One flat row per pair: the columns of the CSV form."""
-    raise UsageError(f"A {type(result).__name__} has no rows. Import encsel, which has the reports.")
+    raise UsageError(f"A {type(result).__name__} has no rows. Import encsel, which registers the reports.")
 
 
 def form_of(path: Path) -> str:
     """The format of a file by its suffix.
 
     Raises:
-        UsageError: another suffix than those of FORMAT_OF_SUFFIX.
+        UsageError: the suffix is not one of FORMAT_OF_SUFFIX.
     """
     if form := FORMAT_OF_SUFFIX.get(path.suffix.lower()):
         return form
-    raise UsageError(f"{path}: the suffix {path.suffix!r} is none of {', '.join(FORMAT_OF_SUFFIX)}. Rename it.")
+    raise UsageError(f"{path}: the suffix {path.suffix!r} is not one of {', '.join(FORMAT_OF_SUFFIX)}. Rename it.")
 
 
 def save_text(path: Path, text: str, *, private: bool = False) -> None:
-    """Write a file, whole or not at all; a private one can be read by its owner only.
+    """Write a file atomically; a private one can be read only by its owner.
 
     Raises:
         UsageError: the file cannot be written.
@@ -113,7 +113,7 @@ def save_text(path: Path, text: str, *, private: bool = False) -> None:
 
 
 class Result:
-    """Base of results. Two results are equal when their signatures are: everything that could change them is alike."""
+    """Base class of results. Two results are equal if their signatures are, which cover all that could change them."""
 
     @property
     def signature_id(self) -> str:
@@ -143,12 +143,12 @@ class Result:
         return pandas.DataFrame(rows(self))
 
     def save(self, path: str | Path, *, private: bool = False) -> None:
-        """Write the result, whole or not at all, in the format of the suffix: .json, .csv, .md, .txt or .xml.
+        """Write the result atomically, in the format of the suffix: .json, .csv, .md, .txt or .xml.
 
         Args:
-            private: make the file readable by its owner only.
+            private: make the file readable only by its owner.
         Raises:
-            UsageError: another suffix, or the file cannot be written.
+            UsageError: unknown suffix, or the file cannot be written.
         """
         save_text(Path(path), render(self, form_of(Path(path)), width=FILE_WIDTH), private=private)
 

@@ -9,7 +9,7 @@ MISSING = "-"
 
 
 class VerdictLine(str):
-    """A line of the verdict. No other note is shown as one."""
+    """A line of the verdict. No other note may look like one."""
 
     __slots__ = ()
 
@@ -28,7 +28,7 @@ class Section:
 def table(
     title: str, rows: Sequence[Mapping[str, str] | Sequence[tuple[str, str]]], *notes: str, n_names: int = 1
 ) -> list[Section]:
-    """A section of rows with a heading for each cell, as pairs where headings may repeat; none without rows."""
+    """A section of rows with a heading for each cell, as pairs if headings may repeat; empty without rows."""
     if not rows:
         return []
     pairs = [tuple(row.items()) if isinstance(row, Mapping) else tuple(row) for row in rows]
@@ -37,7 +37,7 @@ def table(
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number with so many decimals, None as missing."""
+    """A number with this many decimals; None is shown as missing."""
     return MISSING if value is None else f"{value:.{digits}f}"
 
 

@@ -24,7 +24,7 @@ def canonical(value: Any) -> str:
 
 
 def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str | None]:
-    """Versions of installed packages; None for those that are not."""
+    """Versions of packages; None for those that are not installed."""
     versions: dict[str, str | None] = dict.fromkeys(names)
     for name in versions:
         with contextlib.suppress(PackageNotFoundError):

@@ -1,6 +1,6 @@
-"""stdin, stdout and stderr of the process. Whatever becomes of a reader or a disk, a write raises nothing.
+"""stdin, stdout and stderr of the process. Writes never raise, whatever happens to a reader or a disk.
 
-An error is kept instead, so that the exit code can tell of a result that was lost, and of nothing else.
+The error is kept instead, so that the exit code can report a lost result, and nothing else.
 """
 
 import codecs
@@ -18,13 +18,13 @@ _ASCII = "encsel_ascii"
 
 
 def guard() -> None:
-    """Replace the standard streams by ones that never raise. Call it before anything is printed or opened."""
+    """Replace the standard streams by ones that never raise. Call this before anything is printed or opened."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # Else the next file to be opened takes the number, and what is printed is written to it. Reading gives
-            # nothing; writing is the error that it was.
+            # Else the next file to be opened gets this number, and output is written to it. Reading returns nothing;
+            # writing is an error, as it was before.
             os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)
     codecs.register(_ascii)
     codecs.register_error(_ESCAPED, _escaped)
@@ -36,16 +36,16 @@ def guard() -> None:
 
 
 def failure() -> OSError | None:
-    """Why stdout was not written to its end; None if it was, or if its reader went away."""
+    """The error that cut stdout short; None if it is complete, or if its reader went away."""
     raw = getattr(getattr(sys.__stdout__, "buffer", None), "raw", None)
     return raw.error if isinstance(raw, _Raw) else None
 
 
 class _Raw(io.RawIOBase):
-    """Writes a stream until the first error; what comes later goes nowhere.
+    """A stream that is written until the first error; later output is discarded.
 
     Attributes:
-        error: that error, unless it says that the reader went away.
+        error: that error, unless the reader went away.
     """
 
     def __init__(self, stream: TextIO, raw: io.RawIOBase) -> None:
@@ -84,7 +84,7 @@ class _Raw(io.RawIOBase):
 
 
 class _Text(io.TextIOWrapper):
-    """Stays open: a library that closes stdout or stderr closes what is not its own."""
+    """Stay open: libraries must not close stdout or stderr, which they do not own."""
 
     def close(self) -> None:
         self.flush()
@@ -108,7 +108,7 @@ def _guarded(stream: TextIO | None, number: int) -> TextIO:
 
 
 def _ascii(name: str) -> codecs.CodecInfo | None:
-    """ASCII under a name of its own."""
+    """ASCII under another name."""
     if name != _ASCII:
         return None
     plain = codecs.lookup("ascii")
@@ -119,7 +119,7 @@ def _ascii(name: str) -> codecs.CodecInfo | None:
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """Error handler for text that an encoding lacks: lines become hyphens, the rest escapes as JSON has them."""
+    """Error handler for characters missing from an encoding: box lines become hyphens, others JSON escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     import json

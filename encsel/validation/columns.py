@@ -1,4 +1,4 @@
-"""The numbers of every pair, by name: what may go with its EER, and what `encsel fit` reads."""
+"""The numbers of every pair, by name: possible predictors of its EER, and what `encsel fit` reads."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The matcher of one pair, fitted on everybody of a set, with what was measured about it."""
+"""The matcher of one pair, fitted on all people of a set, with what was measured about it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from encsel.validation.result import PairValidation, Validation
 
 
 def side_of(embeddings: Embeddings) -> MatcherSide:
-    """What a matcher knows about an encoder."""
+    """Facts that a matcher keeps about an encoder."""
     origin = {key: value for key, value in embeddings.provenance.items() if key != "file"}
     sha256 = str(origin["sha256"]) if origin.keys() == {"sha256"} else digest(origin)
     traits = embeddings.traits
@@ -22,11 +22,11 @@ def side_of(embeddings: Embeddings) -> MatcherSide:
 
 
 def matcher_of(validation: Validation, asked: str | None = None) -> Matcher:
-    """The matcher of the pair `asked`, as FACE/VOICE, or of the first; UsageError if there is no such pair."""
+    """The matcher of the pair `asked`, as FACE/VOICE, or of the first pair; UsageError if there is no such pair."""
     pairs = {f"{p.face}/{p.voice}": p for p in validation.pairs}
     asked = next(iter(pairs)) if asked is None else asked
     if asked not in pairs:
-        raise UsageError(f"No pair {asked!r} to fit a matcher of; FACE/VOICE is needed. {nearest(asked, pairs)}")
+        raise UsageError(f"No pair {asked!r} to fit a matcher for; give FACE/VOICE. {nearest(asked, pairs)}")
     pair = pairs[asked]
     (face, faces), (voice, voices) = validation.centroids["face", pair.face], validation.centroids["voice", pair.voice]
     facts = MatcherFacts(face, voice, len(faces), encsel=str(validation.signature["encsel"]), flags=pair.flags)
@@ -34,7 +34,7 @@ def matcher_of(validation: Validation, asked: str | None = None) -> Matcher:
 
 
 def _with_measured(facts: MatcherFacts, pair: PairValidation) -> MatcherFacts:
-    """The facts with what the stages `matching` and `recordings` measured; where they were skipped, without."""
+    """The facts with what the stages `matching` and `recordings` measured, unless they were skipped."""
     measured: PairMeasured | None = pair["measured"]
     if measured is not None:
         people, single = (measured.levels[level][DEFAULT_SCORER] for level in ("identity", "sample"))

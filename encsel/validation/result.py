@@ -1,4 +1,4 @@
-"""The result of `validate`: frozen values, and the document `encsel.validate/2` that they make."""
+"""The result of `validate`: frozen dataclasses, and the document `encsel.validate/2` that they make."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class EncoderValidation:
     """One encoder. In the document, `results` are keys of the encoder itself.
 
     Attributes:
-        results: by field of the stages about encoders; None where `reasons` says why, by stage.
+        results: results of the stages about encoders, by field; None if `reasons` says why, by stage.
         metrics: registered metrics of this encoder, by name.
-        recordings_known: samples tell which recording they are from.
+        recordings_known: whether it is known which recording each sample is from.
     """
 
     name: str
@@ -52,7 +52,7 @@ class PairValidation:
     """One pair. In the document, `results` are keys of the pair itself.
 
     Attributes:
-        results: by field of the stages about pairs; None where `reasons` says why, by stage.
+        results: results of the stages about pairs, by field; None if `reasons` says why, by stage.
         columns: the numbers of the pair, by the names that pair tables and `encsel fit` use.
         rows_per_identity: samples per person behind them, harmonic mean of both sides' medians.
     """
@@ -69,20 +69,20 @@ class PairValidation:
         return self.results.get(name)
 
     def matching(self, scorer: str, level: str = "identity") -> Matching | None:
-        """Error rates of a scorer; None where the stage `matching` has no result."""
+        """Error rates of a scorer; None if the stage `matching` has no result."""
         measured = self["measured"]
         return None if measured is None else measured.levels[level][scorer]
 
     @property
     def ranked(self) -> PairRanking | None:
-        """What `rank` predicts for the pair."""
+        """The prediction of `rank` for the pair."""
         ranked: PairRanking | None = self["ranked"]
         return ranked
 
 
 @dataclass(frozen=True)
 class PredictionSummary:
-    """The ranking behind each pair's `ranked`. `n_permutations`: shuffles behind its p-values."""
+    """The ranking behind each pair's `ranked`; `n_permutations` is the number of shuffles behind its p-values."""
 
     ordered_by: str
     scorer: str
@@ -97,11 +97,11 @@ class Validation(Measurement):
     """Everything measured about every pair. `encsel.validate` makes it.
 
     Attributes:
-        scorer: of the EERs that the analysis and the tables are about.
-        group_columns: people of each group, by column with one value per person.
-        decision: what to do, as the ranking of the same set decides; by measured EERs where that was skipped.
-        ranking: what `rank` predicts; None where the stage was skipped.
-        centroids: each encoder and its (people, dim) centroids, of which `matcher` makes a matcher.
+        scorer: scorer of the EERs in the analysis and the tables.
+        group_columns: number of people in each group, by column with one value per person.
+        decision: what to do, by the ranking of the same set, or by measured EERs if that was skipped.
+        ranking: the ranking of the same set; None if the stage was skipped.
+        centroids: encoders with their (people, dim) centroids, from which `matcher` fits a matcher.
     """
 
     what: ClassVar[str] = "measured"
@@ -127,7 +127,7 @@ class Validation(Measurement):
 
     @property
     def best(self) -> PairValidation:
-        """The pair with the lowest measured EER; the first pair where nothing was measured. See also `shortlist`."""
+        """The pair with the lowest measured EER; the first pair if nothing was measured. See also `shortlist`."""
         return min(self.pairs, key=lambda p: m.eer if (m := p.matching(self.scorer)) else 2.0)
 
     @property
@@ -139,17 +139,17 @@ class Validation(Measurement):
         return tuple(e.name for e in self.encoders if not (h := e["health"]) or h.unimodal_eer is None)
 
     def explain(self, face: str, voice: str) -> Explanation:
-        """What made the prediction of `rank` for one pair.
+        """Explain the prediction of `rank` for one pair.
 
         Raises:
-            UsageError: no such pair, or the prediction was skipped or kept from an earlier run.
+            UsageError: no such pair, or the prediction was skipped or read from the cache.
         """
         if self.ranking is None:
             raise UsageError("The stage prediction was skipped, so there is no prediction to explain.")
         return self.ranking.explain(face, voice)
 
     def matcher(self, face: str | None = None, voice: str | None = None) -> Matcher:
-        """The matcher to deploy for one pair (the first by default), fitted on all people; its `save` keeps it.
+        """Fit the matcher to deploy for one pair (the first by default) on all people; its `save` writes it.
 
         Raises:
             UsageError: no such pair.

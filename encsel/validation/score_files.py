@@ -14,7 +14,7 @@ from encsel.validation.work import Work
 def write_scores(work: Work, folder: Path, pseudonyms: Pseudonyms) -> None:
     """Write the scores of test people's centroids in every fold of the first repeat.
 
-    A line has the person of the face, the person of the voice, what was scored, and the score.
+    A line holds the person of the face, the person of the voice, what was scored, and the score.
 
     Raises:
         UsageError: a file cannot be written.
@@ -43,7 +43,7 @@ def write_scores(work: Work, folder: Path, pseudonyms: Pseudonyms) -> None:
 
 
 def _as_column(name: str) -> str:
-    """A name without blanks, which separate columns; different names stay different."""
+    """A name without blanks, since these separate columns; different names stay different."""
     return "".join(f"%{ord(c):02X}" if c.isspace() or c == "%" else c for c in printable(name))
 
 

@@ -1,4 +1,4 @@
-"""Work of encoders that several stages share: neighbours of samples, and projections onto principal axes."""
+"""Computations on encoders that several stages share: neighbours of samples, projections on principal axes."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,14 +24,16 @@ def neighbours_of(work: Work, keys: Sequence[Key]) -> dict[Key, tuple[Vectors, N
         rows = vectors if len(first) == len(vectors) else vectors[first]
         k = min(N_NEIGHBOURS, len(rows) - 1)
         if k <= KS[0]:
-            raise BadCalibration(f"{len(rows)} distinct samples; neighbours need at least {KS[0] + 2}. Add samples.")
+            raise BadCalibration(
+                f"{len(rows)} distinct samples; a neighbour search needs at least {KS[0] + 2}. Add samples."
+            )
         return rows, nearest_neighbours(rows, k, device=work.prepared.device, as_given=work.reference)
 
     return work.each(NEIGHBOURS, keys, search)
 
 
 def neighbours_of_counted(work: Work, keys: Sequence[Key]) -> dict[Key, tuple[Vectors, Neighbours]]:
-    """As `neighbours_of`; in the reference protocol repeated rows stay, as often as they are listed."""
+    """Like `neighbours_of`, but in the reference protocol rows count as often as they are listed."""
     distinct = neighbours_of(work, keys)
     if not work.reference:
         return distinct

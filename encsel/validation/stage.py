@@ -1,4 +1,4 @@
-"""A stage of `validate`: one file in `stages/`, which defines what is measured of what, and how it is shown."""
+"""A stage of `validate`: one file in `stages/`, which defines what is measured and how it is shown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SKIPPED = "skipped"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of one piece of work: a value, or the reason why there is none."""
+    """Result of one task: a value, or the reason why there is none."""
 
     value: Any
     reason: str | None = None
@@ -43,19 +43,19 @@ class Stage:
         about: whether `fields` are fields of every encoder, of every pair, or of the validation itself.
         order: place in the run and in the report; a stage may use results of earlier ones.
         compute: makes the outcomes; `of_encoders`, `of_pairs` and `of_set` of the work compute, keep and reuse them.
-        version: increase it when results change; results in the cache of another version are not read.
-        always: it cannot be skipped.
-        on_request: it runs only if it is named.
-        needs: modules beyond those of `pip install encsel`; without them it is left out, with a note.
+        version: increase it when results change; cached results of other versions are not read.
+        always: the stage cannot be skipped.
+        on_request: the stage runs only if it is named.
+        needs: modules beyond those of `pip install encsel`; without them the stage is left out, with a note.
         metrics: path (see `value_at`) of each registered metric that its results contain. Metrics that no stage
             contains are computed one by one (see stages/metrics.py).
         columns: further numbers about a pair that may be related to its EER, from the pair and its two encoders.
         labels: heading and unit of these columns; a label ending in "*" is a prefix.
-        encoder_cells, pair_cells: its columns in the tables of all encoders and of all pairs.
+        encoder_cells, pair_cells: columns in the tables of all encoders and of all pairs.
         notes: explanations of these columns.
-        sections: tables of its own.
-        flags: its flags of a pair, from the pair, the scorer and the flags so far.
-        meanings: meaning of flags by how they begin.
+        sections: separate tables.
+        flags: flags of a pair, from the pair, the scorer and the flags so far.
+        meanings: meanings of flags, by prefix.
         pair_fields: fields of every pair, if the stage is not about pairs.
     """
 

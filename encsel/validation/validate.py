@@ -47,7 +47,7 @@ from encsel.validation.stage import Outcome, Pair, metrics_of_their_own, stage_n
 from encsel.validation.work import Work
 
 MAX_SHUFFLES = 39
-"""Shuffles behind a p-value of more than 400 people, where few pairs are near chance and each shuffle is slow."""
+"""Shuffles behind a p-value with more than 400 people: few pairs are then near chance, and each shuffle is slow."""
 
 
 def validate(
@@ -97,12 +97,12 @@ def validate(
     Args:
         protocol: "crossval", repeated 5 folds over people and the corrected metrics; or "reference", the study's single
             80/20 split and the numbers of its released code.
-        scorer: of the EERs that gates, analysis and tables are about; every scorer is measured.
-        skip, only: stages to leave out, or to do alone; the stage `head` runs only if `only` names it.
-        jobs: pairs and encoders at a time; None: one per processor.
+        scorer: scorer of the EERs in gates, analysis and tables; every scorer is measured.
+        skip, only: stages to leave out, or the only ones to run; the stage `head` runs only if `only` names it.
+        jobs: number of pairs or encoders processed in parallel; None: one per processor.
         scores: folder for score files, one per pair and scorer.
         show_names: name people in score files and skipped samples in the result instead of hashing their names.
-        Others as `encsel.rank`; gates judge the measured EERs.
+        Other arguments are those of `encsel.rank`; gates judge the measured EERs.
     Raises:
         UsageError, BadCalibration, EncoderFailed: as `encsel.rank`.
 
@@ -167,20 +167,20 @@ def validate(
     work.run()
     validation = replace(assembled(work, scorer), strict_health=strict_health)
     if stage_cache.write_error:
-        progress.note(f"Results cannot be kept for the next run: {stage_cache.write_error}.")
+        progress.note(f"Results cannot be cached for the next run: {stage_cache.write_error}.")
     if scores is not None:
         write_scores(work, Path(scores), names_for(runtime, options, progress))
     return replace(validation, verdict=verdict_on(validation, gates))
 
 
 def wanted_stages(skip: Sequence[str], only: Sequence[str]) -> frozenset[str]:
-    """The stages to do, those that cannot be skipped included; those on request only if `only` names them.
+    """The stages to run, including those that cannot be skipped; those on request only if `only` names them.
 
     Raises:
         UsageError: an unknown stage, one in `only` that cannot run on this machine, or both given.
     """
     if skip and only:
-        raise UsageError("Stages to skip and stages to do alone were both given; give one of them.")
+        raise UsageError("skip and only were both given; give one of them.")
     names = stage_names()
     for name in (*skip, *only):
         if name not in names:
@@ -195,7 +195,7 @@ def wanted_stages(skip: Sequence[str], only: Sequence[str]) -> frozenset[str]:
 
 
 def stages_lacking() -> dict[str, str]:
-    """Stages that cannot run on this machine, with what they lack and how to install it."""
+    """Stages that cannot run on this machine, with missing modules and how to install them."""
     return {name: reason for name, stage in stages().items() if (reason := missing(stage.needs)) is not None}
 
 
@@ -232,7 +232,7 @@ def _field(
 def _decision(
     pairs: Sequence[PairValidation], scorer: str, signature: Mapping[str, Any], ranking: Ranking | None, n_people: int
 ) -> Decision:
-    """What to do: as the ranking of the same set decides, with the measured EER; without one by that alone."""
+    """The decision: that of the ranking of the same set, if any, with the measured EERs; else by those alone."""
     matchings = {(p.face, p.voice): p.matching(scorer) for p in pairs}
     if ranking is not None:
         decision = ranking.decision
@@ -255,7 +255,7 @@ def _decision(
 
 
 def assembled(work: Work, scorer: str) -> Validation:
-    """The validation made of the outcomes of all stages."""
+    """The validation made from the outcomes of all stages."""
     prepared = work.prepared
     ranking: Ranking | None = work.value("prediction", "ranking", "set")
     encoders = {key: _encoder(work, key, e, ranking) for key, e in work.encoders.items()}
@@ -319,7 +319,7 @@ def _pair(work: Work, pair: Pair, face: EncoderValidation, voice: EncoderValidat
 
 
 def _prediction_errors(pairs: Sequence[PairValidation], work: Work) -> list[PredictionErrors]:
-    """Errors of each card's predictions, against what was measured and against the extrapolated learning curve."""
+    """Errors of each card's predictions against measured EERs and against the extrapolated learning curve."""
     errors = []
     for card in work.settings.cards:
         level = (card.n_train_identities, card.probe_samples) if isinstance(card, CalibratedCard) else None

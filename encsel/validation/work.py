@@ -1,4 +1,4 @@
-"""One validation in progress: schedules pieces of work, keeps results, and never does a piece twice."""
+"""One validation in progress: schedules tasks, keeps results, and does no task twice."""
 
 import hashlib
 import json
@@ -30,8 +30,8 @@ class Work:
 
     Args:
         wanted: names of the stages to run.
-        signature: that of the result.
-        jobs: pieces of work at a time, one thread each.
+        signature: signature of the result.
+        jobs: number of tasks at a time, one thread each.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class Work:
         self._shared: dict[tuple[str, Key], Any] = {}
 
     def run(self) -> None:
-        """Run every stage that is wanted."""
+        """Run all wanted stages."""
         for stage in stages().values():
             self.outcomes[stage.name] = stage.compute(self) if stage.name in self.wanted else self._skipped(stage)
 
     def value(self, stage: str, field: str, subject: Any) -> Any:
-        """The value of an earlier stage, if there is one."""
+        """The value of an earlier stage, or None."""
         return self.outcomes[stage].get(subject, {}).get(field, Outcome(None)).value
 
     def of_encoders(self, stage: Stage, field: str, compute: Callable[[Key, Any], Any], **options: Any) -> Outcomes:
@@ -106,7 +106,7 @@ class Work:
         Args:
             subjects: the encoders that each subject consists of.
             shared: makes the second argument of `compute`, once for all subjects that are not in the cache.
-            more: options that the results depend on.
+            more: further options that the results depend on.
         """
         kind = {**stage.fields, **stage.pair_fields}[field]
         keys = {s: self._key(stage, encoders, {"field": field, **(more or {})}) for s, encoders in subjects.items()}
@@ -114,7 +114,7 @@ class Work:
         missing = [s for s in subjects if s not in done]
         context = shared(missing) if shared is not None and missing else None
         if missing and done:
-            self.progress.note(f"{stage.name}: {len(done)} of {len(subjects)} kept from an earlier run.")
+            self.progress.note(f"{stage.name}: {len(done)} of {len(subjects)} read from the cache.")
         with self.several(stage.name, missing) as each:
             for s, outcome in each(lambda s: outcome_of(lambda: compute(s, context))):
                 done[s] = self._keep(kind, keys[s], outcome)
@@ -130,7 +130,7 @@ class Work:
         """What `make` returns for each encoder, computed once and remembered under the label until `forget`.
 
         Raises:
-            BadCalibration: when the value is used, not here: `make` failed for an encoder.
+            BadCalibration: `make` failed for an encoder; raised when the value is used, not here.
         """
         missing = [key for key in keys if (label, key) not in self._shared]
         with self.several(label, missing) as several:
@@ -151,11 +151,11 @@ class Work:
         return {k: o.value for (name, k), o in self._shared.items() if name == label and o.value is not None}
 
     def counted(self, key: Key) -> Embeddings:
-        """The rows of an encoder that count: each once, or in the reference protocol as often as the set lists it."""
+        """Rows of an encoder: each once, or in the reference protocol as often as the set lists it."""
         return self.encoders[key].as_listed() if self.reference else self.encoders[key]
 
     def centroids(self, key: Key) -> Vectors:
-        """(people, dim) centroids of the rows that count."""
+        """(people, dim) centroids of `rows`."""
         if ("centroids", key) not in self._shared:
             self._shared["centroids", key] = centroids(self.counted(key))
         vectors: Vectors = self._shared["centroids", key]
@@ -165,7 +165,7 @@ class Work:
     def several(
         self, label: str, subjects: Sequence[Any]
     ) -> Iterator[Callable[[Callable[[Any], Any]], Iterator[tuple[Any, Any]]]]:
-        """A function that yields each subject with the result of a function, as they finish, several at a time."""
+        """A function that yields each subject with its result as it finishes, several at a time."""
         from joblib import Parallel, delayed
         from threadpoolctl import threadpool_limits
 
@@ -196,7 +196,7 @@ class Work:
         return _read(kind, self._cache.get(key))
 
     def _keep(self, kind: Any, key: Mapping[str, Any], outcome: Outcome) -> Outcome:
-        """Keep an outcome, and return it as a later run will read it, down to the order of its keys."""
+        """Cache an outcome, and return it as a later run will read it, down to the order of its keys."""
         content = json.loads(canonical({"value": plain(outcome.value), "reason": outcome.reason}))
         self._cache.put(key, content)
         read = _read(kind, content)

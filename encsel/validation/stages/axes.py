@@ -31,7 +31,7 @@ def sections(validation: Validation) -> Sequence[Section]:
     ]
     return table(
         "Principal axes", rows,
-        f"EER by number of principal axes of each side; {N_AXES} everywhere else. Missing: fewer people or dimensions "
+        f"EER by number of principal axes per side (elsewhere {N_AXES}). Missing: fewer people or dimensions "
         "than axes.", n_names=2,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""cka: linear CKA of every pair, in all forms, and the EER that some matcher would keep by it."""
+"""cka: linear CKA of every pair, in all forms, and the upper bound on EER that follows from it."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ FORMS = ("biased", "debiased", "matched")
 
 @dataclass(frozen=True)
 class Alignment(Cka):
-    """CKA of one pair; by `encsel.matching.bound` some matcher keeps `eer_bound` if scores are Gaussian."""
+    """CKA of one pair, and `eer_bound`, the bound of `encsel.matching.bound` on EER if scores are Gaussian."""
 
     eer_bound: float
 
@@ -42,7 +42,7 @@ STAGE = Stage(
     metrics={f"cka_{form}": f"cka.{form}" for form in FORMS},
     pair_cells=lambda p: cells(p, {**{f"CKA {form}": f"cka.{form}" for form in FORMS}, "EER by CKA": "cka.eer_bound"}),
     notes=lambda _: (
-        f"CKA matched: what biased CKA would be at {REFERENCE_SIZE} people. EER by CKA: what some linear "
-        "matcher would have at most, fitted on many people, if its scores were Gaussian; it may be far lower.",
+        f"CKA matched: what biased CKA would be at {REFERENCE_SIZE} people. EER by CKA: upper bound on "
+        "the EER of the best linear matcher, fitted on many people, if scores are Gaussian; it may be far lower.",
     ),
 )

@@ -17,12 +17,12 @@ CELLS = {
     "|H|": MEAN_CURVATURE, "flat": "curvature.flat.mean_absolute_median", "K": "curvature.encoder.gaussian_median"
 }  # fmt: skip
 FLAT_POINTS = 300
-"""Points of the flat control: only the median is used."""
+"""Number of points of the flat control, of which only the median is used."""
 
 
 @dataclass(frozen=True)
 class Curved:
-    """Curvature, and that of a flat cloud of the same spread; the reference form has no control."""
+    """Curvature, and that of a flat cloud with the same spread; the reference form has no control."""
 
     encoder: Curvature
     flat: Curvature | None
@@ -50,7 +50,7 @@ def notes(validation: Validation) -> Sequence[str]:
     form = "released code's" if validation.protocol == "reference" else "corrected"
     return (
         f"|H|, K: median absolute mean curvature and Gaussian curvature ({form} form), in one over the unit of the "
-        "embeddings and its square; flat: the same of a Gaussian cloud of the same covariance, which has no curvature.",
+        "embeddings and its square; flat: the same for a Gaussian cloud of equal covariance, which has no curvature.",
     )
 
 

@@ -45,8 +45,8 @@ def sections(validation: Validation) -> Sequence[Section]:
             reasons.add(end.reason)
     return table(
         "Learning curve", rows,
-        f"EER of the scorer {scorer} by number of training people, extrapolated along d' = d sqrt(N / (N + k)); beside "
-        "it the prediction of the calibrated card.",
+        f"EER of the scorer {scorer} by number of training people, extrapolated with d' = d sqrt(N / (N + k)), and "
+        "the prediction of the calibrated card.",
         *(f"Not extrapolated: {reason}." for reason in sorted(reasons)), n_names=2,
     )  # fmt: skip
 

@@ -32,11 +32,11 @@ MAX_REPEATS = 3
 
 @dataclass(frozen=True)
 class CentredOnGroups:
-    """One pair without the mean of each person's group: what remains beyond telling the groups apart.
+    """One pair without the mean of each person's group: what remains beyond distinguishing the groups.
 
     Attributes:
         predicted_eer, interval: by the default card; None with `reason`. Group means are those of all people;
-            everything else fitted sees training people only.
+            everything else is fitted on training people only.
         null_p: permutation p-value of shuffles of people within groups.
     """
 
@@ -53,7 +53,7 @@ class CentredOnGroups:
 
 @dataclass(frozen=True)
 class WithinValue:
-    """One pair on the samples of one value of a column, such as one language: by scorer, centroids."""
+    """One pair on the samples with one value of a column, such as one language; centroids, by scorer."""
 
     column: str
     value: str
@@ -149,7 +149,7 @@ def _within_value(work: Work, column: str, value: str) -> dict[Pair, tuple[Withi
 
 def columns(_: PairValidation, face: EncoderValidation, voice: EncoderValidation) -> dict[str, float | None]:
     probes = [e["group_probe"] or {} for e in (face, voice)]
-    # A pair tells groups apart only as well as its worse side.
+    # A pair distinguishes groups only as well as its worse side.
     return {f"group_probe_{c}": min(p[c] for p in probes) for c in sorted(set(probes[0]) & set(probes[1]))}
 
 
@@ -199,9 +199,10 @@ def _by_column(validation: Validation) -> list[Section]:
         groups = ", ".join(f"{value}: {size}" for value, size in sizes.items())
         tables += table(
             f"Within {column}", rows,
-            f"{column} alone: EER of knowing the {column} and nothing else. EER within: impostors have the same "
+            f"{column} alone: EER of a matcher that knows only the {column}. EER within: impostors have the same "
             f"{column}. Centred: without each group's mean. p within: permutation p-value of shuffles of people within "
-            f"{column}. Near 0.5 and a large p: the pair tells only the {column}. People: {groups}.", n_names=2,
+            f"{column}. If these EERs are near 0.5 and p is large, the pair reflects only the {column}. "
+            f"People: {groups}.", n_names=2,
         )  # fmt: skip
     return tables
 
@@ -217,7 +218,7 @@ def _by_value(validation: Validation) -> list[Section]:
                 ("Interval 90 %", span(of_scorer.interval)), ("AUC", number(of_scorer.auc)),
             )  # fmt: skip
             by_column.setdefault(w.column, []).append(row)
-    note = "Samples of one {} on both sides, of people who have it; centroids, cross-validated."
+    note = "Samples with one {} on both sides, for people who have it; centroids, cross-validated."
     tables = (table(f"Within each {c}", rows, note.format(c), n_names=3) for c, rows in by_column.items())
     return list(itertools.chain(*tables))
 

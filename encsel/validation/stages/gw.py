@@ -50,7 +50,7 @@ def notes(validation: Validation) -> Sequence[str]:
         if validation.protocol == "reference"
         else "root, the same people on both sides"
     )
-    return (f"GW: Gromov-Wasserstein distance ({form}), from its lower bound to the best coupling found.",)
+    return (f"GW: Gromov-Wasserstein distance ({form}), from the lower bound to the best coupling found.",)
 
 
 STAGE = Stage(

@@ -1,4 +1,4 @@
-"""head: every pair with trained two-branch heads, beside the scorers, on the same folds; only on request."""
+"""head: trained two-branch heads for every pair, compared with scorers on the same folds; only on request."""
 
 from collections.abc import Mapping, Sequence
 
@@ -44,9 +44,9 @@ def sections(validation: Validation) -> Sequence[Section]:
     repeats = f", {first.n_repeats} repeats" if first.n_repeats > 1 else ""
     return table(
         "Trained heads", rows,
-        f"Two-branch projections, {layers}, trained by symmetric InfoNCE (AdamW, stopped early on training people held "
-        f"out), beside scorers on the same folds: {first.n_train} people to fit and {first.n_test} to test{repeats}. "
-        "Interval: 90 %, of the EER, over people. Single: EER of one image against one clip.", n_names=2,
+        f"Two-branch projections, {layers}, trained with symmetric InfoNCE (AdamW, early stopping on held-out training "
+        f"people), and scorers on the same folds: {first.n_train} people to fit and {first.n_test} to test{repeats}. "
+        "Interval: 90 % interval of the EER over people. Single: EER of one image against one clip.", n_names=2,
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ one_decimal = partial(number, digits=1)
 
 @dataclass(frozen=True)
 class PerPerson:
-    """Intrinsic dimensions of single people's own rows at K_PERSON neighbours, over the people with enough rows."""
+    """Intrinsic dimensions of each person's rows at K_PERSON neighbours, over the people with enough rows."""
 
     median: float
     quartiles: tuple[float, float]
@@ -39,9 +39,9 @@ class Dimensions:
     """Intrinsic dimensions of all distinct rows pooled.
 
     Attributes:
-        mle_median, mle_harmonic: Levina and Bickel, by number of neighbours; the study's is the median at 20.
-        two_nn: Facco et al. without the largest tenth of ratios; two_nn_reference: all ratios, as the study.
-        per_person: of each person alone; None if nobody has enough rows.
+        mle_median, mle_harmonic: Levina and Bickel, by number of neighbours; the study uses the median at 20.
+        two_nn: Facco et al. without the largest tenth of ratios; two_nn_reference: all ratios, as in the study.
+        per_person: for each person separately; None if nobody has enough rows.
     """
 
     mle_median: Mapping[str, float]
@@ -113,8 +113,8 @@ def notes(_: Validation) -> Sequence[str]:
     return (
         "ID: intrinsic dimension (maximum likelihood, median over points, by number of neighbours; harm.: harmonic "
         "mean at 20). It grows with people and samples: compare at equal numbers. ID person: median over people of the "
-        f"dimension of a person's own samples, at {K_PERSON} neighbours.",
-        "A larger ID mismatch goes with a lower error in the study.",
+        f"dimension of a person's samples, at {K_PERSON} neighbours.",
+        "In the study, pairs with a larger ID mismatch have a lower error.",
     )
 
 

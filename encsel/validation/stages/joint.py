@@ -1,4 +1,4 @@
-"""joint: what joint training of two projections does to CKA and EER on held-out people; only if named by --only."""
+"""joint: CKA and EER on held-out people before and after joint training of two projections; only on request."""
 
 from collections.abc import Mapping, Sequence
 
@@ -41,8 +41,8 @@ def sections(validation: Validation) -> Sequence[Section]:
         "What joint training does", rows,
         f"Debiased CKA and EER of {sizes}. Before: the embeddings as they are, and scorers fitted on the training "
         f"people. After: plain cosine of projections trained jointly on the training people ({PROJECTIONS}). Control: "
-        "the same training with the voices of other people. A rise of CKA is evidence of what faces and voices share "
-        "only as far as the control does not rise.", n_names=2,
+        "the same training with the voices of other people. A rise of CKA is evidence of shared information only as "
+        "far as the control does not rise.", n_names=2,
     )  # fmt: skip
 
 

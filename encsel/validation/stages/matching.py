@@ -65,13 +65,13 @@ def _error_rates(validation: Validation, pairs: Sequence[PairValidation]) -> lis
     notes = [
         f"EER: equal error rate over {first.n_test} test people per fold after training on {first.n_train}{repeats}; "
         "0.5 is chance. Interval (90 %, over people), Single (one image against one clip), AUC and FNMR (false "
-        f"non-match rate at that false match rate) are those of the scorer {validation.scorer}.",
+        f"non-match rate at the given false match rate) are those of the scorer {validation.scorer}.",
         *(f"{name}: {meaning}." for name, meaning in SCORERS.items()),
         *((REFERENCE_RULE,) if validation.protocol == "reference" else ()),
     ]
     if (summary := validation.prediction) is not None:
         notes.append(
-            f"Predicted: what `encsel rank` predicts for {summary.n_train_identities} training people"
+            f"Predicted: prediction of `encsel rank` for {summary.n_train_identities} training people"
             f"{', single samples at test' if summary.n_probe_samples == 1 else ''}, scorer {summary.scorer}; p: "
             f"permutation p-value of {summary.n_permutations} shuffles of people."
         )
@@ -92,7 +92,7 @@ def _by_samples(validation: Validation, pairs: Sequence[PairValidation]) -> list
         rows.append({"Face": p.face, "Voice": p.voice, **row, "All": number(eers["all"])})
     return table(
         "EER by samples of a person at test", rows,
-        "So many images and clips of each test person are averaged before they are compared; matchers are fitted on "
+        "Number of images and clips averaged per test person before they are compared; matchers are fitted on "
         f"all samples of the training people. Scorer {validation.scorer}.", n_names=2,
     )  # fmt: skip
 
@@ -113,7 +113,7 @@ def _identification(validation: Validation, pairs: Sequence[PairValidation]) -> 
         by_chance, gallery = ", ".join(f"{chance.chance[str(k)]:.3f} at {k}" for k in RANKS), chance.gallery
     return table(
         "Two-choice matching and retrieval", rows,
-        "2 voices: fraction correct when a face chooses between its person's voice and another (chance 0.5); R@k: "
+        "2 voices: fraction correct when a face chooses between its person's voice and another one (chance 0.5); R@k: "
         f"fraction of faces whose person's voice is among the first k of {gallery:.0f} (chance {by_chance}). Scorer "
         f"{validation.scorer}.", n_names=2,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""mutual: fraction of the nearest people that both encoders of a pair agree on."""
+"""mutual: fraction of the nearest people on which both encoders of a pair agree."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from encsel.validation.work import Work
 
 @dataclass(frozen=True)
 class Mutual:
-    """Fraction of the 10 nearest people that are the same, and what chance gives, in [0, 1]."""
+    """Fraction of the 10 nearest people that are the same, and the fraction expected by chance, in [0, 1]."""
 
     value: float
     chance: float

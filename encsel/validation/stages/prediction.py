@@ -1,4 +1,4 @@
-"""prediction: what `rank` predicts for every pair of the same set."""
+"""prediction: the ranking of the same set."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ from encsel.validation.work import Work
 
 
 def compute(work: Work) -> Outcomes:
-    # The reference search moves predictions in the fifth digit: `rank` searches by itself then.
+    # The reference search changes predictions in the fifth digit, so `rank` then does its own search.
     searched = {} if work.reference else {key: n for key, (_, n) in work.remembered(NEIGHBOURS).items()}
-    # A ranking that is made now has the details that a kept one lacks.
+    # A fresh ranking has details that a cached one lacks.
     made: list[Ranking] = []
 
     def now() -> Ranking:

@@ -26,7 +26,7 @@ def compute(work: Work) -> Outcomes:
     outcomes: Outcomes = {}
     for pair in work.pairs:
         if unknown := [key[1] for key in pair if key not in recording_of]:
-            reason = f"samples of {' and '.join(unknown)} do not tell their recordings"
+            reason = f"the recordings of the samples of {' and '.join(unknown)} are unknown"
             outcomes[pair] = {"recordings": Outcome(None, reason)}
     usable = [pair for pair in work.pairs if pair not in outcomes]
     if not usable:
@@ -38,7 +38,9 @@ def compute(work: Work) -> Outcomes:
         people, of_split = shared_halves(encoders, recording_of, seed=work.seed * MANY_SPLITS + split)
         splits.append(of_split)
     if len(people) < MIN_FOR_FOLDS:
-        reason = f"{len(people)} people have two recordings that every such encoder has; {MIN_FOR_FOLDS} are needed"
+        reason = (
+            f"{len(people)} people have two recordings that every such encoder has; at least {MIN_FOR_FOLDS} are needed"
+        )
         return outcomes | {pair: {"recordings": Outcome(None, reason)} for pair in usable}
     folds: Folds = folds_of(len(people), n_repeats=len(splits), seed=work.seed)
     return outcomes | work.of_pairs(

@@ -1,4 +1,4 @@
-"""reliability: CKA of an encoder with itself on split halves of everybody's samples, the ceiling of a pair's CKA."""
+"""reliability: CKA of an encoder with itself on split halves of each person's samples, the ceiling of a pair's CKA."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from encsel.validation.work import Work
 
 MANY_SPLITS, FEW_SPLITS = 4, 2
 MAX_FOR_MANY_SPLITS = 400
-"""Largest number of people whose samples are split more often."""
+"""Largest number of people for which samples are split more often."""
 MIN_FOR_HALVES = 10
 
 
@@ -39,7 +39,7 @@ class Reliability:
 
 
 def reliability(embeddings: Embeddings, recording: NDArray[np.str_] | None, *, seed: int) -> Reliability:
-    """Mean over several splits of everybody's samples.
+    """Mean over several splits of each person's samples.
 
     Args:
         recording: (rows,) recording of each sample; None if it is unknown.
@@ -52,7 +52,9 @@ def reliability(embeddings: Embeddings, recording: NDArray[np.str_] | None, *, s
         half, by = half_of_samples(embeddings, recording, seed=seed * MANY_SPLITS + split)
         n = len(np.unique(embeddings.labels[half >= 0]))
         if n < MIN_FOR_HALVES:
-            raise BadCalibration(f"{n} people have two samples or more; split halves need at least {MIN_FOR_HALVES}.")
+            raise BadCalibration(
+                f"{n} people have two samples or more; split halves need at least {MIN_FOR_HALVES}. Add samples."
+            )
         grams = [gram(centroids(embeddings.rows(half == side))) for side in (0, 1)]
         values.append(cka_of_grams(*grams).debiased)
     return Reliability(float(np.mean(values)), by, n, n_splits)
@@ -86,8 +88,8 @@ def compute(work: Work) -> Outcomes:
 
 
 NOTE = (
-    "Split half: debiased CKA of one half of everybody's samples with the other half. Ceiling: root of both encoders' "
-    "split halves, which debiased CKA can hardly exceed at half the samples."
+    "Split half: debiased CKA of one half of each person's samples with the other half. Ceiling: geometric mean of "
+    "both encoders' split halves, which debiased CKA can hardly exceed at half the samples."
 )
 
 STAGE = Stage(

@@ -1,4 +1,4 @@
-"""spectral: spectra of the graphs of nearest people, and how far those of a pair are apart."""
+"""spectral: spectra of the graphs of nearest people, and the distance between those of a pair."""
 
 from dataclasses import dataclass
 

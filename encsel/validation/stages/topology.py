@@ -34,6 +34,6 @@ STAGE = Stage(
     encoder_cells=lambda e, _: cells(e, CELLS),
     notes=lambda _: (
         "Intra, Inter, Gap: cosine distance within people, between people, and the difference. Silhouette: -1 to 1, "
-        "larger where samples lie nearer to their own person than to the next.",
+        "larger if samples lie closer to their person than to the next one.",
     ),
 )
