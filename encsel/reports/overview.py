@@ -1,0 +1,160 @@
+"""The top of a report page: one line a pair, and the answers to a reader's first questions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from encsel.matching.error_rates import COVERAGE
+from encsel.prediction.decision import MOST_NAMED, range_of
+from encsel.prediction.predict import CHANCE, MIN_TO_PREDICT, PredictionNull
+from encsel.ranking.result import PairRanking, RankDocument
+from encsel.storage.sections import number, span
+from encsel.validation.result import PairValidation, Validation
+
+Interval = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class PairLine:
+    """One pair at a glance.
+
+    Attributes:
+        places: ranks that the pair may have, as text; empty if unknown.
+        eer, interval: of the quantity that the overview is about.
+        beside: predicted EER and its interval, beside a measured one.
+        chosen: on the shortlist.
+    """
+
+    face: str
+    voice: str
+    places: str
+    eer: float | None
+    interval: Interval
+    beside: tuple[float, Interval] | None
+    chosen: bool
+
+    @property
+    def words(self) -> str:
+        """The EER with its interval."""
+        return number(self.eer) if self.interval is None else f"{number(self.eer)} ({span(self.interval)})"
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What is known of all pairs.
+
+    Attributes:
+        what: the quantity, such as "Predicted EER".
+        meaning: what it is of, in words.
+        pairs: lowest EER first.
+        levels: EERs of matchers that know nothing, or nothing but a group, with their names.
+        answers: (question, answer), of which pair, how good, how sure, above chance, what next.
+    """
+
+    what: str
+    meaning: str
+    pairs: tuple[PairLine, ...]
+    levels: tuple[tuple[float, str], ...]
+    answers: tuple[tuple[str, str], ...]
+
+    @property
+    def top(self) -> float:
+        """End of an axis from 0 that holds every interval and chance."""
+        shown = [(p.eer, p.interval) for p in self.pairs] + [p.beside for p in self.pairs if p.beside]
+        ends = [end for eer, interval in shown for end in (eer, *(interval or ())) if end is not None]
+        return max([CHANCE, *ends]) + 0.02
+
+
+def overview(result: RankDocument | Validation) -> Overview:
+    """The overview of a ranking, by predicted EER or, where that is missing, by cross-validation; or of a validation,
+    by measured EER with the predicted one beside it."""
+    pairs: Sequence[PairRanking | PairValidation] = result.pairs
+    ranked = [p.ranked if isinstance(p, PairValidation) else p for p in pairs]
+    eers: list[tuple[float | None, Interval]] = [(p.predicted_eer, p.interval) if p else (None, None) for p in ranked]
+    beside: list[tuple[float, Interval] | None] = [None] * len(ranked)
+    coverage = COVERAGE
+    if isinstance(result, Validation):
+        beside = [None if eer is None else (eer, interval) for eer, interval in eers]
+        matchings = [p.matching(result.scorer) for p in result.pairs]
+        eers = [(m.eer, m.interval) if m else (None, None) for m in matchings]
+        n_train = next((p["measured"].n_train for p in result.pairs if p["measured"]), None)
+        what = "Measured EER"
+        meaning = f"scorer '{result.scorer}', trained on {n_train} of these people and measured on others"
+    elif any(eer is not None for eer, _ in eers):
+        trained = "" if result.n_train_identities is None else f", after training on {result.n_train_identities} people"
+        what, meaning, coverage = "Predicted EER", f"scorer '{result.scorer}'{trained}", result.coverage
+    else:
+        measured = [p.cross_validated for p in result.pairs]
+        eers = [(m.eer, m.interval) if m else (None, None) for m in measured]
+        what, meaning = "Cross-validated EER", f"on these {result.n_identities} people only"
+    lines = []
+    for i, p in enumerate(pairs):
+        is_chosen = (p.face, p.voice) in result.decision.shortlist
+        lines.append(PairLine(p.face, p.voice, _places(ranked[i]), *eers[i], beside[i], is_chosen))
+    lines.sort(key=lambda line: 1.0 if line.eer is None else line.eer)
+    nulls = [p.null for p in ranked if p and p.null]
+    levels = [(CHANCE, "chance")]
+    if nulls and nulls[0].within and nulls[0].chance != CHANCE:
+        levels.insert(0, (nulls[0].chance, f"knowing the {nulls[0].within} alone"))
+    return Overview(what, meaning, tuple(lines), tuple(levels), _answers(result, what, coverage, lines, ranked))
+
+
+def _places(pair: PairRanking | None) -> str:
+    return "" if pair is None or pair.places is None else "-".join(map(str, dict.fromkeys(pair.places)))
+
+
+def _answers(
+    result: RankDocument | Validation,
+    what: str,
+    coverage: float,
+    lines: Sequence[PairLine],
+    ranked: Sequence[PairRanking | None],
+) -> tuple[tuple[str, str], ...]:
+    chosen = [line for line in lines if line.chosen]
+    known = [line for line in (chosen or lines) if line.eer is not None]
+    names = [f"{line.face} with {line.voice}" for line in chosen]
+    which = "None can be recommended"
+    if names:
+        which = " or ".join(names) if len(names) <= MOST_NAMED else f"One of {len(names)} of the {len(lines)} pairs"
+    good = "Not known"
+    if known:
+        good = f"{what} {range_of([line.eer for line in known if line.eer is not None])}"
+        good += f"{'' if chosen else ' over all pairs'}; 0 is perfect, 0.5 is chance"
+    sure = "Not known"
+    if intervals := [line.interval for line in known if line.interval]:
+        sure = f"{100 * coverage:g} % interval{' ' if len(intervals) == 1 else 's within '}"
+        sure += f"{min(low for low, _ in intervals):.2f} to {max(high for _, high in intervals):.2f}"
+    if 1 < len(chosen) == len(lines):
+        sure += "; which one is the best is not known"
+    elif result.decision.chance is not None and len(lines) > 1:
+        one = "it is the best pair" if len(chosen) == 1 else "the best pair is among these"
+        sure += f"; with a chance of {result.decision.chance:.2f} {one}"
+    shortlist = result.decision.shortlist
+    nulls = [r.null for r in ranked if r and r.null and (not shortlist or (r.face, r.voice) in shortlist)]
+    return (
+        ("Which pair", which), ("How good", good), ("How sure", sure), ("Above chance", _above_chance(nulls)),
+        ("What next", _next(result, chosen, nulls)),
+    )  # fmt: skip
+
+
+def _above_chance(nulls: Sequence[PredictionNull]) -> str:
+    if not nulls:
+        return "Not measured"
+    p = ", p " + " to ".join(dict.fromkeys(f"{rank(null.p_familywise for null in nulls):.3f}" for rank in (min, max)))
+    told = sum(null.told for null in nulls)
+    if told:
+        return f"{'Yes' if told == len(nulls) else f'{told} of these {len(nulls)}'}{p}"
+    if any(null.only_groups for null in nulls):
+        return f"Perhaps no more than knowing the {nulls[0].within}{p}"
+    return f"Not shown{p}"
+
+
+def _next(result: RankDocument | Validation, chosen: Sequence[PairLine], nulls: Sequence[PredictionNull]) -> str:
+    if result.n_identities < MIN_TO_PREDICT:
+        return f"Add people: a prediction needs {MIN_TO_PREDICT}, and several hundred separate similar pairs"
+    if not chosen or (nulls and not any(null.told for null in nulls)):
+        return "Add people, or other encoders; encsel plan DATA tells how many people it takes"
+    if isinstance(result, RankDocument):
+        return "Measure it on these people: encsel validate DATA"
+    if len(chosen) > 1:
+        return "Take any of these, or add people to separate them; encsel plan DATA tells how many it takes"
+    return f"Keep its matcher: encsel validate DATA --matcher DIR --matcher-pair {chosen[0].face}/{chosen[0].voice}"
