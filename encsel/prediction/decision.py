@@ -117,7 +117,7 @@ def decide(
     holds = float(sum(p_best[i] for i in chosen))
     listed = [names[i] for i in chosen]
     shown = range_of([eers[i] for i in chosen], intervals[chosen[0]])
-    text = f"Take {_named(listed)} ({what} EER {shown})."
+    text = f"Take {named(listed)} ({what} EER {shown})."
     n_others = len(names) - len(chosen)
     if len(chosen) > MOST_NAMED:
         text = (
@@ -133,7 +133,7 @@ def decide(
     if all(p[i] is None for i in chosen):
         text += " Whether that is above chance was not measured."
     elif unproven := [names[i] for i in chosen if i not in told]:
-        text += f" {_named(unproven)} {'is' if len(unproven) == 1 else 'are'} not above chance on these people."
+        text += f" {named(unproven)} {'is' if len(unproven) == 1 else 'are'} not above chance on these people."
     if len(chosen) > 1 and people_to_tell is not None:
         needed = people_to_tell(chosen[0], chosen[1])
         which = "the two" if len(chosen) == 2 else "the first two"
@@ -153,7 +153,7 @@ def range_of(eers: Sequence[float], interval: tuple[float, float] | None = None)
     return low if interval is None else f"{low}, interval {interval[0]:.2f} to {interval[1]:.2f}"
 
 
-def _named(pairs: Sequence[PairName]) -> str:
+def named(pairs: Sequence[PairName]) -> str:
     """The pairs in words: "clip or dinov2 with wavlm" where all combinations are meant."""
     faces, voices = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
     if len(faces) * len(voices) == len(pairs):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from encsel.matching.error_rates import COVERAGE
-from encsel.prediction.decision import MOST_NAMED, range_of
+from encsel.prediction.decision import MOST_NAMED, named, range_of
 from encsel.prediction.predict import CHANCE, MIN_TO_PREDICT, PredictionNull
 from encsel.ranking.result import PairRanking, RankDocument
 from encsel.storage.sections import number, span
@@ -111,10 +111,10 @@ def _answers(
 ) -> tuple[tuple[str, str], ...]:
     chosen = [line for line in lines if line.chosen]
     known = [line for line in (chosen or lines) if line.eer is not None]
-    names = [f"{line.face} with {line.voice}" for line in chosen]
     which = "None can be recommended"
-    if names:
-        which = " or ".join(names) if len(names) <= MOST_NAMED else f"One of {len(names)} of the {len(lines)} pairs"
+    if chosen:
+        which = f"One of {len(chosen)} of the {len(lines)} pairs"
+        which = named([(line.face, line.voice) for line in chosen]) if len(chosen) <= MOST_NAMED else which
     good = "Not known"
     if known:
         good = f"{what} {range_of([line.eer for line in known if line.eer is not None])}"

@@ -28,6 +28,7 @@ PAGE, TABLE, FIGURES = "index.html", "pairs.csv", "figures"
 RANKING, VALIDATION = "ranking.json", "validation.json"
 FILES = (PAGE, TABLE, RANKING, VALIDATION)
 """Every name that a report may write in its folder, beside the folder of figures."""
+LEFT_OUT = "Left out, because no line has a value:"
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,12 @@ def page(result: RankDocument | Validation, figures: Sequence[Drawing], origin: 
     shown = overview(result)
     # Problems and the verdict stand at the top.
     told = {*content.problems, *result.verdict.lines}
-    main, *others = [_filled(replace(part, notes=_without(part.notes, told))) for part in content.sections]
+    filled = [_filled(replace(part, notes=_without(part.notes, told))) for part in content.sections]
+    main, *others = [part for part in filled if len(part.header) > part.n_names]
     on_page = [one for one in figures if one.name not in ON_PAGE_OTHERWISE]
-    notes = _without(content.notes, told)
+    notes = list(_without(content.notes, told))
+    if empty := [part.title for part in filled if len(part.header) == part.n_names]:
+        notes.append(f"{LEFT_OUT} {', '.join(empty)}.")
     text: str = _template().render(
         result=result, content=content, origin=origin, version=__version__, overview=shown, main=main, others=others,
         eers=heat_map_of_eers(shown), figures=on_page, notes=notes, colours=COLOURS, on_dark=ON_DARK,
@@ -126,7 +130,7 @@ def _filled(part: Section) -> Section:
     """The section without columns that nothing has a value in, which a note names."""
     kept = [i for i in range(len(part.header)) if i < part.n_names or any(row[i] != MISSING for row in part.rows)]
     if empty := [heading for i, heading in enumerate(part.header) if i not in kept]:
-        note = f"Left out, because no line has a value: {', '.join(empty)}."
+        note = f"{LEFT_OUT} {', '.join(empty)}."
         rows = tuple(tuple(row[i] for i in kept) for row in part.rows)
         part = replace(part, header=tuple(part.header[i] for i in kept), rows=rows, notes=(*part.notes, note))
     return part
