@@ -226,7 +226,7 @@ def _analysis(validation: Validation, fewest_pairs: int) -> list[Section]:
         {
             "Card": one.card, "Scorer": one.scorer, "Against": one.against, "Pairs": str(one.n_pairs),
             "Bias": f"{one.bias:+.3f}", "RMSE": number(one.rmse),
-            "Spearman": number(one.spearman if one.n_pairs >= fewest_pairs else None, 2),
+            **({"Spearman": number(one.spearman, 2)} if analysis.n_pairs >= fewest_pairs else {}),
             "In interval": MISSING if one.inside is None else f"{100 * one.inside:.0f} %",
         }
         for one in analysis.fared
