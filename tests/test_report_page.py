@@ -395,22 +395,29 @@ def test_print_loses_no_column(browser, pages, name):
         "return [...document.querySelectorAll('thead th, summary, dt')].map(h => h.textContent)"
     )
     printed = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, "printBackground": True})
-    text, outside = "", []
-    for sheet in pypdf.PdfReader(io.BytesIO(base64.b64decode(printed["data"]))).pages:
-        width = float(sheet.mediabox.width)
-
-        def look(part, cm, tm, _font, _size, width=width):
-            x = cm[0] * tm[4] + cm[2] * tm[5] + cm[4]
-            if part.strip() and not 0 <= x <= width - 10:
-                outside.append(part)
-
-        text += sheet.extract_text(visitor_text=look)
+    sheets = pypdf.PdfReader(io.BytesIO(base64.b64decode(printed["data"]))).pages
+    text = "".join(sheet.extract_text() for sheet in sheets)
     # Ligatures are letters again, and broken words whole.
     flat = re.sub(r"[\s\xad]", "", unicodedata.normalize("NFKC", text))
     wanted = {re.sub(r"\s", "", unicodedata.normalize("NFKC", heading)) for heading in headings}
     assert {one for one in wanted if one not in flat} == set()
-    assert outside == []
     assert not browser.execute_script("return document.querySelector('details').open")
+
+
+@needs_browser
+def test_every_table_fits_the_width_of_a_sheet(browser, pages):
+    a4_landscape_within_margins = 1047
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        for name in ("rank 36", "validate 36", "validate 12"):
+            opened(browser, pages[name], width=a4_landscape_within_margins)
+            ends = browser.execute_script(
+                "return [...document.querySelectorAll('thead th')].map(h => h.getBoundingClientRect().right)"
+            )
+            assert len(ends) > 20
+            assert 0 < min(ends) <= max(ends) <= a4_landscape_within_margins
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 INKS = """
