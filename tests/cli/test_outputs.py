@@ -37,7 +37,7 @@ def refused(call, folder: Path, *arguments: str, says: str) -> None:
     "outputs",
     [
         "-o a.json -o a.json", "-o a.json -o ./sub/../a.json", "-o sub/a.json -o link/a.json", "-o a.json -o to-a.json",
-        "--report r -o r/validation.json", "--report sub -o link/validation.json", "--report r.json -o r.json",
+        "--report r -o r/pairs.csv", "--report r -o r/validation.json", "--report sub -o link/validation.json", "--report r.json -o r.json",
         "--scores r.txt -o r.txt",
     ],
 )  # fmt: skip
