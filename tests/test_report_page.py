@@ -188,17 +188,26 @@ def test_the_top_says_when_nothing_is_above_chance_or_only_groups_are(ranking):
 def test_a_measured_overview_holds_every_interval_and_orders_by_what_it_shows(ranking, validation):
     for result in (ranking, validation):
         shown = overview(result)
-        ends = [end for line in shown.pairs for _, interval in [(line.eer, line.interval), *filter(None, [line.beside])]
-                for end in interval]  # fmt: skip
+        intervals = [i for line in shown.pairs for i in (line.interval, line.predicted_interval) if i]
+        assert len(intervals) == len(shown.pairs) * (2 if result is validation else 1)
+        ends = [end for interval in intervals for end in interval]
         assert max(ends) < shown.top < 1
         assert [line.eer for line in shown.pairs] == sorted(line.eer for line in shown.pairs)
 
 
-def test_without_a_predicted_eer_the_cross_validated_one_is_shown(ranking):
+def test_the_best_known_eer_is_shown(ranking, validation):
+    unmeasured = tuple(dataclasses.replace(p, results={**p.results, "measured": None}) for p in validation.pairs)
+    assert overview(validation).what == "Measured EER"
+    assert overview(dataclasses.replace(validation, pairs=unmeasured)).what == "Predicted EER"
     pairs = tuple(dataclasses.replace(p, predicted_eer=None, interval=None) for p in ranking.pairs)
     shown = overview(dataclasses.replace(ranking, pairs=pairs))
     assert shown.what == "Cross-validated EER"
     assert {line.eer for line in shown.pairs} == {p.cross_validated.eer for p in ranking.pairs}
+    pairs = tuple(dataclasses.replace(p, cross_validated=None) for p in pairs)
+    nothing = dataclasses.replace(ranking, pairs=pairs)
+    assert dict(overview(nothing).answers)["How good"] == "Not known"
+    assert '<ol class="dots">' in page(ranking, [], ORIGIN)
+    assert '<ol class="dots">' not in page(nothing, [], ORIGIN)
 
 
 def test_problems_and_the_verdict_stand_once_at_the_top(ranking: Ranking):
@@ -221,6 +230,12 @@ def test_few_pairs_have_no_correlation_and_columns_without_values_are_named(vali
     assert "Spearman" in page(grown(validation, (4, 3)), [], ORIGIN)
     assert '<th scope="col" class="">reference\xa0200' not in few
     assert re.search(f"{reports_page.LEFT_OUT} .*Principal axes", few)
+
+
+def test_numbers_are_drawn_against_the_eer_of_nine_pairs_or_more(validation, monkeypatch):
+    monkeypatch.setattr(figures, "FIGURES", [one for one in figures.FIGURES if one[0] == "against-eer"])
+    assert figures.drawings(validation) == []
+    assert len(figures.drawings(grown(validation, (4, 3)))) == 1
 
 
 def test_the_glossary_explains_the_terms_of_the_page_alone(ranking):

@@ -20,7 +20,7 @@ class PairLine:
     Attributes:
         places: ranks that the pair may have, as text; empty if unknown.
         eer, interval: of the quantity that the overview is about.
-        beside: predicted EER and its interval, beside a measured one.
+        predicted, predicted_interval: beside a measured EER.
         chosen: on the shortlist.
     """
 
@@ -29,7 +29,8 @@ class PairLine:
     places: str
     eer: float | None
     interval: Interval
-    beside: tuple[float, Interval] | None
+    predicted: float | None
+    predicted_interval: Interval
     chosen: bool
 
     @property
@@ -59,43 +60,61 @@ class Overview:
     @property
     def top(self) -> float:
         """End of an axis from 0 that holds every interval and chance."""
-        shown = [(p.eer, p.interval) for p in self.pairs] + [p.beside for p in self.pairs if p.beside]
-        ends = [end for eer, interval in shown for end in (eer, *(interval or ())) if end is not None]
-        return max([CHANCE, *ends]) + 0.02
+        pairs = self.pairs
+        ends = [end for p in pairs for end in (p.eer, p.predicted, *(p.interval or ()), *(p.predicted_interval or ()))]
+        return max(CHANCE, *(end for end in ends if end is not None)) + 0.02
+
+    @property
+    def has_eers(self) -> bool:
+        return any(p.eer is not None for p in self.pairs)
 
 
 def overview(result: RankDocument | Validation) -> Overview:
-    """The overview of a ranking, by predicted EER or, where that is missing, by cross-validation; or of a validation,
-    by measured EER with the predicted one beside it."""
+    """The overview by the measured EER or, where that is missing, by the predicted, else the cross-validated one."""
     pairs: Sequence[PairRanking | PairValidation] = result.pairs
     ranked = [p.ranked if isinstance(p, PairValidation) else p for p in pairs]
-    eers: list[tuple[float | None, Interval]] = [(p.predicted_eer, p.interval) if p else (None, None) for p in ranked]
-    beside: list[tuple[float, Interval] | None] = [None] * len(ranked)
-    coverage = COVERAGE
-    if isinstance(result, Validation):
-        beside = [None if eer is None else (eer, interval) for eer, interval in eers]
-        matchings = [p.matching(result.scorer) for p in result.pairs]
-        eers = [(m.eer, m.interval) if m else (None, None) for m in matchings]
-        n_train = next((p["measured"].n_train for p in result.pairs if p["measured"]), None)
-        what = "Measured EER"
-        meaning = f"scorer '{result.scorer}', trained on {n_train} of these people and measured on others"
-    elif any(eer is not None for eer, _ in eers):
-        trained = "" if result.n_train_identities is None else f", after training on {result.n_train_identities} people"
-        what, meaning, coverage = "Predicted EER", f"scorer '{result.scorer}'{trained}", result.coverage
-    else:
-        measured = [p.cross_validated for p in result.pairs]
-        eers = [(m.eer, m.interval) if m else (None, None) for m in measured]
-        what, meaning = "Cross-validated EER", f"on these {result.n_identities} people only"
+    shown = _quantities(result, ranked)
+    predicted = shown.get("Predicted EER")
+    what = next((name for name, one in shown.items() if any(eer is not None for eer, _ in one.eers)), next(iter(shown)))
     lines = []
-    for i, p in enumerate(pairs):
-        is_chosen = (p.face, p.voice) in result.decision.shortlist
-        lines.append(PairLine(p.face, p.voice, _places(ranked[i]), *eers[i], beside[i], is_chosen))
+    for i, (p, r) in enumerate(zip(pairs, ranked, strict=True)):
+        beside = predicted.eers[i] if predicted and what == "Measured EER" else (None, None)
+        chosen = (p.face, p.voice) in result.decision.shortlist
+        lines.append(PairLine(p.face, p.voice, _places(r), *shown[what].eers[i], *beside, chosen))
     lines.sort(key=lambda line: 1.0 if line.eer is None else line.eer)
     nulls = [p.null for p in ranked if p and p.null]
     levels = [(CHANCE, "chance")]
     if nulls and nulls[0].within and nulls[0].chance != CHANCE:
         levels.insert(0, (nulls[0].chance, f"knowing the {nulls[0].within} alone"))
-    return Overview(what, meaning, tuple(lines), tuple(levels), _answers(result, what, coverage, lines, ranked))
+    answers = _answers(result, what, shown[what].coverage, lines, ranked)
+    return Overview(what, shown[what].meaning, tuple(lines), tuple(levels), answers)
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """An EER of every pair with its interval, what it is of, and the fraction of intervals with the true value."""
+
+    eers: Sequence[tuple[float | None, Interval]]
+    meaning: str
+    coverage: float
+
+
+def _quantities(result: RankDocument | Validation, ranked: Sequence[PairRanking | None]) -> dict[str, _Quantity]:
+    """Every EER that a result has, the best known first."""
+    quantities = {}
+    if isinstance(result, Validation):
+        measured = [(m.eer, m.interval) if (m := p.matching(result.scorer)) else (None, None) for p in result.pairs]
+        n_train = next((p["measured"].n_train for p in result.pairs if p["measured"]), None)
+        meaning = f"scorer '{result.scorer}', trained on {n_train} of these people and measured on others"
+        quantities["Measured EER"] = _Quantity(measured, meaning, COVERAGE)
+    if (made := result.prediction if isinstance(result, Validation) else result) is not None:
+        predicted = [(p.predicted_eer, p.interval) if p else (None, None) for p in ranked]
+        trained = "" if made.n_train_identities is None else f", after training on {made.n_train_identities} people"
+        quantities["Predicted EER"] = _Quantity(predicted, f"scorer '{made.scorer}'{trained}", made.coverage)
+        scored = [(c.eer, c.interval) if p and (c := p.cross_validated) else (None, None) for p in ranked]
+        meaning = f"on these {result.n_identities} people only"
+        quantities["Cross-validated EER"] = _Quantity(scored, meaning, COVERAGE)
+    return quantities
 
 
 def _places(pair: PairRanking | None) -> str:

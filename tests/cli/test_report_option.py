@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 
 import pytest
 
@@ -11,18 +10,14 @@ import pytest
 @pytest.mark.parametrize("command", [("rank",), ("validate", "--only", "matching")], ids=["rank", "validate"])
 def test_a_report_names_the_set_and_the_command_but_no_folder(call, population, tmp_path, command):
     folder, document = tmp_path / "report", tmp_path / "result.json"
-    options = ("--quiet", "--no-cache", "--max-eer", "0.4", "--report", folder, "-o", document)
+    options = ("--quiet", "--no-cache", "--report", folder, "-o", document)
     code, _, err = call(*command, population, *options)
     assert (code, err) == (0, "")
     page = html.unescape((folder / "index.html").read_text())
     assert f"<h1>{population.name}</h1>" in page
-    typed = (
-        f"encsel {' '.join(command)} {population.name} --quiet --no-cache --max-eer 0.4 --report report -o result.json"
-    )
+    typed = f"encsel {' '.join(command)} {population.name} --quiet --no-cache --report report -o result.json"
     assert f"<code>{typed}</code>" in page
-    assert not {str(population.parent), str(tmp_path)} & set(re.findall(r"/[\w/-]+", page))
-    assert str(tmp_path) not in page
-    assert "Verdict: PASS." in page
+    assert str(tmp_path.parent) not in page
     name = "ranking.json" if command[0] == "rank" else "validation.json"
     assert (folder / name).read_text() == document.read_text()
 
