@@ -199,8 +199,8 @@ def _by_column(validation: Validation) -> list[Section]:
         groups = ", ".join(f"{value}: {size}" for value, size in sizes.items())
         tables += table(
             f"Within {column}", rows,
-            f"{column} alone: EER of knowing the {column} and nothing else. EER within: impostors have the same "
-            f"{column}. Centred: without each group's mean. p within: permutation p-value of shuffles of people within "
+            f"{column} alone: EER of knowing the {column} and nothing else, among the test people of each fold. EER "
+            f"within: impostors have the same {column}. Centred: without each group's mean. p within: permutation p-value of shuffles of people within "
             f"{column}. Near 0.5 and a large p: the pair tells only the {column}. People: {groups}.", n_names=2,
         )  # fmt: skip
     return tables
