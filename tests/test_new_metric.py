@@ -127,7 +127,7 @@ def test_values_are_shown_in_the_tables_and_on_the_page(made):
     assert "ToyOverlap" in pairs
     assert all(label in analysis for label in ("ToySpread", "ToyOverlap", "ToyWidth"))
     page = made["page"].read_text()
-    assert '<section id="toy-stage">' in page
+    assert '<details id="toy-stage">' in page
     assert all(f">{label}</th>" in page for label in ("ToySpread", "ToyOverlap", "ToyWidth"))
 
 

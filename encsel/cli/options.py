@@ -170,6 +170,12 @@ def cache_of(cache: str) -> str | None:
     return None if cache == NO_CACHE else cache
 
 
+report_option = click.option(
+    "--report", "folder", type=FOLDER, metavar="DIR",
+    help="Write a page to read and pass on, DIR/index.html, and beside it the JSON, a CSV and figures/*.png.",
+)  # fmt: skip
+
+
 def format_option(formats: tuple[str, ...]) -> Decorator:
     """--format, the first one by default."""
     return click.option("--format", "form", type=click.Choice(formats), default=formats[0], help="Format of stdout.")

@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import os
+import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -65,9 +67,9 @@ def check_outputs(
             raise UsageError(f"{path}: the folder {path.parent} does not exist. Create it first.")
     files, folders = [*paths], [folder for folder in (report, *others) if folder is not None]
     if report is not None:
-        from encsel.reports.page import DATA, FIGURES, PAGE
+        from encsel.reports.page import FIGURES, FILES
 
-        files += [report / PAGE, report / DATA]
+        files += [report / name for name in FILES]
         folders.append(report / FIGURES)
     check_apart(files, folders, inputs=inputs)
 
@@ -93,6 +95,23 @@ def _places(path: Path) -> set[Path]:
         return {path.absolute().parent.resolve() / path.name, path.resolve()}
     except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL, a removed current folder: reported later
         return {path}
+
+
+def write_page(result: Any, folder: Path, data: Path, progress: Progress, *, private: bool) -> None:
+    """Write the report of this command's result on a set into a folder, and say where it is."""
+    import datetime
+
+    from encsel.reports.page import Origin, write_report
+
+    # Pages are passed on: neither the folders above the set nor those of other files are told.
+    name = data.resolve().name
+    arguments = (name if Path(argument) == data else _FOLDERS.sub("", argument) for argument in sys.argv[1:])
+    origin = Origin(name, shlex.join(["encsel", *arguments]), datetime.date.today().isoformat())
+    progress.note(f"Report: {write_report(result, folder, origin, private=private)}")
+
+
+_FOLDERS = re.compile(r"(?:(?<![^=:,])|(?<=^-o))(?:[A-Za-z]:)?(?:~|[.]{1,2})?[/\\](?:[^/\\]*[/\\])*")
+"""Folders at the start of a path that is absolute, in the home folder, or relative to a folder by dots."""
 
 
 def inputs_of(data: Path, encoders: Iterable[str], *others: str | Path | None) -> list[Path]:

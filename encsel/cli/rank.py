@@ -5,8 +5,26 @@ from typing import Any, TextIO
 
 import click
 
-from encsel.cli.options import PATH, Grouped, cache_of, min_identities_option, result_options, set_options, together
-from encsel.cli.output import check_outputs, deliver, inputs_of, progress_of, results_apart, resumable, unwritten
+from encsel.cli.options import (
+    PATH,
+    Grouped,
+    cache_of,
+    min_identities_option,
+    report_option,
+    result_options,
+    set_options,
+    together,
+)
+from encsel.cli.output import (
+    check_outputs,
+    deliver,
+    inputs_of,
+    progress_of,
+    results_apart,
+    resumable,
+    unwritten,
+    write_page,
+)
 
 
 @click.command(cls=Grouped)
@@ -15,6 +33,7 @@ from encsel.cli.output import check_outputs, deliver, inputs_of, progress_of, re
 @min_identities_option(1, "Below 30 the order is coarse and no EER is predicted.")
 @together(
     click.option("--explain", metavar="FACE/VOICE", help="Also show what made the prediction for this pair."),
+    report_option,
     group="Output",
 )
 @result_options
@@ -49,6 +68,7 @@ def run(
     wide: bool = False,
     outputs: tuple[Path, ...] = (),
     explain: str | None = None,
+    folder: Path | None = None,
     **options: Any,
 ) -> int:
     """Check the outputs, rank, write, print; the exit code."""
@@ -61,10 +81,11 @@ def run(
     if explain is not None and form in ("csv", "github", "junit"):
         raise UsageError(f"--explain has no place in {form}. Choose another --format.")
     encoders = (*options["faces"], *options["voices"])
-    check_outputs(outputs, inputs=inputs_of(data, encoders, options.get("regression"), options.get("baseline")))
-    progress, folder = progress_of(quiet, before_result=form == "table"), cache_of(cache)
-    with resumable(progress, folder):
-        ranking = rank_pairs(data, cache=folder, progress=progress, explain=explain, **options)
+    inputs = inputs_of(data, encoders, options.get("regression"), options.get("baseline"))
+    check_outputs(outputs, inputs=inputs, report=folder)
+    progress, kept_in = progress_of(quiet, before_result=form == "table"), cache_of(cache)
+    with resumable(progress, kept_in):
+        ranking = rank_pairs(data, cache=kept_in, progress=progress, explain=explain, **options)
     explanation = failed = None
     if explain is not None:
         try:
@@ -83,5 +104,10 @@ def run(
         return render(ranking, form, **look) + ("\n" + text if form == "table" else f"\n```text\n{text}```\n")
 
     private = bool(options.get("show_names"))
-    code = deliver(text_of, form, outputs, out, result=ranking, wide=wide, private=private)
+
+    def report() -> None:
+        if folder is not None:
+            write_page(ranking, folder, data, progress, private=private)
+
+    code = deliver(text_of, form, outputs, out, result=ranking, wide=wide, private=private, more=[report])
     return code if failed is None else unwritten(failed, code)

@@ -13,11 +13,12 @@ from encsel.cli.options import (
     Grouped,
     cache_of,
     min_identities_option,
+    report_option,
     result_options,
     set_options,
     together,
 )
-from encsel.cli.output import check_outputs, deliver, inputs_of, progress_of, results_apart, resumable
+from encsel.cli.output import check_outputs, deliver, inputs_of, progress_of, results_apart, resumable, write_page
 from encsel.matching.folds import PROTOCOLS
 from encsel.matching.scorers import DEFAULT_SCORER, SCORERS
 from encsel.validation.stage import stage_names, stages
@@ -40,8 +41,7 @@ stage_options = together(
 )  # fmt: skip
 
 file_options = together(
-    click.option("--report", "folder", type=FOLDER, metavar="DIR",
-                 help="Write index.html (all tables and figures on one page), figures/*.png and validation.json."),
+    report_option,
     click.option("--scores", type=FOLDER, metavar="DIR",
                  help="Write score files here, one per pair and scorer, four columns a line: person of the face, "
                  "person of the voice, what was scored, score. Only you can read them."),
@@ -88,7 +88,6 @@ def validate(
     from encsel.errors import UsageError
     from encsel.matching.matcher import check_free
     from encsel.reports import validation as _  # noqa: F401 - registers how a validation is shown
-    from encsel.reports.page import write_report
     from encsel.storage.result import render
     from encsel.validation.matchers import matcher_of
     from encsel.validation.validate import validate as validate_set
@@ -112,7 +111,7 @@ def validate(
 
     def report() -> None:
         if folder is not None:
-            progress.note(f"Report: {write_report(validation, folder, private=private)}")
+            write_page(validation, folder, data, progress, private=private)
 
     def take_home() -> None:
         if matcher is not None:

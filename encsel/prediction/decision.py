@@ -117,7 +117,7 @@ def decide(
     holds = float(sum(p_best[i] for i in chosen))
     listed = [names[i] for i in chosen]
     shown = range_of([eers[i] for i in chosen], intervals[chosen[0]])
-    text = f"Take {_named(listed)} ({what} EER {shown})."
+    text = f"Take {named(listed)} ({what} EER {shown})."
     n_others = len(names) - len(chosen)
     if len(chosen) > MOST_NAMED:
         text = (
@@ -137,7 +137,7 @@ def decide(
         doubt = f"{is_or_are} not above chance on these people"
         if shuffling is not None and shuffling.within:
             doubt = f"may tell no more than the {shuffling.within}"
-        text += f" {_named(unproven)} {doubt}."
+        text += f" {named(unproven)} {doubt}."
     if len(chosen) > 1 and people_to_tell is not None:
         needed = people_to_tell(chosen[0], chosen[1])
         which = "the two" if len(chosen) == 2 else "the first two"
@@ -157,7 +157,7 @@ def range_of(eers: Sequence[float], interval: tuple[float, float] | None = None)
     return low if interval is None else f"{low}, interval {interval[0]:.2f} to {interval[1]:.2f}"
 
 
-def _named(pairs: Sequence[PairName]) -> str:
+def named(pairs: Sequence[PairName]) -> str:
     """The pairs in words: "clip or dinov2 with wavlm" if all combinations are meant."""
     faces, voices = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
     if len(faces) * len(voices) == len(pairs):

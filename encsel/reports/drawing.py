@@ -1,6 +1,7 @@
 """How figures look: colours, marks, legends, and the drawing as PNG and SVG.
 
-Colours are those of Okabe and Ito, which colour-blind readers can tell apart; marks and line styles repeat them.
+A colour is a face encoder, a mark or a line style a voice encoder, everywhere. Colours are those of Okabe and Ito,
+which colour-blind readers can tell apart, two of them darker, so that all stand out from white paper.
 """
 
 import contextlib
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from encsel.errors import printable
-from encsel.validation.result import Validation
+from encsel.validation.result import EncoderValidation, Validation
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6B4E00", "#003F5C", "#8C6BB1", "#7F7F7F")
+ON_DARK = {"#6B4E00": "#E69F00", "#003F5C": "#56B4E9"}
+"""Colours that are replaced on dark paper."""
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)), (0, (3, 1)))
 INK = "#010203"
@@ -32,6 +35,11 @@ def names_of(report: Validation, modality: str) -> list[str]:
 def style_of(styles: Sequence[Any], names: Sequence[str], name: str) -> Any:
     """The one of COLOURS, MARKS or LINES that stands for an encoder among those of its modality."""
     return styles[list(names).index(name) % len(styles)]
+
+
+def colour_of(report: Validation, encoder: EncoderValidation) -> str:
+    """The colour of a face encoder; voice encoders have none."""
+    return str(style_of(COLOURS, names_of(report, "face"), encoder.name)) if encoder.modality == "face" else FAINT
 
 
 def pair_style(report: Validation, face: str, voice: str, *, lines: bool = False) -> dict[str, Any]:
@@ -146,4 +154,6 @@ def as_svg(figure: Any, name: str) -> str:
     _, start, rest = out.getvalue().partition("<svg")
     text = re.sub(r"<metadata>.*?</metadata>", "", start + rest, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    for i, colour in enumerate(COLOURS):
+        text = text.replace(f": {colour.lower()}", f": var(--face-{i})")
     return text.replace(INK, "currentColor")

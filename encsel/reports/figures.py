@@ -8,16 +8,19 @@ import numpy as np
 
 from encsel.prediction.shipped import CALIBRATED
 from encsel.ranking.result import CardPrediction
+from encsel.regression.analysis import MIN_PAIRS
 from encsel.regression.study import FEATURES
 from encsel.reports.drawing import (
     COLOURS,
     FAINT,
     INK,
+    LINES,
     MARKS,
     add_encoder_legend,
     add_legend,
     as_png,
     as_svg,
+    colour_of,
     handle,
     log_axis,
     names_of,
@@ -28,11 +31,13 @@ from encsel.reports.drawing import (
     styled,
 )
 from encsel.reports.panels import against_eer, heat_map, heat_map_size
+from encsel.reports.plots import DET_ENDS, DET_TICKS
 from encsel.validation.columns import column_label, pair_table
 from encsel.validation.result import EncoderValidation, PairValidation, Validation
 
-MAX_PANELS, MIN_POINTS = 9, 3
-DET_TICKS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9)
+MAX_PANELS, MAX_CURVES = 9, 8
+ON_PAGE_OTHERWISE = ("pairs", "eer", "cka", "gw", "det")
+"""Names of figures that the page draws itself; they are PNG only."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ def drawings(report: Validation) -> list[Drawing]:
             if (drawn := draw(report)) is not None:
                 figure, alt = drawn
                 caption = caption.format(scorer=report.scorer)
-                made.append(Drawing(name, section, title, caption, alt, as_png(figure), as_svg(figure, name)))
+                svg = "" if name in ON_PAGE_OTHERWISE else as_svg(figure, name)
+                made.append(Drawing(name, section, title, caption, alt, as_png(figure), svg))
     return made
 
 
@@ -99,7 +105,7 @@ def _gw(report: Validation) -> Drawn:
 
 def _against_eer(report: Validation) -> Drawn:
     table = pair_table(report.pairs, report.scorer)
-    if len(table) < MIN_POINTS:
+    if len(table) < MIN_PAIRS:
         return None
     rho = {name: column.rank.spearman for name, column in report.analysis.columns.items()}
     strongest = sorted(table.columns, key=lambda c: -abs(rho.get(c) or 0))
@@ -125,8 +131,9 @@ def _det(report: Validation) -> Drawn:
     measured = [(p, m) for p in report.pairs if (m := p.matching(report.scorer)) is not None]
     if not measured:
         return None
+    measured = sorted(measured, key=lambda one: one[1].eer)[:MAX_CURVES]
     figure, (axes,) = new_figure(6.6, 5.0)
-    low, high = 0.0008, 0.93
+    low, high = DET_ENDS
     for p, matching in measured:
         det = np.array(matching.det)
         det = det[((det > low) & (det < high)).all(axis=1)]
@@ -137,7 +144,9 @@ def _det(report: Validation) -> Drawn:
         set_ticks(ndtri(DET_TICKS), [f"{100 * t:g}" for t in DET_TICKS])
     axes.plot(ends, ends, color=FAINT, linewidth=0.8)
     add_encoder_legend(figure, report, lines=True)
-    best, matching = min(measured, key=lambda one: one[1].eer)
+    best, matching = measured[0]
+    if len(measured) < len(report.pairs):
+        axes.set_title(f"The {len(measured)} pairs with the lowest EER", fontsize=10)
     return figure, (
         f"Detection error trade-off curves of {len(measured)} pairs, scorer {report.scorer}; lowest equal error rate "
         f"{matching.eer:.3f} for {best.face} with {best.voice}."
@@ -162,7 +171,7 @@ def _curvature(report: Validation) -> Drawn:
     bins = np.geomspace(max(low, 1e-6 * high), high, 41)
     figure, panels = new_figure(2.7, 2.4, len(encoders), max_columns=4)
     for axes, e, xs in zip(panels, encoders, clouds, strict=True):
-        colour = style_of(COLOURS, names_of(report, e.modality), e.name)
+        colour = colour_of(report, e)
         looks: tuple[dict[str, Any], ...] = (
             {"color": colour, "alpha": 0.75}, {"histtype": "step", "color": INK, "linewidth": 1.2},
         )  # fmt: skip
@@ -188,14 +197,15 @@ def _encoder_lines(
     points: Callable[[EncoderValidation], Sequence[Any]],
     **style: Any,
 ) -> tuple[Any, Any]:
-    """A line per encoder, dashed and with open marks for voices, and the legend."""
+    """A line per encoder, without colour and with open marks for voices, and the legend."""
     figure, (axes,) = new_figure(6.6, 3.6)
     for e in encoders:
-        names, is_face = names_of(report, e.modality), e.modality == "face"
-        colour = style_of(COLOURS, names, e.name)
+        names, colour = names_of(report, e.modality), colour_of(report, e)
         axes.plot(
-            *points(e), color=colour, marker=style_of(MARKS, names, e.name), linestyle="-" if is_face else "--",
-            markerfacecolor=colour if is_face else "none", label=f"{shortened(e.name)} ({e.modality})", **style,
+            *points(e), color=colour, marker=style_of(MARKS, names, e.name),
+            linestyle="-" if e.modality == "face" else style_of(LINES, names, e.name),
+            markerfacecolor=colour if e.modality == "face" else "none", label=f"{shortened(e.name)} ({e.modality})",
+            **style,
         )  # fmt: skip
     add_legend(figure, *axes.get_legend_handles_labels())
     return figure, axes
@@ -255,11 +265,11 @@ def _curves(report: Validation) -> Drawn:
         return None
     faces, voices, scorer = names_of(report, "face"), names_of(report, "voice"), report.scorer
     card = CALIBRATED.get(scorer)
-    figure, panels = new_figure(4.6, 3.3, len(faces), max_columns=2)
-    panel_of = dict(zip(faces, panels, strict=True))
+    figure, panels = new_figure(4.6, 3.3, len(voices), max_columns=2)
+    panel_of, top = dict(zip(voices, panels, strict=True)), 0.56
     for p in pairs:
-        axes, points, end = panel_of[p.face], p["curve"].points, p["curve"].extrapolated[scorer]
-        look = {"color": style_of(COLOURS, voices, p.voice), "marker": style_of(MARKS, voices, p.voice)}
+        axes, points, end = panel_of[p.voice], p["curve"].points, p["curve"].extrapolated[scorer]
+        look = pair_style(report, p.face, p.voice)
         axes.plot([x.n_train for x in points], [x.eer[scorer] for x in points], linewidth=1.6, **look)
         last = points[-1]
         if end.eer is not None and end.n_train > last.n_train:
@@ -268,22 +278,23 @@ def _curves(report: Validation) -> Drawn:
             # Side by side, so that intervals of several pairs do not hide one another.
             assert report.prediction is not None
             trained = report.prediction.n_train_identities or end.n_train
-            x = trained * (1.06 + 0.09 * voices.index(p.voice))
+            x = trained * (1.06 + 0.09 * faces.index(p.face))
             _error_bar(axes, x, prediction, markerfacecolor="none", **look)
-    for face, axes in panel_of.items():
+            top = max(top, *(prediction.interval or ()))
+    for voice, axes in panel_of.items():
         axes.axhline(0.5, color=FAINT, linewidth=0.8)
         axes.set_xscale("log")
-        axes.set_title(shortened(face), fontsize=10)
-        axes.set(xlabel="people to train on (count)", ylabel="EER (fraction)", ylim=(0, 0.58))
+        axes.set_title(shortened(voice), fontsize=10)
+        axes.set(xlabel="people to train on (count)", ylabel="EER (fraction)", ylim=(0, top + 0.02))
         axes.set_xticks([10, 30, 100, 300, 1000], ["10", "30", "100", "300", "1000"])
         axes.minorticks_off()
-    handles = [handle(color=style_of(COLOURS, voices, v), marker=style_of(MARKS, voices, v)) for v in voices]
-    labels = [shortened(v) for v in voices]
+    handles = [handle(color=style_of(COLOURS, faces, f), linestyle="-", linewidth=5) for f in faces]
+    labels = [shortened(f) for f in faces]
     if card is not None and report.prediction is not None:
         handles.append(handle(color=INK, marker="o", markerfacecolor="none", linestyle="none"))
         labels.append("predicted, 90 %" if report.prediction.coverage == 0.9 else "predicted")
     add_legend(figure, handles, labels)
-    alt = f"EER of the scorer {scorer} by number of training people, a panel per face encoder. " + " ".join(
+    alt = f"EER of the scorer {scorer} by number of training people, a panel per voice encoder. " + " ".join(
         f"{p.face} with {p.voice}: {last.eer[scorer]:.3f} at {last.n_train}."
         for p in pairs
         for last in p["curve"].points[-1:]
@@ -307,8 +318,9 @@ def _predicted(report: Validation) -> Drawn:
     ends = (max(0, min(measured_eers) - 0.08), min(0.6, max(measured_eers) + 0.08))
     axes.plot(ends, ends, color=FAINT, linewidth=0.8)
     n_train = compared[0][0]["measured"].n_train
-    axes.set(xlim=ends, ylim=ends, ylabel="predicted EER (fraction)",
-             xlabel=f"measured EER after training on {n_train} people (fraction)")  # fmt: skip
+    held = [end for _, prediction, _ in compared for end in prediction.interval or ()]
+    axes.set(xlim=ends, ylim=(min(*held, ends[0]) - 0.01, max(*held, ends[1]) + 0.01))
+    axes.set(ylabel="predicted EER (fraction)", xlabel=f"measured EER after training on {n_train} people (fraction)")
     add_encoder_legend(figure, report)
     alt = "Predicted against measured EER. " + " ".join(
         f"{p.face} with {p.voice}: predicted {prediction.eer:.3f}, measured {measured:.3f}."

@@ -1,44 +1,66 @@
-"""A validation as a folder: a self-contained page, the figures as PNG, and the JSON."""
+"""A result as a folder: a self-contained page, and beside it the JSON, the pairs as CSV and the figures as PNG."""
 
+import functools
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from encsel.errors import UsageError
+from encsel.errors import UsageError, printable
+from encsel.ranking.result import RankDocument
+from encsel.regression.analysis import MIN_PAIRS
+from encsel.reports import ranking as rankings
+from encsel.reports import validation as validations
+from encsel.reports.drawing import COLOURS, ON_DARK
 from encsel.reports.escapes import in_html, note_text
-from encsel.reports.figures import Drawing, drawings
-from encsel.reports.tables import table_html
-from encsel.reports.validation import closing, sections, title_of
+from encsel.reports.figures import ON_PAGE_OTHERWISE, Drawing, drawings
+from encsel.reports.glossary import glossary
+from encsel.reports.overview import overview
+from encsel.reports.pictures import pictures
+from encsel.reports.plots import DetPlot, HeatMap, det_plot, heat_map_of_eers, heat_maps
+from encsel.reports.tables import WORDS, cell_text, csv_of
 from encsel.storage.files import write_private, write_public
+from encsel.storage.sections import MISSING, Section
 from encsel.validation.result import Validation
+from encsel.version import __version__
 
-PAGE, DATA, FIGURES = "index.html", "validation.json", "figures"
-
-_STYLE = """
-:root { color-scheme: light dark;
-  --paper: #ffffff; --ink: #1b1f24; --faint: #59636e; --line: #d0d7de; --band: #f6f8fa; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #14181d; --ink: #e6edf3; --faint: #9da7b3; --line: #3d444d; --band: #1c2128; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem; max-width: 90rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-h1, h2, figcaption strong { overflow-wrap: anywhere; }
-nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0; list-style: none; }
-a { color: inherit; } a:focus-visible { outline: 2px solid currentColor; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; }
-th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-thead th { vertical-align: bottom; } tbody tr:nth-child(even) { background: var(--band); }
-th.name, td.name { text-align: left; } td.words { text-align: left; white-space: normal; min-width: 14rem; }
-.notes { color: var(--faint); font-size: .875rem; max-width: 60rem; padding-left: 1.1rem; }
-figure { margin: 1.25rem 0; } figure svg { display: block; max-width: 100%; height: auto; }
-figcaption { color: var(--faint); font-size: .875rem; max-width: 46rem; margin-top: .4rem; }
-code { overflow-wrap: anywhere; font-size: .8125rem; }
-"""
+PAGE, TABLE, FIGURES = "index.html", "pairs.csv", "figures"
+RANKING, VALIDATION = "ranking.json", "validation.json"
+FILES = (PAGE, TABLE, RANKING, VALIDATION)
+"""Every name that a report may write in its folder, beside the folder of figures."""
+LEFT_OUT = "Left out, because no line has a value:"
 
 
-def write_report(validation: Validation, folder: Path, *, private: bool = False) -> Path:
-    """Write the page, the figures and the JSON into a folder, and return the path of the page.
+@dataclass(frozen=True)
+class Origin:
+    """Where a result is from: name of the data set, the command, and the date."""
+
+    data: str
+    command: str
+    date: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page shows below its overview.
+
+    Attributes:
+        document: name of the JSON.
+        sections: the main table first.
+        problems: encoders that failed or are unsound, and samples that could not be used.
+    """
+
+    title: str
+    document: str
+    sections: Sequence[Section]
+    problems: Sequence[str]
+    notes: Sequence[str] = ()
+    heat_maps: Sequence[HeatMap] = ()
+    det: DetPlot | None = None
+
+
+def write_report(result: RankDocument | Validation, folder: Path, origin: Origin, *, private: bool = False) -> Path:
+    """Write the page and the files beside it into a folder, and return the path of the page.
 
     Args:
         private: make files readable by their owner only.
@@ -46,8 +68,11 @@ def write_report(validation: Validation, folder: Path, *, private: bool = False)
         UsageError: the folder cannot be written.
     """
     try:
-        figures = drawings(validation)  # matplotlib needs a place of its own
-        files = {PAGE: page(validation, figures).encode(), DATA: validation.to_json().encode()}
+        # matplotlib needs a place of its own.
+        figures = [*pictures(overview(result)), *(drawings(result) if isinstance(result, Validation) else ())]
+        document = VALIDATION if isinstance(result, Validation) else RANKING
+        texts = {PAGE: page(result, figures, origin), TABLE: csv_of(result), document: result.to_json()}
+        files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
         files |= {f"{FIGURES}/{one.name}.png": one.png for one in figures}
         (folder / FIGURES).mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
@@ -59,36 +84,82 @@ def write_report(validation: Validation, folder: Path, *, private: bool = False)
     return folder / PAGE
 
 
-def page(validation: Validation, figures: list[Drawing]) -> str:
+def page(result: RankDocument | Validation, figures: Sequence[Drawing], origin: Origin) -> str:
     """A self-contained HTML document."""
-    parts = sections(validation)
-    titles = [part.title for part in parts]
-    body = []
-    for part in parts:
-        body += [f'<section id="{_anchor(part.title)}"><h2>{in_html(part.title)}</h2>', table_html(part)]
-        body += [*(_figure(one) for one in figures if one.section == part.title), "</section>"]
-    body += [_figure(one) for one in figures if one.section not in titles]
-    links = "".join(f'<li><a href="#{_anchor(t)}">{in_html(t)}</a></li>' for t in [*titles, "Notes"])
-    notes = "".join(f"<li>{in_html(note_text(line))}</li>" for line in closing(validation))
-    title = in_html(title_of(validation))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>encsel: {title}</title><style>{_STYLE}</style></head>\n<body>\n<header><h1>{title}</h1>"
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n<main>\n'
-        f"<p><strong>{in_html(validation.decision.text)}</strong></p>\n" + "\n".join(body) + "\n"
-        f'<section id="notes"><h2>Notes</h2><ul class="notes">{notes}</ul>'
-        f"<p><code>{in_html(validation.signature_text)}</code></p></section>\n</main>\n</body></html>\n"
-    )
+    content = _of_validation(result) if isinstance(result, Validation) else _of_ranking(result)
+    shown = overview(result)
+    # Problems and the verdict stand at the top.
+    told = {*content.problems, *result.verdict.lines}
+    filled = [_filled(replace(part, notes=_without(part.notes, told))) for part in content.sections]
+    main, *others = [part for part in filled if len(part.header) > part.n_names]
+    on_page = [one for one in figures if one.name not in ON_PAGE_OTHERWISE]
+    notes = list(_without(content.notes, told))
+    if empty := [part.title for part in filled if len(part.header) == part.n_names]:
+        notes.append(f"{LEFT_OUT} {', '.join(empty)}.")
+    text: str = _template().render(
+        result=result, content=content, origin=origin, version=__version__, overview=shown, main=main, others=others,
+        eers=heat_map_of_eers(shown), figures=on_page, notes=notes, colours=COLOURS, on_dark=ON_DARK,
+        titles=dict.fromkeys((*(part.title for part in others), *(one.section for one in on_page))),
+        files=(content.document, TABLE), pictures=[(f"{FIGURES}/{one.name}.png", one.title) for one in figures],
+        terms=glossary(_text([main, *others], (shown.what, *notes, *(answer for _, answer in shown.answers)))),
+    )  # fmt: skip
+    return text
+
+
+def _of_ranking(ranking: RankDocument) -> Content:
+    parts = [rankings.section(ranking), *rankings.encoders(ranking)]
+    return Content(parts[0].title, RANKING, parts, rankings.problems(ranking))
+
+
+def _of_validation(validation: Validation) -> Content:
+    # Correlations of a few pairs are large by luck.
+    parts = validations.sections(validation, fewest_pairs=MIN_PAIRS)
+    if not any(p["measured"] for p in validation.pairs):
+        parts.insert(0, validations.summary(validation))
+    return Content(
+        validations.title_of(validation), VALIDATION, parts, validations.problems(validation),
+        validations.closing(validation), heat_maps(validation), det_plot(validation),
+    )  # fmt: skip
+
+
+def _without(notes: Iterable[str], told: Collection[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(note for note in notes if note not in told))
+
+
+def _filled(part: Section) -> Section:
+    """The section without columns that nothing has a value in, which a note names."""
+    kept = [i for i in range(len(part.header)) if i < part.n_names or any(row[i] != MISSING for row in part.rows)]
+    if empty := [heading for i, heading in enumerate(part.header) if i not in kept]:
+        note = f"{LEFT_OUT} {', '.join(empty)}."
+        rows = tuple(tuple(row[i] for i in kept) for row in part.rows)
+        part = replace(part, header=tuple(part.header[i] for i in kept), rows=rows, notes=(*part.notes, note))
+    return part
+
+
+def _text(parts: Iterable[Section], others: Iterable[str]) -> str:
+    return " \n".join([*(text for part in parts for text in (part.title, *part.header, *part.notes)), *others])
+
+
+@functools.cache
+def _template() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def shown(value: Any) -> Any:
+        return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    def svg(one: Drawing) -> Markup:
+        label = f'<svg role="img" aria-label="{in_html(one.alt)}"'
+        return Markup(one.svg.replace("<svg", label, 1))
+
+    environment = Environment(
+        loader=PackageLoader("encsel.reports"), autoescape=True, undefined=StrictUndefined, finalize=shown,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"note": note_text, "cell": cell_text, "svg": svg, "anchor": _anchor}
+    environment.globals |= {"WORDS": WORDS, "MISSING": MISSING}
+    return environment.get_template("page.html")
 
 
 def _anchor(title: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
-
-
-def _figure(one: Drawing) -> str:
-    svg = one.svg.replace("<svg", f'<svg role="img" aria-label="{in_html(one.alt)}"', 1)
-    return (
-        f'<figure id="figure-{one.name}">{svg}<figcaption><strong>{in_html(one.title)}.</strong> '
-        f"{in_html(one.caption)}</figcaption></figure>"
-    )

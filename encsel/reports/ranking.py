@@ -80,6 +80,24 @@ def summary(ranking: RankDocument) -> Section:
     return table(section(ranking).title, cells, *lines, *ranking.verdict.lines, n_names=3)[0]
 
 
+def encoders(ranking: RankDocument) -> list[Section]:
+    """The table of encoders."""
+    cells = [
+        {
+            "Encoder": e.name, "Modality": e.modality, "Dim": str(e.dim), "Samples": f"{e.samples_per_identity:g}",
+            "Verification EER": number(e.unimodal_eer), "ID": number(e.intrinsic_dimension, 1),
+            "Within people": number(e.intra_distance), "Between people": number(e.inter_distance),
+        }
+        for e in ranking.encoders
+    ]  # fmt: skip
+    return table("Encoders", cells, "Samples: of a person, median. Within and between people: mean cosine distance.")
+
+
+def problems(ranking: RankDocument) -> list[str]:
+    """What is wrong with encoders and samples."""
+    return [*_unsound_lines(ranking), *_failure_lines(ranking)]
+
+
 def _row(ranking: RankDocument, pair: PairRanking) -> dict[str, Any]:
     (low, high), (first, last) = pair.interval or (None, None), pair.places or (None, None)
     return {

@@ -117,17 +117,21 @@ def title_of(validation: Validation) -> str:
     return f"{n} face-voice pair{'' if n == 1 else 's'}, {validation.n_identities} people: {how}"
 
 
-def sections(validation: Validation) -> list[Section]:
-    """Every table that has something to show, the measured errors first."""
+def sections(validation: Validation, *, fewest_pairs: int = 0) -> list[Section]:
+    """Every table that has something to show, the measured errors first.
+
+    Args:
+        fewest_pairs: correlations of fewer pairs are left out.
+    """
     by_stage = {name: stage.sections(validation) for name, stage in stages().items()}
     first = by_stage.pop("matching", ())
-    return [*first, *_shared(validation), *itertools.chain(*by_stage.values()), *_analysis(validation)]
+    return [*first, *_shared(validation), *itertools.chain(*by_stage.values()), *_analysis(validation, fewest_pairs)]
 
 
 def closing(validation: Validation) -> list[str]:
     """Notes below all tables: flags explained, what is missing and why, failures, the verdict."""
     lines = [_explained(flag) for flag in _marks(validation)]
-    lines += [f"{name}: {finding}." for name, finding in validation.findings.items()]
+    lines += _findings(validation)
     names = [(f"{p.face} x {p.voice}", p.reasons) for p in validation.pairs]
     lines += _missing([*names, *((e.name, e.reasons) for e in validation.encoders)], len(validation.pairs))
     analysis = validation.analysis
@@ -141,10 +145,24 @@ def closing(validation: Validation) -> list[str]:
         lines.append(f"Not in the analysis because some pair lacks it: {', '.join(map(_label, partly))}.")
     left_out = [text for name, text in analysis.left_out.items() if name not in missing]
     lines += [f"Left out of the analysis: {text.rstrip('.')}." for text in left_out]
-    lines += [f"{failure.encoder} failed: {failure.reason}" for failure in validation.failures]
+    return [*lines, *_lost(validation), *validation.notes, *validation.verdict.lines]
+
+
+def problems(validation: Validation) -> list[str]:
+    """What is wrong with encoders and samples."""
+    return [*_findings(validation), *_lost(validation)]
+
+
+def _findings(validation: Validation) -> list[str]:
+    return [f"{name}: {finding}." for name, finding in validation.findings.items()]
+
+
+def _lost(validation: Validation) -> list[str]:
+    """Encoders and samples that could not be used."""
+    lines = [f"{failure.encoder} failed: {failure.reason}" for failure in validation.failures]
     if n_skipped := validation.calibration.skipped.count:
         lines.append(f"{n_skipped} samples could not be used; stderr names them.")
-    return [*lines, *validation.notes, *validation.verdict.lines]
+    return lines
 
 
 def _missing(subjects: Iterable[tuple[str, Any]], n_pairs: int) -> list[str]:
@@ -202,13 +220,14 @@ def _label(column: str) -> str:
     return column_label(column)[0]
 
 
-def _analysis(validation: Validation) -> list[Section]:
+def _analysis(validation: Validation, fewest_pairs: int) -> list[Section]:
     analysis = validation.analysis
+    trends = [t for t in analysis.trends if t.n_pairs >= fewest_pairs]
     found = [correlations(analysis, "What goes with the EER", _label)] if analysis.columns else []
-    if analysis.trends:
-        encoders = list(dict.fromkeys((t.modality, t.encoder) for t in analysis.trends))
-        value = {(t.modality, t.encoder, t.column): t.spearman for t in analysis.trends}
-        columns = dict.fromkeys(t.column for t in analysis.trends)
+    if trends:
+        encoders = list(dict.fromkeys((t.modality, t.encoder) for t in trends))
+        value = {(t.modality, t.encoder, t.column): t.spearman for t in trends}
+        columns = dict.fromkeys(t.column for t in trends)
         cells = tuple((_label(c), *(number(value.get((m, e, c)), 2) for m, e in encoders)) for c in columns)
         note = "Spearman with the EER over the pairs of one encoder; over three or four pairs it is often 1 by luck."
         found.append(Section("Trends within encoders", ("Number", *(e for _, e in encoders)), cells, (note,)))
@@ -218,7 +237,8 @@ def _analysis(validation: Validation) -> list[Section]:
     fared = [
         {
             "Card": one.card, "Scorer": one.scorer, "Against": one.against, "Pairs": str(one.n_pairs),
-            "Bias": f"{one.bias:+.3f}", "RMSE": number(one.rmse), "Spearman": number(one.spearman, 2),
+            "Bias": f"{one.bias:+.3f}", "RMSE": number(one.rmse),
+            **({"Spearman": number(one.spearman, 2)} if analysis.n_pairs >= fewest_pairs else {}),
             "In interval": MISSING if one.inside is None else f"{100 * one.inside:.0f} %",
         }
         for one in analysis.fared

@@ -38,7 +38,7 @@ def refused(call, folder: Path, *arguments: str, says: str) -> None:
     [
         "-o a.json -o a.json", "-o a.json -o ./sub/../a.json", "-o sub/a.json -o link/a.json", "-o a.json -o to-a.json",
         "--report r -o r/validation.json", "--report sub -o link/validation.json", "--report r.json -o r.json",
-        "--scores r.txt -o r.txt",
+        "--report r -o r/pairs.csv", "--scores r.txt -o r.txt",
     ],
 )  # fmt: skip
 def test_two_outputs_of_one_name_are_refused(call, folder, outputs):

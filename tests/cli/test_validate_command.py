@@ -31,7 +31,8 @@ def test_validate_writes_table_files_and_report_and_fit_and_rank_take_its_result
     assert json.loads(outputs["json"].read_text())["calibration"]["n_identities"] == N
     assert outputs["md"].read_text().startswith("# 4 face-voice pairs")
     assert "MEASURED ERROR" in outputs["txt"].read_text()
-    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == ["figures", "index.html", "validation.json"]
+    written = sorted(p.name for p in (tmp_path / "report").iterdir())
+    assert written == ["figures", "index.html", "pairs.csv", "validation.json"]
     assert (tmp_path / "report" / "validation.json").read_text() == outputs["json"].read_text()
 
     cards = {}

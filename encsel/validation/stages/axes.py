@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from encsel.matching.axes import N_AXES
 from encsel.matching.evaluate import AXES, eer_by_axes
+from encsel.matching.likelihood import N_AXES as LIKELIHOOD_AXES
 from encsel.matching.scorers import SCORERS
 from encsel.storage.sections import Section, number, table
 from encsel.validation.result import Validation
@@ -31,8 +32,9 @@ def sections(validation: Validation) -> Sequence[Section]:
     ]
     return table(
         "Principal axes", rows,
-        f"EER by number of principal axes per side (elsewhere {N_AXES}). Missing: fewer people or dimensions "
-        "than axes.", n_names=2,
+        f"EER by number of principal axes per side, over one repeat of the folds, so that the numbers differ a little "
+        f"from those over all repeats. Elsewhere: {N_AXES} axes, likelihood up to {LIKELIHOOD_AXES}. Missing: fewer "
+        "people or dimensions than axes.", n_names=2,
     )  # fmt: skip
 
 

@@ -199,10 +199,10 @@ def _by_column(validation: Validation) -> list[Section]:
         groups = ", ".join(f"{value}: {size}" for value, size in sizes.items())
         tables += table(
             f"Within {column}", rows,
-            f"{column} alone: EER of a matcher that knows only the {column}. EER within: impostors have the same "
-            f"{column}. Centred: without each group's mean. p within: permutation p-value of shuffles of people within "
-            f"{column}. If these EERs are near 0.5 and p is large, the pair reflects only the {column}. "
-            f"People: {groups}.", n_names=2,
+            f"{column} alone: EER of a matcher that knows only the {column}, among the test people of each fold. EER "
+            f"within: impostors have the same {column}. Centred: without each group's mean. p within: permutation "
+            f"p-value of shuffles of people within {column}. If these EERs are near 0.5 and p is large, the pair "
+            f"reflects only the {column}. People: {groups}.", n_names=2,
         )  # fmt: skip
     return tables
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from encsel.matching.error_rates import WAYS, Matching
+from encsel.matching.error_rates import FMRS, RANKS, WAYS, Matching
 from encsel.matching.evaluate import PairMeasured, measure_pair, plain_cosine
 from encsel.matching.projections import MEANS_OF, Projections
 from encsel.matching.scorers import SCORERS
@@ -14,7 +14,6 @@ from encsel.validation.stage import Key, Outcome, Outcomes, Pair, Stage
 from encsel.validation.work import Work
 
 FEW_ERRORS = "fewer than 30 errors"
-RANKS = (1, 5, 10)
 REFERENCE_RULE = (
     "EERs are taken at the nearest point of the ROC, and repeated rows count as often as they are listed, as in the "
     "study's released code."
@@ -48,6 +47,9 @@ def sections(validation: Validation) -> Sequence[Section]:
 
 def _error_rates(validation: Validation, pairs: Sequence[PairValidation]) -> list[Section]:
     rows = []
+    first: PairMeasured = pairs[0]["measured"]
+    n_impostor = first.n_test * (first.n_test - 1)
+    shown = [fmr for fmr in FMRS if fmr * n_impostor >= 1]
     for p in pairs:
         levels, ranked = p["measured"].levels, p.ranked
         of_scorer: Matching = levels["identity"][validation.scorer]
@@ -55,18 +57,23 @@ def _error_rates(validation: Validation, pairs: Sequence[PairValidation]) -> lis
             "Face": p.face, "Voice": p.voice,
             **{f"EER {name}": number(levels["identity"][name].eer) for name in SCORERS},
             "Interval 90 %": span(of_scorer.interval), "Single EER": number(levels["sample"][validation.scorer].eer),
-            "AUC": number(of_scorer.auc), "FNMR @1 %": number(of_scorer.fnmr_at["0.01"]),
-            "FNMR @10 %": number(of_scorer.fnmr_at["0.1"]), "Predicted EER": number(ranked and ranked.predicted_eer),
+            "AUC": number(of_scorer.auc),
+            **{f"FNMR @{100 * fmr:g} %": number(of_scorer.fnmr_at[f"{fmr:g}"]) for fmr in shown},
+            "Predicted EER": number(ranked and ranked.predicted_eer),
             "p": number(ranked.null.p if ranked and ranked.null else None), "Flags": "; ".join(p.flags) or MISSING,
         }  # fmt: skip
         rows.append(row)
-    first: PairMeasured = pairs[0]["measured"]
     repeats = f", {first.n_repeats} repeats" if first.n_repeats > 1 else ""
     notes = [
         f"EER: equal error rate over {first.n_test} test people per fold after training on {first.n_train}{repeats}; "
         "0.5 is chance. Interval (90 %, over people), Single (one image against one clip), AUC and FNMR (false "
         f"non-match rate at the given false match rate) are those of the scorer {validation.scorer}.",
         *(f"{name}: {meaning}." for name, meaning in SCORERS.items()),
+        *(
+            f"Left out: FNMR @{100 * fmr:g} %, because {n_impostor} impostor pairs of a fold cannot measure it."
+            for fmr in FMRS
+            if fmr not in shown
+        ),
         *((REFERENCE_RULE,) if validation.protocol == "reference" else ()),
     ]
     if (summary := validation.prediction) is not None:
@@ -98,24 +105,27 @@ def _by_samples(validation: Validation, pairs: Sequence[PairValidation]) -> list
 
 
 def _identification(validation: Validation, pairs: Sequence[PairValidation]) -> list[Section]:
-    rows, by_chance, gallery = [], "", 0.0
-    for p in pairs:
-        matching: Matching = p["measured"].levels["identity"][validation.scorer]
-        if len(matching.retrieval) < len(WAYS):
-            continue
+    matchings = [(p, p["measured"].levels["identity"][validation.scorer]) for p in pairs]
+    searched: list[tuple[PairValidation, Matching]] = [one for one in matchings if len(one[1].retrieval) == len(WAYS)]
+    if not searched:
+        return []
+    chance, rows = searched[0][1].retrieval[WAYS[0]], []
+    ranks = [k for k in RANKS if k < chance.gallery]
+    by_chance = ", ".join(f"{chance.chance[str(k)]:.3f} at {k}" for k in ranks)
+    for p, matching in searched:
         row = {"Face": p.face, "Voice": p.voice}
         row |= {name: number(matching.two_choice[w]) for name, w in zip(("2 voices", "2 faces"), WAYS, strict=True)}
         for target, retrieval in zip(("Voice", "Face"), (matching.retrieval[way] for way in WAYS), strict=True):
-            row |= {f"{target} R@{k}": number(retrieval.recall[str(k)]) for k in RANKS}
+            row |= {f"{target} R@{k}": number(retrieval.recall[str(k)]) for k in ranks}
             row[f"{target} mAP"] = number(retrieval.mean_average_precision)
         rows.append(row)
-        chance = matching.retrieval[WAYS[0]]
-        by_chance, gallery = ", ".join(f"{chance.chance[str(k)]:.3f} at {k}" for k in RANKS), chance.gallery
+    left_out = [f"R@{k}" for k in RANKS if k not in ranks]
     return table(
         "Two-choice matching and retrieval", rows,
         "2 voices: fraction correct when a face chooses between its person's voice and another one (chance 0.5); R@k: "
-        f"fraction of faces whose person's voice is among the first k of {gallery:.0f} (chance {by_chance}). Scorer "
-        f"{validation.scorer}.", n_names=2,
+        f"fraction of faces whose person's voice is among the first k of {chance.gallery:.0f} (chance {by_chance}). "
+        f"Scorer {validation.scorer}.",
+        *([f"Left out, because no search has more candidates: {', '.join(left_out)}."] if left_out else []), n_names=2,
     )  # fmt: skip
 
 
