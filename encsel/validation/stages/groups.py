@@ -201,7 +201,8 @@ def _by_column(validation: Validation) -> list[Section]:
             f"Within {column}", rows,
             f"{column} alone: EER of knowing the {column} and nothing else, among the test people of each fold. EER "
             f"within: impostors have the same {column}. Centred: without each group's mean. p within: permutation "
-            f"p-value of shuffles of people within {column}. Near 0.5 and a large p: the pair tells only the {column}. People: {groups}.", n_names=2,
+            f"p-value of shuffles of people within {column}. Near 0.5 and a large p: the pair tells only the "
+            f"{column}. People: {groups}.", n_names=2,
         )  # fmt: skip
     return tables
 
