@@ -89,7 +89,7 @@ def made(tmp_path_factory) -> dict[str, Path]:
     (copy / "validation" / "stages" / "toy_stage.py").write_text(STAGE)
     table = run(
         packages, *validate, "matching,geodesic,toy", "-o", root / "new.json", "--report", root / "report",
-        "--format", "table", "--baseline", root / "old.json", "--max-regression", "0.5",
+        "--format", "table", "--wide", "--baseline", root / "old.json", "--max-regression", "0.5",
     )  # fmt: skip
     (root / "table.txt").write_text(table)
     return {

@@ -32,7 +32,9 @@ needs_browser = pytest.mark.skipif(
     BROWSER is None or DRIVER is None, reason="no chromium with chromedriver on this machine"
 )
 
-FIGURES = {"pairs", "eer", "cka", "det", "learning-curves", "predicted", "intrinsic-dimension", "curvature", "spectra"}
+FIGURES = {
+    "pairs", "eer", "cka", "gw", "det", "learning-curves", "predicted", "intrinsic-dimension", "curvature", "spectra",
+}  # fmt: skip
 DRAWN = FIGURES - {*figures.ON_PAGE_OTHERWISE}
 ORIGIN = Origin("a set", "encsel validate 'a set' --report report", "2026-01-02")
 COUNTS = ((2, 2), (4, 3), (6, 6))

@@ -10,11 +10,11 @@ from encsel.cli.output import progress_of
 from encsel.cli.rank import run
 from encsel.storage.result import FORMATS
 
-OUTPUT = Path("encsel-demo")
+OUTPUT, REPORT = Path("encsel-demo"), "report"
 
 
 @click.command(cls=Grouped)
-@click.option("--output", "-o", type=FOLDER, metavar="DIR", default=OUTPUT, help="Folder for the set.")
+@click.option("--output", "-o", type=FOLDER, metavar="DIR", default=OUTPUT, help="Folder for the set and its report.")
 @click.option("--media", is_flag=True,
               help="Draw faces and synthesise voices instead, and embed them with the classical encoders.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, help="Random seed.")
@@ -34,17 +34,17 @@ def demo(output: Path, media: bool, seed: int, quiet: bool, **options: Any) -> i
     progress = progress_of(quiet)
     try:
         others = {path.name for path in output.iterdir()} if output.exists() else set()
-        if others - (set() if media else {"faces", "voices"}):
+        if others - (set() if media else {"faces", "voices", REPORT}):
             raise UsageError(f"{output} is not empty. Choose a new folder for --output.")
         if media:
             _write_media(output, seed, progress)
         else:
             write_demo_embeddings(output, seed=seed)
         encoders = {"faces": ("pixels", "hog"), "voices": ("mfcc", "ltas")} if media else {"faces": (), "voices": ()}
-        code = run(output, quiet=quiet, seed=seed, cache=NO_CACHE, **encoders, **options)
+        code = run(output, quiet=quiet, seed=seed, cache=NO_CACHE, folder=output / REPORT, **encoders, **options)
     except OSError as error:
         raise UsageError(f"The set cannot be written: {error}. Choose another --output.") from error
-    progress.note(f"The set is in {output}. Why a pair is where it is: encsel rank {output} --explain FACE/VOICE")
+    progress.note(f"Why a pair is where it is: encsel rank {output} --explain FACE/VOICE")
     progress.note("Next, on a set of yours: encsel rank DATA (what it needs: encsel rank --help)")
     return code
 

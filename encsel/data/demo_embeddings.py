@@ -1,7 +1,7 @@
 """Made-up embeddings of people who do not exist, on which a ranking has something to say of every kind.
 
-Faces: `portrait` knows its people, `outline` only their sex, `blur` nothing. Voices: `timbre` shares traits and sex
-with `portrait`, `whisper` fewer traits and no sex.
+Faces: `portrait` knows its people, `blur` knows nobody. Voices: `timbre` shares traits and sex with `portrait`, `pitch`
+only the sex.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ NOISE, BLUR = 5.0, 40.0
 
 
 def demo_embeddings(seed: int = 0) -> CalibrationSet:
-    """The set: 80 people, half of them women, with six samples each by three face and two voice encoders."""
+    """The set: 80 people, half of them women, with six samples each by two face and two voice encoders."""
     rng = np.random.default_rng(FIRST_SEED + seed)
     sex = rng.permutation(np.arange(N_PEOPLE) % 2)
     shared = rng.normal(size=(N_PEOPLE, N_SHARED))
@@ -35,8 +35,8 @@ def demo_embeddings(seed: int = 0) -> CalibrationSet:
         return rows.astype(np.float32), people, {"sex": np.where(sex, "m", "f")[who]}
 
     return CalibrationSet.from_arrays(
-        faces={"portrait": encoder(0.9, 1), "outline": encoder(0, 2.5), "blur": encoder(0.3, 0, BLUR)},
-        voices={"timbre": encoder(0.9, 1), "whisper": encoder(0.4, 0)},
+        faces={"portrait": encoder(0.9, 1), "blur": encoder(0.3, 0, BLUR)},
+        voices={"timbre": encoder(0.9, 1), "pitch": encoder(0, 2.5)},
     )
 
 

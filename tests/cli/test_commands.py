@@ -245,6 +245,8 @@ def test_demo_shows_a_winner_a_tie_the_sexes_chance_and_an_unsound_encoder(call,
     assert pairs["outline", "whisper"]["flags"] == ["not above chance"]
     assert any(first != last for first, last in (p["places"] for p in pairs.values()))
     assert [e["name"] for e in ranking["encoders"] if e["health"]] == ["blur"]
+    assert Path("encsel-demo", "report", "index.html").is_file()
+    assert "encsel-demo/report/index.html" in err
 
 
 def test_demo_keeps_what_is_not_its_own(call, tmp_path):
