@@ -24,9 +24,9 @@ OUTPUT, REPORT = Path("encsel-demo"), "report"
 def demo(output: Path, media: bool, seed: int, quiet: bool, **options: Any) -> int:
     """Rank a made-up calibration set, to see what a ranking says. Needs no network, weights or data.
 
-    The set holds embeddings of 80 invented people by three face encoders (portrait, outline, blur) and two voice
-    encoders (timbre, whisper), and shows a winner, a tie, a pair that only tells the sexes apart, pairs at chance and
-    an unsound encoder. It shows how encsel works, not which encoder is good.
+    The set holds embeddings of 80 invented people by two face encoders (portrait, blur) and two voice encoders
+    (timbre, pitch). It shows a winner, a tie, a pair that only tells the sexes apart, pairs at chance and an unsound
+    encoder: how encsel works, not which encoder is good.
     """
     from encsel.data.demo_embeddings import write_demo_embeddings
     from encsel.errors import UsageError

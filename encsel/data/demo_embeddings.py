@@ -13,7 +13,7 @@ from encsel.data.embedding_files import write_embeddings
 
 N_PEOPLE, N_SAMPLES, DIM = 80, 6, 32
 N_SHARED, N_PRIVATE = 4, 8
-FIRST_SEED = 3
+FIRST_SEED = 4
 """The default set shows all of it; chance moves the others."""
 NOISE, BLUR = 5.0, 40.0
 """Deviation of samples about their person, of a usual encoder and of `blur`."""
