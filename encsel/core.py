@@ -278,11 +278,11 @@ class EncoderFamily:
     options: tuple[str, ...] = ("name",)
     """Keys of a spec that this family accepts."""
     needs: tuple[str, ...] = ()
-    """Modules that it imports beyond those of `pip install encsel`, to say what to install where they are missing."""
+    """Optional modules that it imports, to say what to install if they are missing."""
     recognises: Callable[[Path], bool] | None = None
     """Whether a folder or file on this machine is a checkpoint of this family, told without loading it."""
     is_general: bool = False
-    """It takes a checkpoint that is named alone only if no other family recognises it."""
+    """It is used for a checkpoint without a family only if no other family recognises it."""
     open: Callable[[Spec, Runtime], tuple[Encoder, ...]] | None = None
     trained_on: str = ""
     n_parameters: int | None = None

@@ -35,12 +35,12 @@ def is_installed(module: str) -> bool:
 
 
 def command_for(*modules: str) -> str:
-    """The command that installs what has the first of these modules."""
+    """The command that installs the extra with the first of these modules."""
     return f"pip install 'encsel[{EXTRA_OF[modules[0].partition('.')[0]]}]'"
 
 
 def missing(modules: tuple[str, ...]) -> str | None:
-    """What is lacking of modules that are needed together, and the command that installs it; None if nothing is."""
+    """Which of these modules are not installed, and the command that installs them; None if all are."""
     absent = [m for m in modules if not is_installed(m)]
     if not absent:
         return None

@@ -179,7 +179,7 @@ def test_model_whose_code_is_on_the_hub_is_not_run(folder, tmp_path):
     config |= {"model_type": "mine", "auto_map": {"AutoModel": "modeling_mine.Mine", "AutoConfig": "mine.Config"}}
     (place / "config.json").write_text(json.dumps(config))
     (place / "modeling_mine.py").write_text("raise SystemExit('ran')")
-    with pytest.raises(EncoderFailed, match=r"needs code of its own \(auto_map\), which encsel does not run"):
+    with pytest.raises(EncoderFailed, match=r"needs its own Python code \(auto_map\), which encsel does not run"):
         opened(place)
 
 

@@ -234,7 +234,7 @@ ENDS = {
     ("embed", *CHOICE, "-o", "OUT"): (0, "There is no folder for the cache"),
     ("embed", *CHOICE, "-o", "relative"): (2, "relative/faces/pixels.npz cannot be written"),
     ("rank", *CHOICE, "-o", "r.csv"): (2, "r.csv cannot be written"),
-    ("demo", "-o", "OUT", "-q"): (0, ""),
+    ("demo", "-o", "OUT", "-q"): (2, "set the MPLCONFIGDIR environment variable"),
     ("demo",): (2, "The set cannot be written"),
     ("demo", "-o", "relative"): (2, "The set cannot be written"),
 }  # fmt: skip

@@ -44,7 +44,7 @@ def encoders() -> None:
 def list_(form: str) -> None:
     """List the encoder families for --face and --voice, including plug-ins: first those that run without a download.
 
-    Families without dim and download read the checkpoints of others; they have none of their own.
+    Families without dim and download have no default checkpoint: name one.
     """
     from encsel.loading.registry import encoder_families
     from encsel.storage.result import json_text
@@ -70,7 +70,7 @@ def list_(form: str) -> None:
 def show(text: str, modality: Modality | None, allow_pickle: bool) -> None:
     """Show one encoder and where its weights are, without a network connection.
 
-    Facts of a checkpoint are those that its files state; the rest is known only of the families' defaults.
+    For a checkpoint other than a family's default, only what its files state is shown.
     """
     from encsel.core import Runtime
     from encsel.errors import EncoderFailed

@@ -107,7 +107,10 @@ def write_page(result: Any, folder: Path, data: Path, progress: Progress, *, pri
     name = data.resolve().name
     arguments = (name if Path(argument) == data else _FOLDERS.sub("", argument) for argument in sys.argv[1:])
     origin = Origin(name, shlex.join(["encsel", *arguments]), datetime.date.today().isoformat())
-    progress.note(f"Report: {write_report(result, folder, origin, private=private)}")
+    with progress.task("drawing the report", 1) as task:
+        page = write_report(result, folder, origin, private=private)
+        task.advance()
+    progress.note(f"Report: {page}")
 
 
 _FOLDERS = re.compile(r"(?:(?<![^=:,])|(?<=^-o))(?:[A-Za-z]:)?(?:~|[.]{1,2})?[/\\](?:[^/\\]*[/\\])*")

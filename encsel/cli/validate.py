@@ -74,7 +74,7 @@ def validate(
     matcher_pair: str | None,
     **options: Any,
 ) -> int:
-    """Measure everything about every face-voice pair: real error rates, geometry, and what goes with what.
+    """Measure everything about every face-voice pair: real error rates, geometry, and their correlations.
 
     DATA is as for `encsel rank`. Where that predicts the error after training on 999 people, this trains matchers on
     some of your people and measures them on others: EER, AUC, FNMR, DET, two-choice matching and retrieval, for

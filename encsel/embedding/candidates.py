@@ -182,15 +182,24 @@ class _Candidates:
                     self.progress.note(note)
             else:
                 raise UsageError(_not_in(calibration, modality, name))
-        for spec in specs:
-            try:
-                self.encoders.extend(open_encoders(spec, self.runtime))
-            except EncoderFailed as error:
-                # Results contain only the last part of a folder, as the name of the encoder does.
-                folder = "" if spec.checkpoint is None or is_hub_id(spec.checkpoint) else spec.checkpoint
-                reason = str(error).replace(folder, PurePath(folder).name or folder) if folder else str(error)
-                self.failures.append(Failure(modality, spec.name, reason))
-                self.progress.note(f"{spec.name} failed: {error}", in_result=True)
+        if not specs:
+            return
+        # Weights are downloaded and hashed.
+        with self.progress.task(f"opening {modality} encoders", len(specs)) as task:
+            for spec in specs:
+                self.add_spec(modality, spec)
+                task.advance()
+
+    def add_spec(self, modality: Modality, spec: Spec) -> None:
+        """Open the encoders of a spec."""
+        try:
+            self.encoders.extend(open_encoders(spec, self.runtime))
+        except EncoderFailed as error:
+            # Results contain only the last part of a folder, as the name of the encoder does.
+            folder = "" if spec.checkpoint is None or is_hub_id(spec.checkpoint) else spec.checkpoint
+            reason = str(error).replace(folder, PurePath(folder).name or folder) if folder else str(error)
+            self.failures.append(Failure(modality, spec.name, reason))
+            self.progress.note(f"{spec.name} failed: {error}", in_result=True)
 
     def add_function(self, modality: Modality, given: Any) -> None:
         """Add a function that was given from Python."""

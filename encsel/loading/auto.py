@@ -27,7 +27,7 @@ _PROCESSORS = {"face": "image_processor", "voice": "feature_extractor"}
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What a checkpoint's model is, found by running it without its weights.
+    """The structure of a checkpoint's model, found by running it without its weights.
 
     Attributes:
         dims: size of each hidden state, 0 being the input of the first layer; empty if the model does not return them.
@@ -65,8 +65,8 @@ def encoders_of(checkpoint: Checkpoint, class_name: str | None = None) -> tuple[
     family, spec = checkpoint.family, checkpoint.spec
     if "auto_map" in checkpoint.config:
         raise EncoderFailed(
-            f"{checkpoint.name} needs code of its own (auto_map), which encsel does not run. Wrap it in a "
-            "function of yours: py:FILE.py:FUNCTION."
+            f"{checkpoint.name} needs its own Python code (auto_map), which encsel does not run. Wrap it in "
+            "a function: py:FILE.py:FUNCTION."
         )
     imported("torch")
     imported("transformers")

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import logging
 import os
 import pkgutil
 import sys
@@ -25,6 +26,7 @@ from encsel.loading.signoff import Signing, signed_off
 from encsel.loading.spec import parse
 
 ENCODER_GROUP = "encsel.encoders"
+LOGGER = logging.getLogger(__name__)
 FUNCTIONS = "py"
 IN_WORKERS = True
 """Whether encoders with weights and plug-ins run in a process of their own each."""
@@ -209,8 +211,10 @@ def _blamed(spec: Spec) -> Iterator[None]:
     except EncoderFailed as error:
         if str(error).startswith(prefix):
             raise
+        LOGGER.debug("%s could not be opened", spec, exc_info=error)
         raise type(error)(f"{prefix}{spec}: {error}") from error
     except (Exception, SystemExit) as error:
+        LOGGER.debug("%s could not be opened", spec, exc_info=error)
         raise EncoderFailed(f"{prefix}{spec}: {type(error).__name__}: {first_line(error)}") from error
 
 

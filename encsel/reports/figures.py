@@ -335,7 +335,7 @@ FIGURES: tuple[tuple[str, str, str, str, Callable[[Validation], Drawn]], ...] = 
      "How differently the two encoders of a pair space people; 0 is the same.", _gw),
     ("det", "Measured error", "Detection error trade-off",
      "Centroids of test people, scorer {scorer}; axes on normal deviates. Grey line: both rates are equal.", _det),
-    ("against-eer", "What goes with the EER", "Each number against the EER",
+    ("against-eer", "Correlations with the EER", "Each number against the EER",
      "Scorer {scorer}. Colour: face encoder; mark: voice encoder.", _against_eer),
     ("learning-curves", "Learning curve", "Learning curves",
      "Measured, scorer {scorer}; dotted: extrapolated; open marks with intervals: what the calibrated card "

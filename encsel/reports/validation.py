@@ -223,7 +223,7 @@ def _label(column: str) -> str:
 def _analysis(validation: Validation, fewest_pairs: int) -> list[Section]:
     analysis = validation.analysis
     trends = [t for t in analysis.trends if t.n_pairs >= fewest_pairs]
-    found = [correlations(analysis, "What goes with the EER", _label)] if analysis.columns else []
+    found = [correlations(analysis, "Correlations with the EER", _label)] if analysis.columns else []
     if trends:
         encoders = list(dict.fromkeys((t.modality, t.encoder) for t in trends))
         value = {(t.modality, t.encoder, t.column): t.spearman for t in trends}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import shutil
 import stat
 import subprocess
@@ -395,3 +396,43 @@ def test_part_of_a_clip_and_ffmpeg_are_options_and_keywords(call, tmp_path, monk
     failed(call("validate", root, "--clip", "end"), 2, "--clip")
     monkeypatch.setenv("PATH", str(tmp_path))
     failed(call("rank", root, *CHEAP, "--ffmpeg"), 2, "none is on PATH")
+
+
+def test_help_of_rank_and_validate_lists_options_in_groups(call):
+    for command in ("rank", "validate", "embed"):
+        out = call(command, "--help")[1]
+        titles = [line for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
+        assert titles[0] == "Encoders:"
+        assert titles[-1] == "Other options:"
+        assert {"Calibration set:", "Cache:", "Output:"} <= set(titles)
+        assert out.index("Gates:") > out.index("Prediction:") if command != "embed" else "Gates:" not in out
+
+
+@pytest.mark.parametrize(("option", "says_why"), [("-v", False), ("-vv", True)])
+def test_verbose_says_what_is_logged_and_twice_why_encoders_failed(media, tmp_path, option, says_why):
+    (tmp_path / "mine.py").write_text("def embed(samples):\n    raise ValueError('no such planet')\n")
+    command = ["rank", media, "--face", "hog", "--face", f"py:{tmp_path / 'mine.py'}:embed", "--voice", "ltas"]
+    more = ["--no-cache", "--min-identities", "5", option]
+    done = subprocess.run(
+        [sys.executable, "-m", "encsel", *map(str, command), *more], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 4, done.stderr
+    assert re.search(r"^INFO encsel\.embedding\.model_run: hog: loaded in \d+\.\d s$", done.stderr, re.MULTILINE)
+    assert ("Traceback" in done.stderr) == says_why
+
+
+def test_a_failure_is_told_once(call, media, tmp_path):
+    (tmp_path / "mine.py").write_text("def embed(samples):\n    raise ValueError('no such planet')\n")
+    command = ("rank", media, "--face", "hog", "--face", f"py:{tmp_path / 'mine.py'}:embed", "--voice", "ltas")
+    for form in ("table", "json"):
+        code, out, err = call(*command, "--no-cache", "--min-identities", "5", "--format", form)
+        assert code == 4
+        assert (err.count("no such planet"), out.count("no such planet")) == ((0, 1) if form == "table" else (1, 1))
+
+
+def test_notes_go_to_the_logger_of_the_package_in_python(ready, caplog):
+    with caplog.at_level("INFO", logger="encsel"):
+        encsel.rank(ready, cache=None)
+    assert any(
+        record.name == "encsel" and "identities in both modalities" in record.message for record in caplog.records
+    )
