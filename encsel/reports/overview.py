@@ -138,6 +138,9 @@ def _answers(
     if known:
         good = f"{what} {range_of([line.eer for line in known if line.eer is not None])}"
         good += f"{'' if chosen else ' over all pairs'}; 0 is perfect, 0.5 is chance"
+    predicted = [line.predicted for line in known if line.predicted is not None]
+    if predicted and isinstance(result, Validation) and result.prediction is not None:
+        good += f". Predicted after {result.prediction.n_train_identities} people: {range_of(predicted)}"
     sure = "Not known"
     if intervals := [line.interval for line in known if line.interval]:
         sure = f"{100 * coverage:g} % interval{' ' if len(intervals) == 1 else 's within '}"
@@ -175,5 +178,5 @@ def _next(result: RankDocument | Validation, chosen: Sequence[PairLine], nulls: 
     if isinstance(result, RankDocument):
         return "Measure it on these people: encsel validate DATA"
     if len(chosen) > 1:
-        return "Take any of these, or add people to separate them; encsel plan DATA tells how many it takes"
+        return "Take any of these; encsel plan DATA tells whether more people would separate them"
     return f"Keep its matcher: encsel validate DATA --matcher DIR --matcher-pair {chosen[0].face}/{chosen[0].voice}"
