@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import click
 import numpy as np
 import pytest
+from toy import write_population
 
 import encsel
 
@@ -106,3 +108,53 @@ def test_output_of_the_demo_in_the_readme_is_what_it_prints(call, tmp_path, monk
 
 def test_readme_is_short():
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 175
+
+
+# --- README's commands and its Python, run on a set whose encoders have the names that it uses
+
+
+@pytest.fixture(scope="module")
+def readers_folder(tmp_path_factory) -> Path:
+    """A folder with the set DATA, and what the README takes for granted."""
+    folder = tmp_path_factory.mktemp("reader")
+    data = write_population(folder / "DATA", 40, shared=1.0)
+    names = {"faces": ("clip", "arcface"), "voices": ("ecapa", "wavlm")}
+    for modality, (first, second) in names.items():
+        for old, new in zip(sorted((data / modality).glob("*.npz")), (first, second), strict=True):
+            old.rename(data / modality / f"{new}.npz")
+    shutil.copy(Path(__file__).parents[1] / "pretrained_regression" / "pairs_voxceleb1.csv", folder / "RESULT.csv")
+    return folder
+
+
+def commands_of_the_readme() -> list[str]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("encsel ")]
+
+
+@pytest.mark.robust
+@pytest.mark.parametrize("line", [line for line in commands_of_the_readme() if "facebook/" not in line])
+def test_command_of_the_readme_runs(call, readers_folder, monkeypatch, line):
+    monkeypatch.chdir(readers_folder)
+    names = {"FACE/VOICE": "clip/ecapa", "RESULT.json": "RESULT.csv"}
+    words = [names.get(word, word) for word in shlex.split(line, comments=True)[1:]]
+    code, _, err = call(*words)
+    assert code == 0, err
+
+
+@pytest.mark.robust
+def test_python_of_the_readme_runs(readers_folder, monkeypatch):
+    monkeypatch.chdir(readers_folder)
+    rng = np.random.default_rng(0)
+    people = [f"p{i:02d}" for i in range(40)] * 4
+    traits = np.tile(rng.normal(size=(40, 5)), (4, 1))
+    rows = [traits @ rng.normal(size=(5, dim)) + rng.normal(size=(160, dim)) for dim in (16, 12)]
+    given = {
+        "X": rows[0], "people_of_x": people, "Y": rows[1], "people_of_y": people,
+        "sex_of_y": ["f" if int(name[1:]) % 2 else "m" for name in people],
+        "x": rows[0][:40], "y": rows[1][:40], "a": rows[0][40:50], "b": rows[1][40:50],
+    }  # fmt: skip
+    encsel.rank("DATA", faces=["clip", "arcface"], voices="ecapa", seed=0, cache=None).save("old.json")
+    (block,) = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    exec(block, given)
+    assert Path("ranking.json").is_file()
+    assert Path("MATCHER", "matcher.safetensors").is_file()

@@ -121,7 +121,7 @@ def test_values_are_shown_in_the_tables_and_on_the_page(made):
     text = made["table"].read_text()
     encoders, _, rest = text.partition("\nENCODERS\n")[2].partition("\nGEOMETRY OF THE PAIRS\n")
     pairs, _, rest = rest.partition("\nTOY STAGE\n")
-    analysis = rest.partition("\nWHAT GOES WITH THE EER\n")[2]
+    analysis = rest.partition("\nCORRELATIONS WITH THE EER\n")[2]
     assert "ToySpread" in encoders
     assert "ToySpread" in pairs
     assert "ToyOverlap" in pairs
