@@ -110,12 +110,15 @@ def test_readme_is_short():
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 175
 
 
-# --- README's commands and its Python, run on a set whose encoders have the names that it uses
+# --- Commands and Python of README and pages, run on a set whose encoders have the names that they use
+
+# These need a hub, weights, an hour or a family that is installed; other tests run what they stand for.
+NOT_RUN = re.compile(r"facebook/|microsoft/|\./models/|wavlm@|--offline|calibrate|mine|weights\.npy|my_encoders")
 
 
 @pytest.fixture(scope="module")
 def readers_folder(tmp_path_factory) -> Path:
-    """A folder with the set DATA, and what the README takes for granted."""
+    """A folder with the set DATA, and what the documentation takes for granted."""
     folder = tmp_path_factory.mktemp("reader")
     data = write_population(folder / "DATA", 40, shared=1.0)
     names = {"faces": ("clip", "arcface"), "voices": ("ecapa", "wavlm")}
@@ -123,27 +126,44 @@ def readers_folder(tmp_path_factory) -> Path:
         for old, new in zip(sorted((data / modality).glob("*.npz")), (first, second), strict=True):
             old.rename(data / modality / f"{new}.npz")
     shutil.copy(Path(__file__).parents[1] / "pretrained_regression" / "pairs_voxceleb1.csv", folder / "RESULT.csv")
+    for name in ("OLD.json", "NEW.json"):
+        encsel.rank(data, seed=0, cache=None).save(folder / name)
     return folder
 
 
-def commands_of_the_readme() -> list[str]:
-    blocks = re.findall(r"^```sh\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    return [line for block in blocks for line in block.splitlines() if line.startswith("encsel ")]
+def commands() -> list[str]:
+    blocks = [
+        block for _, text in documents() for block in re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    ]
+    return sorted({line for block in blocks for line in block.splitlines() if line.startswith("encsel ")})
 
 
 @pytest.mark.robust
-@pytest.mark.parametrize("line", [line for line in commands_of_the_readme() if "facebook/" not in line])
-def test_command_of_the_readme_runs(call, readers_folder, monkeypatch, line):
+@pytest.mark.parametrize("line", [line for line in commands() if not NOT_RUN.search(line.split("  #")[0])])
+def test_command_of_the_documentation_runs(call, readers_folder, monkeypatch, line):
     monkeypatch.chdir(readers_folder)
-    names = {"FACE/VOICE": "clip/ecapa", "RESULT.json": "RESULT.csv"}
+    names = {"FACE/VOICE": "clip/ecapa", "RESULT.json": "RESULT.csv", "clip/wavlm": "clip/ecapa"}
     words = [names.get(word, word) for word in shlex.split(line, comments=True)[1:]]
     code, _, err = call(*words)
-    assert code == 0, err
+    assert code in ({0, 1, 6} if "--max-eer" in words else {0}), err  # what a gate says of these people is no matter
 
 
 @pytest.mark.robust
-def test_python_of_the_readme_runs(readers_folder, monkeypatch):
-    monkeypatch.chdir(readers_folder)
+def test_python_about_matchers_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "validate.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    names = {}
+    exec(block, names)
+    assert names["ratios"].shape == (20, 20)
+    right = names["ratios"].diagonal()
+    assert (right > 0).mean() > 0.5 > (names["ratios"] > 0).mean()
+
+
+@pytest.mark.robust
+def test_python_of_the_readme_runs(readers_folder, tmp_path, monkeypatch):
+    shutil.copytree(readers_folder / "DATA", tmp_path / "DATA")
+    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     people = [f"p{i:02d}" for i in range(40)] * 4
     traits = np.tile(rng.normal(size=(40, 5)), (4, 1))
