@@ -284,9 +284,11 @@ def test_a_user_that_the_system_does_not_know(media):
     code = f"import os, sys\nos.execvp({user[0]!r}, [*{user!r}, sys.executable, '-m', 'encsel', *sys.argv[1:]])\n"
     with tempfile.TemporaryDirectory() as place:
         data = shutil.copytree(media, Path(place) / "set")
-        for folder in (Path(place), data):
+        another = Path(place) / "home"
+        another.mkdir()
+        for folder in (Path(place), data, another):
             folder.chmod(0o755)
-        for home, note in ((None, "There is no folder for the cache"), ("/root", "/root/.cache/encsel")):
+        for home, note in ((None, "There is no folder for the cache"), (str(another), f"{another}/.cache/encsel")):
             done = run("rank", *CHOICE[1:], data, "--format", "csv", before=code, home=home)
             assert (done.returncode, note in done.stderr.decode()) == (0, True), done.stderr.decode()
 
