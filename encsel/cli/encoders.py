@@ -26,7 +26,7 @@ _OBJECT = re.compile(r"(?P<module>[\w.]+):(?P<name>[A-Za-z_]\w*)(?P<rest>(?:[:@]
 
 @click.group()
 def encoders() -> None:
-    """List the encoders, show one, or fetch weights ahead of time.
+    """List the encoders, show or check one, or fetch weights ahead of time.
 
     \b
     An encoder is FAMILY, or [FAMILY:]CHECKPOINT_OR_PATH, with [@key=value,...]:

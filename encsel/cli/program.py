@@ -16,7 +16,7 @@ from encsel.storage.streams import failure
 from encsel.version import __version__
 
 COMMANDS = {
-    "demo": "Write a small procedural calibration set and rank the classical encoders on it.",
+    "demo": "Rank a made-up calibration set, to see what a ranking says.",
     "rank": "Rank every face-voice pair of encoders by predicted cross-modal EER.",
     "validate": "Measure everything: real error rates, geometry, and how they are related.",
     "embed": "Embed a calibration set once, so that it can be ranked many times.",
@@ -26,7 +26,7 @@ COMMANDS = {
     "fit": "Fit a regression card from validations or a table of measured pairs.",
     "study": "Rebuild the tables and the analysis of the study behind encsel.",
     "calibrate": "Fit the calibrated cards on simulated populations and test them on others.",
-    "encoders": "List the encoders, show one, or fetch its weights.",
+    "encoders": "List the encoders, show or check one, or fetch its weights.",
     "cache": "Show where the embedding cache is and how much it holds, or purge it.",
     "help": "Show a page of the documentation.",
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from encsel.core import SAMPLING_RATE, Modality, Vectors
+from encsel.core import SAMPLING_RATE, Image, Modality, Vectors
 from encsel.errors import EncoderFailed, UnusableSample, failing
 from encsel.loading.checkpoint import Checkpoint
 from encsel.loading.speech import COMMON_SECONDS, usable_part
@@ -54,9 +54,7 @@ class Inputs:
     def arrays(self, sample: Any) -> Arrays:
         """Arrays by the names of the model's arguments, without the axis of samples; N_VALID is no argument."""
         if self.modality == "face":
-            height, width = sample.shape[:2]
-            if max(height, width) > MAX_ELONGATION * min(height, width):
-                raise UnusableSample(f"too long and thin: {width}x{height} pixels")
+            check_elongation(sample)
             made = self.processor(images=sample, input_data_format="channels_last")
             return {key: np.asarray(value[0]) for key, value in made.items()}
         clip = usable_part(sample, self.n_least, common=True)
@@ -140,6 +138,13 @@ def inputs_of(modality: Modality, checkpoint: Checkpoint) -> Inputs:
             )
             is_padded = mask is not None and not np.asarray(mask).all()
     return Inputs(modality, extractor, checkpoint.processor, rate, is_padded=is_padded)
+
+
+def check_elongation(image: Image) -> None:
+    """Raise UnusableSample for an image that processors would need gigabytes for."""
+    height, width = image.shape[:2]
+    if max(height, width) > MAX_ELONGATION * min(height, width):
+        raise UnusableSample(f"too long and thin: {width}x{height} pixels")
 
 
 def image_processor(checkpoint: Checkpoint) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import Runtime, Spec
@@ -263,6 +264,16 @@ def moved_to(device: Any, array: NDArray[Any]) -> Any:
 
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def stacked_on(device: Any, batch: Sequence[NDArray[Any]]) -> Any:
+    """A torch tensor of float32 arrays of one shape on a device; CUDA copies them while it computes."""
+    import torch
+
+    is_pinned = device.type == "cuda"
+    host = torch.empty((len(batch), *batch[0].shape), pin_memory=is_pinned)
+    np.stack(batch, out=host.numpy())
+    return host.to(device, non_blocking=is_pinned)
 
 
 def download(checkpoint: str, revision: str | None, patterns: Sequence[str], runtime: Runtime) -> Path:

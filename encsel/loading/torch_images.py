@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from encsel.core import Image, Vectors
-from encsel.errors import EncoderFailed, UnusableSample, failing
+from encsel.errors import EncoderFailed, failing
 from encsel.extras import imported
+from encsel.loading.auto_inputs import check_elongation
 from encsel.loading.checkpoint import Checkpoint
-from encsel.loading.hub import Snapshot, torch_device
-from encsel.loading.vision import MAX_ELONGATION
+from encsel.loading.hub import Snapshot, stacked_on, torch_device
 
 
 def with_torchvision(module: str) -> ModuleType:
@@ -36,19 +36,14 @@ class ImageModel:
         """(3, height, width) float32: resized, cropped and normalised as the checkpoint specifies."""
         import PIL.Image
 
-        height, width = sample.shape[:2]
-        if max(height, width) > MAX_ELONGATION * min(height, width):
-            raise UnusableSample(f"too long and thin: {width}x{height} pixels")
+        check_elongation(sample)
         return np.ascontiguousarray(self._transform(PIL.Image.fromarray(sample)).numpy())
 
     def embed(self, batch: Sequence[Vectors]) -> Vectors:
         import torch
 
         with torch.inference_mode():
-            # Pinned memory is copied while the device computes.
-            host = torch.empty((len(batch), *batch[0].shape), pin_memory=self._device.type == "cuda")
-            np.stack(batch, out=host.numpy())
-            pixels = host.to(self._device, non_blocking=True).to(self._dtype)
+            pixels = stacked_on(self._device, batch).to(self._dtype)
             return self._model(pixels).float().cpu().numpy()[:, None]
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from encsel.core import Encoder, EncoderFamily, Image, Runtime, Spec, Vectors
-from encsel.errors import EncoderFailed, UnusableSample, failing
+from encsel.errors import EncoderFailed, failing
 from encsel.loading.auto import OPTIONS, encoders_of
-from encsel.loading.auto_inputs import BACKEND, MAX_ELONGATION, image_processor
+from encsel.loading.auto_inputs import BACKEND, MAX_ELONGATION, check_elongation, image_processor
 from encsel.loading.checkpoint import Checkpoint, is_of_types, open_checkpoint, save_tiny
-from encsel.loading.hub import load_transformers, torch_device
+from encsel.loading.hub import load_transformers, stacked_on, torch_device
 
 ATTENTION = "sdpa"
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 8}
@@ -94,9 +94,7 @@ class VisionModel:
 
     def prepare(self, sample: Image) -> Vectors:
         """(3, height, width) float32: resized, cropped and normalised as the checkpoint specifies."""
-        height, width = sample.shape[:2]
-        if max(height, width) > MAX_ELONGATION * min(height, width):
-            raise UnusableSample(f"too long and thin: {width}x{height} pixels")
+        check_elongation(sample)
         pixels = self._processor(images=sample, input_data_format="channels_last")["pixel_values"][0]
         # The processor returns a channels-last view; stacking such views is several times slower.
         return np.ascontiguousarray(pixels, dtype=np.float32)
@@ -105,11 +103,7 @@ class VisionModel:
         import torch
 
         with torch.inference_mode():
-            # Pinned memory is copied while the device computes.
-            is_pinned = self._device.type == "cuda"
-            host = torch.empty((len(batch), *batch[0].shape), pin_memory=is_pinned)
-            np.stack(batch, out=host.numpy())
-            pixels = host.to(self._device, non_blocking=is_pinned).to(self._dtype)
+            pixels = stacked_on(self._device, batch).to(self._dtype)
             vectors = getattr(self._model(pixel_values=pixels), self._output)
             return vectors.float().cpu().numpy()[:, None]
 

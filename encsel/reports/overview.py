@@ -7,6 +7,7 @@ from encsel.matching.error_rates import COVERAGE
 from encsel.prediction.decision import MOST_NAMED, named, range_of
 from encsel.prediction.predict import CHANCE, MIN_TO_PREDICT, PredictionNull
 from encsel.ranking.result import PairRanking, RankDocument
+from encsel.reports.ranking import places_text
 from encsel.storage.sections import number, span
 from encsel.validation.result import PairValidation, Validation
 
@@ -18,7 +19,7 @@ class PairLine:
     """One pair at a glance.
 
     Attributes:
-        places: ranks that the pair may have, as text; empty if unknown.
+        places: ranks that the pair may have, as text; "-" if unknown.
         eer, interval: of the quantity that the overview is about.
         predicted, predicted_interval: beside a measured EER.
         chosen: on the shortlist.
@@ -80,7 +81,7 @@ def overview(result: RankDocument | Validation) -> Overview:
     for i, (p, r) in enumerate(zip(pairs, ranked, strict=True)):
         beside = predicted.eers[i] if predicted and what == "Measured EER" else (None, None)
         chosen = (p.face, p.voice) in result.decision.shortlist
-        lines.append(PairLine(p.face, p.voice, _places(r), *shown[what].eers[i], *beside, chosen))
+        lines.append(PairLine(p.face, p.voice, places_text(r), *shown[what].eers[i], *beside, chosen))
     lines.sort(key=lambda line: 1.0 if line.eer is None else line.eer)
     nulls = [p.null for p in ranked if p and p.null]
     levels = [(CHANCE, "chance")]
@@ -115,10 +116,6 @@ def _quantities(result: RankDocument | Validation, ranked: Sequence[PairRanking 
         meaning = f"on these {result.n_identities} people only"
         quantities["Cross-validated EER"] = _Quantity(scored, meaning, COVERAGE)
     return quantities
-
-
-def _places(pair: PairRanking | None) -> str:
-    return "" if pair is None or pair.places is None else "-".join(map(str, dict.fromkeys(pair.places)))
 
 
 def _answers(
