@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, Literal, Protocol
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.errors import UsageError, printable
+from encsel.rows import means_of_groups, unit_rows
 
 Modality = Literal["face", "voice"]
 MODALITIES: tuple[Modality, Modality] = ("face", "voice")
@@ -110,9 +112,28 @@ class Embeddings:
         """Whether both declare one joint space, and have its dimension."""
         return self.traits.space is not None and self.traits.space == other.traits.space and self.dim == other.dim
 
-    @property
+    @cached_property
     def identities(self) -> tuple[str, ...]:
-        return tuple(np.unique(self.labels).tolist())
+        return tuple(self._grouped[0].tolist())
+
+    @property
+    def owners(self) -> NDArray[np.intp]:
+        """(rows,) place of each row's identity among `identities`."""
+        return self._grouped[1]
+
+    @property
+    def counts(self) -> NDArray[np.intp]:
+        """(identities,) rows of each identity."""
+        return self._grouped[2]
+
+    @cached_property
+    def centroids(self) -> Vectors:
+        """Mean of each identity's rows, L2-normalised: (identities, dim) float64, identities in sorted order."""
+        return unit_rows(means_of_groups(self.vectors, self.owners, self.counts))
+
+    @cached_property
+    def _grouped(self) -> tuple[NDArray[np.str_], NDArray[np.intp], NDArray[np.intp]]:
+        return np.unique(self.labels, return_inverse=True, return_counts=True)
 
     def rows(self, keep: NDArray[Any]) -> Embeddings:
         """The same embeddings with only the rows that `keep` (mask or indices) selects."""

@@ -5,7 +5,6 @@ import pytest
 from toy import embeddings, population
 
 from encsel.errors import BadCalibration
-from encsel.metrics.centroids import centroids
 from encsel.metrics.linear_cka import cka_of_grams, gram
 from encsel.ranking.geometry import (
     EncoderGeometry,
@@ -22,12 +21,12 @@ def test_centroids_are_normalised_means_in_sorted_order():
     shuffled = made.rows(np.random.default_rng(0).permutation(15))
     means = x.astype(np.float64).mean(axis=1)
     expected = means / np.linalg.norm(means, axis=1, keepdims=True)
-    np.testing.assert_allclose(centroids(shuffled), expected, rtol=1e-12)
+    np.testing.assert_allclose(shuffled.centroids, expected, rtol=1e-12)
 
 
 def test_centroid_of_rows_that_cancel_is_zero_and_not_nan():
     x = np.stack([np.stack([np.ones(3), -np.ones(3)])] * 2).astype(np.float32)
-    assert not centroids(embeddings("a", "face", x)).any()
+    assert not embeddings("a", "face", x).centroids.any()
 
 
 def test_intrinsic_dimension_at_fewer_rows_averages_draws_and_does_not_depend_on_row_order():

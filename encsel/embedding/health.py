@@ -15,10 +15,11 @@ from encsel.embedding.model_run import BATCH_DEPENDENT, NOT_REPEATABLE
 from encsel.errors import BadCalibration
 from encsel.matching.eer import eer
 from encsel.matching.folds import MIN_FOR_FOLDS
-from encsel.metrics.centroids import centred_rows, centroids, unit_rows
+from encsel.metrics.centroids import centred_rows
 from encsel.metrics.linear_cka import MIN_FOR_CKA, cka_of_grams, gram
 from encsel.metrics.topology import topology
 from encsel.prediction.evidence import evidence_folds
+from encsel.rows import unit_rows
 
 MAX_ROWS = 1500
 """Largest number of rows for the verification EER, which scores all pairs of rows."""
@@ -159,7 +160,7 @@ def few_shared_rows(embeddings: Embeddings) -> list[list[str]]:
 
 def unmeasurable(embeddings: Embeddings, *, seed: int) -> str | None:
     """The reason why an encoder cannot be measured, such as that all people are alike; None for a usable one."""
-    x = centroids(embeddings)
+    x = embeddings.centroids
     if len(x) < MIN_FOR_CKA:  # the fault of the set
         return None
     try:
@@ -185,7 +186,7 @@ def doubts_of_encoder(embeddings: Embeddings) -> tuple[str, ...]:
 def doubts_of_pairs(embeddings: Sequence[Embeddings]) -> dict[tuple[str, str], tuple[str, ...]]:
     """SAME_VECTORS and SAME_PEOPLE, if they hold, by (face, voice), for encoders of the same people."""
     few = {(e.modality, e.name): _first_people(e, MAX_PEOPLE) for e in embeddings}
-    centres = {key: centroids(e) for key, e in few.items()}
+    centres = {key: e.centroids for key, e in few.items()}
     repeated = (SAME_PEOPLE,) if twins(embeddings[0].identities) else ()
     return {
         (f[1], v[1]): (*((SAME_VECTORS,) if _are_same(few[f], few[v], centres[f], centres[v]) else ()), *repeated)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from encsel.core import MODALITIES, Embeddings, Vectors
 from encsel.data.sampling import limit_rows
 from encsel.matching.eer import eer
-from encsel.metrics.centroids import unit_rows
+from encsel.rows import unit_rows
 
 ABLE = 0.045
 """Largest EER of people's own samples against strangers (misplaced ones left out) of an encoder that can find misplaced

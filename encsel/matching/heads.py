@@ -23,7 +23,7 @@ from encsel.matching.evaluate import LEVELS
 from encsel.matching.folds import Folds, fitted
 from encsel.matching.projections import Projections, sides_of
 from encsel.matching.scorers import cosines
-from encsel.metrics.centroids import unit_rows
+from encsel.rows import unit_rows
 
 if TYPE_CHECKING:
     import torch

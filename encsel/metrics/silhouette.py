@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
-from encsel.metrics.centroids import unit_rows
+from encsel.rows import unit_rows
 
 _CHUNK = 2000
 

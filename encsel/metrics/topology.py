@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
-from encsel.metrics.centroids import unit_rows
+from encsel.rows import unit_rows
 
 MIN_SAMPLES = 5
 """Fewest samples of a person who counts, as in the study."""

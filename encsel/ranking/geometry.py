@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from encsel.core import Embeddings
 from encsel.data.sampling import limit_rows
 from encsel.errors import BadCalibration
-from encsel.metrics.centroids import centroids
 from encsel.metrics.distance_ratio import two_nn
 from encsel.metrics.linear_cka import Gram, gram, null_of_matched
 from encsel.metrics.mle import K, mle_harmonic, mle_median
@@ -79,7 +78,7 @@ def measure_encoder(
         BadCalibration: too few people or constant embeddings; names the encoder.
     """
     try:
-        k = gram(centroids(embeddings), device=device)
+        k = gram(embeddings.centroids, device=device)
         dimension = intrinsic_dimension(
             embeddings, rows_per_identity=rows_per_identity, seed=seed, device=device, searched=searched
         )

@@ -12,7 +12,7 @@ from encsel.matching.eer import eer
 from encsel.matching.folds import MIN_FOR_FOLDS
 from encsel.matching.scorers import split_scores
 from encsel.matching.sensitivity import normal_quantile
-from encsel.metrics.centroids import centroids, median_samples
+from encsel.metrics.centroids import median_samples
 from encsel.metrics.linear_cka import REFERENCE_SIZE, Cka, cka_of_grams, matched_standard_error
 from encsel.prediction.card import CalibratedCard, expected_from_cka
 from encsel.prediction.predict import ALPHA, MIN_TO_PREDICT, REPLICATE_COVERAGE, PairPrediction
@@ -248,7 +248,7 @@ def _joint_space(face: EncoderGeometry, voice: EncoderGeometry) -> JointSpace | 
     space = face.embeddings.traits.space
     if space is None or not face.embeddings.shares_space(voice.embeddings):
         return None
-    scores = centroids(face.embeddings) @ centroids(voice.embeddings).T
+    scores = face.embeddings.centroids @ voice.embeddings.centroids.T
     return JointSpace(space, eer(*split_scores(np.asarray(scores))))
 
 

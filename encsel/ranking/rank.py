@@ -18,7 +18,7 @@ from encsel.gates.compare import PairValue, ResultToCompare, value_of
 from encsel.gates.judge import Gates, Verdict, check_baseline, checked_gates, field_of, judge
 from encsel.matching.folds import MIN_FOR_FOLDS
 from encsel.matching.scorers import DEFAULT_SCORER
-from encsel.metrics.centroids import centroids, median_samples
+from encsel.metrics.centroids import median_samples
 from encsel.metrics.linear_cka import REFERENCE_SIZE, cka_of_grams
 from encsel.metrics.neighbours import Neighbours
 from encsel.prediction.card import PROBE_SAMPLES, TRAIN_PEOPLE, CalibratedCard
@@ -222,7 +222,7 @@ def measure(
         task.advance()
     predictions = None
     if n >= MIN_FOR_FOLDS:
-        sides = [[centroids(g.embeddings) for g in side] for side in (faces, voices)]
+        sides = [[g.embeddings.centroids for g in side] for side in (faces, voices)]
         samples = [[median_samples(g.embeddings) for g in side] for side in (faces, voices)]
         predictions = predict_pairs(
             sides[0], sides[1], (samples[0], samples[1]), calibrated, seed=seed, coverage=settings.coverage,
