@@ -4,11 +4,13 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from encsel.errors import disarmed, harmless
+
+Item = TypeVar("Item")
 
 
 class Task:
@@ -39,6 +41,25 @@ class Silent:
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Task]:
         yield Task()
+
+
+PATIENCE = 3.0
+"""Seconds after which `watched` shows its progress."""
+
+
+def watched(progress: Progress, label: str, items: Sequence[Item]) -> Iterator[Item]:
+    """The items, one by one, with progress if they take longer than PATIENCE."""
+    started, task = time.monotonic(), None
+    with contextlib.ExitStack() as stack:
+        for n_done, item in enumerate(items):
+            if task is not None:
+                task.advance()
+            elif time.monotonic() - started > PATIENCE:
+                task = stack.enter_context(progress.task(label, len(items)))
+                task.advance(n_done)
+            yield item
+        if task is not None:
+            task.advance()
 
 
 class _LineTask(Task):

@@ -1,8 +1,8 @@
 """Check whether the embeddings of an encoder are sound, and whether a set is what it seems."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from encsel.metrics.centroids import centred_rows
 from encsel.metrics.linear_cka import MIN_FOR_CKA, cka_of_grams, gram
 from encsel.metrics.topology import topology
 from encsel.prediction.evidence import evidence_folds
-from encsel.rows import unit_rows
+from encsel.rows import blocks, equal_rows, mean_of_rows, taken, unit_rows
 
 MAX_ROWS = 1500
 """Largest number of rows for the verification EER, which scores all pairs of rows."""
@@ -50,6 +50,8 @@ MIN_FOR_LABELS = 12
 """Fewest people, and columns, to compare: among fewer a match can occur by chance."""
 MAX_PEOPLE = 500
 """Largest number of people in comparisons of two encoders with each other."""
+MAX_MEASURED = 2000
+"""Largest number of people on whom it is tried whether an encoder can be measured."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +94,14 @@ def examine(
     except BadCalibration:  # every row is the same
         intra = inter = 0.0
     eer_within = verification_eer(embeddings, seed=seed)
-    x = embeddings.vectors.astype(np.float64)
-    centre = x.mean(axis=0)
-    x -= centre
+    centre = mean_of_rows(embeddings.vectors)
     tells_apart = eer_within is None or eer_within <= AT_CHANCE
     if not tells_apart:
         # If all vectors point the same way, only the cosines of their deviations from the mean distinguish people.
-        centred = verification_eer(replace(embeddings, vectors=x.astype(np.float32)), seed=seed)
+        centred = verification_eer(embeddings, seed=seed, centre=centre)
         tells_apart = centred is not None and centred <= AT_CHANCE
     wrong = {
-        CONSTANT: np.sqrt(np.square(x).sum(axis=1).mean()) <= ROUNDING * np.linalg.norm(centre),
+        CONSTANT: _deviation(embeddings.vectors, centre) <= ROUNDING * np.linalg.norm(centre),
         **dict.fromkeys(doubts_of_encoder(embeddings) if doubts is None else doubts, True),
         DOES_NOT_VERIFY: not tells_apart,
         NOT_REPEATABLE: NOT_REPEATABLE in embeddings.traits.flags,
@@ -113,56 +113,66 @@ def examine(
     return Health(eer_within, reason, intra, inter, skipped, findings)
 
 
-def verification_eer(embeddings: Embeddings, *, seed: int) -> float | None:
-    """EER over all pairs of at most MAX_ROWS rows; None if nobody has two rows."""
-    people, counts = np.unique(embeddings.labels, return_counts=True)
+def _deviation(x: Vectors, centre: Vectors) -> float:
+    """Root mean square distance of the rows from a point."""
+    squares = np.empty(len(x))
+    for start, block in blocks(x):
+        squares[start : start + len(block)] = np.square(block - centre).sum(axis=1)
+    return float(np.sqrt(squares.mean()))
+
+
+def verification_eer(embeddings: Embeddings, *, seed: int, centre: Vectors | None = None) -> float | None:
+    """EER over all pairs of at most MAX_ROWS rows, minus `centre`; None if nobody has two rows."""
+    people, counts = np.array(embeddings.identities), embeddings.counts
     if len(people) > MAX_ROWS // 2:
-        several, single = people[counts > 1], people[counts == 1]
-        chosen = several[pick(several.tolist(), MAX_ROWS // 2, seed=seed)]
-        more = single[pick(single.tolist(), MAX_ROWS // 2 - len(chosen), seed=seed)]
-        people = np.concatenate([chosen, more])
-        embeddings = embeddings.rows(np.isin(embeddings.labels, people))
-    scored = limit_rows(embeddings, max(2, MAX_ROWS // len(people)), seed=seed)
-    rows = unit_rows(scored.vectors.astype(np.float32))
+        several, single = people[counts > 1].tolist(), people[counts == 1].tolist()
+        chosen = [several[i] for i in pick(several, MAX_ROWS // 2, seed=seed).tolist()]
+        more = [single[i] for i in pick(single, MAX_ROWS // 2 - len(chosen), seed=seed).tolist()]
+        embeddings = embeddings.of_people(chosen + more)
+    scored = limit_rows(embeddings, max(2, MAX_ROWS // len(embeddings.identities)), seed=seed)
+    x = scored.vectors if centre is None else scored.vectors - centre
+    rows = unit_rows(x.astype(np.float32))
     upper = np.triu_indices(len(rows), 1)
-    same = (scored.labels[:, None] == scored.labels)[upper]
+    same = (scored.owners[:, None] == scored.owners)[upper]
     if not same.any() or same.all():
         return None
     scores = (rows @ rows.T)[upper]
     return eer(scores[same], scores[~same])
 
 
-def _shared_rows(embeddings: Embeddings) -> dict[bytes, list[int]]:
+def _shared_rows(embeddings: Embeddings) -> list[list[int]]:
     """Equal rows of different people, by content."""
-    rows_of: dict[bytes, list[int]] = {}
-    for i, row in enumerate(np.ascontiguousarray(embeddings.vectors)):
-        rows_of.setdefault(row.tobytes(), []).append(i)
-    labels = embeddings.labels
-    return {row: where for row, where in rows_of.items() if len(where) > 1 and len({*labels[where].tolist()}) > 1}
+    owners = embeddings.owners
+    groups = equal_rows(embeddings.vectors, embeddings.row_hashes)
+    return [where for where in groups if (owners[where] != owners[where[0]]).any()]
 
 
-def _share_many_rows(embeddings: Embeddings, shared: Mapping[bytes, Sequence[int]]) -> bool:
+def _share_many_rows(embeddings: Embeddings, shared: Sequence[Sequence[int]]) -> bool:
     """Whether people share more than FEW_SHARED of their rows."""
     is_shared = np.zeros(len(embeddings.vectors))
-    is_shared[[i for where in shared.values() for i in where]] = 1
-    owner, counts = np.unique(embeddings.labels, return_inverse=True, return_counts=True)[1:]
-    return bool((np.bincount(owner, is_shared) / counts).mean() > FEW_SHARED)
+    is_shared[[i for where in shared for i in where]] = 1
+    return bool((np.bincount(embeddings.owners, is_shared) / embeddings.counts).mean() > FEW_SHARED)
 
 
 def few_shared_rows(embeddings: Embeddings) -> list[list[str]]:
     """PERSON/SAMPLE of different people with one vector, by vector; empty if there are enough for SHARED_ROWS."""
     shared = _shared_rows(embeddings)
-    if _share_many_rows(embeddings, shared):
+    if not shared or _share_many_rows(embeddings, shared):
         return []
-    name = [f"{person}/{sample}" for person, sample in zip(embeddings.labels, embeddings.samples, strict=True)]
-    return [[name[i] for i in where] for where in shared.values()]
+    labels, samples = embeddings.labels, embeddings.samples
+    return [[f"{labels[i]}/{samples[i]}" for i in where] for where in shared]
 
 
 def unmeasurable(embeddings: Embeddings, *, seed: int) -> str | None:
-    """The reason why an encoder cannot be measured, such as that all people are alike; None for a usable one."""
+    """The reason why an encoder cannot be measured, such as that all people are alike; None for a usable one.
+
+    In a set of more than MAX_MEASURED people, that many chosen by name and seed stand for all.
+    """
     x = embeddings.centroids
     if len(x) < MIN_FOR_CKA:  # the fault of the set
         return None
+    if len(x) > MAX_MEASURED:
+        x = taken(x, pick(embeddings.identities, MAX_MEASURED, seed=seed))
     try:
         k = gram(x)
         cka_of_grams(k, k)
@@ -203,8 +213,8 @@ def contains_labels(embeddings: Embeddings) -> bool:
     - a column in the order of the people's names, or of the numbers in them.
     """
     embeddings = _first_people(embeddings, MAX_PEOPLE)
-    people, owner, counts = np.unique(embeddings.labels, return_inverse=True, return_counts=True)
-    n, dim = len(people), embeddings.dim
+    owner, counts = embeddings.owners, embeddings.counts
+    n, dim = len(counts), embeddings.dim
     if n < MIN_FOR_LABELS:
         return False
     x = np.asarray(embeddings.vectors, dtype=np.float64)
@@ -230,7 +240,7 @@ def contains_labels(embeddings: Embeddings) -> bool:
         if still.any() and len(np.unique(np.round(low[several][:, still], 9), axis=0)) > several.sum() / 2:
             return True
     means = np.add.reduceat(x[order], starts, axis=0) / counts[:, None]
-    numbers = [int((re.findall(r"\d+", name) or ["0"])[-1][-15:]) for name in people.tolist()]
+    numbers = [int((re.findall(r"\d+", name) or ["0"])[-1][-15:]) for name in embeddings.identities]
     return any(_in_order(means, np.asarray(ranks)) for ranks in (np.arange(n), numbers))
 
 
@@ -257,16 +267,16 @@ def _are_same(face: Embeddings, voice: Embeddings, x: Vectors, y: Vectors) -> bo
     if np.median(np.abs(_correlations(x, y))) > LIKE:
         return True
     # Other samples of each side may have been chosen, so that the centroids differ.
-    sides = [(unit_rows(e.vectors.astype(np.float64)), e.labels) for e in (face, voice)]
+    sides = [(unit_rows(e.vectors.astype(np.float64)), e.owners) for e in (face, voice)]
     shared = 0
-    for person in np.unique(face.labels).tolist():
-        a, b = (rows[labels == person] for rows, labels in sides)
+    for person in range(len(x)):
+        a, b = (rows[owners == person] for rows, owners in sides)
         shared += bool((np.abs(a @ b.T) > 1 - 1e-4).any())
     return shared > len(x) / 2
 
 
 def _first_people(embeddings: Embeddings, n: int) -> Embeddings:
-    return embeddings.rows(np.isin(embeddings.labels, np.unique(embeddings.labels)[:n]))
+    return embeddings.rows(embeddings.owners < n)
 
 
 def _correlations(x: Vectors, y: Vectors) -> Vectors:

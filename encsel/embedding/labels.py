@@ -132,9 +132,8 @@ def notes_on_labels(embeddings: Sequence[Embeddings]) -> list[str]:
 
 def _rows(embeddings: Embeddings) -> tuple[Vectors, NDArray[np.intp], list[int]]:
     """Centred unit rows, the person of each, and the positions of those people in the order of names."""
-    people, counts = np.unique(embeddings.labels, return_counts=True)
+    counts = embeddings.counts
     chosen = np.flatnonzero(counts >= min(MIN_ROWS, counts.max()))[:MAX_PEOPLE]
-    rows = limit_rows(embeddings.rows(np.isin(embeddings.labels, people[chosen])), MAX_ROWS, seed=0)
+    rows = limit_rows(embeddings.rows(np.isin(embeddings.owners, chosen)), MAX_ROWS, seed=0)
     x = unit_rows(rows.vectors.astype(np.float64))
-    owner = np.searchsorted(people[chosen], rows.labels)
-    return unit_rows(x - x.mean(axis=0)), owner, chosen.tolist()
+    return unit_rows(x - x.mean(axis=0)), rows.owners, chosen.tolist()
