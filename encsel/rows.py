@@ -15,8 +15,8 @@ from encsel.errors import UsageError
 
 Rows = NDArray[np.floating[Any]]
 
-BLOCK_ROWS = 16_384
-"""Rows that are read at a time."""
+BLOCK_ROWS = 2048
+"""Rows that are read at a time: so few that the memory of one block serves the next."""
 LARGE = 64 << 20
 """Bytes from which an array that encsel makes lies in a temporary file instead of memory."""
 
@@ -25,14 +25,15 @@ class FileMap(mmap.mmap):
     """A file mapped by encsel, whose pages may be released at any time: none holds a change that the file lacks."""
 
 
-def blocks(x: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """The first row and the rows of each block of at most BLOCK_ROWS rows; of a mapped file, no more stay resident.
+def blocks(x: NDArray[Any], n_rows: int = 0) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The first row and the rows of each block of BLOCK_ROWS or `n_rows` rows; of a mapped file, no more stay resident.
 
     A block is a view of `x`, unless its numbers are not aligned in the file.
     """
     try:
-        for start in range(0, len(x), BLOCK_ROWS):
-            block = x[start : start + BLOCK_ROWS]
+        n_rows = n_rows or BLOCK_ROWS
+        for start in range(0, len(x), n_rows):
+            block = x[start : start + n_rows]
             yield start, block if block.flags.aligned else block.copy()
             release(x)
     finally:
@@ -150,8 +151,8 @@ def means_of_groups(x: Rows, group: NDArray[np.intp], counts: NDArray[np.intp]) 
     return means
 
 
-def sums_of_groups(x: Rows, group: NDArray[np.intp], counts: NDArray[np.intp], scale: float = 1) -> NDArray[np.float64]:
-    """(groups, dim) sum of the rows of each group, divided by `scale` first; arguments as for `means_of_groups`."""
+def sums_of_groups(x: Rows, group: NDArray[np.intp], counts: NDArray[np.intp]) -> NDArray[np.float64]:
+    """(groups, dim) sum of the rows of each group; arguments as for `means_of_groups`."""
     in_order = bool((group[1:] >= group[:-1]).all())
     order = np.arange(0) if in_order else np.argsort(group, kind="stable")
     stops = np.cumsum(counts)
@@ -163,13 +164,38 @@ def sums_of_groups(x: Rows, group: NDArray[np.intp], counts: NDArray[np.intp], s
         last = max(first + 1, int(np.searchsorted(stops, starts[first] + BLOCK_ROWS, "right")))
         at = slice(starts[first], stops[last - 1])
         rows = (x[at] if in_order else x[order[at]]).astype(np.float64)
-        if scale != 1:
-            rows /= scale
-        np.add.reduceat(rows, starts[first:last] - starts[first], axis=0, out=sums[first:last])
+        sums[first:last] = _sums_of_runs(rows, counts[first:last])
         first = last
         release(x)
         release(sums)
     return sums
+
+
+def _sums_of_runs(rows: Rows, sizes: NDArray[np.intp]) -> Rows:
+    """(runs, dim) sum of each run of rows, as `np.add.reduceat`, which takes several times longer for short runs."""
+    starts = np.cumsum(sizes) - sizes
+    if sizes.max() > 8:
+        return np.asarray(np.add.reduceat(rows, starts, axis=0))
+    # In its order of summation: the first row, plus the sum of the others.
+    sums, others = rows[starts], np.full((len(sizes), rows.shape[1]), -0.0)
+    for turn in range(1, sizes.max()):
+        more = sizes > turn
+        if more.all():
+            others += rows[starts + turn]
+        else:
+            others[more] += rows[starts[more] + turn]
+    return np.asarray(np.add(sums, others, out=sums, where=(sizes > 1)[:, None]))
+
+
+def add_rows(sums: Rows, group: NDArray[np.intp], rows: Rows) -> None:
+    """Add each row to the sum of its group, in order, as `np.add.at(sums, group, rows)`, which is slow."""
+    order = np.argsort(group, kind="stable")
+    sizes = np.bincount(group)
+    turn = np.empty_like(group)
+    turn[order] = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    # First the first row of every group, then the second, ...
+    for part in np.split(np.argsort(turn, kind="stable"), np.cumsum(np.bincount(turn))[:-1]):
+        sums[group[part]] += rows[part]
 
 
 def mean_of_rows(x: Rows) -> NDArray[np.float64]:

@@ -86,7 +86,9 @@ def keep_usable(embeddings: Embeddings) -> Checked:
         # The first by sample name, so that the repetition that is kept does not depend on the order of rows.
         same_as[where] = min((i for i in where if is_usable[i]), key=lambda i: (samples[i], i), default=-1)
     usable = np.flatnonzero(is_usable)
-    kept = np.unique(same_as[usable])
+    is_kept = np.zeros(len(labels), bool)
+    is_kept[same_as[usable]] = True
+    kept = np.flatnonzero(is_kept)
     distinct = embeddings.rows(kept)
     if distinct.listed is None and len(kept) < len(usable):
         distinct = replace(distinct, listed=np.searchsorted(kept, same_as[usable]))

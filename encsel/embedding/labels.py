@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from encsel.core import MODALITIES, Embeddings, Vectors
 from encsel.data.sampling import limit_rows
 from encsel.matching.eer import eer
-from encsel.rows import unit_rows
+from encsel.rows import add_rows, unit_rows
 
 ABLE = 0.045
 """Largest EER of people's own samples against strangers (misplaced ones left out) of an encoder that can find misplaced
@@ -55,7 +55,7 @@ def misplaced(embeddings: Embeddings) -> Misplaced | None:
     x, owner, places = _rows(embeddings)
     counts = np.bincount(owner)
     sums = np.zeros((len(counts), x.shape[1]))
-    np.add.at(sums, owner, x)
+    add_rows(sums, owner, x)
     to_others = x @ unit_rows(sums).T
     own = (x * unit_rows(sums[owner] - x)).sum(axis=1)
     several = counts[owner] >= MIN_ROWS

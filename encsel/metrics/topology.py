@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
-from encsel.rows import blocks, converted, grouped, release, spread, sums_of_groups, taken, unit_rows, unit_rows_in_place
+from encsel.rows import add_rows, blocks, grouped, release, scratch, spread, taken, unit_rows, unit_rows_in_place
 
 MIN_SAMPLES = 5
 """Fewest samples of a person who counts, as in the study."""
@@ -53,19 +53,24 @@ def topology(x: Vectors, people: NDArray[Any], *, min_samples: int = MIN_SAMPLES
             "All samples have the same embedding; cluster topology needs at least 2. Check the encoder."
         )
 
-    def scaled(block: Vectors) -> Vectors:
-        return block.astype(np.float64) / scale
+    def prepared(block: Vectors) -> Vectors:
+        rows = block.astype(np.float64) / scale
+        return unit_rows(rows) if reference else rows
 
-    if reference:
-        x = converted(x, lambda block: unit_rows(scaled(block)), np.float64)
-    centroids = unit_rows_in_place(sums_of_groups(x, owner, counts, 1 if reference else scale))
+    centroids = scratch((n, x.shape[1]), np.float64)
+    for _, block in blocks(centroids):
+        block[...] = 0
+    for start, block in blocks(x):
+        add_rows(centroids, owner[start : start + len(block)], prepared(block))
+        release(centroids)
+    centroids = unit_rows_in_place(centroids)
     cosines = np.empty(len(x))
     for start, block in blocks(x):
-        unit, own = unit_rows(block if reference else scaled(block)), centroids[owner[start : start + len(block)]]
-        cosines[start : start + len(block)] = np.einsum("ij,ij->i", unit, own)
+        own = centroids[owner[start : start + len(block)]]
+        cosines[start : start + len(block)] = np.einsum("ij,ij->i", unit_rows(prepared(block)), own)
         release(centroids)
     total, squares = np.zeros(x.shape[1]), 0.0
-    for _, block in blocks(centroids):
+    for _, block in blocks(centroids, 16_384):
         total += block.sum(axis=0)
         squares += float(np.einsum("ij,ij->", block, block))
     return Topology(1 - float(cosines.mean()), 1 - float(total @ total - squares) / (n * (n - 1)), n)
