@@ -187,7 +187,9 @@ def _open(root: Path, options: SetOptions, progress: Progress) -> CalibrationSet
                 f"Add {root / f'{absent}s'}/NAME.npz. {' '.join(unread)}".rstrip()
             )
         sources = [(path, modality) for modality, paths in files.items() for path in paths]
-        checked = (read_embeddings(*source) for source in watched(progress, "reading embeddings", sources))
+        checked = (
+            read_embeddings(*source) for source in watched(progress, "reading embeddings", sources, len(sources))
+        )
         return _of_embeddings(CalibrationSet(root, "embeddings", details=unread), checked, options)
     listing = layouts.recognise(root, allow_outside=options.allow_outside, options=options, progress=progress)
     if listing is None:

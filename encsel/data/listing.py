@@ -56,7 +56,7 @@ def collect(
     limit = options.samples_per_identity
     samples: dict[tuple[Modality, str], list[Sample]] = {}
     ignored, n_files = Counter[str](), 0
-    for modality, folder, identity, prefix in watched(progress, "listing folders", folders):
+    for modality, folder, identity, prefix in watched(progress, "listing folders", folders, len(folders)):
         place = f"{folder.as_posix()}/".removesuffix(prefix) or "./"
         of_person = samples.setdefault((modality, identity), [])
         for parents, names in _files_below(folder):

@@ -42,7 +42,5 @@ def pick_each(group: NDArray[np.intp], key: Callable[[int], str], limit: int, *,
 def limit_rows(embeddings: Embeddings, limit: int, *, seed: int) -> Embeddings:
     """At most `limit` distinct rows per identity, the same samples for every encoder of a modality."""
     labels, samples = embeddings.labels, embeddings.samples
-    chosen = pick_each(
-        embeddings.owners, lambda i: f"{embeddings.modality}/{labels[i]}/{samples[i]}", limit, seed=seed
-    )
+    chosen = pick_each(embeddings.owners, lambda i: f"{embeddings.modality}/{labels[i]}/{samples[i]}", limit, seed=seed)
     return (embeddings if embeddings.listed is None else replace(embeddings, listed=None)).rows(chosen)

@@ -202,7 +202,7 @@ def doubts_of_encoder(embeddings: Embeddings) -> tuple[str, ...]:
 
 def doubts_of_pairs(embeddings: Sequence[Embeddings]) -> dict[tuple[str, str], tuple[str, ...]]:
     """SAME_VECTORS and SAME_PEOPLE, if they hold, by (face, voice), for encoders of the same people."""
-    sides = {(e.modality, e.name): _side(_first_people(e, MAX_PEOPLE)) for e in embeddings}
+    sides = {(e.modality, e.name): _side(e) for e in embeddings}
     repeated = (SAME_PEOPLE,) if twins(embeddings[0].identities) else ()
     return {
         (f[1], v[1]): (*((SAME_VECTORS,) if _are_same(sides[f], sides[v]) else ()), *repeated)
@@ -240,7 +240,7 @@ def contains_labels(embeddings: Embeddings) -> bool:
         span = np.ptp(x, axis=0)
         # Few columns are the same in all samples of the first person, let alone of all.
         still = np.flatnonzero((np.ptp(x[owner == several.argmax()], axis=0) <= 1e-6 * span) & (span > 0))
-        low, high = (f.reduceat(x[order][:, still], starts, axis=0)[several] for f in (np.minimum, np.maximum))
+        low, high = (f.reduceat(x[np.ix_(order, still)], starts, axis=0)[several] for f in (np.minimum, np.maximum))
         low = low[:, (high - low).max(axis=0, initial=0) <= 1e-6 * span[still]]
         if low.size and len(np.unique(np.round(low, 9), axis=0)) > several.sum() / 2:
             return True
@@ -288,31 +288,33 @@ def _ranks(columns: NDArray[Any]) -> Vectors:
 
 @dataclass(frozen=True)
 class _Side:
-    """What one encoder is compared by with those of the other modality: its first people.
+    """What one encoder is compared by with those of the other modality.
 
     Attributes:
-        rows: (rows, dim) unit vectors, and the person of each.
         likeness: products of centroids for each pair of people, centred, of length 1.
         columns: columns of the centroids, centred, of length 1 or 0.
-        few: (people, most rows of one, N_DIRECTIONS) rows seen from a few directions; NaN where a person has fewer.
+        few: (people, most rows of one, N_DIRECTIONS) rows of length 1 from a few directions; NaN where a person
+            has fewer rows.
     """
 
-    rows: Vectors
-    owners: NDArray[np.intp]
+    embeddings: Embeddings
     likeness: Vectors
     columns: Vectors
     few: Vectors
 
 
 def _side(embeddings: Embeddings) -> _Side:
-    x, owners, counts = embeddings.centroids, embeddings.owners, embeddings.counts
-    rows = unit_rows(embeddings.vectors.astype(np.float64))
-    directions = np.linalg.qr(np.random.default_rng(0).normal(size=(embeddings.dim, min(N_DIRECTIONS, embeddings.dim))))[0]
+    first = _first_people(embeddings, MAX_PEOPLE)
+    x, owners, counts = first.centroids, first.owners, first.counts
+    rows = unit_rows(first.vectors.astype(np.float64))
+    directions = np.linalg.qr(
+        np.random.default_rng(0).normal(size=(embeddings.dim, min(N_DIRECTIONS, embeddings.dim)))
+    )[0]
     order = np.argsort(owners, kind="stable")
     few = np.full((len(x), int(counts.max()), directions.shape[1]), np.nan)
     few[owners[order], np.arange(len(order)) - (np.cumsum(counts) - counts)[owners[order]]] = rows[order] @ directions
     likeness = (x @ x.T)[~np.tri(len(x), dtype=bool)]
-    return _Side(rows, owners, _standard(likeness[:, None])[:, 0], _standard(x), few)
+    return _Side(embeddings, _standard(likeness[:, None])[:, 0], _standard(x), few)
 
 
 def _are_same(face: _Side, voice: _Side) -> bool:
@@ -330,9 +332,10 @@ def _are_same(face: _Side, voice: _Side) -> bool:
     # Other samples of each side may have been chosen, so that the centroids differ.
     if _n_might_share(face.few, voice.few) <= n / 2:
         return False
-    shared = 0
+    shared, firsts = 0, [_first_people(side.embeddings, MAX_PEOPLE) for side in (face, voice)]
+    units = [unit_rows(first.vectors.astype(np.float64)) for first in firsts]
     for person in range(n):
-        a, b = (side.rows[side.owners == person] for side in (face, voice))
+        a, b = (rows[first.owners == person] for rows, first in zip(units, firsts, strict=True))
         shared += bool((np.abs(a @ b.T) > 1 - NEARLY).any())
     return shared > n / 2
 
@@ -340,7 +343,8 @@ def _are_same(face: _Side, voice: _Side) -> bool:
 def _n_might_share(a: Vectors, b: Vectors) -> int:
     """Number of people of whom two rows might be the same but for the sign: they are so from a few directions."""
     squares = np.square(a).sum(axis=2)[:, :, None] + np.square(b).sum(axis=2)[:, None]
-    distances = squares - 2 * np.abs(a @ b.transpose(0, 2, 1))
+    with np.errstate(invalid="ignore"):
+        distances = squares - 2 * np.abs(a @ b.transpose(0, 2, 1))
     return int((distances <= 2.01 * NEARLY).any(axis=(1, 2)).sum())
 
 

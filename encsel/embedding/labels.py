@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from encsel.core import MODALITIES, Embeddings, Vectors
 from encsel.data.sampling import limit_rows
 from encsel.matching.eer import eer
+from encsel.progress import Progress, Silent, each
 from encsel.rows import add_rows, unit_rows
 
 ABLE = 0.045
@@ -97,14 +98,16 @@ def twins_of(embeddings: Embeddings) -> set[tuple[int, int]]:
     return {(1 + places[i], 1 + places[j]) for i, j in pairs} if len(pairs) <= MOST_TWINS * n else set()
 
 
-def notes_on_labels(embeddings: Sequence[Embeddings]) -> list[str]:
+def notes_on_labels(embeddings: Sequence[Embeddings], progress: Progress | None = None) -> list[str]:
     """Notes on labels that look wrong, by the best encoder of each modality, which all have the same people."""
     notes: list[str] = []
     twins = []
     if len(embeddings[0].identities) < MIN_PEOPLE:
         return notes
+    found_by = each(misplaced, progress or Silent(), "looking for wrong labels", embeddings)
     for modality in MODALITIES:
-        of_encoders = [(m, e) for e in embeddings if e.modality == modality and (m := misplaced(e)) is not None]
+        by_encoder = zip(found_by, embeddings, strict=True)
+        of_encoders = [(m, e) for m, e in by_encoder if e.modality == modality and m is not None]
         found, best = min(of_encoders, key=lambda one: one[0].eer, default=(None, None))
         if found is None or best is None or found.eer > ABLE:
             continue

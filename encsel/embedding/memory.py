@@ -19,7 +19,7 @@ threads and 1000 people 106, 177 and 331 with 1 x 1, 2 x 2 and 4 x 4 encoders, 1
 MOST_IN_MATRICES = 2000
 """Largest number of people in matrices of people by people."""
 PER_PERSON = 4096
-"""Bytes for each person and encoder: names, and blocks of embeddings and centroids, of which large ones lie in files."""
+"""Bytes for each person and encoder: names, and a part of the centroids, which lie in files if they are large."""
 
 
 def check_memory(n_people: int, n_faces: int, n_voices: int) -> None:

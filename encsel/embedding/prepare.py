@@ -28,7 +28,7 @@ from encsel.extras import is_installed
 from encsel.loading.hub import check_device
 from encsel.matching.folds import MIN_FOR_FOLDS
 from encsel.prediction.predict import Shuffling
-from encsel.progress import Progress, watched
+from encsel.progress import Progress, each
 from encsel.storage.cache import cache_root
 from encsel.storage.pseudonyms import Pseudonyms, pseudonyms, without_folders
 
@@ -92,8 +92,10 @@ def prepare(
             f"min_identities is {options.min_identities} and seed {options.seed}; they must be at least 1 and 0."
         )
     check_device(runtime.device)
-    opened = data.restricted(options) if isinstance(data, CalibrationSet) else CalibrationSet.from_path(
-        data, options, progress=progress
+    opened = (
+        data.restricted(options)
+        if isinstance(data, CalibrationSet)
+        else CalibrationSet.from_path(data, options, progress=progress)
     )
     check_asked(opened, faces, voices, {"--expect-best": expect_best, "--explain": explain})
     n = len(opened.identities)
@@ -122,18 +124,23 @@ def prepare(
     shuffling, of_people = _shuffling(opened, embedded.embeddings, people, options.within)
     common = tuple(e.of_people(people) for e in embedded.embeddings)
     n_skipped = Counter((s.modality, s.encoder) for s in embedded.skipped)
-    of_encoders, healths = {}, {}
-    for e in watched(progress, "examining encoders", common):
-        key = e.modality, e.name
-        of_encoders[key] = doubts_of_encoder(e)
-        healths[key] = examine(e, seed=options.seed, n_skipped=n_skipped[key], doubts=of_encoders[key])
+
+    def examined(e: Embeddings) -> tuple[tuple[str, ...], Health]:
+        doubts = doubts_of_encoder(e)
+        return doubts, examine(e, seed=options.seed, n_skipped=n_skipped[e.modality, e.name], doubts=doubts)
+
+    found = dict(
+        zip([(e.modality, e.name) for e in common], each(examined, progress, "examining encoders", common), strict=True)
+    )
+    of_encoders = {key: doubts for key, (doubts, _) in found.items()}
+    healths = {key: health for key, (_, health) in found.items()}
     of_pairs = doubts_of_pairs(common)
     whose = [(f"{m} encoder {name}", flags) for (m, name), flags in of_encoders.items()]
     whose += [(f"{face} x {voice}", flags) for (face, voice), flags in of_pairs.items()]
     # The set has a note about people who may be the same.
     notes = [f"{name}: {flag}; no gate passes." for name, flags in whose for flag in flags if flag != SAME_PEOPLE]
     notes += of_people
-    notes += notes_on_labels(common)
+    notes += notes_on_labels(common, progress)
     for e in common:
         if shared := few_shared_rows(e):
             for samples in shared[:MAX_NAMED]:
@@ -181,9 +188,12 @@ def _measurable(embedded: Embedded, options: SetOptions, progress: Progress) -> 
     """The encoders that can be measured, with the others as failures, and the people that all of them have."""
     while True:
         people = _common_people(embedded.embeddings, options.min_identities, progress)
+        reasons = each(
+            lambda e: unmeasurable(e.of_people(people), seed=options.seed),  # noqa: B023 (called in this turn)
+            progress, "measuring people", embedded.embeddings,
+        )  # fmt: skip
         usable, failures = [], []
-        for e in watched(progress, "centroids of encoders", embedded.embeddings):
-            reason = unmeasurable(e.of_people(people), seed=options.seed)
+        for e, reason in zip(embedded.embeddings, reasons, strict=True):
             if reason is None:
                 usable.append(e)
             else:
@@ -194,8 +204,8 @@ def _measurable(embedded: Embedded, options: SetOptions, progress: Progress) -> 
         embedded = replace(embedded, embeddings=tuple(usable), failures=(*embedded.failures, *failures))
         for modality in MODALITIES:
             if all(e.modality != modality for e in usable):
-                reasons = " ".join(f"{f.encoder}: {f.reason}" for f in embedded.failures if f.modality == modality)
-                raise EncoderFailed(f"No {modality} encoder can be measured. {reasons}")
+                why = " ".join(f"{f.encoder}: {f.reason}" for f in embedded.failures if f.modality == modality)
+                raise EncoderFailed(f"No {modality} encoder can be measured. {why}")
 
 
 def _common_people(embeddings: Sequence[Embeddings], min_identities: int, progress: Progress) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ traits of each modality; samples add noise of few and of all directions. All row
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import struct
 from pathlib import Path
@@ -33,7 +34,7 @@ def write_population(
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(count):
             ends = np.linspace(0, people, shards + 1).astype(int).tolist()
-            for number, (start, stop) in enumerate(zip(ends, ends[1:], strict=False), start=1):
+            for number, (start, stop) in enumerate(itertools.pairwise(ends), start=1):
                 name = f"{side}{i}" + (f"-{number:05d}-of-{shards:05d}" if shards > 1 else "")
                 _write(folder / name, start, stop, _Encoder(seed, side, i, dim), rows, as_tensors=shards > 1)
     return root
