@@ -66,7 +66,9 @@ def watched(progress: Progress, label: str, items: Iterable[Item], total: int) -
 
 def each(function: Callable[[Item], Value], progress: Progress, label: str, items: Sequence[Item]) -> list[Value]:
     """What a function makes of each item, on two threads, with progress as `watched`."""
-    with ThreadPoolExecutor(2) as pool:
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(2) as pool:
         return list(watched(progress, label, pool.map(function, items), len(items)))
 
 

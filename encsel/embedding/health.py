@@ -202,11 +202,12 @@ def doubts_of_encoder(embeddings: Embeddings) -> tuple[str, ...]:
 
 def doubts_of_pairs(embeddings: Sequence[Embeddings]) -> dict[tuple[str, str], tuple[str, ...]]:
     """SAME_VECTORS and SAME_PEOPLE, if they hold, by (face, voice), for encoders of the same people."""
-    sides = {(e.modality, e.name): _side(e) for e in embeddings}
+    sides = [[_side(e) for e in embeddings if e.modality == modality] for modality in MODALITIES]
+    alike = np.stack([one.likeness for one in sides[0]]) @ np.stack([one.likeness for one in sides[1]]).T > LIKE
     repeated = (SAME_PEOPLE,) if twins(embeddings[0].identities) else ()
     return {
-        (f[1], v[1]): (*((SAME_VECTORS,) if _are_same(sides[f], sides[v]) else ()), *repeated)
-        for f in sides for v in sides if (f[0], v[0]) == MODALITIES
+        (face.embeddings.name, voice.embeddings.name): (*_same(bool(alike[i, j]), face, voice), *repeated)
+        for i, face in enumerate(sides[0]) for j, voice in enumerate(sides[1])
     }  # fmt: skip
 
 
@@ -292,7 +293,7 @@ class _Side:
 
     Attributes:
         likeness: products of centroids for each pair of people, centred, of length 1.
-        columns: columns of the centroids, centred, of length 1 or 0.
+        columns: (dim, people) columns of the centroids, centred, of length 1 or 0.
         few: (people, most rows of one, N_DIRECTIONS) rows of length 1 from a few directions; NaN where a person
             has fewer rows.
     """
@@ -314,20 +315,22 @@ def _side(embeddings: Embeddings) -> _Side:
     few = np.full((len(x), int(counts.max()), directions.shape[1]), np.nan)
     few[owners[order], np.arange(len(order)) - (np.cumsum(counts) - counts)[owners[order]]] = rows[order] @ directions
     likeness = (x @ x.T)[~np.tri(len(x), dtype=bool)]
-    return _Side(embeddings, _standard(likeness[:, None])[:, 0], _standard(x), few)
+    return _Side(embeddings, _standard(likeness[:, None])[:, 0], np.ascontiguousarray(_standard(x).T), few)
 
 
-def _are_same(face: _Side, voice: _Side) -> bool:
-    """Whether two encoders have the same vectors: copied, cast, scaled, shifted or rotated."""
-    n = len(face.columns)
-    if n < MIN_FOR_LABELS:
+def _same(are_alike: bool, face: _Side, voice: _Side) -> tuple[str, ...]:
+    """SAME_VECTORS, if two encoders have the same: copied, cast, scaled, shifted or rotated."""
+    if face.columns.shape[1] < MIN_FOR_LABELS:
+        return ()
+    return (SAME_VECTORS,) if are_alike or _have_same_columns(face, voice) else ()
+
+
+def _have_same_columns(face: _Side, voice: _Side) -> bool:
+    """Whether two encoders have the same columns, or rows, for most people."""
+    dim, n = face.columns.shape
+    if dim != len(voice.columns) or dim < MIN_FOR_LABELS:
         return False
-    if face.likeness @ voice.likeness > LIKE:
-        return True
-    dim = face.columns.shape[1]
-    if dim != voice.columns.shape[1] or dim < MIN_FOR_LABELS:
-        return False
-    if np.median(np.abs((face.columns * voice.columns).sum(axis=0))) > LIKE:
+    if np.median(np.abs(np.einsum("ij,ij->i", face.columns, voice.columns))) > LIKE:
         return True
     # Other samples of each side may have been chosen, so that the centroids differ.
     if _n_might_share(face.few, voice.few) <= n / 2:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +52,8 @@ class Misplaced:
     people: tuple[int, ...]
 
 
-def misplaced(embeddings: Embeddings) -> Misplaced | None:
-    """The misplaced samples of one encoder; None if no person has MIN_ROWS samples."""
+def misplaced(embeddings: Embeddings, *, at_most: float = 1.0) -> Misplaced | None:
+    """The misplaced samples of one encoder; None if no person has MIN_ROWS samples, or the EER is over `at_most`."""
     x, owner, places = _rows(embeddings)
     counts = np.bincount(owner)
     sums = np.zeros((len(counts), x.shape[1]))
@@ -68,7 +69,16 @@ def misplaced(embeddings: Embeddings) -> Misplaced | None:
     unlike = several & (own < stranger + margin)
     like_another = unlike & (np.where(is_other, to_others, -1).max(axis=1) > usual - margin)
     kept = several & ~unlike
+    # Where errors of one kind are over `at_most` and those of the other kind yet more, so is the EER: nothing to sort.
+    genuine = np.sort(own[kept])
+    place = min(int(at_most * len(genuine)) + 1, len(genuine) - 1)
+    rejected = float((genuine < genuine[place]).mean())
+    accepted = float(((to_others >= genuine[place]) & is_other)[kept].sum() / is_other[kept].sum())
+    if accepted > rejected > at_most:
+        return None
     rate = eer(own[kept], to_others[kept][is_other[kept]])
+    if rate > at_most:
+        return None
     people = tuple(1 + places[i] for i in np.unique(owner[like_another]).tolist())
     share, share_unlike = (float(found.sum() / several.sum()) for found in (like_another, unlike))
     return Misplaced(rate, share, share_unlike - share, people)
@@ -104,12 +114,13 @@ def notes_on_labels(embeddings: Sequence[Embeddings], progress: Progress | None 
     twins = []
     if len(embeddings[0].identities) < MIN_PEOPLE:
         return notes
-    found_by = each(misplaced, progress or Silent(), "looking for wrong labels", embeddings)
+    able = partial(misplaced, at_most=ABLE)
+    found_by = each(able, progress or Silent(), "looking for wrong labels", embeddings)
     for modality in MODALITIES:
         by_encoder = zip(found_by, embeddings, strict=True)
         of_encoders = [(m, e) for m, e in by_encoder if e.modality == modality and m is not None]
         found, best = min(of_encoders, key=lambda one: one[0].eer, default=(None, None))
-        if found is None or best is None or found.eer > ABLE:
+        if found is None or best is None:
             continue
         twins.append(twins_of(best))
         if found.like_another > FEW:
