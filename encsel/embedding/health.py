@@ -202,13 +202,17 @@ def doubts_of_encoder(embeddings: Embeddings) -> tuple[str, ...]:
 
 def doubts_of_pairs(embeddings: Sequence[Embeddings]) -> dict[tuple[str, str], tuple[str, ...]]:
     """SAME_VECTORS and SAME_PEOPLE, if they hold, by (face, voice), for encoders of the same people."""
-    sides = [[_side(e) for e in embeddings if e.modality == modality] for modality in MODALITIES]
-    alike = np.stack([one.likeness for one in sides[0]]) @ np.stack([one.likeness for one in sides[1]]).T > LIKE
+    faces, voices = ([e for e in embeddings if e.modality == modality] for modality in MODALITIES)
     repeated = (SAME_PEOPLE,) if twins(embeddings[0].identities) else ()
-    return {
-        (face.embeddings.name, voice.embeddings.name): (*_same(bool(alike[i, j]), face, voice), *repeated)
-        for i, face in enumerate(sides[0]) for j, voice in enumerate(sides[1])
+    if len(embeddings[0].identities) < MIN_FOR_LABELS:
+        return {(f.name, v.name): repeated for f in faces for v in voices}
+    sides = [[_side(e) for e in of_one] for of_one in (faces, voices)]
+    alike = np.stack([one.likeness for one in sides[0]]) @ np.stack([one.likeness for one in sides[1]]).T > LIKE
+    same = {
+        (f.name, v.name): alike[i, j] or _have_same_columns(sides[0][i], sides[1][j])
+        for i, f in enumerate(faces) for j, v in enumerate(voices)
     }  # fmt: skip
+    return {pair: (*((SAME_VECTORS,) if holds else ()), *repeated) for pair, holds in same.items()}
 
 
 def contains_labels(embeddings: Embeddings) -> bool:
@@ -318,15 +322,8 @@ def _side(embeddings: Embeddings) -> _Side:
     return _Side(embeddings, _standard(likeness[:, None])[:, 0], np.ascontiguousarray(_standard(x).T), few)
 
 
-def _same(are_alike: bool, face: _Side, voice: _Side) -> tuple[str, ...]:
-    """SAME_VECTORS, if two encoders have the same: copied, cast, scaled, shifted or rotated."""
-    if face.columns.shape[1] < MIN_FOR_LABELS:
-        return ()
-    return (SAME_VECTORS,) if are_alike or _have_same_columns(face, voice) else ()
-
-
 def _have_same_columns(face: _Side, voice: _Side) -> bool:
-    """Whether two encoders have the same columns, or rows, for most people."""
+    """Whether two encoders have the same columns, or the same rows of most people."""
     dim, n = face.columns.shape
     if dim != len(voice.columns) or dim < MIN_FOR_LABELS:
         return False
