@@ -1,5 +1,6 @@
 """Arithmetic on rows of vectors, a block at a time, since they may not fit into memory."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,12 @@ Rows = NDArray[np.floating[Any]]
 
 BLOCK_ROWS = 16_384
 """Rows that are read at a time."""
+
+
+def blocks(x: Rows) -> Iterator[tuple[int, Rows]]:
+    """Blocks of rows in order, each with the number of its first row."""
+    for start in range(0, len(x), BLOCK_ROWS):
+        yield start, x[start : start + BLOCK_ROWS]
 
 
 def unit_rows(x: Rows) -> Rows:
