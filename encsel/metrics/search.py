@@ -51,7 +51,7 @@ def dense(x: Vectors, k: int, rows: NDArray[np.intp]) -> Found:
 
 
 class _Scaled:
-    """Rows about their mean in float32, at a mean square length near 1, ready for products that are squared distances."""
+    """Rows about their mean in float32, at a mean square length near 1, and factors whose products are distances."""
 
     def __init__(self, x: Vectors) -> None:
         total, n = np.zeros(x.shape[1]), len(x)

@@ -96,7 +96,7 @@ def encoder_evidence(x: Vectors, folds: Folds) -> EncoderEvidence:
     first = whole.first(N_AXES)
     variance = first.sd**2
     white = first.train / np.sqrt(variance + RIDGE_OF_ALL * variance.mean())
-    return EncoderEvidence(sides(small, folds), whole.train, {"root_cka": gram(small), "shared": white @ white.T})
+    return EncoderEvidence(sides(small, folds), whole.train, {"root_cka": gram(small), "shared": Gram(white)})
 
 
 def pair_evidence(face: EncoderEvidence, voice: EncoderEvidence, folds: Folds) -> Evidence:

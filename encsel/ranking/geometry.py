@@ -78,7 +78,7 @@ def measure_encoder(
         BadCalibration: too few people or constant embeddings; names the encoder.
     """
     try:
-        k = gram(embeddings.centroids, device=device)
+        k = gram(embeddings.centroids)
         dimension = intrinsic_dimension(
             embeddings, rows_per_identity=rows_per_identity, seed=seed, device=device, searched=searched
         )
