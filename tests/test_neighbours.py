@@ -52,7 +52,7 @@ def test_distances_are_exact_to_one_in_a_million(cloud, some):
     assert (found.index != rows[:, None]).all()
     assert all(len(set(one)) == K for one in found.index.tolist())
     assert (np.diff(found.distances, axis=1) >= 0).all()
-    np.testing.assert_allclose(found.distances, exact(x, found.index, rows), rtol=1e-6)
+    np.testing.assert_allclose(found.distances, exact(x, found.index, rows), rtol=1e-7)
     np.testing.assert_allclose(found.distances, kth(x, K, rows), rtol=1e-6 if cloud != "nearly equal" else 1e-5)
 
 

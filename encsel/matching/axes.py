@@ -162,10 +162,16 @@ def directions(face: Side, voice: Side, *, ridge: float = 0.0) -> Directions:
         ridge: fraction of the mean variance added to each axis' variance before whitening.
     Source: Hotelling 1936; ridge as in Vinod 1976, doi:10.1016/0304-4076(76)90010-5.
     """
-    face_scale, voice_scale = (1 / np.sqrt(s.sd**2 + ridge * np.mean(s.sd**2)) for s in (face, voice))
+    face_scale, voice_scale = (ridge_scale(s.sd, ridge) for s in (face, voice))
     cross = face.train.T @ voice.train / (len(face.train) - 1)
     u, s, vt = svd(cross * np.outer(face_scale, voice_scale))
     return Directions(face_scale[:, None] * u, voice_scale[:, None] * vt.T, s)
+
+
+def ridge_scale(sd: Vectors, ridge: float) -> Vectors:
+    """(..., k) factors that whiten axes with these deviations after the ridge of `directions` is added."""
+    variance = np.square(sd)
+    return np.asarray(1 / np.sqrt(variance + ridge * variance.mean(axis=-1, keepdims=True)))
 
 
 def svd(matrix: Vectors) -> tuple[Vectors, Vectors, Vectors]:

@@ -29,7 +29,7 @@ def geodesic_gram(x: Vectors) -> Gram:
         warnings.simplefilter("ignore")  # of unconnected parts
         squared = np.square(Isomap(n_neighbors=K, n_components=1).fit(rows).dist_matrix_)
     kernel = -0.5 * (squared - squared.mean(axis=0) - squared.mean(axis=1)[:, None] + squared.mean())
-    return Gram(matrix=kernel)
+    return Gram(matrix=kernel / (np.trace(kernel) / len(kernel)))
 
 
 METRICS = (

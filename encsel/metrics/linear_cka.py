@@ -40,9 +40,7 @@ class Cka:
 
 
 class Gram:
-    """Inner products of n people about their mean, float64, scaled to a mean of 1 of those with themselves.
-
-    CKA ignores scale, but squares of tiny values would underflow.
+    """Inner products of n people about their mean, float64.
 
     Args:
         rows: (n, dim) rows about their mean, from which the products are computed as needed.
@@ -50,14 +48,11 @@ class Gram:
     """
 
     def __init__(self, rows: Vectors | None = None, matrix: Matrix | None = None) -> None:
+        self.rows = rows
+        if rows is not None:
+            self.diagonal = np.einsum("ij,ij->i", rows, rows)
         if matrix is not None:
-            self.rows: Vectors | None = None
-            self.matrix = matrix / (np.trace(matrix) / len(matrix))
-            self.diagonal = np.diag(self.matrix)
-        else:
-            assert rows is not None
-            scaled = rows / np.sqrt(np.einsum("ij,ij->", rows, rows) / len(rows))
-            self.rows, self.diagonal = scaled, np.einsum("ij,ij->i", scaled, scaled)
+            self.matrix, self.diagonal = matrix, np.diag(matrix)
 
     def __len__(self) -> int:
         return len(self.diagonal)
@@ -103,12 +98,15 @@ class Gram:
 
 
 def gram(x: Vectors) -> Gram:
-    """Inner products of (n, dim) rows, one per identity.
+    """Inner products of (n, dim) rows, one per identity, scaled to a mean of 1 of those with themselves.
+
+    CKA ignores scale, but squares of tiny values would underflow.
 
     Raises:
         BadCalibration: fewer than 4 rows, or all rows equal.
     """
-    return Gram(centred_rows(x, MIN_FOR_CKA, "CKA needs", "identities"))
+    rows = centred_rows(x, MIN_FOR_CKA, "CKA needs", "identities")
+    return Gram(rows / np.sqrt(np.einsum("ij,ij->", rows, rows) / len(rows)))
 
 
 def cka_of_grams(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> Cka:

@@ -65,8 +65,8 @@ def nearest_neighbours(
 ) -> Neighbours:
     """The k nearest other rows of each of the (rows, dim) distinct rows, or of the rows numbered `of`.
 
-    Products are computed in float32 on rows about their mean, in tiles, each pair of rows once; distances too small for
-    that again in float64. Relative error of a distance: at most 1e-6.
+    Float32 products of rows about their mean, each pair of rows once, tell which rows may be among the nearest; their
+    distances are computed from the rows.
 
     Args:
         of: (searched,) row numbers, ascending; None: all rows.

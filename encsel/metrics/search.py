@@ -17,7 +17,8 @@ TILE = 512, 2048
 ROUNDING = 1e-6
 """Largest rounding error of a squared distance from float32 products, as a fraction of the two squared lengths.
 
-Measured at up to 4096 dimensions. Squared distances below half of the two lengths are computed again from the rows.
+Measured at up to 4096 dimensions. It widens the limits within which rows are candidates; the distances of those are
+computed again from the rows.
 """
 MAX_CANDIDATES = 400
 """Candidates per neighbour, on average, beyond which float32 cannot tell rows apart and float64 is used for all."""
@@ -108,19 +109,8 @@ class _Candidates:
     def are_too_many(self) -> bool:
         return sum(map(len, self._keys)) > MAX_CANDIDATES * self._k * len(self._lengths)
 
-    def nearest(
-        self,
-        exact: Callable[[NDArray[np.intp], NDArray[np.intp]], Vectors],
-        scale: float,
-        lengths_of: NDArray[np.float32],
-    ) -> Found:
-        """The k nearest of each row.
-
-        Args:
-            exact: distances of pairs of rows and columns, computed anew.
-            scale: length of one unit of the squared distances' root.
-            lengths_of: squared length of each column.
-        """
+    def nearest(self, exact: Callable[[NDArray[np.intp], NDArray[np.intp]], Vectors]) -> Found:
+        """The k nearest of each row; `exact` computes the distances of (b,) rows from (b, c) other rows each."""
         keys = np.sort(np.concatenate(self._keys))
         self._keys.clear()
         n, k = len(self._lengths), self._k
@@ -134,22 +124,17 @@ class _Candidates:
         column_of = np.uint64((1 << self._column_bits) - 1)
 
         def finish(some: NDArray[np.intp]) -> None:
-            place = np.arange(int(counts[some].max()))
-            is_used = place < counts[some, None]
-            taken = keys[np.minimum(starts[some, None] + place, len(keys) - 1)]
-            column, squared = (taken & column_of).astype(np.intp), self._distances(taken)
-            found = np.where(is_used, scale * np.sqrt(squared.astype(np.float64)), np.inf)
-            row, at = np.nonzero(is_used & (2 * squared < self._lengths[some, None] + lengths_of[column]))
-            found[row, at] = exact(some[row], column[row, at])
+            taken = keys[starts[some, None] + np.arange(counts[some[0]])]
+            column = (taken & column_of).astype(np.intp)
+            found = exact(some, column)
             nearest = np.argsort(found, axis=1, kind="stable")[:, :k]
             distances[some] = np.take_along_axis(found, nearest, axis=1)
             index[some] = np.take_along_axis(column, nearest, axis=1)
 
-        # Most rows have k candidates or a few more; rows among near-duplicates may have many.
+        # Rows with as many candidates together: most have k or a few more, those among near-duplicates may have many.
         order = np.argsort(counts, kind="stable")
-        edges = np.flatnonzero(np.diff(np.maximum(counts[order], k + 8) // 8)) + 1
-        parts = [part for rows in np.split(order, edges) for part in np.split(rows, range(TILE[0], len(rows), TILE[0]))]
-        _in_threads(finish, parts)
+        same = np.split(order, np.flatnonzero(np.diff(counts[order])) + 1)
+        _in_threads(finish, [part for rows in same for part in np.split(rows, range(TILE[0], len(rows), TILE[0]))])
         return distances, index
 
     def _with_margin(self, rows: slice, squared: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -211,9 +196,7 @@ def nearest_of_all(x: Vectors, k: int) -> Found | None:
     _in_threads(compare, starts)
     if candidates.are_too_many:
         return None
-    distances, index = candidates.nearest(
-        lambda rows, columns: _exact(x, order[rows], order[columns]), scaled.scale, lengths
-    )
+    distances, index = candidates.nearest(lambda rows, columns: _exact(x, order[rows], order[columns]))
     back = np.empty(n, np.intp)
     back[order] = everyone
     return distances[back], order[index[back]]
@@ -238,7 +221,6 @@ def _nearest_among(
     x: Vectors, k: int, rows: NDArray[np.intp], scaled: _Scaled, sample: NDArray[np.intp], bounding: NDArray[np.float32]
 ) -> Found | None:
     left, _, lengths = scaled.sides(x[rows])
-    lengths_of = np.empty(len(x), np.float32)
     candidates = _Candidates(lengths, len(x), k)
 
     def product(start: int, right: NDArray[np.float32], numbers: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -256,7 +238,7 @@ def _nearest_among(
     starts = range(0, len(rows), TILE[0])
     _in_threads(bound, starts)
     for first, block in blocks(x):
-        _, right, lengths_of[first : first + len(block)] = scaled.sides(block)
+        right = scaled.sides(block)[1]
         numbers = np.arange(first, first + len(block))
 
         def compare(tile: tuple[int, slice], right: Any = right, numbers: Any = numbers) -> None:
@@ -267,16 +249,19 @@ def _nearest_among(
         _in_threads(compare, [(start, some) for start in starts for some in columns])
         if candidates.are_too_many:
             return None
-    return candidates.nearest(lambda i, j: _exact(x, rows[i], j), scaled.scale, lengths_of)
+    return candidates.nearest(lambda i, j: _exact(x, rows[i], j))
 
 
 def _exact(x: Vectors, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Distances of pairs of rows, from their differences."""
-    distances = np.empty(len(rows))
-    for start in range(0, len(rows), _PAIRS):
-        at = slice(start, start + _PAIRS)
-        difference = (np.take(x, rows[at], axis=0) - np.take(x, columns[at], axis=0)).astype(np.float64)
-        distances[at] = np.sqrt(np.einsum("ij,ij->i", difference, difference))
+    """(b, c) distances of (b,) rows from (b, c) other rows each, from their differences."""
+    distances = np.empty(columns.shape)
+    step = max(1, _PAIRS // columns.shape[1])
+    for start in range(0, len(rows), step):
+        at = slice(start, start + step)
+        difference = np.take(x, columns[at], axis=0)
+        difference -= x[rows[at], None]
+        precise = difference.astype(np.float64, copy=False)
+        distances[at] = np.sqrt(np.einsum("ijk,ijk->ij", precise, precise))
     return distances
 
 

@@ -18,11 +18,13 @@ from encsel.prediction.evidence import (
     FEATURES,
     FROM_GRAMS,
     Evidence,
-    costly_features,
     encoder_evidence,
     evidence_folds,
-    folds_of_shuffles,
     pair_evidence,
+)
+from encsel.prediction.shuffled import (
+    costly_features,
+    folds_of_shuffles,
     shuffled_features,
     shuffled_from_grams,
     shuffles,
