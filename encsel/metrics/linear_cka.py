@@ -1,13 +1,13 @@
 """Linear centred kernel alignment of two embeddings of the same people: biased, debiased, matched to a size.
 
-Everything is in float64, from the rows of both encoders where there are more people than dimensions, else from Gram
-matrices; the two are equal. Kornblith et al. 2019, arXiv:1905.00414; unbiased HSIC of Song et al. 2012, JMLR 13. Biased
+Everything is in float64, from the rows of both encoders or from their Gram matrices, whichever is less; the two are
+equal. Kornblith et al. 2019, arXiv:1905.00414; unbiased HSIC of Song et al. 2012, JMLR 13. Biased
 CKA of unrelated embeddings grows with fewer people, debiased CKA does not; matched CKA is the expected value of biased
 CKA at another number of people.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,8 +23,10 @@ from encsel.metrics.centroids import centred_rows
 REFERENCE_SIZE = 1249
 """Number of identities of the study, on which the published regressions were fitted."""
 MIN_FOR_CKA = 4
+MAX_MATRIX = 3000
+"""Largest number of people whose Gram matrices are held to compare two encoders."""
 _PRODUCTS = 25
-"""Multiplications of a matrix product that take as long as moving one element of a Gram matrix in a shuffle."""
+"""Multiplications in a matrix product that take as long as reading one element of a Gram matrix."""
 _BLOCK = 64
 
 Matrix = NDArray[np.float64]
@@ -91,8 +93,8 @@ class Gram:
         return np.asarray(self.matrix @ vector)
 
     def _cross(self, other: "Gram") -> Matrix | None:
-        """(dim, other dim) products of columns, if that is less than a Gram matrix."""
-        if self.rows is None or other.rows is None or max(self.rows.shape[1], other.rows.shape[1]) >= len(self):
+        """(dim, other dim) products of columns; None if Gram matrices exist or are small and take less time."""
+        if self.rows is None or other.rows is None or (len(self) <= MAX_MATRIX and not _is_faster_by_rows(self, other)):
             return None
         return np.asarray(self.rows.T @ other.rows)
 
@@ -110,7 +112,12 @@ def gram(x: Vectors) -> Gram:
 
 
 def cka_of_grams(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> Cka:
-    """The three forms of CKA from `gram`s of the same people in the same order.
+    """The three forms of CKA from `gram`s of the same people in the same order; errors as for `ckas_of_grams`."""
+    return ckas_of_grams(k, q, (matched_to,))[matched_to]
+
+
+def ckas_of_grams(k: Gram, q: Gram, sizes: Iterable[int]) -> dict[int, Cka]:
+    """The three forms of CKA by the number of people that the last is matched to.
 
     Raises:
         BadCalibration: different numbers of people, or an encoder whose own variation is not above its noise.
@@ -118,8 +125,8 @@ def cka_of_grams(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> Cka:
     if len(k) != len(q):
         raise BadCalibration(f"{len(k)} identities on one side and {len(q)} on the other; CKA needs the same people.")
     inner = k.norm if k is q else k.inner(q)
-    biased = inner / np.sqrt(k.norm * q.norm)
-    return Cka(float(biased), _unbiased(k, q, None, inner), _unbiased(k, q, matched_to, inner))
+    biased, debiased = float(inner / np.sqrt(k.norm * q.norm)), _unbiased(k, q, None, inner)
+    return {size: Cka(biased, debiased, _unbiased(k, q, size, inner)) for size in sizes}
 
 
 def unbiased_cka(k: Gram, q: Gram, matched_to: int | None) -> float:
@@ -196,19 +203,19 @@ def _shuffled_products(
     """(permutations, faces, voices) sums of products of all elements off the diagonal."""
     from threadpoolctl import threadpool_limits
 
-    n, dims = len(ks[0]), [0 if x.rows is None else x.rows.shape[1] for x in (*ks, *qs)]
-    shape = len(permutations), len(ks), len(qs)
     if device != "cpu":
         return _on_device(ks, qs, permutations, device)
-    if min(dims) and max(dims[: len(ks)]) * max(dims[len(ks) :]) < _PRODUCTS * n:
-        of = _by_rows(ks, qs)
-    else:
-        of = _by_matrices(ks, qs)
+    n, shape = len(ks[0]), (len(permutations), len(ks), len(qs))
+    of = (_by_rows if all(_is_faster_by_rows(k, q) for k in ks for q in qs) else _by_matrices)(ks, qs)
     # Several at a time, so that small sets do not wait for Python, in as many threads as there are processors.
     size = max(1, min(-(-len(permutations) // (os.cpu_count() or 1)), _BLOCK * _BLOCK * _BLOCK // n**2))
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         parts = pool.map(of, [permutations[i : i + size] for i in range(0, len(permutations), size)])
         return np.concatenate([np.zeros((0, *shape[1:])), *parts])
+
+
+def _is_faster_by_rows(k: Gram, q: Gram) -> bool:
+    return k.rows is not None and q.rows is not None and k.rows.shape[1] * q.rows.shape[1] < _PRODUCTS * len(k)
 
 
 def _by_rows(ks: Sequence[Gram], qs: Sequence[Gram]) -> Callable[[NDArray[np.intp]], NDArray[np.float64]]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
 from encsel.metrics.search import dense, nearest_among, nearest_of_all, on_device
+from encsel.rows import blocks
 
 MAX_EXACT = 20_000
 """Largest number of rows whose neighbours are all searched; of more rows, those of a sample are."""
@@ -101,5 +102,16 @@ def nearest_neighbours(
 
 def distinct_rows(x: Vectors) -> NDArray[np.intp]:
     """Index of the first occurrence of every distinct row, ascending."""
-    first = {row.tobytes(): i for i, row in reversed([*enumerate(x)])}
-    return np.sort(np.fromiter(first.values(), dtype=np.intp))
+    codes = np.empty(len(x), np.uint64)
+    factors = np.random.default_rng(0).integers(1 << 63, size=x.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    for start, block in blocks(x):
+        words = np.ascontiguousarray(block).view(f"u{block.dtype.itemsize}")
+        codes[start : start + len(block)] = words.astype(np.uint64) @ factors
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    if len(first) == len(x):
+        return np.arange(len(x))
+    kept = np.zeros(len(x), bool)
+    kept[first] = True
+    for i in np.flatnonzero(~kept):  # rows of one code are nearly always equal
+        kept[i] = x[i].tobytes() != x[first[inverse[i]]].tobytes()
+    return np.flatnonzero(kept)

@@ -110,6 +110,10 @@ class Shuffling:
     groups: NDArray[np.intp] | None = None
     compared: bool = False
 
+    def of(self, people: NDArray[np.intp]) -> "Shuffling":
+        """The same for some of the people."""
+        return self if self.groups is None else replace(self, groups=self.groups[people])
+
     @property
     def chance(self) -> float:
         """EER of a matcher that knows only the group and gives equal scores within it; 0.5 without groups."""

@@ -86,7 +86,8 @@ def shuffled_features(
                     of_pair = [_one(side, project(voice.people[order], train, test)) for order in some]
                     auc, sums = (np.array(values) for values in zip(*of_pair, strict=True))
                 else:
-                    auc, sums = _reference_aucs(side, moved), _variate_products(side, moved)
+                    cross = side.train.T @ moved.train / (len(train) - 1)
+                    auc, sums = _reference_aucs(side, moved, cross), _variate_products(side, moved, cross)
                 aucs[:, j] += auc / len(folds)
                 products[:, j] += sums
         for i, j in np.ndindex(aucs.shape):
@@ -130,9 +131,9 @@ def _project_each(
     return _Shuffled(fitted, (people[orders[:, test]] - centre) @ axes, length[:, 0] / np.sqrt(n - 1))
 
 
-def _reference_aucs(face: Side, voices: _Shuffled) -> NDArray[np.float64]:
-    """(orders,) AUC of the scorer `reference`."""
-    matrices = _whitened(face, voices, ridge=0.0)
+def _reference_aucs(face: Side, voices: _Shuffled, cross: Vectors) -> NDArray[np.float64]:
+    """(orders,) AUC of the scorer `reference`, from (orders, face axes, voice axes) covariances."""
+    matrices = _whitened(face, voices, cross, ridge=0.0)
     faces, moved = face.test, voices.test
     n_train, k = face.train.shape
     if matrices.shape[1] == matrices.shape[2]:
@@ -147,9 +148,9 @@ def _reference_aucs(face: Side, voices: _Shuffled) -> NDArray[np.float64]:
     return np.array([_auc(scores) for scores in unit[0] @ unit[1].transpose(0, 2, 1)])
 
 
-def _variate_products(face: Side, voices: _Shuffled) -> Vectors:
-    """(orders, 3, 12) of `variate_products` of the ridge canonical variates."""
-    matrices = _whitened(face, voices, ridge=RIDGE)
+def _variate_products(face: Side, voices: _Shuffled, cross: Vectors) -> Vectors:
+    """(orders, 3, 12) of `variate_products` of the ridge canonical variates, from covariances."""
+    matrices = _whitened(face, voices, cross, ridge=RIDGE)
     of_face, of_voice = _leading(matrices, min(N_VARIATES, *matrices.shape[1:]))
     x = face.test @ (ridge_scale(face.sd, RIDGE)[:, None] * of_face)
     y = voices.test @ (ridge_scale(voices.sd, RIDGE)[:, :, None] * of_voice)
@@ -158,9 +159,8 @@ def _variate_products(face: Side, voices: _Shuffled) -> Vectors:
     return sums
 
 
-def _whitened(face: Side, voices: _Shuffled, *, ridge: float) -> Vectors:
-    """(orders, face axes, voice axes) covariances of whitened axes, whose singular values are correlations."""
-    cross = face.train.T @ voices.train / (len(face.train) - 1)
+def _whitened(face: Side, voices: _Shuffled, cross: Vectors, *, ridge: float) -> Vectors:
+    """Covariances of whitened axes, whose singular values are canonical correlations."""
     return np.asarray(cross * ridge_scale(face.sd, ridge)[:, None] * ridge_scale(voices.sd, ridge)[:, None])
 
 
@@ -199,4 +199,5 @@ def _auc(matrix: Vectors) -> float:
     n = len(matrix)
     distances = np.arange(1, min(n, 1 + max(1, MAX_IMPOSTORS // n)))
     columns = (np.arange(n)[:, None] + distances) % n
-    return float(auc_placements(np.diag(matrix), np.take_along_axis(matrix, columns, axis=1)).mean())
+    impostor = np.sort(matrix[np.arange(n)[:, None], columns], axis=None)
+    return float(auc_placements(np.diag(matrix), impostor).mean())
