@@ -137,6 +137,8 @@ def unbiased_cka(k: Gram, q: Gram, matched_to: int | None) -> float:
 def _unbiased(k: Gram, q: Gram, matched_to: int | None, inner: float) -> float:
     of_k, of_q = (_term(x, x, matched_to, x.norm) for x in (k, q))
     variation = of_k * of_q
+    if any(abs(own) <= 1e-12 * x.norm / len(x) ** 2 for x, own in ((k, of_k), (q, of_q))):
+        return 0.0  # one person differs from all others, who are equal: nothing is shared
     if of_k <= 0 or variation <= 0:
         raise BadCalibration(
             f"With {len(k)} identities an encoder's own variation is not above its noise; debiased CKA is undefined. "
