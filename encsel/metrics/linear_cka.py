@@ -8,7 +8,6 @@ CKA at another number of people.
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
 from encsel.metrics.centroids import centred_rows
+from encsel.threads import in_threads, one_thread
 
 REFERENCE_SIZE = 1249
 """Number of identities of the study, on which the published regressions were fitted."""
@@ -203,16 +203,14 @@ def _shuffled_products(
     ks: Sequence[Gram], qs: Sequence[Gram], permutations: NDArray[np.intp], device: str
 ) -> NDArray[np.float64]:
     """(permutations, faces, voices) sums of products of all elements off the diagonal."""
-    from threadpoolctl import threadpool_limits
-
     if device != "cpu":
         return _on_device(ks, qs, permutations, device)
     n, shape = len(ks[0]), (len(permutations), len(ks), len(qs))
     of = (_by_rows if all(_is_faster_by_rows(k, q) for k in ks for q in qs) else _by_matrices)(ks, qs)
     # Several at a time, so that small sets do not wait for Python, in as many threads as there are processors.
     size = max(1, min(-(-len(permutations) // (os.cpu_count() or 1)), _BLOCK * _BLOCK * _BLOCK // n**2))
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        parts = pool.map(of, [permutations[i : i + size] for i in range(0, len(permutations), size)])
+    with one_thread():
+        parts = in_threads(of, [permutations[i : i + size] for i in range(0, len(permutations), size)])
         return np.concatenate([np.zeros((0, *shape[1:])), *parts])
 
 

@@ -9,6 +9,7 @@ from encsel.core import Vectors
 from encsel.errors import BadCalibration
 from encsel.metrics.search import dense, nearest_among, nearest_of_all, on_device
 from encsel.rows import blocks
+from encsel.threads import one_thread
 
 MAX_EXACT = 20_000
 """Largest number of rows whose neighbours are all searched; of more rows, those of a sample are."""
@@ -89,10 +90,8 @@ def nearest_neighbours(
         return Neighbours(distances[others].reshape(-1, k), index[others].reshape(-1, k), rows, n)
     if device != "cpu":
         return Neighbours(*on_device(x, k, rows, device), rows, n)
-    from threadpoolctl import threadpool_limits
-
     # Tiles run in parallel, so products within one must not.
-    with threadpool_limits(1):
+    with one_thread():
         found = None
         if n > DENSE:
             found = nearest_of_all(x, k) if len(rows) == n else nearest_among(x, k, rows)

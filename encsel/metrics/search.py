@@ -1,8 +1,6 @@
 """The search for nearest neighbours: float32 products in tiles, each pair of rows once; near pairs again in float64."""
 
-import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,6 +8,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.rows import blocks
+from encsel.threads import in_threads
 
 ONE_IN, MOST = 8, 20_000
 """One in so many rows, but at most MOST, bound the distance of every row's k-th neighbour before all are compared."""
@@ -47,7 +46,7 @@ def dense(x: Vectors, k: int, rows: NDArray[np.intp]) -> Found:
         distances[at] = np.sqrt(np.maximum(np.take_along_axis(values, order, axis=1), 0))
         index[at] = np.take_along_axis(nearest, order, axis=1)
 
-    _in_threads(search, range(0, len(rows), TILE[0]))
+    _do(search, range(0, len(rows), TILE[0]))
     return distances, index
 
 
@@ -134,7 +133,7 @@ class _Candidates:
         # Rows with as many candidates together: most have k or a few more, those among near-duplicates may have many.
         order = np.argsort(counts, kind="stable")
         same = np.split(order, np.flatnonzero(np.diff(counts[order])) + 1)
-        _in_threads(finish, [part for rows in same for part in np.split(rows, range(TILE[0], len(rows), TILE[0]))])
+        _do(finish, [part for rows in same for part in np.split(rows, range(TILE[0], len(rows), TILE[0]))])
         return distances, index
 
     def _with_margin(self, rows: slice, squared: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -192,8 +191,8 @@ def nearest_of_all(x: Vectors, k: int) -> Found | None:
             candidates.add_transposed(start, squared, columns)
 
     starts = range(m, n, TILE[0])
-    _in_threads(bound, starts)
-    _in_threads(compare, starts)
+    _do(bound, starts)
+    _do(compare, starts)
     if candidates.are_too_many:
         return None
     distances, index = candidates.nearest(lambda rows, columns: _exact(x, order[rows], order[columns]))
@@ -236,7 +235,7 @@ def _nearest_among(
         candidates.bound(slice(start, start + len(squared)), squared)
 
     starts = range(0, len(rows), TILE[0])
-    _in_threads(bound, starts)
+    _do(bound, starts)
     for first, block in blocks(x):
         right = scaled.sides(block)[1]
         numbers = np.arange(first, first + len(block))
@@ -246,7 +245,7 @@ def _nearest_among(
             candidates.add(start, product(start, right[columns], numbers[columns]), numbers[columns])
 
         columns = [slice(c, c + TILE[1]) for c in range(0, len(block), TILE[1])]
-        _in_threads(compare, [(start, some) for start in starts for some in columns])
+        _do(compare, [(start, some) for start in starts for some in columns])
         if candidates.are_too_many:
             return None
     return candidates.nearest(lambda i, j: _exact(x, rows[i], j))
@@ -265,10 +264,9 @@ def _exact(x: Vectors, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDA
     return distances
 
 
-def _in_threads(function: Callable[[Any], None], items: Iterable[Any]) -> None:
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for _ in pool.map(function, items):
-            pass
+def _do(function: Callable[[Any], None], items: Iterable[Any]) -> None:
+    for _ in in_threads(function, items):
+        pass
 
 
 def on_device(x: Vectors, k: int, rows: NDArray[np.intp], device: str, chunk: int = 512) -> Found:

@@ -30,6 +30,7 @@ from encsel.prediction.shuffled import (
     shuffles,
 )
 from encsel.progress import Progress, Silent
+from encsel.threads import one_thread
 
 N_SHUFFLES = 199
 COMPLETE_SHUFFLES = 8
@@ -145,7 +146,6 @@ def predict_pairs(
             COSTLY evidence.
     """
     from joblib import Parallel, delayed
-    from threadpoolctl import threadpool_limits
 
     progress, shuffling = progress or Silent(), shuffling or Shuffling()
     n = len(faces[0])
@@ -161,7 +161,7 @@ def predict_pairs(
     parts = np.array_split(every, PARTS)
     n_complete = min(COMPLETE_SHUFFLES, n_shuffles)
     n_tasks = len(faces) + len(voices) + len(FROM_GRAMS) + len(pairs) + len(voices) * (PARTS + n_complete)
-    with threadpool_limits(1), progress.task("cross-validation", n_tasks) as task:
+    with one_thread(), progress.task("cross-validation", n_tasks) as task:
 
         def done(calls: Iterable[Any]) -> list[Any]:
             results = []
