@@ -1,6 +1,8 @@
 """Calibrated predictions for all pairs of one set: evidence, the cards' estimates, and a null of shuffled people."""
 
+import math
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.matching.crossval import MEASURED
+from encsel.matching.folds import Folds
 from encsel.matching.sensitivity import distance_error, eer_interval
 from encsel.metrics.centroids import harmonic_mean
 from encsel.prediction.card import CalibratedCard, Estimate, Values, distances, estimate, predicted_eer
@@ -17,6 +20,7 @@ from encsel.prediction.evidence import (
     COSTLY,
     FEATURES,
     FROM_GRAMS,
+    EncoderEvidence,
     Evidence,
     encoder_evidence,
     evidence_folds,
@@ -35,6 +39,8 @@ from encsel.threads import one_thread
 N_SHUFFLES = 199
 COMPLETE_SHUFFLES = 8
 """Number of shuffles with all of the evidence, for the prediction at chance."""
+MANY_PAIRS, N_TIMED = 50, 5
+"""Number of pairs from which the time is told in advance, and number of shuffles that are timed for that."""
 PARTS = 8
 """Tasks that the shuffles of one voice encoder are split into."""
 REPLICATE_COVERAGE = 0.9
@@ -172,6 +178,10 @@ def predict_pairs(
 
         sides_of_all = done(delayed(encoder_evidence)(x, folds) for x in (*faces, *voices))
         of_face, of_voice = sides_of_all[: len(faces)], sides_of_all[len(faces) :]
+        if len(pairs) >= MANY_PAIRS:
+            seconds = _seconds_of_pair(of_face[0], of_voice[0], voices[0], folds, every, n_complete)
+            minutes = math.ceil(len(pairs) * seconds / (os.cpu_count() or 1) / 60)
+            progress.note(f"{len(pairs)} pairs of {n} people: about {minutes} minutes on this machine.")
         measured: list[Evidence] = done(delayed(pair_evidence)(of_face[i], of_voice[j], folds) for i, j in pairs)
         by_part = done(delayed(shuffled_features)(of_face, v, used, part) for v in of_voice for part in parts)
         # (voices, orders, faces, FEATURES)
@@ -215,6 +225,21 @@ def predict_pairs(
         for evidence, size, null in zip(measured, m, nulls, strict=True)
     ]
     return [flat[i * len(voices) : (i + 1) * len(voices)] for i in range(len(faces))]
+
+
+def _seconds_of_pair(
+    face: EncoderEvidence, voice: EncoderEvidence, x: Vectors, folds: Folds, every: NDArray[np.intp], n_complete: int
+) -> float:
+    """Processor seconds that one pair takes, with its shuffles, by measuring some."""
+    used, few = folds_of_shuffles(folds), every[:N_TIMED]
+    start = time.process_time()
+    pair_evidence(face, voice, folds)
+    paired = time.process_time()
+    shuffled_features([face], voice, used, few)
+    shuffled = time.process_time()
+    costly_features([face], x, used, every[0])
+    end = time.process_time()
+    return paired - start + (shuffled - paired) * len(every) / len(few) + (end - shuffled) * n_complete
 
 
 def _nulls(
