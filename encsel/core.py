@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.errors import UsageError, printable
-from encsel.rows import means_of_groups, unit_rows
+from encsel.rows import grouped, means_of_groups, row_hashes, taken, unit_rows_in_place
 
 Modality = Literal["face", "voice"]
 MODALITIES: tuple[Modality, Modality] = ("face", "voice")
@@ -32,17 +32,22 @@ PARTS: tuple[Part, ...] = ("first", "middle", "loudest")
 _DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d+)?", re.ASCII)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """One face image or one voice clip on disk, and its identity."""
+    """One face image or one voice clip on disk, and its identity; small, as there may be millions."""
 
     identity: str
     modality: Modality
-    path: Path
+    place: str
+    """Path of the file or, with a slash at its end, of the folder in which `name` is the path of the file."""
     name: str
     """Unique within identity and modality; stable when the folder moves."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Further columns, such as sex, language or session."""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.place + self.name if self.place.endswith("/") else self.place)
 
 
 @dataclass(frozen=True)
@@ -129,24 +134,33 @@ class Embeddings:
     @cached_property
     def centroids(self) -> Vectors:
         """Mean of each identity's rows, L2-normalised: (identities, dim) float64, identities in sorted order."""
-        return unit_rows(means_of_groups(self.vectors, self.owners, self.counts))
+        return unit_rows_in_place(means_of_groups(self.vectors, self.owners, self.counts))
+
+    @cached_property
+    def row_hashes(self) -> NDArray[np.uint64]:
+        """(rows,) number of each row's vector, as `encsel.rows.row_hashes`."""
+        return row_hashes(self.vectors)
 
     @cached_property
     def _grouped(self) -> tuple[NDArray[np.str_], NDArray[np.intp], NDArray[np.intp]]:
-        return np.unique(self.labels, return_inverse=True, return_counts=True)
+        return grouped(self.labels)
 
     def rows(self, keep: NDArray[Any]) -> Embeddings:
-        """The same embeddings with only the rows that `keep` (mask or indices) selects."""
-        if keep.dtype == bool and keep.all():
+        """The same embeddings with only the rows that `keep` (mask or indices) selects; itself if these are all."""
+        index = np.flatnonzero(keep) if keep.dtype == bool else keep
+        if len(index) == len(self.labels) and np.array_equal(index, np.arange(len(index))):
             return self
-        attributes = {key: column[keep] for key, column in self.attributes.items()}
-        vectors, labels, samples = self.vectors[keep], self.labels[keep], self.samples[keep]
-        listed = self.listed
-        if listed is not None:
-            place = np.full(len(self.labels), -1)
-            place[keep] = np.arange(len(labels))
-            listed = place[listed][place[listed] >= 0]
+        attributes = {key: column[index] for key, column in self.attributes.items()}
+        vectors, labels, samples = taken(self.vectors, index), self.labels[index], self.samples[index]
+        place = np.full(len(self.labels), -1)
+        place[index] = np.arange(len(labels))
+        listed = None if self.listed is None else place[self.listed][place[self.listed] >= 0]
         return replace(self, vectors=vectors, labels=labels, samples=samples, attributes=attributes, listed=listed)
+
+    def of_people(self, people: Iterable[str]) -> Embeddings:
+        """The same embeddings with only the rows of these identities."""
+        chosen = set(people)
+        return self.rows(np.fromiter((p in chosen for p in self.identities), bool, len(self.identities))[self.owners])
 
     def as_listed(self) -> Embeddings:
         """The rows as the source lists them, each as often as it occurs there."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
 from encsel.metrics.centroids import centred_rows
+from encsel.rows import blocks
 from encsel.threads import in_threads, one_thread
 
 REFERENCE_SIZE = 1249
@@ -52,7 +53,7 @@ class Gram:
     def __init__(self, rows: Vectors | None = None, matrix: Matrix | None = None) -> None:
         self.rows = rows
         if rows is not None:
-            self.diagonal = np.einsum("ij,ij->i", rows, rows)
+            self.diagonal = np.concatenate([np.einsum("ij,ij->i", block, block) for _, block in blocks(rows)])
         if matrix is not None:
             self.matrix, self.diagonal = matrix, np.diag(matrix)
 
@@ -83,20 +84,23 @@ class Gram:
     def by_person(self, other: "Gram") -> NDArray[np.float64]:
         """(n,) sums of the products of the elements in each row."""
         if self.rows is not None and other.rows is not None and (cross := self._cross(other)) is not None:
-            return np.asarray(np.einsum("ij,ij->i", self.rows @ cross, other.rows))
+            parts = zip(blocks(self.rows), blocks(other.rows), strict=True)
+            return np.concatenate([np.einsum("ij,ij->i", a @ cross, b) for (_, a), (_, b) in parts])
         return np.asarray(np.einsum("ij,ij->i", self.matrix, other.matrix))
 
     def times(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n,) product of the matrix and a vector."""
         if self.rows is not None:
-            return np.asarray(self.rows @ (self.rows.T @ vector))
+            product = sum(block.T @ vector[start : start + len(block)] for start, block in blocks(self.rows))
+            return np.concatenate([block @ product for _, block in blocks(self.rows)])
         return np.asarray(self.matrix @ vector)
 
     def _cross(self, other: "Gram") -> Matrix | None:
         """(dim, other dim) products of columns; None if Gram matrices exist or are small and take less time."""
         if self.rows is None or other.rows is None or (len(self) <= MAX_MATRIX and not _is_faster_by_rows(self, other)):
             return None
-        return np.asarray(self.rows.T @ other.rows)
+        parts = zip(blocks(self.rows), blocks(other.rows), strict=True)
+        return np.asarray(sum(a.T @ b for (_, a), (_, b) in parts))
 
 
 def gram(x: Vectors) -> Gram:
@@ -108,7 +112,10 @@ def gram(x: Vectors) -> Gram:
         BadCalibration: fewer than 4 rows, or all rows equal.
     """
     rows = centred_rows(x, MIN_FOR_CKA, "CKA needs", "identities")
-    return Gram(rows / np.sqrt(np.einsum("ij,ij->", rows, rows) / len(rows)))
+    length = np.sqrt(sum(float(np.vdot(block, block)) for _, block in blocks(rows)) / len(rows))
+    for _, block in blocks(rows):
+        block /= length
+    return Gram(rows)
 
 
 def cka_of_grams(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> Cka:

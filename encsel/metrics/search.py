@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import Vectors
-from encsel.rows import blocks
+from encsel.rows import blocks, mean_of_rows, release, taken
 from encsel.threads import in_threads
 
 ONE_IN, MOST = 8, 20_000
@@ -54,11 +54,8 @@ class _Scaled:
     """Rows about their mean in float32, at a mean square length near 1, and factors whose products are distances."""
 
     def __init__(self, x: Vectors) -> None:
-        total, n = np.zeros(x.shape[1]), len(x)
-        for _, block in blocks(x):
-            total += block.sum(axis=0, dtype=np.float64)
-        self.mean = total / n
-        some = np.asarray(x[:: max(n // TILE[1], 1)], dtype=np.float64) - self.mean
+        self.mean = mean_of_rows(x)
+        some = taken(x, np.arange(0, len(x), max(len(x) // TILE[1], 1))) - self.mean
         self.scale = float(np.sqrt(np.square(some).sum() / len(some))) or 1.0
 
     def sides(self, rows: Vectors) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
@@ -206,7 +203,7 @@ def nearest_among(x: Vectors, k: int, rows: NDArray[np.intp]) -> Found | None:
     scaled = _Scaled(x)
     m = int(np.clip(len(x) // ONE_IN, 2 * k, MOST))
     sample = np.sort(np.random.default_rng(0).choice(len(x), m, replace=False))
-    bounding = scaled.sides(x[sample])[1]
+    bounding = scaled.sides(taken(x, sample))[1]
     parts = []
     for some in np.array_split(rows, -(-len(rows) // _Candidates.rows_that_fit(len(x)))):
         part = _nearest_among(x, k, some, scaled, sample, bounding)
@@ -219,7 +216,7 @@ def nearest_among(x: Vectors, k: int, rows: NDArray[np.intp]) -> Found | None:
 def _nearest_among(
     x: Vectors, k: int, rows: NDArray[np.intp], scaled: _Scaled, sample: NDArray[np.intp], bounding: NDArray[np.float32]
 ) -> Found | None:
-    left, _, lengths = scaled.sides(x[rows])
+    left, _, lengths = scaled.sides(taken(x, rows))
     candidates = _Candidates(lengths, len(x), k)
 
     def product(start: int, right: NDArray[np.float32], numbers: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -261,6 +258,7 @@ def _exact(x: Vectors, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDA
         difference -= x[rows[at], None]
         precise = difference.astype(np.float64, copy=False)
         distances[at] = np.sqrt(np.einsum("ijk,ijk->ij", precise, precise))
+    release(x)
     return distances
 
 
