@@ -21,6 +21,7 @@ from encsel.storage.cache import StageCache
 from encsel.storage.documents import Malformed, decoded
 from encsel.storage.result import plain
 from encsel.storage.signature import canonical, digest
+from encsel.threads import one_thread
 from encsel.validation.stage import SKIPPED, Key, Outcome, Outcomes, Pair, Stage, stages
 
 
@@ -166,13 +167,12 @@ class Work:
     ) -> Iterator[Callable[[Callable[[Any], Any]], Iterator[tuple[Any, Any]]]]:
         """A function that yields each subject with its result as it finishes, several at a time."""
         from joblib import Parallel, delayed
-        from threadpoolctl import threadpool_limits
 
         if not subjects:
             yield lambda _: iter(())
             return
         # One thread inside each: small matrices gain nothing from more, which wait for each other.
-        with threadpool_limits(1), self.progress.task(label, len(subjects)) as task:
+        with one_thread(), self.progress.task(label, len(subjects)) as task:
 
             def each(function: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
                 threads = Parallel(n_jobs=self._jobs, prefer="threads", return_as="generator_unordered")
