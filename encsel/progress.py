@@ -5,11 +5,11 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeVar
 
 from encsel.errors import disarmed, harmless
+from encsel.threads import in_threads, one_thread
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -47,6 +47,8 @@ class Silent:
 
 PATIENCE = 3.0
 """Seconds after which `watched` shows its progress."""
+AT_A_TIME = 4
+"""Largest number of items that `each` works on, so that memory does not grow with the number of processors."""
 
 
 def watched(progress: Progress, label: str, items: Iterable[Item], total: int) -> Iterator[Item]:
@@ -65,11 +67,9 @@ def watched(progress: Progress, label: str, items: Iterable[Item], total: int) -
 
 
 def each(function: Callable[[Item], Value], progress: Progress, label: str, items: Sequence[Item]) -> list[Value]:
-    """What a function makes of each item, on two threads, with progress as `watched`."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(2) as pool:
-        return list(watched(progress, label, pool.map(function, items), len(items)))
+    """What a function makes of each item, a few at a time, with progress as `watched`."""
+    with one_thread():
+        return list(watched(progress, label, in_threads(function, items, AT_A_TIME), len(items)))
 
 
 class _LineTask(Task):

@@ -21,7 +21,10 @@ def one_thread() -> Any:
     return threadpool_limits(1)
 
 
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The results of a function in order, one thread per processor."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+def in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], at_most: int | None = None
+) -> Iterator[Result]:
+    """The results of a function in order, one thread per processor, or `at_most` so many."""
+    n = os.cpu_count() or 1
+    with ThreadPoolExecutor(min(n, at_most or n)) as pool:
         yield from pool.map(function, items)
