@@ -309,10 +309,10 @@ def _with_normal_names(whole: CalibrationSet) -> CalibrationSet:
         return whole
     samples: dict[tuple[Modality, str, str], Sample] = {}
     for s in whole.samples:
-        identity, name = normal(s.identity), s.name
+        identity, name, place = normal(s.identity), s.name, s.place
         if (s.modality, identity, name) in samples:  # two folders of one person
-            name = f"{s.identity}/{name}"
-        samples[s.modality, identity, name] = replace(s, identity=identity, name=name, place=str(s.path))
+            name, place = f"{s.identity}/{name}", str(s.path)
+        samples[s.modality, identity, name] = replace(s, identity=identity, name=name, place=place)
     joined = [" and ".join(map(repr, names)) for names in spellings.values() if len(names) > 1]
     note = f"{len(joined)} identities are spelled in several ways (blanks, Unicode form of accents) and were merged."
     return replace(

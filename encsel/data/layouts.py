@@ -70,19 +70,19 @@ def recognise(
 
 def _manifest(path: Path, allow_outside: bool) -> Listing:
     try:
-        text = io.TextIOWrapper(open_ordinary(path, MAX_MANIFEST_BYTES), encoding="utf-8-sig", newline="")
-        reader = csv.DictReader(text, strict=True)
-        columns = reader.fieldnames = [printable(c.strip()) for c in reader.fieldnames or ()]
-        if missing := [c for c in MANIFEST_COLUMNS if c not in columns]:
-            raise BadCalibration(
-                f"{path} lacks the column {', '.join(missing)}; its columns are {', '.join(columns[:8]) or 'none'}. "
-                f"A manifest needs {', '.join(MANIFEST_COLUMNS)}; sample, sex, language, session, ... are optional."
-            )
-        if len(columns) > MAX_COLUMNS:
-            raise BadCalibration(f"{path} has {len(columns)} columns; at most {MAX_COLUMNS} are read. Remove some.")
-        if repeated := sorted(c for c, n in Counter(columns).items() if c and n > 1):
-            raise BadCalibration(f"{path} has the column {repeated[0]!r} twice. Rename one.")
-        samples = _samples_of(path, reader, allow_outside)
+        with io.TextIOWrapper(open_ordinary(path, MAX_MANIFEST_BYTES), encoding="utf-8-sig", newline="") as text:
+            reader = csv.DictReader(text, strict=True)
+            columns = reader.fieldnames = [printable(c.strip()) for c in reader.fieldnames or ()]
+            if missing := [c for c in MANIFEST_COLUMNS if c not in columns]:
+                raise BadCalibration(
+                    f"{path} lacks the column {', '.join(missing)}; its columns are {', '.join(columns[:8]) or 'none'}."
+                    f" A manifest needs {', '.join(MANIFEST_COLUMNS)}; sample, sex, language, session, ... are optional."
+                )
+            if len(columns) > MAX_COLUMNS:
+                raise BadCalibration(f"{path} has {len(columns)} columns; at most {MAX_COLUMNS} are read. Remove some.")
+            if repeated := sorted(c for c, n in Counter(columns).items() if c and n > 1):
+                raise BadCalibration(f"{path} has the column {repeated[0]!r} twice. Rename one.")
+            samples = _samples_of(path, reader, allow_outside)
     except UnicodeDecodeError as error:
         raise BadCalibration(f"{path} is not UTF-8 text. Save the manifest CSV as UTF-8.") from error
     except csv.Error as error:
