@@ -17,6 +17,8 @@ Rows = NDArray[np.floating[Any]]
 
 BLOCK_ROWS = 2048
 """Rows that are read at a time: so few that the memory of one block serves the next."""
+SCATTERED_ROWS = 256
+"""Rows that are read at a time if they do not follow each other: the system reads more of a file around each."""
 LARGE = 64 << 20
 """Bytes from which an array that encsel makes lies in a temporary file instead of memory."""
 
@@ -86,12 +88,10 @@ def scratch(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 
 def taken(x: NDArray[Any], index: NDArray[np.intp]) -> NDArray[Any]:
     """The rows of an index, as `x[index]`."""
-    if len(index) * x[:1].nbytes < LARGE:
-        rows = x[index]
-        release(x)
-        return rows
+    if not is_mapped(x) and len(index) * x[:1].nbytes < LARGE:
+        return x[index]
     rows = scratch((len(index), *x.shape[1:]), x.dtype)
-    for start, block in blocks(rows):
+    for start, block in blocks(rows, SCATTERED_ROWS):
         block[...] = x[index[start : start + len(block)]]
         release(x)
     return rows

@@ -76,7 +76,8 @@ def _manifest(path: Path, allow_outside: bool) -> Listing:
             if missing := [c for c in MANIFEST_COLUMNS if c not in columns]:
                 raise BadCalibration(
                     f"{path} lacks the column {', '.join(missing)}; its columns are {', '.join(columns[:8]) or 'none'}."
-                    f" A manifest needs {', '.join(MANIFEST_COLUMNS)}; sample, sex, language, session, ... are optional."
+                    f" A manifest needs {', '.join(MANIFEST_COLUMNS)}; sample, sex, language, session, ... are "
+                    "optional."
                 )
             if len(columns) > MAX_COLUMNS:
                 raise BadCalibration(f"{path} has {len(columns)} columns; at most {MAX_COLUMNS} are read. Remove some.")
