@@ -143,15 +143,13 @@ def unbiased_cka(k: Gram, q: Gram, matched_to: int | None) -> float:
 
 def _unbiased(k: Gram, q: Gram, matched_to: int | None, inner: float) -> float:
     of_k, of_q = (_term(x, x, matched_to, x.norm) for x in (k, q))
-    variation = of_k * of_q
-    if any(abs(own) <= 1e-12 * x.norm / len(x) ** 2 for x, own in ((k, of_k), (q, of_q))):
-        return 0.0  # one person differs from all others, who are equal: nothing is shared
-    if of_k <= 0 or variation <= 0:
+    # Of people who all differ alike, or but for one not at all, rounding leaves some variation of either sign.
+    if any(own <= 1e-12 * x.norm / len(x) ** 2 for x, own in ((k, of_k), (q, of_q))):
         raise BadCalibration(
             f"With {len(k)} identities an encoder's own variation is not above its noise; debiased CKA is undefined. "
             "Add people or drop the encoder."
         )
-    return float(_term(k, q, matched_to, inner) / np.sqrt(variation))
+    return float(_term(k, q, matched_to, inner) / np.sqrt(of_k * of_q))
 
 
 def matched_standard_error(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> float:
@@ -242,8 +240,8 @@ def _by_rows(ks: Sequence[Gram], qs: Sequence[Gram]) -> Callable[[NDArray[np.int
 
 def _by_matrices(ks: Sequence[Gram], qs: Sequence[Gram]) -> Callable[[NDArray[np.intp]], NDArray[np.float64]]:
     """The same by Gram matrices, in float32: exact to 1e-6, far below the spread of the null."""
-    moved = np.stack([k.matrix.astype(np.float32) for k in ks])
-    above = np.stack([np.triu(q.matrix, 1).astype(np.float32) for q in qs])
+    moved = np.stack([_in_float32(k) for k in ks])
+    above = np.stack([np.triu(_in_float32(q), 1) for q in qs])
     n = above.shape[1]
     if n <= 2 * _BLOCK:
         flat = above.reshape(len(qs), -1).T
@@ -268,12 +266,20 @@ def _by_matrices(ks: Sequence[Gram], qs: Sequence[Gram]) -> Callable[[NDArray[np
     return of
 
 
+def _in_float32(k: Gram) -> NDArray[np.float32]:
+    """The matrix, which is not held in float64 as well if it is large."""
+    if k.rows is None or len(k) <= MAX_MATRIX:
+        return k.matrix.astype(np.float32)
+    rows = k.rows.astype(np.float32)
+    return np.asarray(rows @ rows.T)
+
+
 def _on_device(
     ks: Sequence[Gram], qs: Sequence[Gram], permutations: NDArray[np.intp], device: str
 ) -> NDArray[np.float64]:
     import torch
 
-    off_diagonal = [[x.matrix.astype(np.float32) for x in side] for side in (ks, qs)]
+    off_diagonal = [[_in_float32(x) for x in side] for side in (ks, qs)]
     for matrix in (*off_diagonal[0], *off_diagonal[1]):
         np.fill_diagonal(matrix, 0)
     k_moved = torch.from_numpy(np.stack(off_diagonal[0])).to(device)

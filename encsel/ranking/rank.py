@@ -42,6 +42,7 @@ from encsel.ranking.pairs import (
 from encsel.ranking.result import BY_CKA, RANK_SCHEMA, CardUsed, PairRanking, Ranking, summary_of
 from encsel.ranking.settings import RankSettings
 from encsel.regression.card import GeometricCard
+from encsel.rows import taken
 from encsel.storage.signature import signature_text
 
 
@@ -216,7 +217,9 @@ def measure(
         faces, voices = sides
         matched_to = people_of(first) if isinstance(first, GeometricCard) else REFERENCE_SIZE
         some = people_sampled(n, seed=seed)
-        grams = [[g.gram if len(some) == n else gram(g.embeddings.centroids[some]) for g in side] for side in sides]
+        grams = [
+            [g.gram if len(some) == n else gram(taken(g.embeddings.centroids, some)) for g in side] for side in sides
+        ]
         shuffling = prepared.shuffling.of(some)
         nulls = permutation_null(
             *grams, matched_to=matched_to, n_permutations=settings.n_permutations(n), seed=seed,
@@ -225,7 +228,7 @@ def measure(
         task.advance()
     predictions = None
     if n >= MIN_FOR_FOLDS:
-        people = [[g.embeddings.centroids[some] for g in side] for side in sides]
+        people = [[taken(g.embeddings.centroids, some) for g in side] for side in sides]
         samples = [[median_samples(g.embeddings) for g in side] for side in sides]
         predictions = predict_pairs(
             people[0], people[1], (samples[0], samples[1]), calibrated, seed=seed, coverage=settings.coverage,
