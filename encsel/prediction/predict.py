@@ -1,6 +1,5 @@
 """Calibrated predictions for all pairs of one set: evidence, the cards' estimates, and a null of shuffled people."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +11,7 @@ from encsel.core import Vectors
 from encsel.matching.crossval import MEASURED
 from encsel.matching.sensitivity import distance_error, eer_interval
 from encsel.metrics.centroids import harmonic_mean
+from encsel.parallel import run
 from encsel.prediction.card import CalibratedCard, Estimate, Values, distances, estimate, predicted_eer
 from encsel.prediction.evidence import (
     COSTLY,
@@ -138,7 +138,7 @@ def predict_pairs(
         cards: the card that orders comes first, and the null is that of its predictions. At least one card must need no
             COSTLY evidence.
     """
-    from joblib import Parallel, delayed
+    from joblib import delayed
     from threadpoolctl import threadpool_limits
 
     progress, shuffling = progress or Silent(), shuffling or Shuffling()
@@ -148,8 +148,6 @@ def predict_pairs(
     across = shuffles(n, n_shuffles, seed=seed) if shuffling.compared else orders[:0]
 
     pairs = [(i, j) for i in range(len(faces)) for j in range(len(voices))]
-    # Matrices of 50 x 50 gain nothing from threads inside; pairs do.
-    threads = Parallel(n_jobs=os.cpu_count() or 1, prefer="threads", return_as="generator")
     used = folds_of_shuffles(folds)
     every = np.vstack([np.arange(n), orders, across])
     parts = np.array_split(every, PARTS)
@@ -158,11 +156,11 @@ def predict_pairs(
     with threadpool_limits(1), progress.task("cross-validation", n_tasks) as task:
 
         def done(calls: Iterable[Any]) -> list[Any]:
-            results = []
-            for one in threads(calls):
-                results.append(one)
+            results = {}
+            for i, one in run(calls):
+                results[i] = one
                 task.advance()
-            return results
+            return [results[i] for i in sorted(results)]
 
         sides_of_all = done(delayed(encoder_evidence)(x, folds) for x in (*faces, *voices))
         of_face, of_voice = sides_of_all[: len(faces)], sides_of_all[len(faces) :]

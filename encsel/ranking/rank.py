@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from encsel.core import MODALITIES, Modality, Part, Runtime, SetOptions
+from encsel.core import MODALITIES, Backend, Modality, Part, Runtime, SetOptions
 from encsel.data.calibration_set import CalibrationSet
 from encsel.embedding.candidates import Names
 from encsel.embedding.health import DOUBTS
@@ -21,6 +21,7 @@ from encsel.matching.scorers import DEFAULT_SCORER
 from encsel.metrics.centroids import centroids, median_samples
 from encsel.metrics.linear_cka import REFERENCE_SIZE, cka_of_grams
 from encsel.metrics.neighbours import Neighbours
+from encsel.parallel import running_on
 from encsel.prediction.card import PROBE_SAMPLES, TRAIN_PEOPLE, CalibratedCard
 from encsel.prediction.decision import Decision, decide, standings, undecided
 from encsel.prediction.order import chance_of_order, covariance, drawn_distances
@@ -69,6 +70,8 @@ def rank(
     allow_pickle: bool = False,
     timeout: float | None = None,
     cache: str | Path | None = "default",
+    backend: Backend = "local",
+    scheduler: str | None = None,
     max_eer: float | None = None,
     expect_best: str | None = None,
     min_margin: float | None = None,
@@ -99,11 +102,14 @@ def rank(
         allow_outside: read files that a manifest names outside its own folder.
         clip: which 5 seconds of a longer clip are used: "first" (after leading digital silence), "middle" or "loudest".
         ffmpeg: decode clips that libsndfile cannot read, such as m4a and video, with the ffmpeg on this machine.
-        device, dtype, batch_size: where and how models run; "auto" is CUDA, else MPS, else the CPU.
+        device, dtype, batch_size: where and how models run; "auto" is CUDA, else MPS, else the CPU; on "cuda:0,cuda:1"
+            encoders run side by side.
         offline: do not use the network.
         allow_pickle: read pickled weights of checkpoints other than the defaults.
         timeout: seconds for an encoder to open, and again to load and embed.
         cache: folder of the embedding cache; "default": the user's cache folder; None: keep nothing on disk.
+        backend, scheduler: where encoders run and pairs are evaluated: "local", or the workers of a "dask" or "ray"
+            cluster, and its address (see `encsel help scale`).
         max_eer, expect_best, min_margin, baseline, max_regression, above_chance, gate_on: gates, as the options of
             `encsel rank`; their verdict is in the result and its `exit_code`.
         strict_health: make `exit_code` 4 for an unsound encoder.
@@ -142,13 +148,14 @@ def rank(
     )  # fmt: skip
     runtime = Runtime(
         device=device, dtype=dtype, offline=offline, allow_pickle=allow_pickle, timeout=timeout, batch_size=batch_size,
-        cache=cache,
+        cache=cache, backend=backend, scheduler=scheduler,
     )  # fmt: skip
-    prepared = prepare(
-        data, faces, voices, options=options, runtime=runtime, expect_best=expect_best, explain=explain,
-        progress=progress,
-    )  # fmt: skip
-    ranking = replace(measure(prepared, settings, progress=progress), strict_health=strict_health)
+    with running_on(runtime):
+        prepared = prepare(
+            data, faces, voices, options=options, runtime=runtime, expect_best=expect_best, explain=explain,
+            progress=progress,
+        )  # fmt: skip
+        ranking = replace(measure(prepared, settings, progress=progress), strict_health=strict_health)
     return replace(ranking, verdict=verdict_on(ranking, gates))
 
 
