@@ -304,7 +304,7 @@ class _Dask:
     def finished(self, tasks: Sequence[Any]) -> list[Any]:
         import distributed
 
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError), self._client.as_current():
             done = list(distributed.wait(tasks, timeout=1, return_when="FIRST_COMPLETED").done)
             self._lost_at = None
             return done
