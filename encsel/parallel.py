@@ -99,11 +99,12 @@ def is_distributed() -> bool:
     return _packer.get() is not None
 
 
-def check_sendable(value: Any) -> None:
-    """Raise whatever pickling raises, if a value cannot be sent to a worker."""
-    packer = _packer.get()
+def pickled(value: Any) -> bytes:
+    """A value as bytes for a worker; raises whatever pickling raises."""
+    packer, file = _packer.get(), io.BytesIO()
     assert packer is not None
-    packer.cluster.pickler(io.BytesIO()).dump(value)
+    packer.cluster.pickler(file).dump(value)
+    return file.getvalue()
 
 
 def run(calls: Iterable[Call], jobs: int | None = None, *, gpu: bool = False) -> Iterator[tuple[int, Any]]:

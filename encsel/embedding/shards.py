@@ -5,26 +5,29 @@ A shard whose worker is lost is embedded again, as a whole, by another one.
 """
 
 import contextlib
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from encsel.core import Encoder, Sample, SetOptions, Skipped, Vectors
+from encsel.core import Encoder, Model, Sample, SetOptions, Skipped, Vectors
 from encsel.data.ffmpeg import find_ffmpeg
 from encsel.data.media import opened
 from encsel.embedding.model_run import N_THREADS, ModelRun, describe
 from encsel.embedding.one_pass import LateTask, embed_modality, skipped
 from encsel.errors import UnusableSample, UsageError, first_line
 from encsel.loading.deadline import Workers
-from encsel.parallel import Call, check_sendable, run
+from encsel.parallel import Call, pickled, run
 from encsel.progress import Progress, Silent
 from encsel.storage.cache import NO_PLACE
 
 SHARD = 2048
 """Samples in a task: a model is loaded for each, and all of it is lost with its worker."""
+
+_REMEDY = "Write it to a file that all workers see, and name it py:FILE.py:NAME."
 
 
 @dataclass(frozen=True)
@@ -83,17 +86,13 @@ def embed_on_workers(
         for number, one in enumerate(runs):
             wanted = [i for i in first.values() if one.wants(hashes[i])]
             tasks[number].advance(len(samples) - len(wanted))
-            order = _Order(
-                tuple(one.encoders), tuple(one.descriptions), options, cache.absolute(), one.batch_size, one.timeout,
-                Path.cwd(),
-            )  # fmt: skip
-            if wanted:
-                _check_sendable(one, order)
+            order = _order(one, options, cache) if wanted else b""
             for k, start in enumerate(range(0, len(wanted), SHARD)):
                 if one.failure is not None:
                     break
                 indices = wanted[start : start + SHARD]
                 places.append((number, k, indices))
+                tasks[number].begin()
                 yield _embed_shard, (order, [_sent(samples[i]) for i in indices], [hashes[i] for i in indices]), {}
 
     undecodable: dict[tuple[str, str], str] = {}
@@ -114,7 +113,6 @@ def embed_on_workers(
             one.on_gpu |= embedded.on_gpu
             told.setdefault(number, []).append((k, embedded))
             one.failure = one.failure or embedded.failure
-            tasks[number].begin()
             tasks[number].advance(len(indices))
         for task in tasks:
             task.begin()
@@ -129,15 +127,22 @@ def embed_on_workers(
     return hashes, [skipped(samples[i], reasons[i]) for i in sorted(reasons)]
 
 
-def _check_sendable(one: ModelRun, order: _Order) -> None:
-    """Fail an encoder that cannot be sent to a worker."""
+def _order(one: ModelRun, options: SetOptions, cache: Path) -> bytes:
+    """The order for a run, pickled; if that is not possible, the run fails."""
+    # What is opened again in a process of its own need not be sent.
+    encoders = tuple(e if e.runtime is None else replace(e, load=_not_sent) for e in one.encoders)
+    order = _Order(
+        encoders, tuple(one.descriptions), options, cache.absolute(), one.batch_size, one.timeout, Path.cwd()
+    )
     try:
-        check_sendable(order)
+        return pickled(order)
     except Exception as error:  # pickling raises many types
-        one.failure = (
-            f"it cannot be sent to a worker ({type(error).__name__}: {first_line(error)}). Write it to a file, and "
-            "name it py:FILE.py:NAME."
-        )
+        one.failure = f"it cannot be sent to a worker ({type(error).__name__}: {first_line(error)}). {_REMEDY}"
+        return b""
+
+
+def _not_sent() -> Model:
+    raise AssertionError("it runs in a process of its own")
 
 
 def _sent(sample: Sample) -> Sample:
@@ -177,8 +182,12 @@ def _hash_shard(paths: Sequence[Path]) -> list[tuple[str, str | None]]:
         return [future.result() for future in [pool.submit(one, path) for path in paths]]
 
 
-def _embed_shard(order: _Order, samples: Sequence[Sample], expected: Sequence[str]) -> _Embedded:
+def _embed_shard(sent: bytes, samples: Sequence[Sample], expected: Sequence[str]) -> _Embedded:
     """Embed samples, whose content hashes are `expected`, and write the vectors to the cache."""
+    try:
+        order: _Order = pickle.loads(sent)
+    except Exception as error:  # it is in a module that is not here
+        return _failed(f"a worker cannot open it ({type(error).__name__}: {first_line(error)}). {_REMEDY}")
     how = order.options.clip, find_ffmpeg() if order.options.ffmpeg else None
     for encoder, description in zip(order.encoders, order.descriptions, strict=True):
         if (here := describe(encoder, *how)) != description:
