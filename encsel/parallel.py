@@ -9,6 +9,7 @@ import contextlib
 import functools
 import io
 import itertools
+import logging
 import os
 import platform
 import socket
@@ -274,6 +275,9 @@ class _Dask:
         # Arrays are in the graph on purpose: scattered ones would be lost with the worker that holds them.
         self._settings = contextlib.ExitStack()
         self._settings.enter_context(dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}))
+        logger = logging.getLogger("distributed.client")  # it prints tracebacks of what is reported in words
+        self._settings.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
         try:
             self._client = distributed.Client(
                 scheduler, timeout=CONNECT_SECONDS, set_as_default=False, name="encsel", direct_to_workers=False
@@ -305,42 +309,40 @@ class _Dask:
     def finished(self, tasks: Sequence[Any]) -> list[Any]:
         import distributed
 
-        with contextlib.suppress(TimeoutError), self._client.as_current():
-            done = list(distributed.wait(tasks, timeout=1, return_when="FIRST_COMPLETED").done)
-            self._lost_at = None
-            return done
         try:
+            with contextlib.suppress(TimeoutError), self._client.as_current():
+                done = list(distributed.wait(tasks, timeout=1, return_when="FIRST_COMPLETED").done)
+                self._lost_at = None
+                return done
             has_workers = bool(self._client.nthreads())
-        except OSError as error:
+        except (OSError, distributed.CancelledError) as error:
             raise self._lost() from error
         now = time.monotonic()
         self._lost_at = None if has_workers else self._lost_at or now
         if self._lost_at is not None and now - self._lost_at > WAIT_SECONDS:
             raise UsageError(
-                f"The Dask scheduler at {self._address} has lost all of its workers. Start some, and run the same "
-                "command again: it goes on where it stopped."
+                f"The Dask scheduler at {self._address} has lost all of its workers; their logs say why, such as "
+                "encsel in another version. Start some, and run the same command again: it goes on where it stopped."
             )
         return []
 
     def result(self, task: Any) -> Any:
-        from distributed.scheduler import KilledWorker
+        import distributed
 
         try:
             return task.result()
-        except KilledWorker as error:
+        except distributed.KilledWorker as error:
             raise UsageError(
                 f"Dask gave a task up after {error.allowed_failures + 1} workers that ran it were lost; they may have "
                 "run out of memory. See their logs, and run the same command again."
             ) from error
-        except ImportError as error:
+        except (OSError, distributed.CancelledError) as error:
+            raise self._lost() from error
+        except Exception as error:  # what the call itself raises is part of the result
             raise UsageError(
-                f"A worker or the scheduler of {self._address} cannot run encsel ({first_line(error)}). Install the "
-                "same version everywhere."
+                f"The scheduler at {self._address} or a worker cannot run tasks of encsel "
+                f"({first_line(error).partition('. ')[0]}). Install the same version of encsel there."
             ) from error
-        except Exception as error:
-            if task.status in ("cancelled", "lost"):
-                raise self._lost() from error
-            raise
 
     def cancel(self, tasks: Sequence[Any]) -> None:
         if tasks and self._client.status == "running":
@@ -363,8 +365,6 @@ class _Ray:
     """A Ray cluster, or Ray on this machine."""
 
     def __init__(self, address: str | None) -> None:
-        import logging
-
         import ray
         from ray import cloudpickle
 
@@ -380,7 +380,7 @@ class _Ray:
                 except (OSError, ValueError, RuntimeError) as error:
                     raise UsageError(
                         f"Ray cannot be started or reached ({first_line(error)}). Start it with `ray start --head`, "
-                        "and give its address: --scheduler HOST:6379."
+                        "and give its address: --scheduler HOST:6379. If it asks for a token, set RAY_AUTH_MODE=token."
                     ) from error
         self._n_gpus = int(ray.cluster_resources().get("GPU", 0))
         self._on_cpu = ray.remote(max_retries=3)(_answer)
