@@ -22,7 +22,6 @@ from plugins import write_plugin
 from toy_encoders import toy
 
 import encsel
-from encsel import parallel
 from encsel.core import Runtime
 from encsel.data.calibration_set import CalibrationSet
 from encsel.embedding import shards
@@ -30,6 +29,7 @@ from encsel.embedding.embed import embed
 from encsel.errors import UsageError
 from encsel.loading.onnx_files import CPU, execution_providers
 from encsel.loading.registry import checked_spec, encoder_families, open_encoders
+from encsel.parallel import calls, cluster, tasks
 
 ROOT = Path(encsel.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
@@ -170,7 +170,7 @@ def test_a_killed_worker_costs_one_shard_and_changes_no_byte(tmp_path, dask, cal
 
 
 def test_a_scheduler_must_answer_and_have_workers(dask, monkeypatch, call, tmp_path):
-    monkeypatch.setattr(parallel, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
     monkeypatch.chdir(tmp_path)
     write_set(tmp_path / "set", 2, 1)
     words = ("embed", "set", "-o", "out", "--backend", "dask", "--scheduler")
@@ -206,7 +206,7 @@ def test_a_ray_cluster_must_answer():
     pytest.importorskip("ray")
     with (
         pytest.raises(UsageError, match=r"No Ray cluster answers at 127.0.0.1:1 .* `ray start --head`"),
-        parallel.running_on(Runtime(backend="ray", scheduler="127.0.0.1:1")),
+        tasks.running_on(Runtime(backend="ray", scheduler="127.0.0.1:1")),
     ):
         pass
 
@@ -298,7 +298,7 @@ class Nowhere:
 
     def result(self, task):
         made_with, parts, keys, *handles = task.arguments
-        return pickle.loads(pickle.dumps(parallel._answer(made_with, parts, keys, *(self.shared[i] for i in handles))))
+        return pickle.loads(pickle.dumps(calls.answer(made_with, parts, keys, *(self.shared[i] for i in handles))))
 
     def cancel(self, tasks):
         self.cancelled += tasks
@@ -306,10 +306,10 @@ class Nowhere:
 
 @pytest.fixture
 def nowhere(monkeypatch):
-    cluster = Nowhere()
-    token = parallel._packer.set(parallel._Packer(cluster))
-    yield cluster
-    parallel._packer.reset(token)
+    nowhere = Nowhere()
+    token = tasks._packer.set(calls.Packer(nowhere))
+    yield nowhere
+    tasks._packer.reset(token)
 
 
 def test_large_arrays_are_sent_once_however_many_calls_use_them(nowhere):
@@ -319,8 +319,8 @@ def test_large_arrays_are_sent_once_however_many_calls_use_them(nowhere):
         return k + big.sum() + factor.sum()
 
     for _ in range(2):
-        calls = [(total, (k, small), {}) for k in range(5)]
-        assert dict(parallel.run(calls)) == {k: total(k, small) for k in range(5)}
+        totals = [(total, (k, small), {}) for k in range(5)]
+        assert dict(tasks.run(totals)) == {k: total(k, small) for k in range(5)}
     assert len(nowhere.shared) == 1
     assert max(len(part) for task in nowhere.tasks for part in task.arguments[1]) < 10_000
 
@@ -328,24 +328,26 @@ def test_large_arrays_are_sent_once_however_many_calls_use_them(nowhere):
 def test_calls_are_made_as_they_are_started_and_stopped_with_the_loop(nowhere):
     started = []
 
-    def calls():
+    def endless():
         for k in range(100):
             started.append(k)
             yield abs, (-k,), {}
 
-    results = parallel.run(calls())
+    results = tasks.run(endless())
     next(results)
     results.close()
-    assert len(started) == parallel.AHEAD * nowhere.n_slots()
+    assert len(started) == tasks.AHEAD * nowhere.n_slots()
     assert len(nowhere.cancelled) == len(started) - 1
 
 
 def test_what_a_call_raises_is_raised_here_and_other_versions_are_refused(nowhere, monkeypatch):
     with pytest.raises(ZeroDivisionError):
-        list(parallel.run([(divmod, (1, 0), {})]))
-    monkeypatch.setattr(parallel, "_versions_here", lambda: {**parallel._versions(), "numpy": "0.1"})
+        list(tasks.run([(divmod, (1, 0), {})]))
+    real = calls.versions()
+    answers = iter([real, {**real, "numpy": "0.1"}])  # here, and on the worker
+    monkeypatch.setattr(calls, "versions", lambda: next(answers))
     with pytest.raises(UsageError, match=r"has numpy 0.1 instead of .*Install the same versions everywhere"):
-        list(parallel.run([(abs, (1,), {})]))
+        list(tasks.run([(abs, (1,), {})]))
 
 
 @pytest.fixture
@@ -377,9 +379,9 @@ def test_shards_are_embedded_as_on_this_machine(nowhere, media, tmp_path, monkey
     ]  # fmt: skip
     found = embed(media, encoders, cache=tmp_path / "cache", max_skipped=0.9)
     n_tasks = len(nowhere.tasks)
-    token = parallel._packer.set(None)
+    token = tasks._packer.set(None)
     alone = embed(media, encoders, cache=tmp_path / "of_local", max_skipped=0.9)
-    parallel._packer.reset(token)
+    tasks._packer.reset(token)
     for one, other in zip(found.embeddings, alone.embeddings, strict=True):
         assert one.name == other.name
         assert (one.vectors.tobytes() == other.vectors.tobytes()) == (one.name != "uneven")

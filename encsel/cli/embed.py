@@ -39,7 +39,7 @@ def embed(
     from encsel.embedding.candidates import embeddings_of
     from encsel.errors import EncoderFailed, UsageError
     from encsel.loading.hub import check_devices
-    from encsel.parallel import running_on
+    from encsel.parallel.tasks import running_on
 
     inputs = inputs_of(data, (*faces, *voices))
     # Embedding files among the inputs have the same names as the outputs.

@@ -17,7 +17,7 @@ from encsel.embedding.model_run import ModelRun, describe
 from encsel.embedding.one_pass import embed_modality, skipped
 from encsel.embedding.shards import embed_on_workers
 from encsel.loading.deadline import Workers
-from encsel.parallel import is_distributed
+from encsel.parallel.tasks import is_distributed
 from encsel.progress import Progress, Silent
 from encsel.storage.signature import digest
 

@@ -11,7 +11,7 @@ from encsel.core import Vectors
 from encsel.matching.crossval import MEASURED
 from encsel.matching.sensitivity import distance_error, eer_interval
 from encsel.metrics.centroids import harmonic_mean
-from encsel.parallel import run
+from encsel.parallel.tasks import run
 from encsel.prediction.card import CalibratedCard, Estimate, Values, distances, estimate, predicted_eer
 from encsel.prediction.evidence import (
     COSTLY,

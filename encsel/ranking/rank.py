@@ -21,7 +21,7 @@ from encsel.matching.scorers import DEFAULT_SCORER
 from encsel.metrics.centroids import centroids, median_samples
 from encsel.metrics.linear_cka import REFERENCE_SIZE, cka_of_grams
 from encsel.metrics.neighbours import Neighbours
-from encsel.parallel import running_on
+from encsel.parallel.tasks import running_on
 from encsel.prediction.card import PROBE_SAMPLES, TRAIN_PEOPLE, CalibratedCard
 from encsel.prediction.decision import Decision, decide, standings, undecided
 from encsel.prediction.order import chance_of_order, covariance, drawn_distances

@@ -21,7 +21,7 @@ from encsel.matching.error_rates import COVERAGE
 from encsel.matching.folds import MIN_FOR_FOLDS, PROTOCOLS, Protocol
 from encsel.matching.scorers import DEFAULT_SCORER, REFERENCE_TRAIN, SCORERS
 from encsel.metrics.centroids import harmonic_mean, median_samples
-from encsel.parallel import running_on
+from encsel.parallel.tasks import running_on
 from encsel.prediction.card import PROBE_SAMPLES, TRAIN_PEOPLE, CalibratedCard
 from encsel.prediction.decision import Decision, decide, range_of, undecided
 from encsel.prediction.order import N_DRAWS, chance_of_best

@@ -16,7 +16,7 @@ from encsel.matching.eer import EerRule, eer_of_sorted, nearest_eer
 from encsel.matching.folds import Protocol, protocol_folds
 from encsel.metrics.centroids import centroids
 from encsel.metrics.registry import metrics
-from encsel.parallel import run
+from encsel.parallel.tasks import run
 from encsel.progress import Progress, Silent
 from encsel.ranking.settings import RankSettings
 from encsel.storage.cache import StageCache

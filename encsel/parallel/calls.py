@@ -1,0 +1,120 @@
+"""Calls as bytes: large arrays and arguments are sent to a cluster once, and calls refer to them."""
+
+import functools
+import io
+import platform
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from encsel.errors import UsageError
+from encsel.parallel.cluster import Cluster
+from encsel.storage.signature import LIBRARIES, library_versions
+from encsel.version import __version__
+
+Call = tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any]]
+"""Function, arguments and options, as `joblib.delayed` makes it."""
+
+SHARED_BYTES = 1 << 16
+"""Size above which an array or an argument is sent once."""
+N_PARTS = 256
+"""Number of large arguments that are remembered for the next calls."""
+
+
+class Packer:
+    """Pickles calls. Large arrays and arguments go to the cluster once, as long as the same object is used."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self._arrays: dict[int, tuple[Any, Any]] = {}  # a weak reference to an array and its handle, by identity
+        self._parts: OrderedDict[int, tuple[Any, int, dict[int, Any]]] = OrderedDict()
+
+    def packed(self, call: Call) -> tuple[Any, ...]:
+        """Arguments of `answer`."""
+        function, arguments, options = call
+        parts, handles = [], dict[int, Any]()
+        for value in (function, *arguments, options):
+            part, referred = self._part(value)
+            parts.append(part)
+            handles |= referred
+        # Handles are arguments of their own: clusters look for them only there.
+        return versions(), parts, list(handles), *handles.values()
+
+    def _part(self, value: Any) -> tuple[bytes | int, dict[int, Any]]:
+        """A value as bytes, or as the key of shared bytes, and the handles that it needs by key."""
+        if (known := self._parts.get(id(value))) is not None and known[0] is value:
+            self._parts.move_to_end(id(value))
+            return known[1], known[2]
+        file, handles = io.BytesIO(), dict[int, Any]()
+        self._pickler(file, handles).dump(value)
+        if len(file.getbuffer()) <= SHARED_BYTES:
+            return file.getvalue(), handles
+        key = -id(value)  # an array has its identity as key
+        handles[key] = self.cluster.share(file.getvalue())
+        self._parts[id(value)] = value, key, handles
+        if len(self._parts) > N_PARTS:
+            self._parts.popitem(last=False)
+        return key, handles
+
+    def _pickler(self, file: io.BytesIO, handles: dict[int, Any]) -> Any:
+        import numpy as np
+
+        packer = self
+
+        class Pickler(self.cluster.pickler):  # type: ignore[name-defined]
+            def persistent_id(self, value: Any) -> int | None:
+                if type(value) is not np.ndarray or value.nbytes <= SHARED_BYTES or value.dtype.hasobject:
+                    return None
+                handles[id(value)] = packer._handle(value)
+                return id(value)
+
+        return Pickler(file)
+
+    def _handle(self, array: Any) -> Any:
+        key, arrays = id(array), self._arrays
+        if key not in arrays or arrays[key][0]() is not array:
+
+            def forget(reference: Any) -> None:
+                if key in arrays and arrays[key][0] is reference:
+                    del arrays[key]
+
+            arrays[key] = weakref.ref(array, forget), self.cluster.share(array)
+        return arrays[key][1]
+
+
+@functools.cache
+def versions() -> dict[str, Any]:
+    """Versions, on this machine, of what a result depends on."""
+    return {"encsel": __version__, "Python": platform.python_version_tuple()[:2], **library_versions(LIBRARIES)}
+
+
+def answer(
+    made_with: Mapping[str, Any], parts: Sequence[bytes | int], keys: Sequence[int], *shared: Any
+) -> tuple[Any, Exception | None]:
+    """On a worker: the result of a call, or what it raised."""
+    import pickle
+
+    from threadpoolctl import threadpool_limits
+
+    values = dict(zip(keys, shared, strict=True))
+
+    class Unpickler(pickle.Unpickler):
+        def persistent_load(self, key: int) -> Any:
+            return values[key]
+
+    try:
+        if (here := versions()) != made_with:
+            differing = ", ".join(f"{k} {here.get(k)} instead of {v}" for k, v in made_with.items() if here.get(k) != v)
+            raise UsageError(f"The worker {platform.node()} has {differing}. Install the same versions everywhere.")
+        contents = [values[part] if isinstance(part, int) else part for part in parts]
+        function, *arguments, options = [Unpickler(io.BytesIO(content)).load() for content in contents]
+        threadpool_limits(1)  # for good: tasks in other threads of this process would have it lifted too early
+        return function(*arguments, **options), None
+    except Exception as error:
+        return None, error
+
+
+def same(value: Any) -> Any:
+    """A value that is computed on a worker where it was lost with another."""
+    return value
