@@ -2,6 +2,7 @@
 
 import functools
 import io
+import itertools
 import platform
 import weakref
 from collections import OrderedDict
@@ -27,7 +28,9 @@ class Packer:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self._arrays: dict[int, tuple[Any, Any]] = {}  # a weak reference to an array and its handle, by identity
+        # A weak reference to an array, its key and its handle, by identity. Keys are never used again, as identities are.
+        self._arrays: dict[int, tuple[Any, int, Any]] = {}
+        self._keys = itertools.count()
         self._parts: OrderedDict[int, tuple[Any, int, dict[int, Any]]] = OrderedDict()
 
     def packed(self, call: Call) -> tuple[Any, ...]:
@@ -50,7 +53,7 @@ class Packer:
         self._pickler(file, handles).dump(value)
         if len(file.getbuffer()) <= SHARED_BYTES:
             return file.getvalue(), handles
-        key = -id(value)  # an array has its identity as key
+        key = next(self._keys)
         handles[key] = self.cluster.share(file.getvalue())
         self._parts[id(value)] = value, key, handles
         if len(self._parts) > N_PARTS:
@@ -66,21 +69,23 @@ class Packer:
             def persistent_id(self, value: Any) -> int | None:
                 if type(value) is not np.ndarray or value.nbytes <= SHARED_BYTES or value.dtype.hasobject:
                     return None
-                handles[id(value)] = packer._handle(value)
-                return id(value)
+                key, handle = packer._shared(value)
+                handles[key] = handle
+                return key
 
         return Pickler(file)
 
-    def _handle(self, array: Any) -> Any:
-        key, arrays = id(array), self._arrays
-        if key not in arrays or arrays[key][0]() is not array:
+    def _shared(self, array: Any) -> tuple[int, Any]:
+        """Key and handle of an array."""
+        identity, arrays = id(array), self._arrays
+        if identity not in arrays or arrays[identity][0]() is not array:
 
             def forget(reference: Any) -> None:
-                if key in arrays and arrays[key][0] is reference:
-                    del arrays[key]
+                if identity in arrays and arrays[identity][0] is reference:
+                    del arrays[identity]
 
-            arrays[key] = weakref.ref(array, forget), self.cluster.share(array)
-        return arrays[key][1]
+            arrays[identity] = weakref.ref(array, forget), next(self._keys), self.cluster.share(array)
+        return arrays[identity][1:]
 
 
 @functools.cache
