@@ -28,7 +28,7 @@ class Packer:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        # A weak reference to an array, its key and its handle, by identity. Keys are never used again, as identities are.
+        # By identity of an array: a weak reference to it, its key and its handle. Keys, unlike identities, are not reused.
         self._arrays: dict[int, tuple[Any, int, Any]] = {}
         self._keys = itertools.count()
         self._parts: OrderedDict[int, tuple[Any, int, dict[int, Any]]] = OrderedDict()
