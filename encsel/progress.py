@@ -5,11 +5,15 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from encsel.errors import disarmed, harmless
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 class Task:
@@ -40,6 +44,33 @@ class Silent:
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Task]:
         yield Task()
+
+
+PATIENCE = 3.0
+"""Seconds after which `watched` shows its progress."""
+
+
+def watched(progress: Progress, label: str, items: Iterable[Item], total: int) -> Iterator[Item]:
+    """The items, one by one, with progress if they take longer than PATIENCE."""
+    started, task = time.monotonic(), None
+    with contextlib.ExitStack() as stack:
+        for n_done, item in enumerate(items):
+            if task is not None:
+                task.advance()
+            elif time.monotonic() - started > PATIENCE:
+                task = stack.enter_context(progress.task(label, total))
+                task.advance(n_done)
+            yield item
+        if task is not None:
+            task.advance()
+
+
+def each(function: Callable[[Item], Value], progress: Progress, label: str, items: Sequence[Item]) -> list[Value]:
+    """What a function makes of each item, on two threads, with progress as `watched`."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(2) as pool:
+        return list(watched(progress, label, pool.map(function, items), len(items)))
 
 
 class _LineTask(Task):

@@ -21,7 +21,7 @@ from encsel.cli.calibrate import errors_table
 from encsel.core import MODALITIES
 from encsel.data.calibration_set import CalibrationSet
 from encsel.errors import BadCalibration, EncselError, UsageError
-from encsel.metrics.centroids import centroids, median_samples
+from encsel.metrics.centroids import median_samples
 from encsel.prediction.card import CalibratedCard, HeldOut, load_calibrated, shipped_calibrated
 from encsel.prediction.predict import predict_pairs
 from encsel.progress import OnStderr, Progress
@@ -156,7 +156,7 @@ def halves(
     people = sorted(set.intersection(*(set(e.identities) for e in embeddings)))
     embeddings = tuple(e.rows(np.isin(e.labels, people)) for e in embeddings)
     faces, voices = ([e for e in embeddings if e.modality == m] for m in MODALITIES)
-    x, y = ([centroids(e) for e in side] for side in (faces, voices))
+    x, y = ([e.centroids for e in side] for side in (faces, voices))
     samples = [median_samples(e) for e in faces], [median_samples(e) for e in voices]
     n = len(people) // 2
     rng = np.random.default_rng(seed)

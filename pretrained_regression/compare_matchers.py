@@ -23,7 +23,6 @@ from encsel.matching.folds import Folds, protocol_folds
 from encsel.matching.heads import COMPARED, HeadsCompared, compare_heads
 from encsel.matching.projections import Fold, Projections, project_encoder
 from encsel.matching.scorers import REFERENCE_TRAIN
-from encsel.metrics.centroids import centroids
 from encsel.progress import OnStderr, Progress
 from encsel.simulation.populations import Drawn, Population, TruthSizes
 
@@ -76,7 +75,7 @@ def real(data: Path) -> Iterator[Row]:
     folds = protocol_folds(len(people), "crossval", seed=0)
     rows = [e.rows(np.isin(e.labels, people)) for e in embeddings]
     faces, voices = (
-        {e.name: project_encoder(e, centroids(e), folds, seed=0) for e in rows if e.modality == m} for m in MODALITIES
+        {e.name: project_encoder(e, e.centroids, folds, seed=0) for e in rows if e.modality == m} for m in MODALITIES
     )
     if len(faces) * len(voices) > MAX_APART:
         yield measured(f"{data.name}, mean of pairs", [*faces.values()], [*voices.values()], folds)

@@ -20,8 +20,8 @@ from encsel.errors import EncselError, UsageError
 from encsel.matching.axes import project as on_axes
 from encsel.matching.joint import PROJECTIONS, project
 from encsel.matching.likelihood import N_AXES
-from encsel.metrics.centroids import centroids, unit_rows
 from encsel.reports.tables import render_sections
+from encsel.rows import unit_rows
 from encsel.simulation.populations import KINDS, Population
 from encsel.storage.sections import number, table
 
@@ -70,7 +70,7 @@ def trained(both: Both, train: Rows) -> Both:
     """All samples in the joint space of projections trained on the people numbered `train`."""
     sides = []
     for e in both.values():
-        people = centroids(e)
+        people = e.centroids
         rows = np.vstack([people, unit_rows(e.vectors.astype(np.float64))])
         sides.append(on_axes(rows, train, np.arange(len(people), len(rows)), n_axes=N_AXES))
     projected: tuple[Vectors, Vectors] = project(*sides)

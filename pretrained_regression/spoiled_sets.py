@@ -13,7 +13,7 @@ import numpy as np
 
 from encsel.core import MODALITIES, Embeddings, Modality
 from encsel.embedding.labels import notes_on_labels
-from encsel.metrics.centroids import centroids, median_samples
+from encsel.metrics.centroids import median_samples
 from encsel.prediction.card import CalibratedCard, estimate, load_calibrated, shipped_calibrated
 from encsel.prediction.evidence import encoder_evidence, evidence_folds, pair_evidence
 from encsel.simulation.populations import KINDS, Population, TruthSizes, truth
@@ -150,7 +150,7 @@ def tried(kind: str, seed: int, sizes: tuple[int, ...], cards: tuple[CalibratedC
                 warned = bool(notes_on_labels(found))
                 folds = evidence_folds(n, seed=0)
                 sides = [[e for e in found if e.modality == m] for m in MODALITIES]
-                evidence = [[encoder_evidence(centroids(e), folds) for e in side] for side in sides]
+                evidence = [[encoder_evidence(e.centroids, folds) for e in side] for side in sides]
                 m = median_samples(found[0])
                 for i, face in enumerate(evidence[0]):
                     for j, voice in enumerate(evidence[1]):

@@ -19,7 +19,7 @@ from encsel.data.calibration_set import CalibrationSet
 from encsel.errors import BadCalibration, EncselError
 from encsel.matching.crossval import MEASURED, held_out_evidence, sides
 from encsel.matching.folds import folds_of
-from encsel.metrics.centroids import centroids, median_samples
+from encsel.metrics.centroids import median_samples
 from encsel.prediction.card import PROBE_SAMPLES, load_calibrated
 from encsel.prediction.predict import PairPrediction, predict_pairs
 from encsel.prediction.shipped import CALIBRATED
@@ -78,7 +78,7 @@ def real_set(path: Path) -> RealSet:
     return RealSet(
         path.name,
         ([e.name for e in faces], [e.name for e in voices]),
-        ([centroids(e) for e in faces], [centroids(e) for e in voices]),
+        ([e.centroids for e in faces], [e.centroids for e in voices]),
         ([median_samples(e) for e in faces], [median_samples(e) for e in voices]),
     )
 

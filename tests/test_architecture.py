@@ -21,7 +21,7 @@ LAZY = {*HEAVY, "scipy", "skimage", "PIL", "soundfile", "rich", "pydantic", "pan
 ROOMS = (
     "__main__", "cli", "reports", "validation", "ranking", "gates", "embedding", "simulation", "prediction", "encoders",
     "matching", "regression", "loading", "data", "metrics", "parallel", "storage", "core", "progress", "extras",
-    "version", "errors",
+    "runtime", "rows", "threads", "version", "errors",
 )  # fmt: skip
 """Top to bottom. A file imports only from its own room and from rooms below."""
 MAX_LINES = 400

@@ -7,6 +7,7 @@ import pytest
 from toy import population
 
 from encsel.errors import BadCalibration
+from encsel.metrics import linear_cka
 from encsel.metrics.linear_cka import cka_of_grams, gram, matched_standard_error, null_of_matched
 
 
@@ -137,3 +138,45 @@ def test_jackknife_needs_five_people():
     x, y = (centroids(side) for side in population(4))
     with pytest.raises(BadCalibration, match="at least 5"):
         matched_standard_error(gram(x), gram(y))
+
+
+@pytest.mark.parametrize(("n", "dims"), [(40, (6, 9)), (40, (60, 9)), (300, (8, 5)), (300, (64, 48))])
+def test_from_rows_and_from_gram_matrices_everything_is_equal(n, dims, monkeypatch):
+    rng = np.random.default_rng(n)
+    trait = rng.normal(size=(n, 3))
+    x, y = (trait @ rng.normal(size=(3, d)) + rng.normal(size=(n, d)) for d in dims)
+    orders = np.stack([rng.permutation(n) for _ in range(7)])
+    found = []
+    for by_rows in (True, False):
+        monkeypatch.setattr(linear_cka, "_is_faster_by_rows", lambda k, q, by_rows=by_rows: by_rows)
+        k, q = gram(x), gram(y)
+        found.append(
+            [
+                *vars(cka_of_grams(k, q)).values(), matched_standard_error(k, q), k.times(q.diagonal)[0],
+                *null_of_matched([k], [q], permutations=orders).ravel(),
+            ]
+        )  # fmt: skip
+    assert found[0][:5] == pytest.approx(found[1][:5], rel=1e-9)
+    # Shuffled Gram matrices are in float32.
+    assert found[0][5:] == pytest.approx(found[1][5:], abs=1e-6)
+
+
+def test_more_people_than_gram_matrices_are_held_for_are_compared_by_rows(monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200, 90)), rng.normal(size=(200, 80))
+    expected = cka_of_grams(gram(x), gram(y))
+    monkeypatch.setattr(linear_cka, "MAX_MATRIX", 100)
+    k, q = gram(x), gram(y)
+    assert vars(cka_of_grams(k, q)) == pytest.approx(vars(expected), rel=1e-9)
+    assert "matrix" not in vars(k)
+
+
+def test_with_fewer_voices_than_faces_the_voices_are_shuffled_to_the_same_effect():
+    rng = np.random.default_rng(1)
+    ks, qs = ([gram(rng.normal(size=(150, 30))) for _ in range(count)] for count in (3, 2))
+    orders = np.stack([rng.permutation(150) for _ in range(5)])
+    null = null_of_matched(ks, qs, permutations=orders)
+    for i, k in enumerate(ks):
+        for j, q in enumerate(qs):
+            one = null_of_matched([k], [q], permutations=orders)[:, 0, 0]
+            np.testing.assert_allclose(null[:, i, j], one, atol=1e-6)

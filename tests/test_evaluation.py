@@ -18,7 +18,6 @@ from encsel.matching.probe import centred_within, group_probe
 from encsel.matching.projections import Fold, project_encoder
 from encsel.matching.recordings import compare_recordings, halves
 from encsel.matching.scorers import SCORERS
-from encsel.metrics.centroids import centroids
 
 N = 60
 
@@ -29,7 +28,7 @@ def pair(n: int = N, **options) -> tuple[Embeddings, Embeddings]:
 
 
 def projected(one: Embeddings, folds, **options):
-    return project_encoder(one, centroids(one), folds, seed=0, **options)
+    return project_encoder(one, one.centroids, folds, seed=0, **options)
 
 
 def test_the_reference_protocol_splits_as_the_released_code_does():
@@ -56,7 +55,7 @@ def test_projection_of_centroids_and_samples_is_that_of_the_full_space():
     folds = protocol_folds(N, "crossval", seed=0)
     fold = projected(face, folds)[0][0]
     train, test = folds[0][0]
-    x = centroids(face)
+    x = face.centroids
     centre = x[train].mean(axis=0)
     axes = np.linalg.svd(x[train] - centre, full_matrices=False)[2][: len(fold.side.sd)]
     np.testing.assert_allclose(np.abs(fold.side.test), np.abs((x[test] - centre) @ axes.T), atol=1e-8)
@@ -102,8 +101,8 @@ def test_means_of_more_samples_match_better_and_more_than_people_have_are_not_me
 def test_unrelated_people_match_at_chance():
     faces, voices = population(100, shared=2.0, seed=1)
     matching = measure_centroids(
-        centroids(embeddings("f", "face", faces)),
-        centroids(embeddings("v", "voice", np.roll(voices, 1, axis=0))),
+        embeddings("f", "face", faces).centroids,
+        embeddings("v", "voice", np.roll(voices, 1, axis=0)).centroids,
         seed=0,
     )
     for found in matching.values():
@@ -155,7 +154,7 @@ def test_people_without_a_group_are_left_out_of_it():
 
 def test_group_means_are_gone_after_centring():
     face, _ = sex_only(80)
-    rows, known = centred_within(centroids(face), sexes(80))
+    rows, known = centred_within(face.centroids, sexes(80))
     assert known.tolist() == list(range(80))
     for value in (0, 1):
         np.testing.assert_allclose(rows[np.arange(80) % 2 == value].mean(axis=0), 0, atol=1e-12)
@@ -163,15 +162,15 @@ def test_group_means_are_gone_after_centring():
 
 def test_a_probe_tells_the_sex_that_an_encoder_holds_and_not_one_that_it_does_not():
     face, _ = sex_only(80)
-    assert group_probe(centroids(face), sexes(80), seed=0) > 0.85
+    assert group_probe(face.centroids, sexes(80), seed=0) > 0.85
     other = PersonGroups("sex", ("f", "m"), np.random.default_rng(0).permutation(np.arange(80) % 2))
-    assert group_probe(centroids(face), other, seed=0) == pytest.approx(0.5, abs=0.17)
+    assert group_probe(face.centroids, other, seed=0) == pytest.approx(0.5, abs=0.17)
 
 
 def test_principal_axes_are_nested():
     face, _ = pair(dims=(70, 16))
     folds = protocol_folds(N, "crossval", seed=0)[:1]
-    few, many = project(centroids(face), *folds[0][0], n_axes=20), projected(face, folds)[0][0].side
+    few, many = project(face.centroids, *folds[0][0], n_axes=20), projected(face, folds)[0][0].side
     assert len(many.sd) > 20
     np.testing.assert_allclose(np.abs(many.first(20).test), np.abs(few.test), atol=1e-8)
     assert many.first(20) is many.first(20)
@@ -190,12 +189,12 @@ def test_eer_by_axes_is_missing_where_there_are_fewer():
 def test_a_learning_curve_falls_and_ends_at_the_whole_training_part():
     face, voice = pair(200, shared=3.0)
     folds = protocol_folds(200, "crossval", seed=0)[:1]
-    sides = [curve_projections(centroids(one), folds, seed=0) for one in (face, voice)]
+    sides = [curve_projections(one.centroids, folds, seed=0) for one in (face, voice)]
     curve = learning_curve(*sides, folds)
     assert [p.n_train for p in curve.points] == curve_sizes(folds)
     assert curve.points[-1].n_train == 160
     assert curve.points[-1].eer["likelihood"] < curve.points[0].eer["likelihood"]
-    whole = measure_centroids(centroids(face), centroids(voice), seed=0)
+    whole = measure_centroids(face.centroids, voice.centroids, seed=0)
     assert curve.points[-1].eer["reference"] == pytest.approx(whole["reference"].eer, abs=0.04)
 
 

@@ -14,12 +14,9 @@ from encsel.prediction.evidence import (
     cross_validated_features,
     encoder_evidence,
     evidence_folds,
-    folds_of_shuffles,
     pair_evidence,
-    shuffled_features,
-    shuffled_from_grams,
-    shuffles,
 )
+from encsel.prediction.shuffled import folds_of_shuffles, shuffled_features, shuffled_from_grams, shuffles
 from encsel.simulation.populations import unit_mean
 
 

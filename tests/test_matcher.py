@@ -19,7 +19,7 @@ from encsel.errors import BadCalibration, UsageError
 from encsel.matching.folds import fitted, folds_of
 from encsel.matching.matcher import FACTS, TENSORS, MatcherFacts, MatcherSide
 from encsel.matching.projections import project_centroids
-from encsel.metrics.centroids import unit_rows
+from encsel.rows import unit_rows
 
 N = 60
 

@@ -147,7 +147,7 @@ def _not_sent() -> Model:
 
 
 def _sent(sample: Sample) -> Sample:
-    return Sample(sample.identity, sample.modality, sample.path.absolute(), sample.name)
+    return Sample(sample.identity, sample.modality, str(sample.path.absolute()), sample.name)
 
 
 def _hashed(samples: Sequence[Sample], progress: Progress) -> tuple[list[str], dict[int, str]]:

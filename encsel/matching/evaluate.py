@@ -23,7 +23,6 @@ from encsel.matching.error_rates import Matching, Pool, Tally
 from encsel.matching.folds import Folds, fitted, protocol_folds, scored, some_folds
 from encsel.matching.projections import MEANS_OF, Projections, project_centroids, rows_per_person, sides_of
 from encsel.matching.scorers import DEFAULT_SCORER, SCORERS, cosines
-from encsel.metrics.centroids import centroids
 
 LEVELS = ("identity", "sample")
 AXES = (20, 50, 100, 200)
@@ -170,7 +169,7 @@ def plain_cosine(
         for one in (face, voice):
             people = np.unique(one.labels)
             rows = limit_rows(one, rows_per_person(len(people)), seed=seed) if level == "sample" else None
-            sides.append((centroids(one), people) if rows is None else (rows.vectors, rows.labels))
+            sides.append((one.centroids, people) if rows is None else (rows.vectors, rows.labels))
         (x, faces), (y, voices) = sides
         tally = Tally(eer_rule)
         tally.add(cosines(x, y), faces, voices)

@@ -17,8 +17,8 @@ from encsel.matching.crossval import pooled_rates
 from encsel.matching.error_rates import Tally
 from encsel.matching.folds import Folds, SidesByFold
 from encsel.matching.scorers import PairInFold, cosines
-from encsel.metrics.centroids import unit_rows
 from encsel.metrics.linear_cka import gram, unbiased_hsic
+from encsel.rows import unit_rows
 
 PROJECTIONS = "linear, in closed form: canonical directions, each weighted by its correlation on people held out"
 """Description of the projections of `project`."""

@@ -17,7 +17,7 @@ from encsel.core import MODALITIES, Modality, Vectors
 from encsel.errors import UsageError
 from encsel.matching.axes import checked_people, checked_rows, project
 from encsel.matching.likelihood import LARGEST_CORRELATION, N_AXES, LikelihoodRatio, likelihood_ratio
-from encsel.metrics.centroids import unit_rows
+from encsel.rows import unit_rows
 from encsel.storage.documents import Malformed, check_names, decoded
 from encsel.storage.files import read_whole, write_private
 from encsel.storage.result import CHECKSUM, checksum, json_text, plain

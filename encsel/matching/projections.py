@@ -12,7 +12,8 @@ from encsel.errors import BadCalibration
 from encsel.matching.axes import Side, project
 from encsel.matching.folds import MAX_FOR_ALL_FOLDS, Folds
 from encsel.matching.likelihood import N_AXES
-from encsel.metrics.centroids import centroids, median_samples, unit_rows
+from encsel.metrics.centroids import median_samples
+from encsel.rows import unit_rows
 
 SAMPLE_ROWS, SAMPLE_REPEATS = 3000, 3
 """Single samples scored in total, 2 to 20 per person, and repeats in which they are scored; 1 for a large set."""
@@ -43,7 +44,7 @@ def project_encoder(embeddings: Embeddings, x: Vectors, folds: Folds, *, seed: i
     limited = limit_rows(embeddings, rows_per_person(n), seed=seed)
     owners = np.searchsorted(np.unique(embeddings.labels), limited.labels)
     most = median_samples(embeddings)
-    means = {k: centroids(limit_rows(embeddings, k, seed=seed)) for k in MEANS_OF if most >= k}
+    means = {k: limit_rows(embeddings, k, seed=seed).centroids for k in MEANS_OF if most >= k}
     singles = unit_rows(limited.vectors.astype(np.float64))
     everything = in_span_of(x, np.vstack([singles, *means.values()]))
     projections: Projections = []

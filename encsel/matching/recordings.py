@@ -11,7 +11,6 @@ from encsel.matching.error_rates import Pool
 from encsel.matching.folds import Folds, scored
 from encsel.matching.projections import project_centroids
 from encsel.matching.scorers import SCORERS, Side
-from encsel.metrics.centroids import centroids
 from encsel.metrics.linear_cka import REFERENCE_SIZE, Gram, cka_of_grams, gram
 
 
@@ -43,7 +42,7 @@ def halves(embeddings: Embeddings, assignments: Sequence[NDArray[np.intp]], fold
     """Project one encoder's centroids of both halves; by split, `assignments` (rows,) are 0, 1 or -1 to leave out."""
     sides, grams = [], []
     for assignment, repeat in zip(assignments, folds, strict=True):
-        both = [centroids(embeddings.rows(assignment == half)) for half in (0, 1)]
+        both = [embeddings.rows(assignment == half).centroids for half in (0, 1)]
         sides.append([project_centroids(x, [repeat]) for x in both])
         grams.append([gram(x) for x in both])
     return Halves(sides, grams)

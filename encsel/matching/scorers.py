@@ -14,7 +14,7 @@ from encsel.core import Vectors
 from encsel.errors import UsageError, nearest
 from encsel.matching import likelihood
 from encsel.matching.axes import N_AXES, Directions, Side, checked_people, checked_rows, directions, project
-from encsel.metrics.centroids import unit_rows
+from encsel.rows import unit_rows
 
 DEFAULT_SCORER = "likelihood"
 """The scorer to deploy, whose EERs a user sees first."""

@@ -1,24 +1,10 @@
-"""Centroids (one vector per identity), rows scaled and centred, and counts of samples per identity."""
+"""Rows scaled and centred, and counts of samples per identity."""
 
 import numpy as np
 
 from encsel.core import Embeddings, Vectors
 from encsel.errors import BadCalibration
-
-
-def centroids(embeddings: Embeddings) -> Vectors:
-    """Mean of each identity's rows, L2-normalised; (identities, dim) float64, identities in sorted order."""
-    _, index, counts = np.unique(embeddings.labels, return_inverse=True, return_counts=True)
-    order = np.argsort(index, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    sums = np.add.reduceat(embeddings.vectors[order].astype(np.float64), starts, axis=0)
-    return unit_rows(sums / counts[:, None])
-
-
-def unit_rows(x: Vectors) -> Vectors:
-    """The rows divided by their Euclidean length; rows of zeros stay zeros."""
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.asarray(x / np.where(norms > 0, norms, 1))
+from encsel.rows import blocks, mean_of_rows, release, scratch
 
 
 def centred_rows(x: Vectors, n_least: int, use: str, who: str = "people") -> Vectors:
@@ -29,17 +15,23 @@ def centred_rows(x: Vectors, n_least: int, use: str, who: str = "people") -> Vec
     """
     if len(x) < n_least:
         raise BadCalibration(f"{len(x)} {who}; {use} at least {n_least}. Add people.")
-    rows = np.asarray(x, dtype=np.float64)
-    centred = rows - rows.mean(axis=0)
+    mean, centred, largest, scale = mean_of_rows(x), scratch(x.shape, np.float64), 0.0, 0.0
+    for start, block in blocks(x):
+        rows = centred[start : start + len(block)]
+        np.subtract(block, mean, out=rows)
+        largest, scale = max(largest, float(np.abs(rows).max())), max(scale, float(np.abs(block).max()))
+        release(centred)
     # Rounding leaves about 1e-16 of the largest value; equal rows must not look like variation.
-    if np.abs(centred).max() <= 1e-12 * max(np.abs(rows).max(), np.finfo(np.float64).tiny):
+    if largest <= 1e-12 * max(scale, np.finfo(np.float64).tiny):
         raise BadCalibration(f"All {who} have the same embedding; {use} variation. Check the encoder.")
-    return np.asarray(centred / np.abs(centred).max())
+    for _, block in blocks(centred):
+        block /= largest
+    return centred
 
 
 def median_samples(embeddings: Embeddings) -> float:
     """Samples per identity, median over identities."""
-    return float(np.median(np.unique(embeddings.labels, return_counts=True)[1]))
+    return float(np.median(embeddings.counts))
 
 
 def harmonic_mean(a: float, b: float) -> float:

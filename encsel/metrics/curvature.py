@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
 from encsel.metrics.neighbours import nearest_neighbours
+from encsel.rows import blocks, mean_of_rows
 
 K = 50
 N_POINTS = 1000
@@ -110,19 +111,25 @@ def flat_control(x: Vectors, *, n_points: int, k: int, seed: int) -> Curvature:
 
     An encoder's excess over it is curvature; the rest is noise and sparse sampling.
     """
-    from sklearn.neighbors import NearestNeighbors
-
-    rows = np.asarray(x, dtype=np.float64)
-    rows = rows - rows.mean(axis=0)
-    n = len(rows)
-    values = np.linalg.eigvalsh(rows.T @ rows / n if n > rows.shape[1] else rows @ rows.T / n)
+    values = np.linalg.eigvalsh(_covariance(x))
     varies = values > 1e-12 * values[-1]
     rng = np.random.default_rng([seed, 7])
     # On its principal axes, since curvature ignores rotation.
-    cloud = rng.standard_normal((n, int(varies.sum())), np.float32) * np.sqrt(values[varies]).astype(np.float32)
+    cloud = rng.standard_normal((len(x), int(varies.sum())), np.float32) * np.sqrt(values[varies]).astype(np.float32)
     points = np.arange(n_points)
-    index = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(cloud).kneighbors(cloud[:n_points])[1]
-    return curvature(cloud, points, index[:, 1:])
+    return curvature(cloud, points, nearest_neighbours(cloud, k, of=points).index)
+
+
+def _covariance(x: Vectors) -> NDArray[np.float64]:
+    """(dim, dim) covariance of the rows, or (rows, rows) inner products over their number if those are fewer."""
+    if len(x) <= x.shape[1]:
+        rows = np.asarray(x, dtype=np.float64) - x.mean(axis=0, dtype=np.float64)
+        return np.asarray(rows @ rows.T / len(x))
+    mean, products = mean_of_rows(x), np.zeros((x.shape[1], x.shape[1]))
+    for _, block in blocks(x):
+        centred = block - mean
+        products += centred.T @ centred
+    return products / len(x)
 
 
 def _principal(offsets: Vectors, reference: bool) -> tuple[NDArray[np.float64], NDArray[np.intp]]:

@@ -15,7 +15,7 @@ def geodesic_gram(x: Vectors) -> Gram:
     Args:
         x: (n, dim) centroids, one row per person. Unconnected parts of the graph are joined by their shortest links.
     Returns:
-        (n, n) float64, scaled to unit mean diagonal, as `encsel.metrics.linear_cka.gram`.
+        Scaled to unit mean diagonal, as `encsel.metrics.linear_cka.gram`.
     Raises:
         BadCalibration: fewer than 12 people, or all rows equal.
     Source: Tenenbaum et al. 2000, doi:10.1126/science.290.5500.2319.
@@ -29,7 +29,7 @@ def geodesic_gram(x: Vectors) -> Gram:
         warnings.simplefilter("ignore")  # of unconnected parts
         squared = np.square(Isomap(n_neighbors=K, n_components=1).fit(rows).dist_matrix_)
     kernel = -0.5 * (squared - squared.mean(axis=0) - squared.mean(axis=1)[:, None] + squared.mean())
-    return np.asarray(kernel / (np.trace(kernel) / len(kernel)))
+    return Gram(matrix=kernel / (np.trace(kernel) / len(kernel)))
 
 
 METRICS = (

@@ -34,6 +34,14 @@ def mle_harmonic(distances: NDArray[np.float64], *, k: int = K) -> float:
     return float(1 / np.mean(_inverse_dimension(distances, k)))
 
 
+def error_of_median(distances: NDArray[np.float64], *, k: int = K) -> float:
+    """Standard error of `mle_median` over points drawn at random, from the order statistics beside the median."""
+    estimates = 1 / _inverse_dimension(distances, k)
+    half = 0.5 / np.sqrt(len(estimates))
+    low, high = np.quantile(estimates, [max(0.5 - half, 0), min(0.5 + half, 1)])
+    return float(high - low) / 2
+
+
 def dimension_per_person(x: Vectors, people: NDArray[Any], *, k: int) -> NDArray[np.float64]:
     """(n,) `mle_median` of each person's own rows, of people with at least k + 2 rows that differ enough.
 

@@ -1,24 +1,46 @@
 """Nearest neighbours, searched once per encoder and shared by every metric that needs them."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
+from encsel.metrics.search import dense, nearest_among, nearest_of_all, on_device
+from encsel.rows import equal_rows, row_hashes
+from encsel.threads import one_thread
 
-SMALL = 4000
-"""Number of rows below which the search uses one thread."""
+MAX_EXACT = 20_000
+"""Largest number of rows whose neighbours are all searched; of more rows, those of a sample are."""
+N_SEARCHED = 5000
+"""Number of rows in that sample. Their neighbours are searched among all rows."""
+DENSE = 2048
+"""Number of rows up to which all distances are computed in float64."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The k nearest other rows of each row, nearest first: (rows, k) Euclidean distances, float64, and row numbers."""
+    """The k nearest other rows of some rows, nearest first.
+
+    Attributes:
+        distances: (searched, k) Euclidean, float64.
+        index: (searched, k) row numbers.
+        rows: (searched,) numbers, ascending, of the rows whose neighbours these are.
+        n_rows: number of rows among which they were searched.
+    """
 
     distances: NDArray[np.float64]
     index: NDArray[np.intp]
+    rows: NDArray[np.intp]
+    n_rows: int
+
+
+def rows_to_search(n_rows: int, *, seed: int) -> NDArray[np.intp]:
+    """Numbers of all rows, or of a random sample of N_SEARCHED of more than MAX_EXACT rows; ascending."""
+    if n_rows <= MAX_EXACT:
+        return np.arange(n_rows)
+    return np.sort(np.random.default_rng([seed, 13]).choice(n_rows, N_SEARCHED, replace=False))
 
 
 def neighbours_of_people(x: Vectors, k: int, use: str) -> Neighbours:
@@ -40,53 +62,46 @@ def neighbour_distances(x: Vectors, k: int, *, device: str = "cpu") -> NDArray[n
     return nearest_neighbours(x, k, device=device).distances
 
 
-def nearest_neighbours(x: Vectors, k: int, *, device: str = "cpu", as_given: bool = False) -> Neighbours:
-    """The k nearest other rows of each of the (rows, dim) distinct rows.
+def nearest_neighbours(
+    x: Vectors, k: int, *, of: NDArray[np.intp] | None = None, device: str = "cpu", as_given: bool = False
+) -> Neighbours:
+    """The k nearest other rows of each of the (rows, dim) distinct rows, or of the rows numbered `of`.
+
+    Float32 products of rows about their mean, each pair of rows once, tell which rows may be among the nearest; their
+    distances are computed from the rows.
 
     Args:
-        device: "cpu" (scikit-learn), or a torch device; the two agree to 1e-6.
-        as_given: search the rows in their own number type, not centred, as the study's released code does, on the CPU.
+        of: (searched,) row numbers, ascending; None: all rows.
+        device: "cpu", or a torch device; the two agree to 1e-6.
+        as_given: search with scikit-learn in the rows' own number type, not centred, as the study's released code does.
     Raises:
         BadCalibration: k or fewer rows.
     """
-    if len(x) <= k:
-        raise BadCalibration(
-            f"{len(x)} distinct samples; {k} neighbours per sample need at least {k + 1}. Add samples."
-        )
-    rows: NDArray[Any] = x
-    if not as_given:
-        # Centring keeps the digits that the expansion |a|^2 - 2ab + |b|^2 would lose on a cloud far from the origin.
-        rows = np.asarray(x, dtype=np.float64)
-        rows = rows - rows.mean(axis=0)
-        if device != "cpu":
-            return _on_device(rows, k, device)
-    from sklearn.neighbors import NearestNeighbors
-    from threadpoolctl import threadpool_limits
+    n = len(x)
+    if n <= k:
+        raise BadCalibration(f"{n} distinct samples; {k} neighbours per sample need at least {k + 1}. Add samples.")
+    rows = np.arange(n) if of is None else of
+    if as_given:
+        from sklearn.neighbors import NearestNeighbors
 
-    # On a small search, several threads would wait for each other.
-    with threadpool_limits(1 if len(x) < SMALL else None):
-        distances, index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(rows).kneighbors()
-    return Neighbours(distances, index)
-
-
-def _on_device(centred: NDArray[Any], k: int, device: str, chunk: int = 512) -> Neighbours:
-    import torch
-
-    rows = torch.from_numpy(centred).to(device)
-    squares = (rows * rows).sum(dim=1)
-    distances, index = [], []
-    for start in range(0, len(rows), chunk):
-        block = rows[start : start + chunk]
-        squared = squares[start : start + chunk, None] + squares - 2 * block @ rows.T
-        rows_of_block = torch.arange(len(block), device=rows.device)
-        squared[rows_of_block, start + rows_of_block] = torch.inf
-        nearest = squared.topk(k, dim=1, largest=False)
-        distances.append(nearest.values.clamp(min=0).sqrt().cpu())
-        index.append(nearest.indices.cpu())
-    return Neighbours(torch.cat(distances).numpy(), torch.cat(index).numpy())
+        distances, index = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(x).kneighbors(x[rows])
+        others = index != rows[:, None]
+        others[others.all(axis=1), -1] = False  # a row equal to others may be missing among its nearest
+        return Neighbours(distances[others].reshape(-1, k), index[others].reshape(-1, k), rows, n)
+    if device != "cpu":
+        return Neighbours(*on_device(x, k, rows, device), rows, n)
+    # Tiles run in parallel, so products within one must not.
+    with one_thread():
+        found = None
+        if n > DENSE:
+            found = nearest_of_all(x, k) if len(rows) == n else nearest_among(x, k, rows)
+        distances, index = found or dense(x, k, rows)
+    return Neighbours(distances, index, rows, n)
 
 
 def distinct_rows(x: Vectors) -> NDArray[np.intp]:
     """Index of the first occurrence of every distinct row, ascending."""
-    first = {row.tobytes(): i for i, row in reversed([*enumerate(x)])}
-    return np.sort(np.fromiter(first.values(), dtype=np.intp))
+    is_first = np.ones(len(x), bool)
+    for same in equal_rows(x, row_hashes(x)):
+        is_first[same[1:]] = False
+    return np.flatnonzero(is_first)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
 from encsel.extras import imported
-from encsel.metrics.centroids import unit_rows
+from encsel.rows import unit_rows
 
 N_PEOPLE = 500
 REFERENCE_SEED = 42

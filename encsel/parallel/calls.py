@@ -12,6 +12,7 @@ from typing import Any
 from encsel.errors import UsageError
 from encsel.parallel.cluster import Cluster
 from encsel.storage.signature import LIBRARIES, library_versions
+from encsel.threads import one_thread
 from encsel.version import __version__
 
 Call = tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any]]
@@ -28,7 +29,7 @@ class Packer:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        # By identity of an array: a weak reference to it, its key and its handle. Keys, unlike identities, are not reused.
+        # By identity of an array: a weak reference to it, its key and its handle. Keys are not reused; identities are.
         self._arrays: dict[int, tuple[Any, int, Any]] = {}
         self._keys = itertools.count()
         self._parts: OrderedDict[int, tuple[Any, int, dict[int, Any]]] = OrderedDict()
@@ -67,7 +68,7 @@ class Packer:
 
         class Pickler(self.cluster.pickler):  # type: ignore[name-defined]
             def persistent_id(self, value: Any) -> int | None:
-                if type(value) is not np.ndarray or value.nbytes <= SHARED_BYTES or value.dtype.hasobject:
+                if type(value) not in (np.ndarray, np.memmap) or value.nbytes <= SHARED_BYTES or value.dtype.hasobject:
                     return None
                 key, handle = packer._shared(value)
                 handles[key] = handle
@@ -77,6 +78,8 @@ class Packer:
 
     def _shared(self, array: Any) -> tuple[int, Any]:
         """Key and handle of an array."""
+        import numpy as np
+
         identity, arrays = id(array), self._arrays
         if identity not in arrays or arrays[identity][0]() is not array:
 
@@ -84,7 +87,7 @@ class Packer:
                 if identity in arrays and arrays[identity][0] is reference:
                     del arrays[identity]
 
-            arrays[identity] = weakref.ref(array, forget), next(self._keys), self.cluster.share(array)
+            arrays[identity] = weakref.ref(array, forget), next(self._keys), self.cluster.share(np.asarray(array))
         return arrays[identity][1:]
 
 
@@ -100,8 +103,6 @@ def answer(
     """On a worker: the result of a call, or what it raised."""
     import pickle
 
-    from threadpoolctl import threadpool_limits
-
     values = dict(zip(keys, shared, strict=True))
 
     class Unpickler(pickle.Unpickler):
@@ -114,7 +115,7 @@ def answer(
             raise UsageError(f"The worker {platform.node()} has {differing}. Install the same versions everywhere.")
         contents = [values[part] if isinstance(part, int) else part for part in parts]
         function, *arguments, options = [Unpickler(io.BytesIO(content)).load() for content in contents]
-        threadpool_limits(1)  # for good: tasks in other threads of this process would have it lifted too early
+        one_thread()  # for good: tasks in other threads of this process would have it lifted too early
         return function(*arguments, **options), None
     except Exception as error:
         return None, error

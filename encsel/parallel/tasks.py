@@ -20,6 +20,7 @@ from encsel.parallel.calls import Call, Packer
 from encsel.parallel.cluster import Cluster
 from encsel.parallel.dask_cluster import DaskCluster
 from encsel.parallel.ray_cluster import RayCluster
+from encsel.threads import one_thread
 
 AHEAD = 2
 """Tasks in flight per processor of the cluster."""
@@ -79,11 +80,9 @@ def run(calls: Iterable[Call], jobs: int | None = None, *, gpu: bool = False) ->
         yield from _on(packer, calls, gpu)
         return
     from joblib import Parallel, delayed
-    from threadpoolctl import threadpool_limits
 
     threads = Parallel(n_jobs=jobs or os.cpu_count() or 1, prefer="threads", return_as="generator_unordered")
-    # Small matrices gain nothing from more threads, which wait for each other.
-    with threadpool_limits(1):
+    with one_thread():
         yield from threads(delayed(_numbered)(i, call) for i, call in enumerate(calls))
 
 

@@ -110,6 +110,7 @@ def explain(ranking: Ranking, face: str, voice: str) -> Explanation:
         raise UsageError("This ranking was read from the cache, without the details to explain. Call rank again.")
     prediction = ranking.details[face, voice]
     evidence, m, estimate = prediction.evidence, prediction.samples, prediction.estimates[card.name]
+    n = evidence.cross_validated.n_people
     weights = np.asarray(card.coefficients) @ size_terms(float(n), m, card)
     medians = {name: feature_quantiles(card, name, n)[4] for name in card.features}
     base, parts = float(weights[0]), []

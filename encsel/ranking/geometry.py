@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from encsel.core import Embeddings
 from encsel.data.sampling import limit_rows
 from encsel.errors import BadCalibration
-from encsel.metrics.centroids import centroids
 from encsel.metrics.distance_ratio import two_nn
-from encsel.metrics.linear_cka import Gram, gram, null_of_matched
-from encsel.metrics.mle import K, mle_harmonic, mle_median
-from encsel.metrics.neighbours import Neighbours, distinct_rows, neighbour_distances
+from encsel.metrics.linear_cka import Gram, cka_of_grams, gram, null_of_matched
+from encsel.metrics.mle import K, error_of_median, mle_harmonic, mle_median
+from encsel.metrics.neighbours import Neighbours, distinct_rows, nearest_neighbours, rows_to_search
 
 MAX_DRAWS = 10
+MAX_PEOPLE = 5000
+"""Largest number of people who are shuffled and cross-validated; of more people, a random sample is."""
 ROWS_FOR_DRAWS = 20_000
 """Total rows of the draws that intrinsic dimension is averaged over; at most MAX_DRAWS draws."""
 
@@ -31,10 +32,14 @@ ESTIMATORS: Mapping[str, Callable[[NDArray[Any]], float]] = {
 
 @dataclass(frozen=True)
 class IntrinsicDimension:
-    """Estimates by metric, in dimensions; None with the reason where undefined."""
+    """Estimates by metric, in dimensions; None with the reason where undefined.
+
+    `note` states the sample and the standard error of the first, if not the neighbours of all rows were searched.
+    """
 
     values: Mapping[str, float] | None
     reason: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def measure_encoder(
         BadCalibration: too few people or constant embeddings; names the encoder.
     """
     try:
-        k = gram(centroids(embeddings), device=device)
+        k = gram(embeddings.centroids)
         dimension = intrinsic_dimension(
             embeddings, rows_per_identity=rows_per_identity, seed=seed, device=device, searched=searched
         )
@@ -97,29 +102,52 @@ def intrinsic_dimension(
     searched: Neighbours | None = None,
 ) -> IntrinsicDimension:
     """Estimates over the distinct rows of all people, pooled; averaged over seeded draws if rows are left out."""
-    counts = np.unique(embeddings.labels, return_counts=True)[1]
+    counts = embeddings.counts
     limit = rows_per_identity if rows_per_identity is not None and counts.max() > rows_per_identity else None
     n_rows = int(np.minimum(counts, limit or counts.max()).sum())
     n_draws = 1 if limit is None else int(np.clip(ROWS_FOR_DRAWS // n_rows, 1, MAX_DRAWS))
-    draws = []
+    draws, note = [], None
     try:
         for draw in range(n_draws):
             if limit is None and searched is not None and searched.distances.shape[1] >= K:
-                distances = searched.distances
+                found = searched
             else:
                 rows = embeddings if limit is None else limit_rows(embeddings, limit, seed=seed * MAX_DRAWS + draw)
-                distances = neighbour_distances(rows.vectors[distinct_rows(rows.vectors)], K, device=device)
-            draws.append({name: estimate(distances) for name, estimate in ESTIMATORS.items()})
+                found = neighbours_of_distinct_rows(rows, K, seed=seed, device=device)
+            draws.append({name: estimate(found.distances) for name, estimate in ESTIMATORS.items()})
+            if len(found.rows) < found.n_rows:
+                note = (
+                    f"{embeddings.modality} encoder {embeddings.name}: intrinsic dimension is that of a random "
+                    f"{len(found.rows)} of {found.n_rows} rows, with neighbours among all of them: "
+                    f"{draws[0]['mle_median']:.1f}, standard error {error_of_median(found.distances):.2g}."
+                )
     except BadCalibration as error:
         return IntrinsicDimension(None, str(error))
     means = {name: float(np.mean([draw[name] for draw in draws])) for name in ESTIMATORS}
-    return IntrinsicDimension(means)
+    return IntrinsicDimension(means, note=note)
+
+
+def neighbours_of_distinct_rows(embeddings: Embeddings, k: int, *, seed: int, device: str = "cpu") -> Neighbours:
+    """The k nearest distinct rows of all distinct rows, or of a sample of many; rows are numbered among distinct ones.
+
+    Raises:
+        BadCalibration: k or fewer distinct rows.
+    """
+    first = distinct_rows(embeddings.vectors)
+    vectors = embeddings.vectors if len(first) == len(embeddings.vectors) else embeddings.rows(first).vectors
+    return nearest_neighbours(vectors, k, of=rows_to_search(len(vectors), seed=seed), device=device)
+
+
+def people_sampled(n_people: int, *, seed: int) -> NDArray[np.intp]:
+    """Numbers of all people, or of a random sample of MAX_PEOPLE of more; ascending."""
+    if n_people <= MAX_PEOPLE:
+        return np.arange(n_people)
+    return np.sort(np.random.default_rng([seed, 17]).choice(n_people, MAX_PEOPLE, replace=False))
 
 
 def permutation_null(
-    faces: Sequence[EncoderGeometry],
-    voices: Sequence[EncoderGeometry],
-    observed: NDArray[np.float64],
+    faces: Sequence[Gram],
+    voices: Sequence[Gram],
     *,
     matched_to: int,
     n_permutations: int,
@@ -127,23 +155,20 @@ def permutation_null(
     groups: NDArray[np.intp] | None = None,
     device: str = "cpu",
 ) -> list[list[Null]]:
-    """The null of each pair (faces x voices).
+    """The null of matched CKA of each pair (faces x voices) of encoders of the same people.
 
     Args:
-        observed: (faces, voices) of matched CKA.
         groups: (n,) group of each person, within which people are shuffled; None: shuffle all people.
     """
     rng = np.random.default_rng(seed)
-    n = len(faces[0].gram)
+    n = len(faces[0])
     blocks = [np.arange(n)] if groups is None else [np.flatnonzero(groups == g) for g in np.unique(groups)]
     permutations = np.empty((n_permutations, n), dtype=np.intp)
     for order in permutations:
         for block in blocks:
             order[block] = rng.permutation(block)
-    values = null_of_matched(
-        [f.gram for f in faces], [v.gram for v in voices],
-        permutations=permutations, matched_to=matched_to, device=device,
-    )  # fmt: skip
+    observed = np.array([[cka_of_grams(f, v, matched_to=matched_to).matched for v in voices] for f in faces])
+    values = null_of_matched(faces, voices, permutations=permutations, matched_to=matched_to, device=device)
     means, high = values.mean(axis=0), np.quantile(values, 0.95, axis=0)
     p = (1 + (values >= observed).sum(axis=0)) / (1 + n_permutations)
     spread = np.maximum(values.std(axis=0), np.finfo(np.float64).tiny)

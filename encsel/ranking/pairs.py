@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encsel.embedding.health import Health
 from encsel.errors import BadCalibration
@@ -12,8 +13,8 @@ from encsel.matching.eer import eer
 from encsel.matching.folds import MIN_FOR_FOLDS
 from encsel.matching.scorers import split_scores
 from encsel.matching.sensitivity import normal_quantile
-from encsel.metrics.centroids import centroids, median_samples
-from encsel.metrics.linear_cka import REFERENCE_SIZE, Cka, cka_of_grams, matched_standard_error
+from encsel.metrics.centroids import median_samples
+from encsel.metrics.linear_cka import REFERENCE_SIZE, Cka, matched_standard_error
 from encsel.prediction.card import CalibratedCard, expected_from_cka
 from encsel.prediction.predict import ALPHA, MIN_TO_PREDICT, REPLICATE_COVERAGE, PairPrediction
 from encsel.prediction.shipped import DEFAULT_REGRESSION, AnyCard, scorer_of
@@ -48,10 +49,11 @@ _VOXCELEB_IDS = range(10_001, 11_252)
 
 @dataclass(frozen=True)
 class MeasuredPair:
-    """Measurements of one pair on `n` people.
+    """Measurements of one pair.
 
     Attributes:
-        cka: matched to `matched_to` people.
+        sampled: numbers of the people who were shuffled and cross-validated.
+        ckas: by the number of people that they are matched to, of which `matched_to` is shown.
         mismatches: ID mismatch by rows per identity, of which `shown_rows` is shown.
         prediction: None with too few people for cross-validation.
         doubts: flags of DOUBTS, reasons why these numbers say nothing about faces and voices.
@@ -59,8 +61,8 @@ class MeasuredPair:
 
     face: EncoderGeometry
     voice: EncoderGeometry
-    n: int
-    cka: Cka
+    sampled: NDArray[np.intp]
+    ckas: Mapping[int, Cka]
     matched_to: int
     null: Null
     mismatches: Mapping[int | None, float | None]
@@ -68,13 +70,18 @@ class MeasuredPair:
     prediction: PairPrediction | None
     doubts: tuple[str, ...] = ()
 
+    @property
+    def n(self) -> int:
+        """Number of people."""
+        return len(self.face.gram)
+
 
 def pair_ranking(
     pair: MeasuredPair, cards: Sequence[AnyCard], of_encoders: tuple[EncoderRanking, EncoderRanking], coverage: float
 ) -> PairRanking:
     """The pair as the first card sees it, not ranked yet."""
     predictions = {
-        card.name: _calibrated(card, pair.prediction, pair.n)
+        card.name: _calibrated(card, pair.prediction, len(pair.sampled))
         if isinstance(card, CalibratedCard)
         else _geometric(card, pair, coverage)
         for card in cards
@@ -114,7 +121,7 @@ def pair_ranking(
         null=null,
         cka=_cka_measured(pair, coverage),
         id_mismatch=pair.mismatches[pair.shown_rows],
-        joint_space=_joint_space(pair.face, pair.voice),
+        joint_space=_joint_space(pair),
         flags=tuple(flag for flag, holds in flags.items() if holds),
     )
 
@@ -200,8 +207,7 @@ def _geometric(card: GeometricCard, pair: MeasuredPair, coverage: float) -> Card
     mismatch, rows, scorer = pair.mismatches[rows_of(card)], rows_of(card), scorer_of(card)
     if needs_mismatch(card) and mismatch is None:
         return CardPrediction(None, None, (), "intrinsic dimension could not be measured", scorer)
-    cka = cka_of_grams(pair.face.gram, pair.voice.gram, matched_to=people_of(card)).matched
-    values = {"cka": cka, "cka_matched": cka_of_grams(pair.face.gram, pair.voice.gram).matched}
+    values = {"cka": pair.ckas[people_of(card)].matched, "cka_matched": pair.ckas[REFERENCE_SIZE].matched}
     prediction = card.apply(values if mismatch is None else {**values, "id_mismatch": mismatch}, coverage)
     flags = [EXTRAPOLATES] if prediction.outside else []
     if needs_mismatch(card) and pair.n != people_of(card):
@@ -230,25 +236,27 @@ def cross_validated_scorer(scorer: str) -> str:
 
 
 def _cka_measured(pair: MeasuredPair, coverage: float) -> CkaMeasured:
+    cka = pair.ckas[pair.matched_to]
     try:
         error = matched_standard_error(pair.face.gram, pair.voice.gram, matched_to=pair.matched_to)
         half = normal_quantile(coverage) * error
-        interval = (pair.cka.matched - half, pair.cka.matched + half)
+        interval = (cka.matched - half, cka.matched + half)
     except BadCalibration:
         interval = None
     null = pair.null
     return CkaMeasured(
-        **vars(pair.cka), matched_interval=interval, matched_to=pair.matched_to, null_p=null.p,
+        **vars(cka), matched_interval=interval, matched_to=pair.matched_to, null_p=null.p,
         null_p_familywise=null.p_familywise, null_mean=null.mean, null_quantile_95=null.quantile_95,
         null_permutations=null.n_permutations,
     )  # fmt: skip
 
 
-def _joint_space(face: EncoderGeometry, voice: EncoderGeometry) -> JointSpace | None:
-    space = face.embeddings.traits.space
-    if space is None or not face.embeddings.shares_space(voice.embeddings):
+def _joint_space(pair: MeasuredPair) -> JointSpace | None:
+    face, voice = pair.face.embeddings, pair.voice.embeddings
+    space = face.traits.space
+    if space is None or not face.shares_space(voice):
         return None
-    scores = centroids(face.embeddings) @ centroids(voice.embeddings).T
+    scores = face.centroids[pair.sampled] @ voice.centroids[pair.sampled].T
     return JointSpace(space, eer(*split_scores(np.asarray(scores))))
 
 

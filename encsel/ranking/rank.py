@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from encsel.core import MODALITIES, Backend, Modality, Part, Runtime, SetOptions
+from encsel.core import MODALITIES, Modality, Part, Runtime, SetOptions
 from encsel.data.calibration_set import CalibrationSet
 from encsel.embedding.candidates import Names
 from encsel.embedding.health import DOUBTS
@@ -18,8 +18,9 @@ from encsel.gates.compare import PairValue, ResultToCompare, value_of
 from encsel.gates.judge import Gates, Verdict, check_baseline, checked_gates, field_of, judge
 from encsel.matching.folds import MIN_FOR_FOLDS
 from encsel.matching.scorers import DEFAULT_SCORER
-from encsel.metrics.centroids import centroids, median_samples
-from encsel.metrics.linear_cka import REFERENCE_SIZE, cka_of_grams
+from encsel.matching.sensitivity import distance_of_eer, eer_of_distance
+from encsel.metrics.centroids import median_samples
+from encsel.metrics.linear_cka import REFERENCE_SIZE, ckas_of_grams, gram
 from encsel.metrics.neighbours import Neighbours
 from encsel.parallel.tasks import running_on
 from encsel.prediction.card import PROBE_SAMPLES, TRAIN_PEOPLE, CalibratedCard
@@ -29,7 +30,7 @@ from encsel.prediction.plan import people_to_tell
 from encsel.prediction.predict import MIN_TO_PREDICT, PairPrediction, predict_pairs
 from encsel.prediction.shipped import DEFAULT_REGRESSION, AnyCard, scorer_of
 from encsel.progress import Progress, Silent
-from encsel.ranking.geometry import EncoderGeometry, measure_encoder, permutation_null
+from encsel.ranking.geometry import EncoderGeometry, measure_encoder, people_sampled, permutation_null
 from encsel.ranking.pairs import (
     MeasuredPair,
     encoder_ranking,
@@ -42,6 +43,7 @@ from encsel.ranking.pairs import (
 from encsel.ranking.result import BY_CKA, RANK_SCHEMA, CardUsed, PairRanking, Ranking, summary_of
 from encsel.ranking.settings import RankSettings
 from encsel.regression.card import GeometricCard
+from encsel.runtime import Backend
 from encsel.storage.signature import signature_text
 
 
@@ -218,22 +220,24 @@ def measure(
                 searched=(searched or {}).get((e.modality, e.name)),
             )  # fmt: skip
             task.advance()
-        faces, voices = ([g for (m, _), g in geometry.items() if m == modality] for modality in MODALITIES)
+        sides = [[g for (m, _), g in geometry.items() if m == modality] for modality in MODALITIES]
+        faces, voices = sides
         matched_to = people_of(first) if isinstance(first, GeometricCard) else REFERENCE_SIZE
-        forms = [[cka_of_grams(f.gram, v.gram, matched_to=matched_to) for v in voices] for f in faces]
+        some = people_sampled(n, seed=seed)
+        grams = [[g.gram if len(some) == n else gram(g.embeddings.centroids[some]) for g in side] for side in sides]
+        shuffling = prepared.shuffling.of(some)
         nulls = permutation_null(
-            faces, voices, np.array([[form.matched for form in row] for row in forms]), matched_to=matched_to,
-            n_permutations=settings.n_permutations(n), seed=seed, groups=prepared.shuffling.groups,
-            device=prepared.device,
+            *grams, matched_to=matched_to, n_permutations=settings.n_permutations(n), seed=seed,
+            groups=shuffling.groups, device=prepared.device,
         )  # fmt: skip
         task.advance()
     predictions = None
     if n >= MIN_FOR_FOLDS:
-        sides = [[centroids(g.embeddings) for g in side] for side in (faces, voices)]
-        samples = [[median_samples(g.embeddings) for g in side] for side in (faces, voices)]
+        people = [[g.embeddings.centroids[some] for g in side] for side in sides]
+        samples = [[median_samples(g.embeddings) for g in side] for side in sides]
         predictions = predict_pairs(
-            sides[0], sides[1], (samples[0], samples[1]), calibrated, seed=seed, coverage=settings.coverage,
-            n_shuffles=settings.n_shuffles(n), shuffling=prepared.shuffling, progress=progress,
+            people[0], people[1], (samples[0], samples[1]), calibrated, seed=seed, coverage=settings.coverage,
+            n_shuffles=settings.n_shuffles(n), shuffling=shuffling, progress=progress,
         )  # fmt: skip
     sizes = {shown_rows, *(rows_of(card) for card in geometric)}
     mismatches = {rows: mismatches_at(faces, voices, rows, shown_rows, seed) for rows in sizes}
@@ -245,8 +249,9 @@ def measure(
         for j, v in enumerate(voices):
             prediction = None if predictions is None else predictions[i][j]
             measured = MeasuredPair(
-                f, v, n, forms[i][j], matched_to, nulls[i][j], {rows: m[i][j] for rows, m in mismatches.items()},
-                shown_rows, prediction, prepared.doubts(f.embeddings.name, v.embeddings.name),
+                f, v, some, ckas_of_grams(f.gram, v.gram, {matched_to, REFERENCE_SIZE, *map(people_of, geometric)}),
+                matched_to, nulls[i][j], {rows: m[i][j] for rows, m in mismatches.items()}, shown_rows, prediction,
+                prepared.doubts(f.embeddings.name, v.embeddings.name),
             )  # fmt: skip
             of_pair = encoders["face", f.embeddings.name], encoders["voice", v.embeddings.name]
             unranked.append(pair_ranking(measured, cards, of_pair, settings.coverage))
@@ -260,6 +265,9 @@ def measure(
         if ordered_by == first.name:
             pairs = _with_order(pairs, details, first, seed)
     decision = _decision(pairs, details, first, ordered_by, prepared)
+    sampled = [g.intrinsic_dimension.note for g in (*faces, *voices) if g.intrinsic_dimension.note]
+    if len(some) < n:
+        sampled.append(_note_on_sample(len(some), n, details))
     reasons = [f"{g.embeddings.name}: {g.intrinsic_dimension.reason}" for g in (*faces, *voices)
                if g.intrinsic_dimension.reason]  # fmt: skip
     signature, n_train = settings.signature(prepared), first.target["n_train_identities"]
@@ -281,9 +289,22 @@ def measure(
         encoders=tuple(encoders.values()),
         pairs=tuple(pairs),
         failures=prepared.embedded.failures,
-        notes=(*prepared.calibration.notes, *notes, *reasons),
+        notes=(*prepared.calibration.notes, *sampled, *notes, *reasons),
         card=calibrated[0],
         details=details,
+    )
+
+
+def _note_on_sample(n_sampled: int, n: int, details: Mapping[tuple[str, str], PairPrediction]) -> str:
+    """State the sample of people, and its largest standard error of an EER."""
+    errors = []
+    for p in details.values():
+        for scorer, measured in p.measured.items():
+            distance, error = distance_of_eer(measured.eer), p.evidence.standard_error[scorer]
+            errors.append(float(eer_of_distance(distance - error) - eer_of_distance(distance + error)) / 2)
+    return (
+        f"Cross-validation, predictions and p-values are those of a random {n_sampled} of the {n} people (a "
+        f"cross-validated EER has a standard error of at most {max(errors):.2g}); CKA is that of all."
     )
 
 

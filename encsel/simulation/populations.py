@@ -23,7 +23,7 @@ from encsel.matching.axes import Side, project
 from encsel.matching.crossval import MEASURED
 from encsel.matching.eer import eer
 from encsel.matching.scorers import REFERENCE_TRAIN, PairInFold, split_scores
-from encsel.metrics.centroids import unit_rows
+from encsel.rows import unit_rows
 
 KINDS: Mapping[str, str] = {
     "traits": "Gaussian traits and noise, similar or different encoders, from useless to excellent",

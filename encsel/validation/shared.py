@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
 from encsel.matching.projections import Projections, project_encoder
-from encsel.metrics.neighbours import Neighbours, distinct_rows, nearest_neighbours
+from encsel.metrics.curvature import curvature_points
+from encsel.metrics.neighbours import Neighbours, distinct_rows, nearest_neighbours, rows_to_search
 from encsel.validation.stage import Key, Pair
 from encsel.validation.work import Work
 
@@ -19,15 +22,17 @@ def neighbours_of(work: Work, keys: Sequence[Key]) -> dict[Key, tuple[Vectors, N
     """Distinct rows of encoders and their 50 neighbours, or fewer; BadCalibration for fewer than 7 distinct rows."""
 
     def search(key: Key) -> tuple[Vectors, Neighbours]:
-        vectors = work.encoders[key].vectors
-        first = distinct_rows(vectors)
-        rows = vectors if len(first) == len(vectors) else vectors[first]
+        e = work.encoders[key]
+        first = distinct_rows(e.vectors)
+        rows = e.vectors if len(first) == len(e.vectors) else e.rows(first).vectors
         k = min(N_NEIGHBOURS, len(rows) - 1)
         if k <= KS[0]:
             raise BadCalibration(
                 f"{len(rows)} distinct samples; a neighbour search needs at least {KS[0] + 2}. Add samples."
             )
-        return rows, nearest_neighbours(rows, k, device=work.prepared.device, as_given=work.reference)
+        # A sample of many rows, and the points at which curvature is measured.
+        some = np.union1d(rows_to_search(len(rows), seed=work.seed), curvature_points(len(rows)))
+        return rows, nearest_neighbours(rows, k, of=some, device=work.prepared.device, as_given=work.reference)
 
     return work.each(NEIGHBOURS, keys, search)
 
@@ -42,7 +47,8 @@ def neighbours_of_counted(work: Work, keys: Sequence[Key]) -> dict[Key, tuple[Ve
         rows = work.counted(key).vectors
         if len(rows) == len(distinct[key][0]):
             return distinct[key]
-        return rows, nearest_neighbours(rows, min(N_NEIGHBOURS, len(rows) - 1), as_given=True)
+        some = np.union1d(rows_to_search(len(rows), seed=work.seed), curvature_points(len(rows)))
+        return rows, nearest_neighbours(rows, min(N_NEIGHBOURS, len(rows) - 1), of=some, as_given=True)
 
     return work.each(f"{NEIGHBOURS} of listed rows", keys, search)
 

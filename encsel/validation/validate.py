@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from encsel.core import Backend, Embeddings, Part, Runtime, SetOptions
+from encsel.core import Embeddings, Part, Runtime, SetOptions
 from encsel.data.calibration_set import CalibrationSet
 from encsel.data.groups import recordings
 from encsel.embedding.candidates import Names
@@ -32,6 +32,7 @@ from encsel.ranking.rank import doubts_in
 from encsel.ranking.result import Ranking, summary_of
 from encsel.ranking.settings import METRICS, RankSettings
 from encsel.regression.analysis import PredictionErrors, analyse, prediction_errors
+from encsel.runtime import Backend
 from encsel.storage.cache import StageCache, cache_root
 from encsel.storage.signature import LIBRARIES, signature_text
 from encsel.validation.columns import metric_values, pair_columns, pair_table

@@ -14,7 +14,6 @@ from encsel.embedding.prepare import Prepared
 from encsel.errors import BadCalibration
 from encsel.matching.eer import EerRule, eer_of_sorted, nearest_eer
 from encsel.matching.folds import Protocol, protocol_folds
-from encsel.metrics.centroids import centroids
 from encsel.metrics.registry import metrics
 from encsel.parallel.tasks import run
 from encsel.progress import Progress, Silent
@@ -157,7 +156,7 @@ class Work:
     def centroids(self, key: Key) -> Vectors:
         """(people, dim) centroids of `rows`."""
         if ("centroids", key) not in self._shared:
-            self._shared["centroids", key] = centroids(self.counted(key))
+            self._shared["centroids", key] = self.counted(key).centroids
         vectors: Vectors = self._shared["centroids", key]
         return vectors
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from encsel.core import Vectors
 from encsel.metrics.curvature import Curvature, curvature, curvature_points, flat_control
 from encsel.metrics.neighbours import Neighbours
@@ -31,7 +33,7 @@ class Curved:
 def curved(rows: Vectors, neighbours: Neighbours, *, reference: bool, seed: int) -> Curved:
     """Curvature at the points that the released code draws, and of the flat control in the corrected form."""
     points = curvature_points(len(rows))
-    index = neighbours.index[points]
+    index = neighbours.index[np.searchsorted(neighbours.rows, points)]
     measured = curvature(rows, points, index, reference=reference)
     n_flat = min(FLAT_POINTS, len(points))
     flat = None if reference else flat_control(rows, n_points=n_flat, k=index.shape[1], seed=seed)

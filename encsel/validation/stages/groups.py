@@ -14,7 +14,7 @@ from encsel.matching.folds import Folds, protocol_folds, scored
 from encsel.matching.probe import centred_within, group_probe
 from encsel.matching.projections import project_centroids
 from encsel.matching.scorers import SCORERS
-from encsel.metrics.centroids import centroids, median_samples
+from encsel.metrics.centroids import median_samples
 from encsel.metrics.linear_cka import REFERENCE_SIZE, Cka, cka_of_grams, gram
 from encsel.prediction.card import CalibratedCard
 from encsel.prediction.predict import ALPHA, MIN_TO_PREDICT, Shuffling, predict_pairs
@@ -134,7 +134,7 @@ def _within_value(work: Work, column: str, value: str) -> dict[Pair, tuple[Withi
 
     def project(key: Key) -> list[list[Side]]:
         of_people = rows[key].rows(np.isin(rows[key].labels, people))
-        return project_centroids(centroids(of_people), folds_of_value())
+        return project_centroids(of_people.centroids, folds_of_value())
 
     def one(pair: Pair, sides: Mapping[Key, list[list[Side]]]) -> tuple[WithinValue, ...]:
         face, voice = (sides[key] for key in pair)

@@ -8,7 +8,7 @@ import numpy as np
 
 from encsel.core import Embeddings
 from encsel.metrics.distance_ratio import two_nn
-from encsel.metrics.mle import K, dimension_per_person, mle_harmonic, mle_median
+from encsel.metrics.mle import K, dimension_per_person, error_of_median, mle_harmonic, mle_median
 from encsel.metrics.neighbours import Neighbours
 from encsel.storage.sections import number
 from encsel.validation.result import EncoderValidation, Validation
@@ -41,6 +41,8 @@ class Dimensions:
     Attributes:
         mle_median, mle_harmonic: Levina and Bickel, by number of neighbours; the study uses the median at 20.
         two_nn: Facco et al. without the largest tenth of ratios; two_nn_reference: all ratios, as in the study.
+        n_rows: distinct rows; n_searched: those whose neighbours were searched, all or a random sample.
+        standard_error: of the median at 20 neighbours, due to the sample; None without one.
         per_person: for each person separately; None if nobody has enough rows.
     """
 
@@ -49,6 +51,8 @@ class Dimensions:
     two_nn: float
     two_nn_reference: float
     n_rows: int
+    n_searched: int
+    standard_error: float | None
     per_person: PerPerson | None
 
 
@@ -65,7 +69,9 @@ def dimensions(neighbours: Neighbours, embeddings: Embeddings) -> Dimensions:
         {str(k): mle_harmonic(distances, k=k) for k in ks},
         two_nn(distances),
         two_nn(distances, discard=0.0),
-        len(distances),
+        neighbours.n_rows,
+        len(neighbours.rows),
+        error_of_median(distances) if len(neighbours.rows) < neighbours.n_rows and K in ks else None,
         _per_person(embeddings),
     )
 
@@ -109,8 +115,16 @@ def encoder_cells(e: EncoderValidation, validation: Validation) -> Mapping[str, 
     )
 
 
-def notes(_: Validation) -> Sequence[str]:
+def notes(validation: Validation) -> Sequence[str]:
+    measured = {e.name: e["dimensions"] for e in validation.encoders if e["dimensions"] is not None}
+    errors = [
+        f"{name} {d.n_searched} of {d.n_rows}, {d.standard_error:.2g}"
+        for name, d in measured.items()
+        if d.standard_error is not None
+    ]
+    sample = "ID is that of a random sample of rows with neighbours among all (sample, standard error at 20): "
     return (
+        *([f"{sample}{'; '.join(errors)}."] if errors else []),
         "ID: intrinsic dimension (maximum likelihood, median over points, by number of neighbours; harm.: harmonic "
         "mean at 20). It grows with people and samples: compare at equal numbers. ID person: median over people of the "
         f"dimension of a person's samples, at {K_PERSON} neighbours.",
@@ -125,7 +139,7 @@ STAGE = Stage(
     fields={"dimensions": Dimensions},
     pair_fields={"id_mismatch": float},
     compute=compute,
-    version=2,
+    version=3,
     metrics=METRICS,
     encoder_cells=encoder_cells,
     pair_cells=lambda p: cells(p, {"ID mismatch": "id_mismatch"}, one_decimal),

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from encsel.core import Embeddings
 from encsel.data.groups import recordings
 from encsel.errors import BadCalibration
-from encsel.metrics.centroids import centroids
 from encsel.metrics.linear_cka import cka_of_grams, gram
 from encsel.validation.stage import Outcome, Outcomes, Pair, Stage, cells
 from encsel.validation.stages.recordings import shared_halves
@@ -55,7 +54,7 @@ def reliability(embeddings: Embeddings, recording: NDArray[np.str_] | None, *, s
             raise BadCalibration(
                 f"{n} people have two samples or more; split halves need at least {MIN_FOR_HALVES}. Add samples."
             )
-        grams = [gram(centroids(embeddings.rows(half == side))) for side in (0, 1)]
+        grams = [gram(embeddings.rows(half == side).centroids) for side in (0, 1)]
         values.append(cka_of_grams(*grams).debiased)
     return Reliability(float(np.mean(values)), by, n, n_splits)
 
