@@ -312,8 +312,12 @@ def nowhere(monkeypatch):
     tasks._packer.reset(token)
 
 
-def test_large_arrays_are_sent_once_however_many_calls_use_them(nowhere):
+@pytest.mark.parametrize("in_file", [False, True])
+def test_large_arrays_are_sent_once_however_many_calls_use_them(nowhere, tmp_path, in_file):
     big, small = np.arange(100_000.0), np.arange(3.0)
+    if in_file:
+        np.save(tmp_path / "big.npy", big)
+        big = np.load(tmp_path / "big.npy", mmap_mode="r")
 
     def total(k: int, factor: np.ndarray) -> float:
         return k + big.sum() + factor.sum()
@@ -323,6 +327,15 @@ def test_large_arrays_are_sent_once_however_many_calls_use_them(nowhere):
         assert dict(tasks.run(totals)) == {k: total(k, small) for k in range(5)}
     assert len(nowhere.shared) == 1
     assert max(len(part) for task in nowhere.tasks for part in task.arguments[1]) < 10_000
+
+
+def test_arrays_arrive_aligned_wherever_they_were_put():
+    buffers: list[pickle.PickleBuffer] = []
+    content = pickle.dumps(calls.Shared(np.arange(9.0)), protocol=5, buffer_callback=buffers.append)
+    crooked = bytearray(1) + bytearray(buffers[0])
+    arrived = pickle.loads(content, buffers=[memoryview(crooked)[1:]]).value
+    assert arrived.flags.aligned
+    assert arrived.tolist() == [*range(9)]
 
 
 def test_calls_are_made_as_they_are_started_and_stopped_with_the_loop(nowhere):

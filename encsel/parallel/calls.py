@@ -24,6 +24,23 @@ N_PARTS = 256
 """Number of large arguments that are remembered for the next calls."""
 
 
+class Shared:
+    """An array, or bytes, on its way: wherever it arrives, an array is aligned in memory.
+
+    Dask delivers arrays at any address. numpy then multiplies copies of them, which moves last digits.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value if isinstance(value, bytes) or value.flags.aligned else value.copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Shared, (self.value,)
+
+    def __sizeof__(self) -> int:
+        """Bytes that the value takes, by which Dask manages its memory."""
+        return len(self.value) if isinstance(self.value, bytes) else int(self.value.nbytes)
+
+
 class Packer:
     """Pickles calls. Large arrays and arguments go to the cluster once, as long as the same object is used."""
 
@@ -55,7 +72,7 @@ class Packer:
         if len(file.getbuffer()) <= SHARED_BYTES:
             return file.getvalue(), handles
         key = next(self._keys)
-        handles[key] = self.cluster.share(file.getvalue())
+        handles[key] = self.cluster.share(Shared(file.getvalue()))
         self._parts[id(value)] = value, key, handles
         if len(self._parts) > N_PARTS:
             self._parts.popitem(last=False)
@@ -87,7 +104,11 @@ class Packer:
                 if identity in arrays and arrays[identity][0] is reference:
                     del arrays[identity]
 
-            arrays[identity] = weakref.ref(array, forget), next(self._keys), self.cluster.share(np.asarray(array))
+            arrays[identity] = (
+                weakref.ref(array, forget),
+                next(self._keys),
+                self.cluster.share(Shared(np.asarray(array))),
+            )
         return arrays[identity][1:]
 
 
@@ -98,12 +119,12 @@ def versions() -> dict[str, Any]:
 
 
 def answer(
-    made_with: Mapping[str, Any], parts: Sequence[bytes | int], keys: Sequence[int], *shared: Any
+    made_with: Mapping[str, Any], parts: Sequence[bytes | int], keys: Sequence[int], *shared: Shared
 ) -> tuple[Any, Exception | None]:
     """On a worker: the result of a call, or what it raised."""
     import pickle
 
-    values = dict(zip(keys, shared, strict=True))
+    values = {key: one.value for key, one in zip(keys, shared, strict=True)}
 
     class Unpickler(pickle.Unpickler):
         def persistent_load(self, key: int) -> Any:
