@@ -102,7 +102,7 @@ class DaskCluster:
     def __init__(self, folder: Path) -> None:
         self._folder, self._processes = folder, list[subprocess.Popen[bytes]]()
         self._start("scheduler", "--port", "0", "--scheduler-file", folder / "scheduler.json")
-        until((folder / "scheduler.json").exists)
+        until(lambda: (folder / "scheduler.json").exists() and (folder / "scheduler.json").read_text().endswith("}"))
         self.address = json.loads((folder / "scheduler.json").read_text())["address"]
 
     def worker(self) -> subprocess.Popen[bytes]:
