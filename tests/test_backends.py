@@ -279,7 +279,7 @@ class Nowhere:
     """A cluster whose tasks run when their results are wanted, on what would have been sent."""
 
     def __init__(self) -> None:
-        self.pickler = pytest.importorskip("cloudpickle").Pickler
+        pytest.importorskip("cloudpickle")
         self.tasks, self.shared, self.cancelled = [], [], []
 
     def n_slots(self):
@@ -336,6 +336,17 @@ def test_arrays_arrive_aligned_wherever_they_were_put():
     arrived = pickle.loads(content, buffers=[memoryview(crooked)[1:]]).value
     assert arrived.flags.aligned
     assert arrived.tolist() == [*range(9)]
+
+
+@pytest.mark.parametrize("n", [30, 200])
+def test_arrays_keep_their_strides_there_and_back(nowhere, n):
+    matrix = np.random.default_rng(0).normal(size=(n, n))
+    views = [matrix, matrix.T, np.diag(matrix), matrix[::-2, 1::3], matrix[:, :1], matrix[:0]]
+    ((_, came_back),) = tasks.run([(lambda arrays: arrays, (views,), {})])
+    for view, other in zip(views, came_back, strict=True):
+        assert other.tobytes() == view.tobytes()
+        assert other.flags.aligned
+        assert not view.size or other.strides == view.strides
 
 
 def test_calls_are_made_as_they_are_started_and_stopped_with_the_loop(nowhere):

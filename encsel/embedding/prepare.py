@@ -26,7 +26,7 @@ from encsel.embedding.memory import check_memory
 from encsel.errors import BadCalibration, EncoderFailed, UsageError, nearest
 from encsel.extras import is_installed
 from encsel.loading.hub import check_devices
-from encsel.matching.folds import MIN_FOR_FOLDS
+from encsel.matching.folds import MAX_PEOPLE, MIN_FOR_FOLDS, people_sampled
 from encsel.prediction.predict import Shuffling
 from encsel.progress import Progress, each
 from encsel.storage.cache import cache_root
@@ -79,10 +79,12 @@ def prepare(
     expect_best: str | None,
     progress: Progress,
     explain: str | None = None,
+    sample_people: bool = False,
 ) -> Prepared:
     """Open a calibration set and embed it with every candidate.
 
     Args:
+        sample_people: use a random sample of MAX_PEOPLE of more people.
         expect_best, explain: FACE/VOICE that must be among the pairs; checked before anything is embedded.
     Raises:
         UsageError, BadCalibration, EncoderFailed: as `encsel.rank`.
@@ -121,6 +123,13 @@ def prepare(
         failures=tuple(replace(f, reason=without_folders(f.reason)) for f in embedded.failures),
     )
     embedded, people = _measurable(embedded, options, progress)
+    notes = []
+    if sample_people and len(people) > MAX_PEOPLE:
+        notes.append(
+            f"Everything is measured on a random {MAX_PEOPLE} of the {len(people)} people, and intervals are those of "
+            "so many."
+        )
+        people = tuple(people[i] for i in people_sampled(len(people), seed=options.seed))
     shuffling, of_people = _shuffling(opened, embedded.embeddings, people, options.within)
     common = tuple(e.of_people(people) for e in embedded.embeddings)
     n_skipped = Counter((s.modality, s.encoder) for s in embedded.skipped)
@@ -138,7 +147,7 @@ def prepare(
     whose = [(f"{m} encoder {name}", flags) for (m, name), flags in of_encoders.items()]
     whose += [(f"{face} x {voice}", flags) for (face, voice), flags in of_pairs.items()]
     # The set has a note about people who may be the same.
-    notes = [f"{name}: {flag}; no gate passes." for name, flags in whose for flag in flags if flag != SAME_PEOPLE]
+    notes += [f"{name}: {flag}; no gate passes." for name, flags in whose for flag in flags if flag != SAME_PEOPLE]
     notes += of_people
     notes += notes_on_labels(common, progress)
     for e in common:

@@ -20,8 +20,8 @@ from encsel.embedding.model_run import N_THREADS, ModelRun, describe
 from encsel.embedding.one_pass import LateTask, embed_modality, skipped
 from encsel.errors import UnusableSample, UsageError, first_line
 from encsel.loading.deadline import Workers
-from encsel.parallel.calls import Call
-from encsel.parallel.tasks import pickled, run
+from encsel.parallel.calls import Call, pickled
+from encsel.parallel.tasks import run
 from encsel.progress import Progress, Silent
 from encsel.storage.cache import NO_PLACE
 

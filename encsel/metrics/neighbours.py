@@ -13,7 +13,7 @@ from encsel.threads import one_thread
 
 MAX_EXACT = 20_000
 """Largest number of rows whose neighbours are all searched; of more rows, those of a sample are."""
-N_SEARCHED = 5000
+N_SEARCHED = 2000
 """Number of rows in that sample. Their neighbours are searched among all rows."""
 DENSE = 2048
 """Number of rows up to which all distances are computed in float64."""

@@ -20,25 +20,70 @@ Call = tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any]]
 
 SHARED_BYTES = 1 << 16
 """Size above which an array or an argument is sent once."""
+MAX_SPREAD = 64
+"""Largest ratio of the memory that an array with its strides takes to that of its values."""
 N_PARTS = 256
 """Number of large arguments that are remembered for the next calls."""
 
 
 class Shared:
-    """An array, or bytes, on its way: wherever it arrives, an array is aligned in memory.
+    """An array, or bytes, on its way: an array arrives aligned in memory and with its strides.
 
-    Dask delivers arrays at any address. numpy then multiplies copies of them, which moves last digits.
+    Dask delivers arrays at any address, and pickles have no strides; either moves last digits of products and sums.
     """
 
-    def __init__(self, value: Any) -> None:
-        self.value = value if isinstance(value, bytes) or value.flags.aligned else value.copy()
+    def __init__(self, value: Any, strides: tuple[int, ...] | None = None) -> None:
+        is_fine = isinstance(value, bytes) or (strides in (None, value.strides) and value.flags.aligned)
+        self.value = value if is_fine else placed(value, strides or value.strides)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Shared, (self.value,)
+        return Shared, (self.value, None if isinstance(self.value, bytes) else self.value.strides)
 
     def __sizeof__(self) -> int:
         """Bytes that the value takes, by which Dask manages its memory."""
         return len(self.value) if isinstance(self.value, bytes) else int(self.value.nbytes)
+
+
+def placed(values: Any, strides: tuple[int, ...]) -> Any:
+    """A copy of an array with these strides, unless that would take far more memory than its values."""
+    import numpy as np
+
+    steps = [(n - 1) * stride for n, stride in zip(values.shape, strides, strict=True)]
+    n_bytes = sum(map(abs, steps)) + values.itemsize
+    if not values.size or n_bytes > MAX_SPREAD * max(values.nbytes, SHARED_BYTES):
+        return values.copy()
+    start = -sum(min(step, 0) for step in steps)
+    array: Any = np.ndarray(values.shape, values.dtype, np.empty(n_bytes, np.uint8).data, start, strides)
+    array[...] = values
+    return array
+
+
+def pickler(file: io.BytesIO, refer: Callable[[Any], int | None] = lambda value: None) -> Any:
+    """A pickler of functions and of arrays with their strides; `refer` gives the key of what is left out."""
+    import numpy as np
+
+    try:
+        from cloudpickle import Pickler
+    except ImportError:
+        from ray.cloudpickle import Pickler
+
+    class WithStrides(Pickler):
+        def persistent_id(self, value: Any) -> int | None:
+            return refer(value)
+
+        def reducer_override(self, value: Any) -> Any:
+            if type(value) is np.ndarray and not value.flags.forc and not value.dtype.hasobject:
+                return placed, (np.ascontiguousarray(value), value.strides)
+            return super().reducer_override(value)
+
+    return WithStrides(file)
+
+
+def pickled(value: Any) -> bytes:
+    """A value as bytes; raises whatever pickling raises."""
+    file = io.BytesIO()
+    pickler(file).dump(value)
+    return file.getvalue()
 
 
 class Packer:
@@ -68,7 +113,7 @@ class Packer:
             self._parts.move_to_end(id(value))
             return known[1], known[2]
         file, handles = io.BytesIO(), dict[int, Any]()
-        self._pickler(file, handles).dump(value)
+        pickler(file, lambda one: self._reference(one, handles)).dump(value)
         if len(file.getbuffer()) <= SHARED_BYTES:
             return file.getvalue(), handles
         key = next(self._keys)
@@ -78,20 +123,15 @@ class Packer:
             self._parts.popitem(last=False)
         return key, handles
 
-    def _pickler(self, file: io.BytesIO, handles: dict[int, Any]) -> Any:
+    def _reference(self, value: Any, handles: dict[int, Any]) -> int | None:
+        """The key of a large array, whose handle is added to `handles`."""
         import numpy as np
 
-        packer = self
-
-        class Pickler(self.cluster.pickler):  # type: ignore[name-defined]
-            def persistent_id(self, value: Any) -> int | None:
-                if type(value) not in (np.ndarray, np.memmap) or value.nbytes <= SHARED_BYTES or value.dtype.hasobject:
-                    return None
-                key, handle = packer._shared(value)
-                handles[key] = handle
-                return key
-
-        return Pickler(file)
+        if type(value) not in (np.ndarray, np.memmap) or value.nbytes <= SHARED_BYTES or value.dtype.hasobject:
+            return None
+        key, handle = self._shared(value)
+        handles[key] = handle
+        return key
 
     def _shared(self, array: Any) -> tuple[int, Any]:
         """Key and handle of an array."""
@@ -120,8 +160,8 @@ def versions() -> dict[str, Any]:
 
 def answer(
     made_with: Mapping[str, Any], parts: Sequence[bytes | int], keys: Sequence[int], *shared: Shared
-) -> tuple[Any, Exception | None]:
-    """On a worker: the result of a call, or what it raised."""
+) -> tuple[bytes | None, Exception | None]:
+    """On a worker: the result of a call, pickled, or what it raised."""
     import pickle
 
     values = {key: one.value for key, one in zip(keys, shared, strict=True)}
@@ -137,7 +177,7 @@ def answer(
         contents = [values[part] if isinstance(part, int) else part for part in parts]
         function, *arguments, options = [Unpickler(io.BytesIO(content)).load() for content in contents]
         one_thread()  # for good: tasks in other threads of this process would have it lifted too early
-        return function(*arguments, **options), None
+        return pickled(function(*arguments, **options)), None
     except Exception as error:
         return None, error
 

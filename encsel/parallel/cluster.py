@@ -12,9 +12,6 @@ WAIT_SECONDS = 60
 class Cluster(Protocol):
     """Workers elsewhere. Handles and tasks are those of the library behind it, hashable."""
 
-    pickler: Any
-    """The class cloudpickle.Pickler: workers need not import the modules of functions given from Python."""
-
     def n_slots(self) -> int:
         """Number of tasks that run at a time."""
 

@@ -16,11 +16,9 @@ class DaskCluster:
     """A Dask scheduler and its workers. TLS certificates are those of Dask's own configuration."""
 
     def __init__(self, scheduler: str) -> None:
-        import cloudpickle
         import dask
         import distributed
 
-        self.pickler = cloudpickle.Pickler
         self._address = scheduler
         # Arrays are in the graph on purpose: scattered ones would be lost with the worker that holds them.
         self._settings = contextlib.ExitStack()

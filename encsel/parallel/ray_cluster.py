@@ -17,9 +17,8 @@ class RayCluster:
 
     def __init__(self, address: str | None) -> None:
         import ray
-        from ray import cloudpickle
 
-        self.pickler, self._ray = cloudpickle.Pickler, ray
+        self._ray = ray
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
             where: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}

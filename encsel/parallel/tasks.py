@@ -6,9 +6,9 @@ scattered data that Dask has given up.
 """
 
 import contextlib
-import io
 import itertools
 import os
+import pickle
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -56,14 +56,6 @@ def is_distributed() -> bool:
     return _packer.get() is not None
 
 
-def pickled(value: Any) -> bytes:
-    """A value as bytes for a worker; raises whatever pickling raises."""
-    packer, file = _packer.get(), io.BytesIO()
-    assert packer is not None
-    packer.cluster.pickler(file).dump(value)
-    return file.getvalue()
-
-
 def run(calls: Iterable[Call], jobs: int | None = None, *, gpu: bool = False) -> Iterator[tuple[int, Any]]:
     """Yield (position, result) of each call as it finishes; linear algebra takes one thread inside each.
 
@@ -104,6 +96,6 @@ def _on(packer: Packer, calls: Iterable[Call], gpu: bool) -> Iterator[tuple[int,
                 result, error = cluster.result(task)
                 if error is not None:
                     raise error
-                yield running.pop(task), result
+                yield running.pop(task), pickle.loads(result)
     finally:
         cluster.cancel(list(running))

@@ -180,7 +180,7 @@ def predict_pairs(
         if len(pairs) >= MANY_PAIRS and not is_distributed():
             seconds = _seconds_of_pair(of_face[0], of_voice[0], voices[0], folds, every, n_complete)
             minutes = math.ceil(len(pairs) * seconds / (os.cpu_count() or 1) / 60)
-            progress.note(f"{len(pairs)} pairs of {n} people: about {minutes} minutes on this machine.")
+            progress.note(f"{len(pairs)} pairs of {n} people: about {minutes} min on this machine.")
         measured: list[Evidence] = done(delayed(pair_evidence)(of_face[i], of_voice[j], folds) for i, j in pairs)
         by_part = done(delayed(shuffled_features)(of_face, v, used, part) for v in of_voice for part in parts)
         # (voices, orders, faces, FEATURES)

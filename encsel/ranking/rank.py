@@ -16,7 +16,7 @@ from encsel.embedding.health import DOUBTS
 from encsel.embedding.prepare import Prepared, prepare
 from encsel.gates.compare import PairValue, ResultToCompare, value_of
 from encsel.gates.judge import Gates, Verdict, check_baseline, checked_gates, field_of, judge
-from encsel.matching.folds import MIN_FOR_FOLDS
+from encsel.matching.folds import MIN_FOR_FOLDS, people_sampled
 from encsel.matching.scorers import DEFAULT_SCORER
 from encsel.matching.sensitivity import distance_of_eer, eer_of_distance
 from encsel.metrics.centroids import median_samples
@@ -30,7 +30,7 @@ from encsel.prediction.plan import people_to_tell
 from encsel.prediction.predict import MIN_TO_PREDICT, PairPrediction, predict_pairs
 from encsel.prediction.shipped import DEFAULT_REGRESSION, AnyCard, scorer_of
 from encsel.progress import Progress, Silent
-from encsel.ranking.geometry import EncoderGeometry, measure_encoder, people_sampled, permutation_null
+from encsel.ranking.geometry import EncoderGeometry, measure_encoder, permutation_null
 from encsel.ranking.pairs import (
     MeasuredPair,
     encoder_ranking,

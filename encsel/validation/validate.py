@@ -153,8 +153,9 @@ def validate(
     )  # fmt: skip
     with running_on(runtime):
         prepared = prepare(
-            data, faces, voices, options=options, runtime=runtime, expect_best=expect_best, progress=progress
-        )
+            data, faces, voices, options=options, runtime=runtime, expect_best=expect_best, progress=progress,
+            sample_people=True,
+        )  # fmt: skip
         for name, reason in stages_lacking().items():
             if not stages()[name].on_request and name not in skip and not only:
                 progress.note(f"The stage {name} is left out: {reason}")
