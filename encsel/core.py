@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from encsel.errors import UsageError, printable
 from encsel.rows import grouped, means_of_groups, row_hashes, taken, unit_rows_in_place
+from encsel.runtime import Runtime
 
 Modality = Literal["face", "voice"]
 MODALITIES: tuple[Modality, Modality] = ("face", "voice")
@@ -29,7 +29,6 @@ Clip = NDArray[np.float32]
 Part = Literal["first", "middle", "loudest"]
 """Which 5 seconds of a longer clip are used."""
 PARTS: tuple[Part, ...] = ("first", "middle", "loudest")
-_DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,32 +200,6 @@ class Spec:
 
 EmbedBatch = Callable[[Sequence[Any]], Vectors]
 """Decoded samples (Image or Clip) in, (samples, dim) out, a row of NaN for a sample it cannot use."""
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """Where and how models run; UsageError for a device of no such name."""
-
-    device: str = "auto"
-    """A torch device, or "auto": CUDA, else MPS (Apple), else the CPU."""
-    dtype: str = "float32"
-    offline: bool = False
-    hash_weights: bool = True
-    """False only to inspect encoders: results need the hashes."""
-    allow_pickle: bool = False
-    """Also read pickled weights (with `weights_only=True`) of checkpoints that are not defaults."""
-    timeout: float | None = None
-    """Seconds for an encoder to open, and again to load and run; None: no limit."""
-    batch_size: int | None = None
-    """Samples per batch; None: depends on the device."""
-    cache: str | Path | None = "default"
-    """Folder of the embedding cache; "default": that of the user; None: keep nothing on disk."""
-
-    def __post_init__(self) -> None:
-        if not _DEVICE.fullmatch(self.device):
-            raise UsageError(
-                f"Unknown device {self.device!r}. Choose auto, cpu, cuda, mps, xpu, or one by number: cuda:1."
-            )
 
 
 class Model(Protocol):

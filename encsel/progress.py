@@ -3,6 +3,7 @@
 import contextlib
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -105,6 +106,7 @@ class OnStderr:
     def __init__(self, *, before_result: bool = False) -> None:
         self._bars: Any = None
         self._n_open = 0
+        self._lock = threading.Lock()  # encoders on several devices run in threads
         self._before_result = before_result
 
     def note(self, text: str, *, in_result: bool = False) -> None:
@@ -124,11 +126,12 @@ class OnStderr:
             yield line
             line.finish()
             return
-        self._n_open += 1
-        if self._bars is None:
-            self._bars = _bars()
-            self._bars.start()
-        bars, started = self._bars, time.monotonic()
+        with self._lock:
+            self._n_open += 1
+            if self._bars is None:
+                self._bars = _bars()
+                self._bars.start()
+            bars, started = self._bars, time.monotonic()
         key = bars.add_task(label, total=total, rate="")
 
         class Bar(Task):
@@ -142,10 +145,11 @@ class OnStderr:
         try:
             yield Bar()
         finally:
-            self._n_open -= 1
-            if not self._n_open:
-                bars.stop()
-                self._bars = None
+            with self._lock:
+                self._n_open -= 1
+                if not self._n_open:
+                    bars.stop()
+                    self._bars = None
 
 
 _LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"

@@ -25,7 +25,7 @@ from encsel.embedding.labels import notes_on_labels
 from encsel.embedding.memory import check_memory
 from encsel.errors import BadCalibration, EncoderFailed, UsageError, nearest
 from encsel.extras import is_installed
-from encsel.loading.hub import check_device
+from encsel.loading.hub import check_devices
 from encsel.matching.folds import MAX_PEOPLE, MIN_FOR_FOLDS, people_sampled
 from encsel.prediction.predict import Shuffling
 from encsel.progress import Progress, each
@@ -93,7 +93,7 @@ def prepare(
         raise UsageError(
             f"min_identities is {options.min_identities} and seed {options.seed}; they must be at least 1 and 0."
         )
-    check_device(runtime.device)
+    check_devices(runtime)
     opened = (
         data.restricted(options)
         if isinstance(data, CalibrationSet)
@@ -309,7 +309,12 @@ def _cells(embeddings: Embeddings, column: NDArray[np.str_]) -> set[tuple[str, s
 
 
 def _geometry_device(runtime: Runtime, embedded: Embedded) -> str:
-    """CUDA if the encoders ran on it, else the CPU, since MPS has no float64. Torch is not imported just to look."""
+    """CUDA if the encoders ran on it, else the CPU, since MPS has no float64. Torch is not imported just to look.
+
+    The CPU, too, where workers run the encoders: this machine, or another worker, may have no other device.
+    """
+    if runtime.backend != "local":
+        return "cpu"
     if runtime.device == "auto":
         return "cuda" if embedded.on_gpu else "cpu"
-    return runtime.device if runtime.device.startswith("cuda") and is_installed("torch") else "cpu"
+    return runtime.devices[0] if runtime.device.startswith("cuda") and is_installed("torch") else "cpu"

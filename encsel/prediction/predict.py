@@ -15,6 +15,7 @@ from encsel.matching.crossval import MEASURED
 from encsel.matching.folds import Folds
 from encsel.matching.sensitivity import distance_error, eer_interval
 from encsel.metrics.centroids import harmonic_mean
+from encsel.parallel.tasks import is_distributed, run
 from encsel.prediction.card import CalibratedCard, Estimate, Values, distances, estimate, predicted_eer
 from encsel.prediction.evidence import (
     COSTLY,
@@ -151,7 +152,7 @@ def predict_pairs(
         cards: the card that orders comes first, and the null is that of its predictions. At least one card must need no
             COSTLY evidence.
     """
-    from joblib import Parallel, delayed
+    from joblib import delayed
 
     progress, shuffling = progress or Silent(), shuffling or Shuffling()
     n = len(faces[0])
@@ -160,8 +161,6 @@ def predict_pairs(
     across = shuffles(n, n_shuffles, seed=seed) if shuffling.compared else orders[:0]
 
     pairs = [(i, j) for i in range(len(faces)) for j in range(len(voices))]
-    # Matrices of 50 x 50 gain nothing from threads inside; pairs do.
-    threads = Parallel(n_jobs=os.cpu_count() or 1, prefer="threads", return_as="generator")
     used = folds_of_shuffles(folds)
     every = np.vstack([np.arange(n), orders, across])
     parts = np.array_split(every, PARTS)
@@ -170,15 +169,15 @@ def predict_pairs(
     with one_thread(), progress.task("cross-validation", n_tasks) as task:
 
         def done(calls: Iterable[Any]) -> list[Any]:
-            results = []
-            for one in threads(calls):
-                results.append(one)
+            results = {}
+            for i, one in run(calls):
+                results[i] = one
                 task.advance()
-            return results
+            return [results[i] for i in sorted(results)]
 
         sides_of_all = done(delayed(encoder_evidence)(x, folds) for x in (*faces, *voices))
         of_face, of_voice = sides_of_all[: len(faces)], sides_of_all[len(faces) :]
-        if len(pairs) >= MANY_PAIRS:
+        if len(pairs) >= MANY_PAIRS and not is_distributed():
             seconds = _seconds_of_pair(of_face[0], of_voice[0], voices[0], folds, every, n_complete)
             minutes = math.ceil(len(pairs) * seconds / (os.cpu_count() or 1) / 60)
             progress.note(f"{len(pairs)} pairs of {n} people: about {minutes} min on this machine.")
