@@ -49,8 +49,10 @@ class Side:
 class Whitened:
     """One encoder's n training people, whitened for the likelihood ratio: all of them, then without each inner fold.
 
+    Args:
+        people: (n, k) about their mean.
+
     Attributes:
-        x: (n, k) people minus their mean.
         held_out: rows of each of N_INNER folds, on which correlations are measured.
         centres: (1 + N_INNER, k) mean of the remaining people; `counts` their number.
         whitening: (1 + N_INNER, k, k) matrices to variates whose covariance, with the `ridge`, is that of white noise.
@@ -60,7 +62,7 @@ class Whitened:
         from scipy.linalg.lapack import dtrtri
 
         n, k = people.shape
-        self.x = people - people.mean(axis=0)
+        self.x = people
         order = np.random.default_rng(0).permutation(n)
         self.held_out = [np.sort(order[fold::N_INNER]) for fold in range(N_INNER)]
         products = self.without(self.x.T @ self.x, self.x)
