@@ -101,6 +101,9 @@ class DaskCluster:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._processes = folder, list[subprocess.Popen[bytes]]()
+
+    def begin(self) -> None:
+        folder = self._folder
         self._start("scheduler", "--port", "0", "--scheduler-file", folder / "scheduler.json")
         until(lambda: (folder / "scheduler.json").exists() and (folder / "scheduler.json").read_text().endswith("}"))
         self.address = json.loads((folder / "scheduler.json").read_text())["address"]
@@ -126,8 +129,11 @@ def dask(tmp_path: Path) -> Iterator[DaskCluster]:
     pytest.importorskip("distributed")
     (tmp_path / "dask").mkdir()
     cluster = DaskCluster(tmp_path / "dask")
-    yield cluster
-    cluster.close()
+    try:
+        cluster.begin()
+        yield cluster
+    finally:
+        cluster.close()
 
 
 def on(cluster: DaskCluster) -> list[str]:
