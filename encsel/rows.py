@@ -1,5 +1,7 @@
 """Rows of vectors that may not fit into memory: arithmetic a block at a time, on arrays that may lie in files."""
 
+import contextlib
+import ctypes
 import hashlib
 import math
 import mmap
@@ -47,6 +49,12 @@ def release(x: Any) -> None:
     mapped = _file_of(x)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def return_memory() -> None:
+    """Give freed memory back to the system, most of which glibc keeps for threads that no longer run."""
+    with contextlib.suppress(Exception):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def is_mapped(x: NDArray[Any]) -> bool:

@@ -81,6 +81,8 @@ def nearest_neighbours(
     if n <= k:
         raise BadCalibration(f"{n} distinct samples; {k} neighbours per sample need at least {k + 1}. Add samples.")
     rows = np.arange(n) if of is None else of
+    if x.dtype not in (np.float32, np.float64):
+        x = x.astype(np.float64)
     if as_given:
         from sklearn.neighbors import NearestNeighbors
 

@@ -1,6 +1,7 @@
 """The search for nearest neighbours: float32 products in tiles, each pair of rows once; near pairs again in float64."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,20 +51,38 @@ def dense(x: Vectors, k: int, rows: NDArray[np.intp]) -> Found:
     return distances, index
 
 
+@dataclass(frozen=True)
+class _Side:
+    """Rows about a mean in float32, times the square root of 2, and half of their squared lengths."""
+
+    rows: NDArray[np.float32]
+    lengths: NDArray[np.float32]
+
+    def __getitem__(self, at: slice) -> "_Side":
+        return _Side(self.rows[at], self.lengths[at])
+
+    def squared_distances(self, other: "_Side") -> NDArray[np.float32]:
+        squared = np.asarray(self.rows @ other.rows.T)
+        np.subtract(other.lengths, squared, out=squared)
+        squared += self.lengths[:, None]
+        return squared
+
+
 class _Scaled:
-    """Rows about their mean in float32, at a mean square length near 1, and factors whose products are distances."""
+    """Makes sides of rows, at a mean squared length near 1."""
 
     def __init__(self, x: Vectors) -> None:
-        self.mean = mean_of_rows(x)
-        some = taken(x, np.arange(0, len(x), max(len(x) // TILE[1], 1))) - self.mean
-        self.scale = float(np.sqrt(np.square(some).sum() / len(some))) or 1.0
+        self._mean = mean_of_rows(x)
+        some = taken(x, np.arange(0, len(x), max(len(x) // TILE[1], 1))) - self._mean
+        self._scale = float(np.sqrt(np.square(some).sum() / len(some) / 2)) or 1.0
 
-    def sides(self, rows: Vectors) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """(n, dim + 2) left and right factors of squared distances, and (n,) squared lengths."""
-        r = ((rows - self.mean) / self.scale).astype(np.float32)
-        lengths = np.einsum("ij,ij->i", r, r)
-        one = np.ones_like(lengths)
-        return np.column_stack([-2 * r, lengths, one]), np.column_stack([r, one, lengths]), lengths
+    def side(self, x: Vectors, numbers: NDArray[np.intp] | None = None) -> _Side:
+        """The side of some rows of `x`, or of all."""
+        numbers = np.arange(len(x)) if numbers is None else numbers
+        rows = np.empty((len(numbers), x.shape[1]), np.float32)
+        for start, block in blocks(rows):
+            block[...] = (taken(x, numbers[start : start + len(block)]) - self._mean) / self._scale
+        return _Side(rows, np.einsum("ij,ij->i", rows, rows) / np.float32(2))
 
 
 class _Candidates:
@@ -153,37 +172,34 @@ def nearest_of_all(x: Vectors, k: int) -> Found | None:
     n = len(x)
     order = np.random.default_rng(0).permutation(n)
     scaled = _Scaled(x)
-    left, right, lengths = scaled.sides(x[order])
-    candidates = _Candidates(lengths, n, k)
+    side = scaled.side(x, order)
+    candidates = _Candidates(side.lengths, n, k)
     m = max(n // ONE_IN, 2 * k)
     everyone = np.arange(n)
 
-    def product(rows: slice, columns: slice) -> NDArray[np.float32]:
-        return np.asarray(left[rows] @ right[columns].T)
-
     # The first m rows bound all others, and are compared with all on the way.
-    first = product(slice(0, m), slice(0, m))
+    first = side[:m].squared_distances(side[:m])
     np.fill_diagonal(first, np.inf)
     candidates.bound(slice(0, m), first)
     candidates.add(0, first, everyone[:m])
 
     def bound(start: int) -> None:
         rows = slice(start, min(start + TILE[0], n))
-        squared = product(rows, slice(0, m))
+        squared = side[rows].squared_distances(side[:m])
         candidates.bound(rows, squared)
         candidates.add(start, squared, everyone[:m])
         candidates.add_transposed(start, squared, slice(0, m))
 
     def compare(start: int) -> None:
         rows = slice(start, min(start + TILE[0], n))
-        squared = product(rows, rows)
+        squared = side[rows].squared_distances(side[rows])
         np.fill_diagonal(squared, np.inf)
         candidates.add(start, squared, everyone[rows])
         for first_column in range(rows.stop, n, TILE[1]):
             if candidates.are_too_many:
                 return
             columns = slice(first_column, min(first_column + TILE[1], n))
-            squared = product(rows, columns)
+            squared = side[rows].squared_distances(side[columns])
             candidates.add(start, squared, everyone[columns])
             candidates.add_transposed(start, squared, columns)
 
@@ -203,7 +219,7 @@ def nearest_among(x: Vectors, k: int, rows: NDArray[np.intp]) -> Found | None:
     scaled = _Scaled(x)
     m = int(np.clip(len(x) // ONE_IN, 2 * k, MOST))
     sample = np.sort(np.random.default_rng(0).choice(len(x), m, replace=False))
-    bounding = scaled.sides(taken(x, sample))[1]
+    bounding = scaled.side(x, sample)
     parts = []
     for some in np.array_split(rows, -(-len(rows) // _Candidates.rows_that_fit(len(x)))):
         part = _nearest_among(x, k, some, scaled, sample, bounding)
@@ -214,13 +230,13 @@ def nearest_among(x: Vectors, k: int, rows: NDArray[np.intp]) -> Found | None:
 
 
 def _nearest_among(
-    x: Vectors, k: int, rows: NDArray[np.intp], scaled: _Scaled, sample: NDArray[np.intp], bounding: NDArray[np.float32]
+    x: Vectors, k: int, rows: NDArray[np.intp], scaled: _Scaled, sample: NDArray[np.intp], bounding: _Side
 ) -> Found | None:
-    left, _, lengths = scaled.sides(taken(x, rows))
-    candidates = _Candidates(lengths, len(x), k)
+    side = scaled.side(x, rows)
+    candidates = _Candidates(side.lengths, len(x), k)
 
-    def product(start: int, right: NDArray[np.float32], numbers: NDArray[np.intp]) -> NDArray[np.float32]:
-        squared = np.asarray(left[start : start + TILE[0]] @ right.T)
+    def squared_distances(start: int, other: _Side, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
+        squared = side[start : start + TILE[0]].squared_distances(other)
         some = rows[start : start + TILE[0]]
         at = np.searchsorted(numbers, some)
         mine = np.flatnonzero(numbers[np.minimum(at, len(numbers) - 1)] == some)
@@ -228,18 +244,18 @@ def _nearest_among(
         return squared
 
     def bound(start: int) -> None:
-        squared = product(start, bounding, sample)
+        squared = squared_distances(start, bounding, sample)
         candidates.bound(slice(start, start + len(squared)), squared)
 
     starts = range(0, len(rows), TILE[0])
     _do(bound, starts)
     for first, block in blocks(x):
-        right = scaled.sides(block)[1]
+        other = scaled.side(block)
         numbers = np.arange(first, first + len(block))
 
-        def compare(tile: tuple[int, slice], right: Any = right, numbers: Any = numbers) -> None:
+        def compare(tile: tuple[int, slice], other: _Side = other, numbers: NDArray[np.intp] = numbers) -> None:
             start, columns = tile
-            candidates.add(start, product(start, right[columns], numbers[columns]), numbers[columns])
+            candidates.add(start, squared_distances(start, other[columns], numbers[columns]), numbers[columns])
 
         columns = [slice(c, c + TILE[1]) for c in range(0, len(block), TILE[1])]
         _do(compare, [(start, some) for start in starts for some in columns])

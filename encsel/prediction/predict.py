@@ -35,6 +35,7 @@ from encsel.prediction.shuffled import (
     shuffles,
 )
 from encsel.progress import Progress, Silent
+from encsel.rows import return_memory
 from encsel.threads import one_thread
 
 N_SHUFFLES = 199
@@ -173,6 +174,7 @@ def predict_pairs(
             for i, one in run(calls):
                 results[i] = one
                 task.advance()
+            return_memory()
             return [results[i] for i in sorted(results)]
 
         sides_of_all = done(delayed(encoder_evidence)(x, folds) for x in (*faces, *voices))

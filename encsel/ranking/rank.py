@@ -43,7 +43,7 @@ from encsel.ranking.pairs import (
 from encsel.ranking.result import BY_CKA, RANK_SCHEMA, CardUsed, PairRanking, Ranking, summary_of
 from encsel.ranking.settings import RankSettings
 from encsel.regression.card import GeometricCard
-from encsel.rows import taken
+from encsel.rows import return_memory, taken
 from encsel.runtime import Backend
 from encsel.storage.signature import signature_text
 
@@ -220,6 +220,7 @@ def measure(
                 e, rows_per_identity=shown_rows, seed=seed, device=prepared.device,
                 searched=(searched or {}).get((e.modality, e.name)),
             )  # fmt: skip
+            return_memory()
             task.advance()
         sides = [[g for (m, _), g in geometry.items() if m == modality] for modality in MODALITIES]
         faces, voices = sides

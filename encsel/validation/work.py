@@ -18,6 +18,7 @@ from encsel.metrics.registry import metrics
 from encsel.parallel.tasks import run
 from encsel.progress import Progress, Silent
 from encsel.ranking.settings import RankSettings
+from encsel.rows import return_memory
 from encsel.storage.cache import StageCache
 from encsel.storage.documents import Malformed, decoded
 from encsel.storage.result import plain
@@ -69,6 +70,7 @@ class Work:
         """Run all wanted stages."""
         for stage in stages().values():
             self.outcomes[stage.name] = stage.compute(self) if stage.name in self.wanted else self._skipped(stage)
+            return_memory()
 
     def value(self, stage: str, field: str, subject: Any) -> Any:
         """The value of an earlier stage, or None."""
