@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -13,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encsel.errors import UsageError, printable
-from encsel.rows import means_of_groups, unit_rows
+from encsel.rows import grouped, means_of_groups, row_hashes, taken, unit_rows_in_place
+from encsel.runtime import Runtime
 
 Modality = Literal["face", "voice"]
 MODALITIES: tuple[Modality, Modality] = ("face", "voice")
@@ -29,20 +29,24 @@ Clip = NDArray[np.float32]
 Part = Literal["first", "middle", "loudest"]
 """Which 5 seconds of a longer clip are used."""
 PARTS: tuple[Part, ...] = ("first", "middle", "loudest")
-_DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d+)?", re.ASCII)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """One face image or one voice clip on disk, and its identity."""
+    """One face image or one voice clip on disk, and its identity; small, as there may be millions."""
 
     identity: str
     modality: Modality
-    path: Path
+    place: str
+    """Path of the file or, with a slash at its end, of the folder in which `name` is the path of the file."""
     name: str
     """Unique within identity and modality; stable when the folder moves."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Further columns, such as sex, language or session."""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.place + self.name if self.place.endswith("/") else self.place)
 
 
 @dataclass(frozen=True)
@@ -129,24 +133,33 @@ class Embeddings:
     @cached_property
     def centroids(self) -> Vectors:
         """Mean of each identity's rows, L2-normalised: (identities, dim) float64, identities in sorted order."""
-        return unit_rows(means_of_groups(self.vectors, self.owners, self.counts))
+        return unit_rows_in_place(means_of_groups(self.vectors, self.owners, self.counts))
+
+    @cached_property
+    def row_hashes(self) -> NDArray[np.uint64]:
+        """(rows,) number of each row's vector, as `encsel.rows.row_hashes`."""
+        return row_hashes(self.vectors)
 
     @cached_property
     def _grouped(self) -> tuple[NDArray[np.str_], NDArray[np.intp], NDArray[np.intp]]:
-        return np.unique(self.labels, return_inverse=True, return_counts=True)
+        return grouped(self.labels)
 
     def rows(self, keep: NDArray[Any]) -> Embeddings:
-        """The same embeddings with only the rows that `keep` (mask or indices) selects."""
-        if keep.dtype == bool and keep.all():
+        """The same embeddings with only the rows that `keep` (mask or indices) selects; itself if these are all."""
+        index = np.flatnonzero(keep) if keep.dtype == bool else keep
+        if len(index) == len(self.labels) and np.array_equal(index, np.arange(len(index))):
             return self
-        attributes = {key: column[keep] for key, column in self.attributes.items()}
-        vectors, labels, samples = self.vectors[keep], self.labels[keep], self.samples[keep]
-        listed = self.listed
-        if listed is not None:
-            place = np.full(len(self.labels), -1)
-            place[keep] = np.arange(len(labels))
-            listed = place[listed][place[listed] >= 0]
+        attributes = {key: column[index] for key, column in self.attributes.items()}
+        vectors, labels, samples = taken(self.vectors, index), self.labels[index], self.samples[index]
+        place = np.full(len(self.labels), -1)
+        place[index] = np.arange(len(labels))
+        listed = None if self.listed is None else place[self.listed][place[self.listed] >= 0]
         return replace(self, vectors=vectors, labels=labels, samples=samples, attributes=attributes, listed=listed)
+
+    def of_people(self, people: Iterable[str]) -> Embeddings:
+        """The same embeddings with only the rows of these identities."""
+        chosen = set(people)
+        return self.rows(np.fromiter((p in chosen for p in self.identities), bool, len(self.identities))[self.owners])
 
     def as_listed(self) -> Embeddings:
         """The rows as the source lists them, each as often as it occurs there."""
@@ -187,32 +200,6 @@ class Spec:
 
 EmbedBatch = Callable[[Sequence[Any]], Vectors]
 """Decoded samples (Image or Clip) in, (samples, dim) out, a row of NaN for a sample it cannot use."""
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """Where and how models run; UsageError for a device of no such name."""
-
-    device: str = "auto"
-    """A torch device, or "auto": CUDA, else MPS (Apple), else the CPU."""
-    dtype: str = "float32"
-    offline: bool = False
-    hash_weights: bool = True
-    """False only to inspect encoders: results need the hashes."""
-    allow_pickle: bool = False
-    """Also read pickled weights (with `weights_only=True`) of checkpoints that are not defaults."""
-    timeout: float | None = None
-    """Seconds for an encoder to open, and again to load and run; None: no limit."""
-    batch_size: int | None = None
-    """Samples per batch; None: depends on the device."""
-    cache: str | Path | None = "default"
-    """Folder of the embedding cache; "default": that of the user; None: keep nothing on disk."""
-
-    def __post_init__(self) -> None:
-        if not _DEVICE.fullmatch(self.device):
-            raise UsageError(
-                f"Unknown device {self.device!r}. Choose auto, cpu, cuda, mps, xpu, or one by number: cuda:1."
-            )
 
 
 class Model(Protocol):

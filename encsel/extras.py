@@ -21,6 +21,8 @@ EXTRA_OF = {
     "onnxruntime": "onnx",
     "kaldi_native_fbank": "onnx",
     "ot": "gw",
+    "distributed": "dask",
+    "ray": "ray",
 }
 """The extra of encsel that installs a module."""
 PACKAGE_OF = {"open_clip": "open_clip_torch", "ot": "POT", "kaldi_native_fbank": "kaldi-native-fbank"}

@@ -3,12 +3,17 @@
 import contextlib
 import re
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from encsel.errors import disarmed, harmless
+from encsel.threads import in_threads, one_thread
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 class Task:
@@ -39,6 +44,33 @@ class Silent:
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Task]:
         yield Task()
+
+
+PATIENCE = 3.0
+"""Seconds after which `watched` shows its progress."""
+AT_A_TIME = 4
+"""Largest number of items that `each` works on, so that memory does not grow with the number of processors."""
+
+
+def watched(progress: Progress, label: str, items: Iterable[Item], total: int) -> Iterator[Item]:
+    """The items, one by one, with progress if they take longer than PATIENCE."""
+    started, task = time.monotonic(), None
+    with contextlib.ExitStack() as stack:
+        for n_done, item in enumerate(items):
+            if task is not None:
+                task.advance()
+            elif time.monotonic() - started > PATIENCE:
+                task = stack.enter_context(progress.task(label, total))
+                task.advance(n_done)
+            yield item
+        if task is not None:
+            task.advance()
+
+
+def each(function: Callable[[Item], Value], progress: Progress, label: str, items: Sequence[Item]) -> list[Value]:
+    """What a function makes of each item, a few at a time, with progress as `watched`."""
+    with one_thread():
+        return list(watched(progress, label, in_threads(function, items, AT_A_TIME), len(items)))
 
 
 class _LineTask(Task):
@@ -74,6 +106,7 @@ class OnStderr:
     def __init__(self, *, before_result: bool = False) -> None:
         self._bars: Any = None
         self._n_open = 0
+        self._lock = threading.Lock()  # encoders on several devices run in threads
         self._before_result = before_result
 
     def note(self, text: str, *, in_result: bool = False) -> None:
@@ -93,11 +126,12 @@ class OnStderr:
             yield line
             line.finish()
             return
-        self._n_open += 1
-        if self._bars is None:
-            self._bars = _bars()
-            self._bars.start()
-        bars, started = self._bars, time.monotonic()
+        with self._lock:
+            self._n_open += 1
+            if self._bars is None:
+                self._bars = _bars()
+                self._bars.start()
+            bars, started = self._bars, time.monotonic()
         key = bars.add_task(label, total=total, rate="")
 
         class Bar(Task):
@@ -111,10 +145,11 @@ class OnStderr:
         try:
             yield Bar()
         finally:
-            self._n_open -= 1
-            if not self._n_open:
-                bars.stop()
-                self._bars = None
+            with self._lock:
+                self._n_open -= 1
+                if not self._n_open:
+                    bars.stop()
+                    self._bars = None
 
 
 _LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"

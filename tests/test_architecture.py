@@ -15,13 +15,13 @@ import encsel
 PACKAGE = Path(encsel.__file__).parent
 HEAVY = (
     "torch", "torchvision", "transformers", "timm", "open_clip", "insightface", "speechbrain", "onnxruntime", "ot",
-    "sklearn", "matplotlib",
+    "sklearn", "matplotlib", "distributed", "ray",
 )  # fmt: skip
 LAZY = {*HEAVY, "scipy", "skimage", "PIL", "soundfile", "rich", "pydantic", "pandas", "joblib"}
 ROOMS = (
     "__main__", "cli", "reports", "validation", "ranking", "gates", "embedding", "simulation", "prediction", "encoders",
-    "matching", "regression", "loading", "data", "metrics", "storage", "core", "progress", "extras",
-    "rows", "version", "errors",
+    "matching", "regression", "loading", "data", "metrics", "parallel", "storage", "core", "progress", "extras",
+    "runtime", "rows", "threads", "version", "errors",
 )  # fmt: skip
 """Top to bottom. A file imports only from its own room and from rooms below."""
 MAX_LINES = 400

@@ -112,8 +112,10 @@ def test_readme_is_short():
 
 # --- Commands and Python of README and pages, run on a set whose encoders have the names that they use
 
-# These need a hub, weights, an hour or a family that is installed; other tests run what they stand for.
-NOT_RUN = re.compile(r"facebook/|microsoft/|\./models/|wavlm@|--offline|calibrate|mine|weights\.npy|my_encoders")
+# These need a hub, weights, an hour, a cluster, GPUs or an installed family; other tests run what they stand for.
+NOT_RUN = re.compile(
+    r"facebook/|microsoft/|\./models/|wavlm@|--offline|calibrate|mine|weights\.npy|my_encoders|--backend|cuda:"
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 
 from encsel.errors import BadCalibration
-from encsel.matching.eer import auc_placements, eer, nearest_eer
+from encsel.matching.eer import auc_placements, eer, eer_of_sorted, nearest_eer
 
 
 def test_separated_scores_have_eer_zero():
@@ -72,3 +74,14 @@ def test_no_scores_on_one_side_is_an_error():
 def test_placements_average_to_the_auc_with_ties_half():
     placements = auc_placements(np.array([0.0, 1.0, 2.0]), np.array([1.0, 1.0, 0.0]))
     assert placements == pytest.approx([1 / 6, 2 / 3, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_eer_of_many_scores_is_that_of_all_of_them_sorted(monkeypatch, dtype):
+    rng = np.random.default_rng(3)
+    monkeypatch.setattr(sys.modules[eer.__module__], "MANY", 1)
+    for shift in (0, 0.5, 1, 2, 3, 5, 9, -2):
+        for digits in (1, 6):
+            genuine = np.round(rng.normal(size=300) + shift, digits).astype(dtype)
+            impostor = np.round(rng.normal(size=2000), digits).astype(dtype)
+            assert eer(genuine, impostor) == eer_of_sorted(np.sort(genuine), np.sort(impostor))

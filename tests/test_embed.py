@@ -19,8 +19,7 @@ from encsel.core import SAMPLING_RATE, EncoderFamily, SetOptions
 from encsel.data import media
 from encsel.data.calibration_set import CalibrationSet
 from encsel.data.media import decode
-from encsel.embedding import embed as embedding
-from encsel.embedding import model_run, worker
+from encsel.embedding import model_run, one_pass, worker
 from encsel.embedding.embed import Failure, embed
 from encsel.embedding.model_run import BATCH_ON_CPU, LENGTH_STEP, describe
 from encsel.errors import BadCalibration, EncoderFailed, UnusableSample
@@ -134,7 +133,7 @@ def decoded(monkeypatch) -> Counter:
             counts[modality] += 1
         return decode(content, modality, *options)
 
-    monkeypatch.setattr(embedding, "decode", counting)
+    monkeypatch.setattr(one_pass, "decode", counting)
     return counts
 
 
@@ -503,7 +502,7 @@ def test_interrupt_inside_a_worker_ends_the_run_and_keeps_what_was_done(root, ca
     encoder = toy(model=ToyModel(prepare=interrupted)) if where == "prepare" else toy()
     with monkeypatch.context() as patch:
         if where == "decode":
-            patch.setattr(embedding, "decode", interrupted)
+            patch.setattr(one_pass, "decode", interrupted)
         with pytest.raises(KeyboardInterrupt):
             embed(CalibrationSet.from_path(root), [encoder], cache=cache, batch_size=1)
     decoded.clear()
@@ -527,20 +526,20 @@ def test_what_an_encoder_prints_stays_off_stdout(root, capsys):
 
 
 def test_files_are_decoded_by_several_threads(root, monkeypatch):
-    monkeypatch.setattr(embedding, "N_THREADS", 4)
+    monkeypatch.setattr(one_pass, "N_THREADS", 4)
     two = threading.Barrier(2, timeout=120)
 
     def together(*arguments):
         two.wait()  # nobody goes on alone
         return decode(*arguments)
 
-    monkeypatch.setattr(embedding, "decode", together)
+    monkeypatch.setattr(one_pass, "decode", together)
     (found,) = embed(CalibrationSet.from_path(root), [toy()]).embeddings
     assert len(found.vectors) == N
 
 
 def test_next_batch_is_prepared_while_the_model_runs(root, monkeypatch):
-    monkeypatch.setattr(embedding, "N_THREADS", 1)
+    monkeypatch.setattr(one_pass, "N_THREADS", 1)
     monkeypatch.setattr(model_run, "AHEAD", 1)
     monkeypatch.setattr(model_run, "N_THREADS", 1)
     size = 4
@@ -567,7 +566,7 @@ def test_next_batch_is_prepared_while_the_model_runs(root, monkeypatch):
 def test_every_encoder_sees_every_sample_decoded_once_however_small_the_chunks(root, monkeypatch, decoded, n_encoders):
     whole = embed(CalibrationSet.from_path(root), [toy()]).embeddings[0].vectors
     decoded.clear()
-    monkeypatch.setattr(embedding, "CHUNK_BYTES", 2 * 48 * 48 * 3 + 1)  # three of the pictures
+    monkeypatch.setattr(one_pass, "CHUNK_BYTES", 2 * 48 * 48 * 3 + 1)  # three of the pictures
     models = [Watched() for _ in range(n_encoders)]
     found = embed(CalibrationSet.from_path(root), [toy(f"toy{i}", model=m) for i, m in enumerate(models)])
     assert decoded == {"face": N}
@@ -578,7 +577,7 @@ def test_every_encoder_sees_every_sample_decoded_once_however_small_the_chunks(r
 
 def test_images_that_wait_for_the_model_take_little_memory(root, monkeypatch):
     whole = embed(CalibrationSet.from_path(root), [toy()]).embeddings[0].vectors
-    for module in (embedding, model_run):
+    for module in (one_pass, model_run):
         monkeypatch.setattr(module, "N_THREADS", 4)
         monkeypatch.setattr(module, "AHEAD_BYTES", 2 * 48 * 48 * 3)  # two of the pictures
     waiting, most = set(), []
@@ -591,7 +590,7 @@ def test_images_that_wait_for_the_model_take_little_memory(root, monkeypatch):
         most.append(len(waiting))
         return sample
 
-    monkeypatch.setattr(embedding, "decode", decoding)
+    monkeypatch.setattr(one_pass, "decode", decoding)
     model = ToyModel(moments, lambda sample: sample.copy())
     (found,) = embed(CalibrationSet.from_path(root), [toy(model=model)]).embeddings
     np.testing.assert_array_equal(found.vectors, whole)
@@ -610,8 +609,8 @@ def alive(monkeypatch) -> set:
         weakref.finalize(sample, found.discard, id(sample))
         return sample
 
-    monkeypatch.setattr(embedding, "decode", decoding)
-    monkeypatch.setattr(embedding, "N_THREADS", 1)
+    monkeypatch.setattr(one_pass, "decode", decoding)
+    monkeypatch.setattr(one_pass, "N_THREADS", 1)
     monkeypatch.setattr(model_run, "AHEAD", 1)
     monkeypatch.setattr(model_run, "N_THREADS", 1)
     return found
@@ -788,7 +787,7 @@ def test_failure_of_a_pass_is_that_of_all_its_encoders(root):
 
 @pytest.mark.parametrize("chunk", [100_000, 1 << 30])
 def test_progress_of_every_encoder_adds_up_to_all_samples(root, cache, monkeypatch, chunk):
-    monkeypatch.setattr(embedding, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(one_pass, "CHUNK_BYTES", chunk)
     embed(CalibrationSet.from_path(root, SetOptions(identities=3)), [toy("cached")], cache=cache)
     paths = files(root)
     paths[0].write_bytes(b"no image")

@@ -16,6 +16,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LISTS = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
 REQUIREMENTS = [Requirement(text) for texts in LISTS for text in texts]
 
+# Dask and Ray send functions and results as pickles themselves; `encsel help scale` says whom that trusts.
+BETWEEN_MACHINES = {
+    ROOT / "encsel" / name for name in ("embedding/shards.py", "parallel/calls.py", "parallel/tasks.py")
+}
 UNSOUND = [
     ("torch", "2.5.1", "CVE-2025-32434: weights_only=True runs code"),
     ("torch", "2.9.1", "CVE-2026-24747: weights_only=True corrupts memory"),
@@ -58,14 +62,15 @@ def test_installed_versions_are_those_allowed():
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_source_loads_nothing_that_runs_code(path):
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import | ast.ImportFrom):
+        if isinstance(node, ast.Import | ast.ImportFrom) and path not in BETWEEN_MACHINES:
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             assert not {name.split(".")[0] for name in names} & FORBIDDEN_MODULES
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
         options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-        assert called not in FORBIDDEN_CALLS - ({"torch.jit.load"} if path == TORCHSCRIPT else set())
+        allowed = {"torch.jit.load"} if path == TORCHSCRIPT else {"pickle.loads"} if path in BETWEEN_MACHINES else set()
+        assert called not in FORBIDDEN_CALLS - allowed
         assert options.get("trust_remote_code", "False") == "False"
         if called == "np.load":
             assert options["allow_pickle"] == "False"

@@ -95,7 +95,7 @@ def test_constant_embeddings_are_an_error(cards):
 def test_same_seed_gives_the_same_numbers_whatever_the_threads(cards, monkeypatch):
     x, y = centroids(40, shared=1.0)
     one = predict(cards, x, y)
-    monkeypatch.setattr("encsel.prediction.predict.os.cpu_count", lambda: 1)
+    monkeypatch.setattr("encsel.parallel.tasks.os.cpu_count", lambda: 1)
     again = predict(cards, x, y)
     assert (again.estimates, again.measured, again.null) == (one.estimates, one.measured, one.null)
 

@@ -272,14 +272,6 @@ def test_too_few_samples_for_intrinsic_dimension_leaves_the_ln_card_working(tmp_
     assert pair.predictions["upadhyay2026-ln"].eer is not None or pair.predictions["upadhyay2026-ln"].reason
 
 
-def test_too_many_people_are_refused_before_anything_is_embedded(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "MAX_IDENTITIES", 15)
-    data = write_population(tmp_path / "set", 16, faces=1, voices=1)
-    with pytest.raises(BadCalibration, match=r"ranks at most 15, because .* Use some of them with --identities"):
-        encsel.rank(data, min_identities=5, cache=None)
-    assert encsel.rank(data, min_identities=5, identities=8, cache=None).n_identities == 8
-
-
 def broken_encoder(root, kind):
     """A set of 40 people with one more face encoder, which is not usable."""
     write_population(root, 40, faces=1, voices=1)

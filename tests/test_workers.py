@@ -283,14 +283,15 @@ def test_every_module_of_a_package_is_in_the_key_of_its_plug_in(tmp_path, monkey
 
 
 def test_a_worker_that_opens_other_weights_than_were_hashed_fails(monkeypatch, tmp_path):
-    engine = engine_of(toy("odd", folder=tmp_path, revision="hashed", runtime=Runtime()), 1, 1)
-    answer = {"folder": str(tmp_path), "revision": "hashed", "on_gpu": False}
+    engine = engine_of(toy("odd", folder=tmp_path, revision="hashed", code={}, runtime=Runtime()), 1, 1)
+    answer = {"folder": str(tmp_path), "revision": "hashed", "code": {}, "on_gpu": False}
     monkeypatch.setattr(engine, "_call", lambda order: (answer, []))
     try:
         engine.load()
-        answer["folder"] = "other"
-        with pytest.raises(EncoderFailed, match="weights were replaced"):
-            engine.load()
+        for other in ({"folder": "other"}, {"code": {"sha256": "other"}}):
+            monkeypatch.setattr(engine, "_call", lambda order, other=other: (answer | other, []))
+            with pytest.raises(EncoderFailed, match="weights or its code were replaced"):
+                engine.load()
     finally:
         engine.close()
 

@@ -38,21 +38,23 @@ def embed(
     from encsel.data.embedding_files import EMBEDDING_SUFFIXES, write_embeddings
     from encsel.embedding.candidates import embeddings_of
     from encsel.errors import EncoderFailed, UsageError
-    from encsel.loading.hub import check_device
+    from encsel.loading.hub import check_devices
+    from encsel.parallel.tasks import running_on
 
     inputs = inputs_of(data, (*faces, *voices))
     # Embedding files among the inputs have the same names as the outputs.
     folders = [path.parent for path in inputs if path.suffix.lower() in EMBEDDING_SUFFIXES]
     check_apart([], [output, *(output / f"{modality}s" for modality in MODALITIES)], inputs=[*inputs, *folders])
     progress = progress_of(quiet)
-    in_runtime = ("device", "dtype", "offline", "allow_pickle", "timeout", "batch_size")
+    in_runtime = ("device", "dtype", "offline", "allow_pickle", "timeout", "batch_size", "backend", "scheduler")
     runtime = Runtime(cache=cache_of(cache), **{name: options.pop(name) for name in in_runtime})
-    check_device(runtime.device)
+    check_devices(runtime)
     calibration = CalibrationSet.from_path(data, SetOptions(**options))
     progress.note(f"Layout: {calibration.layout}; {len(calibration.identities)} identities in both modalities.")
     for note in (*calibration.notes, *calibration.details):
         progress.note(note)
-    embedded = embeddings_of(calibration, faces, voices, runtime=runtime, progress=progress)
+    with running_on(runtime):
+        embedded = embeddings_of(calibration, faces, voices, runtime=runtime, progress=progress)
     for skipped in embedded.skipped:
         progress.note(f"skipped {skipped.modality} {skipped.sample}: {skipped.reason}")
     written = set()

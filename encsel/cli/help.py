@@ -9,6 +9,7 @@ PAGES = {
     "encoders": "Naming encoders, the families, where and how they run.",
     "reading-results": "The table of `encsel rank`, the JSON, scorers.",
     "validate": "What `encsel validate` measures; the matcher to take home; joint training.",
+    "scale": "Several GPUs, several machines: Dask and Ray.",
     "ci": "Gates, exit codes, settings files, a workflow.",
     "privacy": "What is stored where, and how to remove it.",
     "speed": "How long every stage takes, beside yardsticks; what is exact and what is sampled.",

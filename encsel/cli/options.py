@@ -64,7 +64,8 @@ set_options = together(
     _encoder_option("face"),
     _encoder_option("voice"),
     click.option("--device", default="auto", metavar="DEVICE",
-                 help="cpu, cuda, cuda:1, mps or xpu; auto is CUDA, else MPS (Apple), else the CPU."),
+                 help="cpu, cuda, cuda:1, mps or xpu; auto is CUDA, else MPS (Apple), else the CPU. On several, "
+                 "cuda:0,cuda:1, encoders run side by side."),
     click.option("--dtype", type=click.Choice(("float32", "bfloat16", "float16")), default="float32",
                  help="Number type of the models."),
     click.option("--batch-size", type=click.IntRange(1), help="Samples per batch. Default: 16, or 64 on a GPU."),
@@ -74,6 +75,12 @@ set_options = together(
     click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
                  help="Abandon an encoder that takes longer than this to download, or to load and run. The others "
                  "continue; exit code 4."),
+    click.option("--backend", type=click.Choice(("local", "dask", "ray")), default="local",
+                 help="Where encoders run and pairs are evaluated: on this machine, or on the workers of a Dask or Ray "
+                 "cluster, which see the same paths (`encsel help scale`)."),
+    click.option("--scheduler", metavar="ADDRESS",
+                 help="The Dask scheduler, tcp://HOST:8786 or tls://HOST:8786; or the Ray cluster, HOST:6379. "
+                 "Embeddings of people travel to it: use TLS or a trusted network."),
         group="Encoders",
     ),
     together(

@@ -18,8 +18,11 @@ READ = ("data", "baseline")
 """Settings that are paths of what is read, relative to the file."""
 WRITTEN = ("output", "report", "scores", "matcher", "cache")
 """Settings that are paths of what is written, in the folder of the file."""
-COMMAND_LINE_ONLY = ("allow-pickle", "allow-outside", "show-names")
-"""Options that widen what is trusted or disclosed. Whoever runs encsel decides that, not the author of the file."""
+COMMAND_LINE_ONLY = ("allow-pickle", "allow-outside", "show-names", "scheduler")
+"""Options that widen what is trusted or disclosed: a scheduler gets the embeddings, and answers with pickles.
+
+Whoever runs encsel decides that, not the author of the file.
+"""
 
 
 def settings(folder: Path) -> tuple[Path, dict[str, Any]] | None:

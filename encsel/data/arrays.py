@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from encsel.core import Embeddings, Modality, Skipped, Traits, Vectors
 from encsel.data.identities import normal, some
 from encsel.errors import BadCalibration, UsageError, first_line, printable
+from encsel.rows import blocks, converted, equal_rows, is_mapped
 from encsel.storage.signature import canonical
 
 Checked = tuple[Embeddings, tuple[Skipped, ...]]  # the usable rows of one encoder, and the rows skipped
@@ -37,9 +38,13 @@ def checked_embeddings(name: str, modality: Modality, vectors: Any, identities: 
         for key, column in columns.items()
     }
     names = [labels.tolist(), samples.tolist(), {key: column.tolist() for key, column in attributes.items()}]
-    content = hashlib.sha256(np.ascontiguousarray(array).data)
+    content = hashlib.sha256()
+    for _, block in blocks(array):
+        content.update(np.ascontiguousarray(block).data)
     content.update(canonical([array.dtype.str, array.shape, names, *([space] if space else [])]).encode())
     provenance, traits = {"sha256": content.hexdigest()}, Traits(space=space)
+    if not is_mapped(array):
+        array = array.copy()  # what the caller does with the array changes nothing
     return keep_usable(Embeddings(printable(name), modality, array, labels, samples, attributes, provenance, traits))
 
 
@@ -54,40 +59,63 @@ def checked_vectors(vectors: NDArray[Any], where: str) -> Vectors:
     if vectors.dtype in (np.float32, np.float64):
         return vectors
     with np.errstate(all="ignore"):  # overflow gives inf, which `keep_usable` reports
-        return vectors.astype(np.float32)
+        return converted(vectors, lambda block: block.astype(np.float32), np.float32)
 
 
 def keep_usable(embeddings: Embeddings) -> Checked:
     """Skip rows that are not finite, all zero or without identity; keep repetitions within an identity once."""
-    rows, labels, samples = np.ascontiguousarray(embeddings.vectors), embeddings.labels, embeddings.samples
-    reasons = np.select(
-        [~np.isfinite(rows).all(axis=1), (rows == 0).all(axis=1), np.char.strip(labels) == ""],
-        ["non-finite values", "all zeros", "no identity"], default="",
-    )  # fmt: skip
+    if not embeddings.vectors.flags.c_contiguous:
+        vectors = embeddings.vectors
+        embeddings = replace(embeddings, vectors=converted(vectors, np.ascontiguousarray, vectors.dtype))
+    labels, samples = embeddings.labels, embeddings.samples
+    reasons = np.full(len(labels), "", "U17")
+    nameless = np.char.strip(np.array(embeddings.identities, np.str_)) == ""
+    if nameless.any():
+        reasons[nameless[embeddings.owners]] = "no identity"
+    for i, fault in _faults(embeddings.vectors).items():
+        reasons[i] = fault
     skipped = tuple(
         Skipped(embeddings.modality, f"{labels[i]}/{samples[i]}", str(reasons[i]), embeddings.name)
-        for i in np.flatnonzero(reasons != "")
+        for i in np.flatnonzero(reasons != "").tolist()
     )
-    usable = np.flatnonzero(reasons == "")
-    # Sorted by sample name, so that the repetition that is kept does not depend on the order of rows.
-    first: dict[tuple[str, bytes], int] = {}
-    same_as = np.arange(len(rows))
-    for i in usable[np.argsort(samples[usable], kind="stable")].tolist():
-        same_as[i] = first.setdefault((labels[i], hashlib.blake2b(rows[i].data, digest_size=16).digest()), i)
-    kept = np.array(sorted(first.values()), dtype=np.intp)
+    is_usable = reasons == ""
+    same_as = np.arange(len(labels))
+    # Rows of the same bytes have the same hash: with the owner in it, only those of one identity.
+    keys = embeddings.row_hashes + embeddings.owners.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for where in equal_rows(embeddings.vectors, keys):
+        # The first by sample name, so that the repetition that is kept does not depend on the order of rows.
+        same_as[where] = min((i for i in where if is_usable[i]), key=lambda i: (samples[i], i), default=-1)
+    usable = np.flatnonzero(is_usable)
+    is_kept = np.zeros(len(labels), bool)
+    is_kept[same_as[usable]] = True
+    kept = np.flatnonzero(is_kept)
     distinct = embeddings.rows(kept)
     if distinct.listed is None and len(kept) < len(usable):
         distinct = replace(distinct, listed=np.searchsorted(kept, same_as[usable]))
     return distinct, skipped
 
 
+def _faults(x: Vectors) -> dict[int, str]:
+    """What is wrong with rows that are not finite or all zero."""
+    faults = {}
+    for start, block in blocks(x):
+        with np.errstate(all="ignore"):
+            squares = np.einsum("ij,ij->i", block, block)
+        # Squares of finite numbers may also overflow, or vanish.
+        for i in np.flatnonzero(~np.isfinite(squares) | (squares == 0)).tolist():
+            if not np.isfinite(block[i]).all():
+                faults[start + i] = "non-finite values"
+            elif not block[i].any():
+                faults[start + i] = "all zeros"
+    return faults
+
+
 def with_normal_labels(embeddings: Embeddings) -> Embeddings:
     """The embeddings with the normal form of every identity; rows that then repeat within one are dropped."""
-    written, index = np.unique(embeddings.labels, return_inverse=True)
-    names = np.array([normal(name) for name in written.tolist()], dtype=np.str_)
-    if (names == written).all():
+    names = [normal(name) for name in embeddings.identities]
+    if names == [*embeddings.identities]:
         return embeddings
-    return keep_usable(replace(embeddings, labels=names[index]))[0]
+    return keep_usable(replace(embeddings, labels=np.array(names, np.str_)[embeddings.owners]))[0]
 
 
 def as_text(column: NDArray[Any], where: str) -> NDArray[np.str_]:
@@ -100,9 +128,12 @@ def as_text(column: NDArray[Any], where: str) -> NDArray[np.str_]:
     if column.dtype.kind in "US" and column.size:
         check_length(int(np.char.str_len(column).max()), where)
     try:
-        return np.char.decode(column, "utf-8") if column.dtype.kind == "S" else np.array(column.tolist(), np.str_)
+        if column.dtype.kind == "S":
+            return np.char.decode(column, "utf-8")
+        parts = [np.array(block.tolist(), np.str_) for _, block in blocks(column)]
     except (ValueError, SystemError) as error:  # SystemError: a code point that does not exist
         raise BadCalibration(f"{where}: some bytes are not text. Save it as UTF-8 text.") from error
+    return np.concatenate(parts) if parts else np.array([], np.str_)
 
 
 def space_of(cells: Iterable[str], where: str) -> str | None:
@@ -124,6 +155,10 @@ def check_length(longest: int, where: str) -> None:
 
 def shown(column: NDArray[np.str_]) -> NDArray[np.str_]:
     """The column with unprintable characters escaped, for reports."""
+    codes = column.view(np.uint32).reshape(len(column), -1) if column.size else np.zeros((0, 0), np.uint32)
+    is_end = codes == 0
+    if (is_end | (codes >= ord(" ")) & (codes <= ord("~"))).all() and not (is_end[:, :-1] & ~is_end[:, 1:]).any():
+        return column
     return np.array([printable(text) for text in column.tolist()], dtype=np.str_)
 
 

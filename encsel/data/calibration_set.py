@@ -14,11 +14,13 @@ import numpy as np
 from encsel.core import MODALITIES, PARTS, Embeddings, Failure, Modality, Sample, SetOptions, Skipped
 from encsel.data import layouts
 from encsel.data.arrays import Checked, checked_embeddings, with_normal_labels
-from encsel.data.embedding_files import EMBEDDING_SUFFIXES, read_embeddings
+from encsel.data.embedding_files import read_embeddings, shards_of, sources_in
 from encsel.data.identities import hint, normal, some, twins
+from encsel.data.listing import entries
 from encsel.data.media import MEDIA_SUFFIXES
 from encsel.data.sampling import limit_rows, pick, pick_each
 from encsel.errors import BadCalibration, UsageError, nearest
+from encsel.progress import Progress, Silent, watched
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ class CalibrationSet:
         return "The calibration set" if self.root is None else str(self.root)
 
     @classmethod
-    def from_path(cls, path: str | Path, options: SetOptions | None = None) -> CalibrationSet:
+    def from_path(
+        cls, path: str | Path, options: SetOptions | None = None, *, progress: Progress | None = None
+    ) -> CalibrationSet:
         """List the media files of a folder or manifest CSV, or read its embedding files.
 
         Raises:
@@ -50,7 +54,7 @@ class CalibrationSet:
         """
         options, root = options or SetOptions(), Path(path)
         try:
-            return _open(root, options).restricted(options)
+            return _open(root, options, progress or Silent()).restricted(options)
         except OSError as error:
             raise BadCalibration(
                 f"{error.filename or root} cannot be read: {error.strerror or error}. Check the path and permissions."
@@ -125,9 +129,15 @@ class CalibrationSet:
             chosen = self._of([complete[i] for i in pick(complete, n, seed=seed)])
         samples, embeddings = chosen.samples, chosen.embeddings
         if limit is not None:
-            groups = [(s.modality, s.identity) for s in samples]
-            keys = [f"{s.modality}/{s.identity}/{s.name}" for s in samples]
-            samples = tuple(samples[i] for i in pick_each(groups, keys, limit, seed=seed))
+            numbers: dict[tuple[Modality, str], int] = {}
+            group = [numbers.setdefault((s.modality, s.identity), len(numbers)) for s in samples]
+
+            def key(i: int) -> str:
+                s = chosen.samples[i]
+                return f"{s.modality}/{s.identity}/{s.name}"
+
+            kept = pick_each(np.array(group, np.intp), key, limit, seed=seed)
+            samples = tuple(samples[i] for i in kept.tolist())
             embeddings = tuple(limit_rows(e, limit, seed=seed) for e in embeddings)
         return replace(chosen, samples=samples, embeddings=embeddings, options=options)
 
@@ -135,7 +145,7 @@ class CalibrationSet:
         """The set with these identities alone."""
         chosen = set(identities)
         samples = tuple(s for s in self.samples if s.identity in chosen)
-        rows = tuple(e.rows(np.isin(e.labels, identities)) for e in self.embeddings)
+        rows = tuple(e.of_people(chosen) for e in self.embeddings)
         return replace(self, identities=tuple(identities), samples=samples, embeddings=rows)
 
 
@@ -160,7 +170,7 @@ def check_skipped(skipped: Sequence[Skipped], n_samples: int, max_skipped: float
         )
 
 
-def _open(root: Path, options: SetOptions) -> CalibrationSet:
+def _open(root: Path, options: SetOptions, progress: Progress) -> CalibrationSet:
     if not root.exists():
         raise BadCalibration(f"{root} does not exist. Give the folder of a calibration set or its manifest CSV.")
     if root.is_file() and root.suffix.lower() != ".csv":
@@ -176,9 +186,12 @@ def _open(root: Path, options: SetOptions) -> CalibrationSet:
                 f"{root} has {there}; both modalities are needed. "
                 f"Add {root / f'{absent}s'}/NAME.npz. {' '.join(unread)}".rstrip()
             )
-        checked = (read_embeddings(path, modality) for modality, paths in files.items() for path in paths)
+        sources = [(path, modality) for modality, paths in files.items() for path in paths]
+        checked = (
+            read_embeddings(*source) for source in watched(progress, "reading embeddings", sources, len(sources))
+        )
         return _of_embeddings(CalibrationSet(root, "embeddings", details=unread), checked, options)
-    listing = layouts.recognise(root, allow_outside=options.allow_outside)
+    listing = layouts.recognise(root, allow_outside=options.allow_outside, options=options, progress=progress)
     if listing is None:
         names = {p.name + ("/" if p.is_dir() else "") for p in root.iterdir() if not p.name.startswith(".")}
         raise BadCalibration(
@@ -193,20 +206,19 @@ def _embedding_files(root: Path) -> dict[Modality, list[Path]] | None:
     """The embedding files of each modality; None if `root` is not a set of embeddings."""
     if not root.is_dir() or (root / layouts.MANIFEST_NAME).is_file():
         return None
-    files: dict[Modality, list[Path]] = {}
     others = []  # folders that hold files, none of them media
     folders: dict[Modality, list[Path]] = {}
     for modality in MODALITIES:
         folder = root / f"{modality}s"
-        entries = layouts.entries(folder) if folder.is_dir() else []
-        folders[modality] = [p for p, is_folder in entries if is_folder]
-        files[modality] = [p for p, _ in entries if p.suffix.lower() in EMBEDDING_SUFFIXES]
-        if entries and not any(p.suffix.lower() in MEDIA_SUFFIXES[modality] for p, _ in entries):
+        inside = entries(folder) if folder.is_dir() else []
+        folders[modality] = [p for p, is_folder in inside if is_folder]
+        if inside and not any(p.suffix.lower() in MEDIA_SUFFIXES[modality] for p, _ in inside):
             others.append(folder)
+    if all(any(map(_has_media, of_one)) for of_one in folders.values()):
+        return None  # embeddings beside media of both modalities are not the set
+    files = {m: sources_in(folder) if (folder := root / f"{m}s").is_dir() else [] for m in MODALITIES}
     if any(folders.values()):
-        # Embeddings of both modalities are the set, unless folders beside them hold media of both.
-        has_media = all(any(map(_has_media, of_one)) for of_one in folders.values())
-        return files if all(files.values()) and not has_media else None
+        return files if all(files.values()) else None
     # Two folders of files of another kind, such as .pt, are a set of embeddings that cannot be read.
     return files if any(files.values()) or len(others) == len(MODALITIES) else None
 
@@ -218,9 +230,10 @@ def _has_media(folder: Path) -> bool:
 
 def _unread(root: Path, files: Mapping[Modality, Sequence[Path]]) -> tuple[str, ...]:
     """A note that names files beside the embedding files that are not read, if there are any."""
-    read = {p for paths in files.values() for path in paths for p in (path, path.with_suffix(".csv"))}
+    used = {shard for paths in files.values() for path in paths for shard in (path, *shards_of(path))}
+    read = used | {path.with_suffix(".csv") for path in used}
     folders = [folder for modality in files if (folder := root / f"{modality}s").is_dir()]
-    others = [p.relative_to(root).as_posix() for folder in folders for p, _ in layouts.entries(folder) if p not in read]
+    others = [p.relative_to(root).as_posix() for folder in folders for p, _ in entries(folder) if p not in read]
     if not others:
         return ()
     return (
@@ -296,10 +309,10 @@ def _with_normal_names(whole: CalibrationSet) -> CalibrationSet:
         return whole
     samples: dict[tuple[Modality, str, str], Sample] = {}
     for s in whole.samples:
-        identity, name = normal(s.identity), s.name
+        identity, name, place = normal(s.identity), s.name, s.place
         if (s.modality, identity, name) in samples:  # two folders of one person
-            name = f"{s.identity}/{name}"
-        samples[s.modality, identity, name] = replace(s, identity=identity, name=name)
+            name, place = f"{s.identity}/{name}", str(s.path)
+        samples[s.modality, identity, name] = replace(s, identity=identity, name=name, place=place)
     joined = [" and ".join(map(repr, names)) for names in spellings.values() if len(names) > 1]
     note = f"{len(joined)} identities are spelled in several ways (blanks, Unicode form of accents) and were merged."
     return replace(

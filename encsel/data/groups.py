@@ -37,22 +37,25 @@ def recordings(embeddings: Embeddings) -> NDArray[np.str_] | None:
 
     Taken from one of SESSION_COLUMNS, else from sample names [LANGUAGE/]VIDEO/CLIP without their last part.
     """
-    columns, names = embeddings.attributes, embeddings.samples.tolist()
+    columns, samples = embeddings.attributes, embeddings.samples
     for sessions in (columns[column] for column in SESSION_COLUMNS if column in columns):
         if (sessions != "").all():
             language = columns.get(LANGUAGE_COLUMN)
             return sessions if language is None else np.char.add(np.char.add(language, "/"), sessions)
-    return np.array([name.rpartition("/")[0] for name in names]) if names and all("/" in n for n in names) else None
+    if not len(samples) or "/" not in samples[0] or not all("/" in name for name in samples.tolist()):
+        return None
+    return np.array([name.rpartition("/")[0] for name in samples.tolist()])
 
 
 def columns_of(embeddings: Embeddings) -> dict[str, NDArray[np.str_]]:
     """Columns (rows,) that may group samples, and the language from sample names [IDENTITY/]LANGUAGE/VIDEO/CLIP."""
     columns = {name: np.char.strip(x) for name, x in embeddings.attributes.items() if name not in SESSION_COLUMNS}
     # If a column states the session, sample names need not begin with a language.
-    if LANGUAGE_COLUMN not in columns and not any(c in embeddings.attributes for c in SESSION_COLUMNS):
+    has_parts = len(embeddings.samples) > 0 and "/" in embeddings.samples[0]
+    if has_parts and LANGUAGE_COLUMN not in columns and not any(c in embeddings.attributes for c in SESSION_COLUMNS):
         names = zip(embeddings.samples.tolist(), embeddings.labels.tolist(), strict=True)
         parts = [name.removeprefix(f"{person}/").split("/") for name, person in names]
-        if parts and all(len(p) == 3 for p in parts) and len({p[0] for p in parts}) <= MAX_VALUES:
+        if all(len(p) == 3 for p in parts) and len({p[0] for p in parts}) <= MAX_VALUES:
             columns[LANGUAGE_COLUMN] = np.array([p[0] for p in parts])
     return columns
 

@@ -6,33 +6,28 @@ import csv
 import io
 import os
 import re
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from encsel.core import MODALITIES, Modality, Sample
+from encsel.core import MODALITIES, Modality, Sample, SetOptions
 from encsel.data.arrays import check_length
 from encsel.data.identities import hint, normal
-from encsel.data.media import MEDIA_SUFFIXES
+from encsel.data.listing import Listing, check_number, collect, folders_in, in_order
 from encsel.errors import BadCalibration, nearest, printable
-from encsel.storage.files import read_whole
+from encsel.progress import Progress, Silent
+from encsel.storage.files import open_ordinary, read_whole
 
 MANIFEST_NAME = "manifest.csv"
 MANIFEST_COLUMNS = ("identity", "modality", "path")
 MAX_MANIFEST_BYTES = 1 << 30
-MAX_SAMPLES = 5_000_000  # four times the images of VoxCeleb1; all are listed in memory
 MAX_META_BYTES = 64 << 20
 MAX_COLUMNS = 1000
-_CLUTTER = frozenset({
-    "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "system volume information", "found.000",
-    "__macosx", "icon\r", "network trash folder", "temporary items", "lost+found",
-    "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "~snapshot",
-})  # fmt: skip
-"""Files that operating systems and network drives add, in lower case; names with a leading dot are ignored as well."""
 _MODALITY_WORDS: dict[str, Modality] = {"face": "face", "image": "face", "voice": "voice", "audio": "voice"}
 _INNER_FOLDERS = {"face": ("face", "image"), "voice": ("voice", "audio", "wav")}
-_SUFFIX = re.compile("[.][a-z0-9]{1,5}")
 _VOXCELEB_ID = re.compile(r"id1\d{4}")
 _VOXCELEB2_ID = re.compile(r"id\d{5}")
 _CROP = re.compile(r"\d[.]\d")  # NAME/1.6/VIDEO/TRACK: how much larger than the face the pictures are
@@ -47,55 +42,60 @@ LAYOUTS_HELP = f"""\
   ROOT/ID/{{face*,image*}}/** with ROOT/ID/{{voice*,audio*,wav*}}/**
   VoxCeleb1: ROOT/wav/id1xxxx/VIDEO/*.wav with face folders by id, or by name with vox1_meta.csv
   MAV-Celeb: ROOT/vN/{{faces,voices}}/ID/LANGUAGE/VIDEO/*
-  embeddings: ROOT/faces/NAME.npz with ROOT/voices/NAME.npz (also .safetensors, or .npy with a .csv of labels)"""
+  embeddings: ROOT/faces/NAME.npz with ROOT/voices/NAME.npz (also .safetensors, or .npy with a .csv of labels;
+  of a large set several shards, NAME-00001-of-00004.npz or any names in a folder ROOT/faces/NAME/)"""
 
 
-@dataclass(frozen=True)
-class Listing:
-    """Every sample of a media set, before anything is opened."""
-
-    layout: str
-    samples: tuple[Sample, ...]
-    ignored: Mapping[str, int] = field(default_factory=dict)  # number of files of other kinds, by suffix
-    notes: tuple[str, ...] = ()  # remarks without names
+Collect = Callable[..., Listing]
+"""`encsel.data.listing.collect` with the options of the set."""
 
 
-def recognise(root: Path, *, allow_outside: bool = False) -> Listing | None:
-    """The samples under `root`; None if it has no known layout of media files, BadCalibration if it lacks a part."""
+def recognise(
+    root: Path, *, allow_outside: bool = False, options: SetOptions | None = None, progress: Progress | None = None
+) -> Listing | None:
+    """The samples under `root`; None if it has no known layout of media files, BadCalibration if it lacks a part.
+
+    Args:
+        options: people and samples that they cannot choose need not be listed.
+    """
     manifest = root if root.is_file() else root / MANIFEST_NAME
     if manifest.is_file():
         return _manifest(manifest, allow_outside)
-    known = _mav_celeb(root) or _voxceleb(root)
+    listed = partial(collect, options=options or SetOptions(), progress=progress or Silent())
+    known = _mav_celeb(root, listed) or _voxceleb(root, listed)
     if known is None and not all((root / f"{m}s").is_dir() for m in MODALITIES):
         _refuse_voxceleb2(root)
-    return known or _by_modality(root) or _by_identity(root)
+    return known or _by_modality(root, listed) or _by_identity(root, listed)
 
 
 def _manifest(path: Path, allow_outside: bool) -> Listing:
     try:
-        text = io.TextIOWrapper(io.BytesIO(read_whole(path, MAX_MANIFEST_BYTES)), encoding="utf-8-sig", newline="")
-        reader = csv.DictReader(text, strict=True)
-        columns = reader.fieldnames = [printable(c.strip()) for c in reader.fieldnames or ()]
-        if missing := [c for c in MANIFEST_COLUMNS if c not in columns]:
-            raise BadCalibration(
-                f"{path} lacks the column {', '.join(missing)}; its columns are {', '.join(columns[:8]) or 'none'}. "
-                f"A manifest needs {', '.join(MANIFEST_COLUMNS)}; sample, sex, language, session, ... are optional."
-            )
-        if len(columns) > MAX_COLUMNS:
-            raise BadCalibration(f"{path} has {len(columns)} columns; at most {MAX_COLUMNS} are read. Remove some.")
-        if repeated := sorted(c for c, n in Counter(columns).items() if c and n > 1):
-            raise BadCalibration(f"{path} has the column {repeated[0]!r} twice. Rename one.")
-        samples = _samples_of(path, reader, allow_outside)
+        with io.TextIOWrapper(open_ordinary(path, MAX_MANIFEST_BYTES), encoding="utf-8-sig", newline="") as text:
+            reader = csv.DictReader(text, strict=True)
+            columns = reader.fieldnames = [printable(c.strip()) for c in reader.fieldnames or ()]
+            if missing := [c for c in MANIFEST_COLUMNS if c not in columns]:
+                raise BadCalibration(
+                    f"{path} lacks the column {', '.join(missing)}; its columns are {', '.join(columns[:8]) or 'none'}."
+                    f" A manifest needs {', '.join(MANIFEST_COLUMNS)}; sample, sex, language, session, ... are "
+                    "optional."
+                )
+            if len(columns) > MAX_COLUMNS:
+                raise BadCalibration(f"{path} has {len(columns)} columns; at most {MAX_COLUMNS} are read. Remove some.")
+            if repeated := sorted(c for c, n in Counter(columns).items() if c and n > 1):
+                raise BadCalibration(f"{path} has the column {repeated[0]!r} twice. Rename one.")
+            samples = _samples_of(path, reader, allow_outside)
     except UnicodeDecodeError as error:
         raise BadCalibration(f"{path} is not UTF-8 text. Save the manifest CSV as UTF-8.") from error
     except csv.Error as error:
         raise BadCalibration(f"{path} is not a CSV file: {error}. Save it as CSV again.") from error
-    return _listing("manifest CSV", samples)
+    return Listing("manifest CSV", samples)
 
 
-def _samples_of(path: Path, reader: csv.DictReader[str], allow_outside: bool) -> Iterable[Sample]:
-    """The samples in order of rows; repeated rows count once."""
-    samples: dict[tuple[str, Modality, str], Sample] = {}
+def _samples_of(path: Path, reader: csv.DictReader[str], allow_outside: bool) -> tuple[Sample, ...]:
+    """The samples; repeated rows count once."""
+    samples: dict[tuple[Modality, str], dict[str, Sample]] = {}
+    alike: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+    folder, n_samples = f"{path.parent.as_posix()}/", 0
     for row in reader:
         line = f"{path} line {reader.line_num}"
         if None in row or None in row.values():
@@ -110,21 +110,20 @@ def _samples_of(path: Path, reader: csv.DictReader[str], allow_outside: bool) ->
         modality = _MODALITY_WORDS.get(word.lower())
         if modality is None:
             raise BadCalibration(f"{line}: modality {word!r}. {nearest(word, MODALITIES)}")
-        place = _place(path.parent, where, line, allow_outside)
+        place = _place(path.parent, where, line, allow_outside).as_posix()
         attributes = {name: printable(cell) for name, cell in cells.items() if name and cell}
-        sample = Sample(identity, modality, place, name, attributes)
-        if samples.setdefault((identity, modality, name), sample).path != place:
+        attributes = alike.setdefault(tuple(attributes.items()), attributes)
+        identity = sys.intern(identity)
+        sample = Sample(identity, modality, folder if place == folder + name else place, name, attributes)
+        of_person = samples.setdefault((modality, identity), {})
+        if of_person.setdefault(name, sample).place != sample.place:
             problem = f"{identity} has two {modality} samples named {name!r}"
             raise BadCalibration(f"{line}: {problem}. Give them distinct names.")
-        _check_number(path, len(samples))
+        n_samples += of_person[name] is sample
+        check_number(path, n_samples)
     if not samples:
         raise BadCalibration(f"{path} has a header but no rows. List one sample per line.")
-    return samples.values()
-
-
-def _check_number(where: Path, n_samples: int) -> None:
-    if n_samples > MAX_SAMPLES:
-        raise BadCalibration(f"{where} lists over {MAX_SAMPLES} files, more than encsel reads. Use a smaller set.")
+    return in_order({key: of_person.values() for key, of_person in samples.items()})
 
 
 def _with_slashes(folder: Path, where: str, line: str) -> str:
@@ -174,8 +173,8 @@ def _place(folder: Path, where: str, line: str, allow_outside: bool) -> Path:
     return folder / place
 
 
-def _by_modality(root: Path) -> Listing | None:
-    people = {m: _folders(root / f"{m}s") if (root / f"{m}s").is_dir() else [] for m in MODALITIES}
+def _by_modality(root: Path, collect: Collect) -> Listing | None:
+    people = {m: folders_in(root / f"{m}s") if (root / f"{m}s").is_dir() else [] for m in MODALITIES}
     present, absent = sorted(MODALITIES, key=lambda m: not people[m])
     if not people[present]:
         return None
@@ -184,13 +183,13 @@ def _by_modality(root: Path) -> Listing | None:
             f"{root} has {present}s/ with {len(people[present])} people but no {absent}s/ID folders; "
             f"the same people are needed in both. Add {root / f'{absent}s'}/ID/."
         )
-    return _collect("faces/ID + voices/ID", ((m, p, p.name, "") for m in MODALITIES for p in people[m]))
+    return collect("faces/ID + voices/ID", ((m, p, p.name, "") for m in MODALITIES for p in people[m]))
 
 
-def _by_identity(root: Path) -> Listing | None:
+def _by_identity(root: Path, collect: Collect) -> Listing | None:
     folders = [
         (modality, inner, person.name, f"{inner.name}/")
-        for person in _folders(root) for inner in _folders(person) for modality in MODALITIES
+        for person in folders_in(root) for inner in folders_in(person) for modality in MODALITIES
         if inner.name.lower().startswith(_INNER_FOLDERS[modality])
     ]  # fmt: skip
     if not folders:
@@ -208,28 +207,27 @@ def _by_identity(root: Path) -> Listing | None:
             f"If {name} is not a person but the calibration set, use {root / name}."
         )
 
-    def facts(identity: str, inner: Path) -> dict[str, str]:
+    def facts(identity: str, parents: tuple[str, ...]) -> dict[str, str]:
         # Names of samples begin with the folder of the modality, which recordings do not share.
-        session = printable(inner.parent.as_posix())
-        return {} if session == "." else {"session": session}
+        return {"session": printable("/".join(parents))} if parents else {}
 
-    return _collect("ID/faces + ID/voices", folders, facts)
+    return collect("ID/faces + ID/voices", folders, facts)
 
 
-def _voxceleb(root: Path) -> Listing | None:
-    top = _folders(root)
+def _voxceleb(root: Path, collect: Collect) -> Listing | None:
+    top = folders_in(root)
     places = [place for p in (root, *top) if (place := p / "wav").is_dir()]
-    voices = [p for place in places for p in _folders(place) if _VOXCELEB_ID.fullmatch(p.name)]
+    voices = [p for place in places for p in folders_in(place) if _VOXCELEB_ID.fullmatch(p.name)]
     if not voices:
         return None
     ids, attributes = _voxceleb_meta(root)
     videos: dict[str, set[str]] = {}
     for p in voices:
-        videos.setdefault(p.name, set()).update(video.name for video in _folders(p))
+        videos.setdefault(p.name, set()).update(video.name for video in folders_in(p))
     wanted = ids.keys() | videos.keys()
-    parents = [root, *top, *(inner for p in top for inner in _folders(p))]
+    parents = [root, *top, *(inner for p in top for inner in folders_in(p))]
     wav = {p.parent for p in voices}
-    candidates = [p for parent in parents if not wav & {parent, parent.parent} for p in _folders(parent)]
+    candidates = [p for parent in parents if not wav & {parent, parent.parent} for p in folders_in(parent)]
     faces = [p for p in candidates if normal(p.name) in wanted]
     if not faces:
         raise BadCalibration(
@@ -242,16 +240,16 @@ def _voxceleb(root: Path) -> Listing | None:
         for modality, people in zip(MODALITIES, (faces, voices), strict=True) for p in people
     )  # fmt: skip
 
-    def facts(identity: str, inner: Path) -> dict[str, str]:
+    def facts(identity: str, parents: tuple[str, ...]) -> dict[str, str]:
         # NAME/1.6/VIDEO/TRACK/*.jpg, NAME/VIDEO/*.jpg, ID/VIDEO/*.wav: videos are named as those of the voices.
-        parts = [part for part in inner.parts[:-1] if not _CROP.fullmatch(part)]
+        parts = [part for part in parents if not _CROP.fullmatch(part)]
         session = next((part for part in parts if part in videos.get(identity, ())), "".join(parts[:1]))
         return attributes.get(identity, {}) | ({"session": printable(session)} if session else {})
 
     by_name = any(normal(p.name) in ids for p in faces)
-    listing = _collect(f"VoxCeleb1, faces by {'name' if by_name else 'id'}", folders, facts)
+    listing = collect(f"VoxCeleb1, faces by {'name' if by_name else 'id'}", folders, facts)
     beside, used = {p.parent for p in faces} - {root}, {*faces}
-    if unknown := [p.name for parent in sorted(beside) for p in _folders(parent) if p not in used]:
+    if unknown := [p.name for parent in sorted(beside) for p in folders_in(parent) if p not in used]:
         nearly = hint(unknown, wanted)
         note = (
             f"{len(unknown)} face folders match neither a name in vox1_meta.csv nor an id in wav/, and are left "
@@ -263,10 +261,10 @@ def _voxceleb(root: Path) -> Listing | None:
 
 def _refuse_voxceleb2(root: Path) -> None:
     """Raise BadCalibration for VoxCeleb2 as downloaded, whose clips no encoder reads."""
-    for parent in (root, *_folders(root)):
+    for parent in (root, *folders_in(root)):
         for kind, suffix in (("aac", ".m4a"), ("mp4", ".mp4")):
             place = parent / kind
-            if place.is_dir() and any(_VOXCELEB2_ID.fullmatch(p.name) for p in _folders(place)):
+            if place.is_dir() and any(_VOXCELEB2_ID.fullmatch(p.name) for p in folders_in(place)):
                 where = f"{place.relative_to(root).as_posix()}/ID/VIDEO/*{suffix}"
                 raise BadCalibration(
                     f"{root} looks like VoxCeleb2 as downloaded ({where}), whose clips must be converted: "
@@ -277,7 +275,7 @@ def _refuse_voxceleb2(root: Path) -> None:
 
 def _voxceleb_meta(root: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """VoxCeleb1 id by name, and attributes by id, from the official vox1_meta.csv in `root` or a folder in it."""
-    path = next((p for folder in (root, *_folders(root)) if (p := folder / "vox1_meta.csv").is_file()), None)
+    path = next((p for folder in (root, *folders_in(root)) if (p := folder / "vox1_meta.csv").is_file()), None)
     if path is None:
         return {}, {}
     lines = read_whole(path, MAX_META_BYTES).decode("utf-8-sig", errors="replace").splitlines()
@@ -302,81 +300,23 @@ def _voxceleb_meta(root: Path) -> tuple[dict[str, str], dict[str, dict[str, str]
     return ids, attributes
 
 
-def _mav_celeb(root: Path) -> Listing | None:
+def _mav_celeb(root: Path, collect: Collect) -> Listing | None:
     def has_both(folder: Path) -> bool:
         return all((folder / f"{m}s").is_dir() for m in MODALITIES)
 
-    versions = [p for p in _folders(root) if _MAV_VERSION.fullmatch(p.name) and has_both(p)]
+    versions = [p for p in folders_in(root) if _MAV_VERSION.fullmatch(p.name) and has_both(p)]
     if not versions and has_both(root):
         versions = [root]
     people = [
         (m, person, person.name if len(versions) == 1 else f"{version.name}/{person.name}", "")
-        for version in versions for m in MODALITIES for person in _folders(version / f"{m}s")
+        for version in versions for m in MODALITIES for person in folders_in(version / f"{m}s")
     ]  # fmt: skip
-    languages = {p.name for _, person, *_ in people for p in _folders(person)}
+    languages = {p.name for _, person, *_ in people for p in folders_in(person)}
     if not languages & _MAV_LANGUAGES or (versions == [root] and not languages <= _MAV_LANGUAGES):
         return None
 
-    def facts(identity: str, inner: Path) -> dict[str, str]:
-        parts = [printable(part) for part in inner.parts]
-        return {"language": parts[0], "session": parts[1]} if len(parts) >= 3 else {}
+    def facts(identity: str, parents: tuple[str, ...]) -> dict[str, str]:
+        parts = [printable(part) for part in parents]
+        return {"language": parts[0], "session": parts[1]} if len(parts) >= 2 else {}
 
-    return _collect("MAV-Celeb " + " ".join(v.name for v in versions if v != root), people, facts)
-
-
-def _collect(
-    layout: str,
-    folders: Iterable[tuple[Modality, Path, str, str]],
-    facts: Callable[[str, Path], dict[str, str]] = lambda identity, inner: {},
-) -> Listing:
-    """List the media files below folders of (modality, folder, identity, prefix of the sample name)."""
-    samples, ignored = [], Counter[str]()
-    files = ((path, *entry) for entry in folders for path in _files_below(entry[1]))
-    for n, (path, modality, folder, identity, prefix) in enumerate(files, start=1):
-        _check_number(folder, n)
-        suffix = path.suffix.lower()
-        if suffix in MEDIA_SUFFIXES[modality]:
-            inner = path.relative_to(folder)
-            samples.append(Sample(identity, modality, path, prefix + inner.as_posix(), facts(identity, inner)))
-        else:
-            ignored[kind_of(path)] += 1
-    return _listing(layout.strip(), samples, ignored)
-
-
-def kind_of(path: Path) -> str:
-    """The suffix of a file, for notes, which must not contain names: other text after a dot may be part of one."""
-    suffix = path.suffix.lower()
-    return suffix if _SUFFIX.fullmatch(suffix) else "others" if suffix else "no suffix"
-
-
-def _listing(layout: str, samples: Iterable[Sample], ignored: Mapping[str, int] | None = None) -> Listing:
-    ordered = sorted(samples, key=lambda s: (s.modality, s.identity, s.name))
-    return Listing(layout, tuple(ordered), dict(sorted((ignored or {}).items())))
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [path for path, is_folder in entries(folder) if is_folder]
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    # Not os.walk, which recurses for every level and silently skips folders that it cannot list.
-    visited, waiting = set(), [folder]
-    while waiting:
-        where = waiting.pop()
-        facts = where.stat()
-        if (facts.st_dev, facts.st_ino) in visited:  # a link that leads back up
-            continue
-        visited.add((facts.st_dev, facts.st_ino))
-        there = entries(where)
-        yield from (path for path, is_folder in there if not is_folder)
-        waiting += [path for path, is_folder in reversed(there) if is_folder]
-
-
-def entries(folder: Path) -> list[tuple[Path, bool]]:
-    """Files and folders in a folder by name, without clutter, and whether each is a folder."""
-    with os.scandir(folder) as scanned:
-        shown = sorted(
-            (e for e in scanned if not e.name.startswith(".") and e.name.lower() not in _CLUTTER), key=lambda e: e.name
-        )
-    # DirEntry.is_dir raises on a link to itself; Path.is_dir does not, but costs a system call per file.
-    return [(path := Path(e.path), path.is_dir() if e.is_symlink() else e.is_dir()) for e in shown]
+    return collect("MAV-Celeb " + " ".join(v.name for v in versions if v != root), people, facts)

@@ -151,6 +151,11 @@ class _Candidates:
     failures: list[Failure] = field(default_factory=list)
     unusable: list[Failure] = field(default_factory=list)
 
+    @property
+    def opening(self) -> Runtime:
+        """The runtime to open encoders with, which are moved to other devices later."""
+        return replace(self.runtime, device=self.runtime.devices[0])
+
     def add_named(self, modality: Modality, names: Sequence[Any]) -> None:
         """Add encoders: files of embeddings, embeddings of the set, specs to open, functions."""
         calibration, options = self.calibration, self.calibration.options
@@ -193,7 +198,7 @@ class _Candidates:
     def add_spec(self, modality: Modality, spec: Spec) -> None:
         """Open the encoders of a spec."""
         try:
-            self.encoders.extend(open_encoders(spec, self.runtime))
+            self.encoders.extend(open_encoders(spec, self.opening))
         except EncoderFailed as error:
             # Results contain only the last part of a folder, as the name of the encoder does.
             folder = "" if spec.checkpoint is None or is_hub_id(spec.checkpoint) else spec.checkpoint
@@ -209,7 +214,7 @@ class _Candidates:
                 "run on."
             )
         try:
-            self.encoders.append(from_python(given, modality, self.runtime))
+            self.encoders.append(from_python(given, modality, self.opening))
         except EncoderFailed as error:
             self.failures.append(Failure(modality, as_function(given, "").name or type(given).__name__, str(error)))
             self.progress.note(str(error), in_result=True)
@@ -226,7 +231,7 @@ class _Candidates:
             if family.modality == modality and family.has_default:
                 try:
                     spec = Spec(family.name, modality=modality)
-                    self.encoders.extend(open_encoders(spec, replace(self.runtime, offline=True)))
+                    self.encoders.extend(open_encoders(spec, replace(self.opening, offline=True)))
                 except NotHere:
                     absent.append(family.name)
                 except EncoderFailed as error:
@@ -248,7 +253,7 @@ class _Candidates:
             made = embed(
                 self.calibration, self.encoders, cache=cache_root(self.runtime.cache, self.progress.note),
                 max_skipped=self.calibration.options.max_skipped, batch_size=self.runtime.batch_size,
-                timeout=self.runtime.timeout, progress=self.progress,
+                timeout=self.runtime.timeout, devices=self.runtime.devices, progress=self.progress,
             )  # fmt: skip
             embeddings += made.embeddings
             failures += made.failures

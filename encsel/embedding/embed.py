@@ -1,14 +1,11 @@
-"""Run encoders over a calibration set of media: every file is decoded once, every vector cached."""
+"""Run encoders over a calibration set of media, and assemble what they make: every vector is cached."""
 
 import contextlib
 import hashlib
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,15 +13,13 @@ from encsel.core import MODALITIES, Embeddings, Encoder, Failure, Part, Sample, 
 from encsel.data.arrays import keep_usable
 from encsel.data.calibration_set import CalibrationSet, check_skipped, too_many_skipped
 from encsel.data.ffmpeg import Ffmpeg, find_ffmpeg
-from encsel.data.media import decode, opened
-from encsel.embedding.model_run import AHEAD_BYTES, N_THREADS, ModelRun, describe, in_order
-from encsel.errors import UnusableSample
+from encsel.embedding.model_run import ModelRun, describe
+from encsel.embedding.one_pass import embed_modality, skipped
+from encsel.embedding.shards import embed_on_workers
 from encsel.loading.deadline import Workers
-from encsel.progress import Progress, Silent, Task
+from encsel.parallel.tasks import is_distributed
+from encsel.progress import Progress, Silent
 from encsel.storage.signature import digest
-
-CHUNK_BYTES = 1 << 30
-"""Bytes of decoded samples held in memory for the encoders after the first."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +41,12 @@ def embed(
     max_skipped: float = SetOptions.max_skipped,
     batch_size: int | None = None,
     timeout: float | None = None,
+    devices: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Embedded:
     """Embed a set of media with every encoder of its modality. An encoder that fails does not stop the others.
+
+    Every file is decoded once or, with several devices, once for each of them.
 
     Args:
         cache: folder of the embedding cache; None keeps nothing on disk.
@@ -56,13 +54,15 @@ def embed(
         batch_size: samples per batch; None: 16, or 64 on a GPU. Halved when memory runs out.
         timeout: seconds an encoder may take to load and to embed, not counting reading files; None: no limit. An
             encoder that takes longer fails; its thread cannot be stopped and is abandoned.
+        devices: encoders of a modality run side by side on these, one at a time on each, taking turns in their order.
+            Those that run in this process stay on the device that they were opened for.
     Raises:
         BadCalibration: more unusable samples than `max_skipped`.
     """
     progress = progress or Silent()
     ffmpeg = find_ffmpeg() if calibration.options.ffmpeg else None
     made: list[Embeddings] = []
-    skipped: list[Skipped] = []
+    left_out: list[Skipped] = []
     failures: list[Failure] = []
     contents: list[list[str]] = []
     on_gpu = False
@@ -75,13 +75,16 @@ def embed(
             continue
         samples = [s for s in calibration.samples if s.modality == modality]
         how = calibration.options.clip, ffmpeg
-        runs = [
-            ModelRun(group, [describe(e, *how) for e in group], cache, batch_size, timeout) for group in groups.values()
-        ]
+        of_devices = [_on(devices[k % len(devices)], g) if devices else g for k, g in enumerate(groups.values())]
+        runs = [ModelRun(g, [describe(e, *how) for e in g], cache, batch_size, timeout) for g in of_devices]
         # Some models print, and stdout is for results. Once, not per call: threads would undo each other's redirection.
-        with contextlib.redirect_stdout(sys.stderr), Workers(N_THREADS) as pool:
+        with contextlib.redirect_stdout(sys.stderr):
             try:
-                hashes, unusable = _embed_modality(samples, runs, how, pool, progress)
+                if is_distributed():
+                    hashes, unusable = embed_on_workers(samples, runs, calibration.options, cache, progress)
+                else:
+                    parts = [runs[k :: len(devices)] for k in range(min(len(devices), len(runs)))] or [runs]
+                    hashes, unusable = _embed_side_by_side(samples, parts, how, progress)
             finally:
                 for run in runs:  # keep finished vectors after Ctrl-C and errors
                     run.close()
@@ -89,7 +92,7 @@ def embed(
             run.report(progress)
             on_gpu |= run.on_gpu
         check_skipped(unusable, len(samples), max_skipped)
-        skipped.extend(unusable)
+        left_out.extend(unusable)
         contents.extend([modality, s.identity, h] for s, h in zip(samples, hashes, strict=True) if h)
         for run in runs:
             if run.failure is not None:
@@ -97,136 +100,36 @@ def embed(
                 continue
             for i, encoder in enumerate(run.encoders):
                 embeddings, refused = _assembled(run, i, samples, hashes)
-                skipped.extend(refused)
+                left_out.extend(refused)
                 if reason := too_many_skipped(refused, len(samples), max_skipped):
                     failures.append(Failure(modality, encoder.name, reason))
                 else:
                     made.append(embeddings)
-    return Embedded(tuple(made), tuple(skipped), digest(sorted(contents)), tuple(failures), on_gpu)
+    return Embedded(tuple(made), tuple(left_out), digest(sorted(contents)), tuple(failures), on_gpu)
 
 
-class _Later(UnusableSample):
-    """A sample must be decoded later, because waiting samples take up all the room."""
+def _on(device: str, encoders: Sequence[Encoder]) -> list[Encoder]:
+    """Encoders, to be run on a device."""
+    return [e if e.runtime is None else replace(e, runtime=replace(e.runtime, device=device)) for e in encoders]
 
 
-class _Room:
-    """The memory of large images that wait for their turn: AHEAD_BYTES, or a single image of any size."""
-
-    def __init__(self) -> None:
-        self._lock, self._taken = threading.Lock(), dict[int, int]()
-
-    def take(self, i: int, n_bytes: int) -> None:
-        """Reserve room for sample `i`; _Later if there is not enough."""
-        with self._lock:
-            if self._taken and sum(self._taken.values()) + n_bytes > AHEAD_BYTES:
-                raise _Later
-            self._taken[i] = n_bytes
-
-    def give_back(self, i: int) -> None:
-        with self._lock:
-            self._taken.pop(i, None)
-
-
-def _embed_modality(
+def _embed_side_by_side(
     samples: Sequence[Sample],
-    runs: Sequence[ModelRun],
+    parts: Sequence[Sequence[ModelRun]],
     how: tuple[Part, Ffmpeg | None],
-    pool: Workers,
     progress: Progress,
 ) -> tuple[list[str], list[Skipped]]:
-    """Content hash of each sample ("" if unusable), and the samples that no encoder can use.
+    """As `embed_modality`, with each part of the runs in a thread of its own."""
 
-    The first run embeds samples as they are decoded; the others take them from memory, a chunk at a time, so that only
-    one model is loaded and no file is decoded twice.
-    """
-    hashes = [""] * len(samples)
-    unusable: list[Skipped] = []
-    queued: set[str] = set()
-    room = _Room()
-
-    def read(item: tuple[int, Sample], take: Callable[[int, int], None] = room.take) -> tuple[int, str, Any]:
-        i, sample = item
-        try:
-            with opened(sample.path) as (content, content_hash):
-                wanted = content_hash not in queued and any(run.wants(content_hash) for run in runs)
-                options = sample.modality, sample.path.suffix, *how, partial(take, i)
-                return i, content_hash, decode(content, *options) if wanted else None
-        except UnusableSample as reason:
-            room.give_back(i)
-            return i, "", reason
-
-    def decoded() -> Iterator[tuple[str, Any]]:
-        for i, content_hash, sample in in_order(pool, read, enumerate(samples), runs[0]):
-            room.give_back(i)
-            if isinstance(sample, _Later):
-                _, content_hash, sample = read((i, samples[i]), lambda i, n_bytes: None)
-            hashes[i] = content_hash
-            if isinstance(sample, UnusableSample):
-                unusable.append(_skipped(samples[i], str(sample)))
-            is_new = bool(content_hash) and content_hash not in queued and sample is not None
-            for run, task in zip(runs, tasks, strict=True):
-                if not (is_new and run.wants(content_hash)):
-                    task.advance()
-            if is_new:
-                queued.add(content_hash)
-                yield content_hash, sample
-
-    with contextlib.ExitStack() as stack:
-        label = f"{samples[0].modality}s with " if samples else ""
-        tasks = [_LateTask(stack, progress, label + run.label, len(samples)) for run in runs]
-        source = decoded()
-        while True:
-            chunk: list[tuple[str, Any]] = []
-            tasks[0].begin()
-            runs[0].consume(_held(source, chunk, runs[1:]), pool, tasks[0])
-            runs[0].close()
-            if not chunk:
-                break
-            for run, task in zip(runs[1:], tasks[1:], strict=True):
-                task.begin()
-                run.consume(chunk, pool, task)
-                run.close()
-        for task in tasks:
-            task.begin()
-    return hashes, unusable
-
-
-class _LateTask(Task):
-    """A task that starts when its encoder's turn comes, so that it shows the time of that encoder alone."""
-
-    def __init__(self, stack: contextlib.ExitStack, progress: Progress, label: str, total: int) -> None:
-        self._open = lambda: stack.enter_context(progress.task(label, total))
-        self._task: Task | None = None
-        self._n_before = 0
-
-    def begin(self) -> None:
-        if self._task is None:
-            self._task = self._open()
-            self._task.advance(self._n_before)
-
-    def advance(self, n: int = 1) -> None:
-        if self._task is None:
-            self._n_before += n
-        else:
-            self._task.advance(n)
-
-
-def _held(
-    source: Iterator[tuple[str, Any]], chunk: list[tuple[str, Any]], runs: Sequence[ModelRun]
-) -> Iterator[tuple[str, Any]]:
-    """Yield samples and collect in `chunk` those that one of `runs` wants, until they have CHUNK_BYTES."""
-    n_bytes = 0
-    for content_hash, sample in source:
-        if any(run.wants(content_hash) for run in runs):
-            chunk.append((content_hash, sample))
-            n_bytes += sample.nbytes
-        yield content_hash, sample
-        if n_bytes >= CHUNK_BYTES:
-            return
-
-
-def _skipped(sample: Sample, reason: str, encoder: str | None = None) -> Skipped:
-    return Skipped(sample.modality, f"{sample.identity}/{sample.name}", reason, encoder)
+    if len(parts) == 1:
+        return embed_modality(samples, parts[0], how, progress)
+    with Workers(len(parts)) as threads:
+        futures = [threads.submit(embed_modality, samples, runs, how, progress) for runs in parts]
+        results = [future.result() for future in futures]
+    # A part decodes only what it wants: what one finds unusable is so for all.
+    unusable = {s.sample: s for _, found in results for s in found}
+    hashes = [of_parts[0] if all(of_parts) else "" for of_parts in zip(*(h for h, _ in results), strict=True)]
+    return hashes, [unusable[name] for s in samples if (name := f"{s.identity}/{s.name}") in unusable]
 
 
 def _assembled(
@@ -240,7 +143,7 @@ def _assembled(
             vectors.append(vector)
             used.append(sample)
         elif content_hash in run.refused:
-            refused.append(_skipped(sample, run.refused[content_hash], encoder.name))
+            refused.append(skipped(sample, run.refused[content_hash], encoder.name))
     made_by = dict(run.descriptions[i])
     if not encoder.is_cached:  # what made them may have changed without a trace
         made_by["vectors"] = digest([hashlib.sha256(vector.tobytes()).hexdigest() for vector in vectors])

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import count
+from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -43,17 +44,21 @@ class Engine(Protocol):
         """Free the model."""
 
 
-def engine_of(encoder: Encoder, taps: int, n_threads: int) -> Engine:
-    """The engine, not loaded, of an encoder whose model has at least `n_taps` taps."""
-    return _Here(encoder, taps) if encoder.runtime is None else _Worker(encoder, taps, n_threads)
+def engine_of(encoder: Encoder, taps: int, n_threads: int, folder: Path | None = None) -> Engine:
+    """The engine, not loaded, of an encoder whose model has at least `n_taps` taps.
+
+    Args:
+        folder: where relative paths of the encoder start from; None: the current folder.
+    """
+    return _Here(encoder, taps) if encoder.runtime is None else _Worker(encoder, taps, n_threads, folder)
 
 
-def check_files(encoder: Encoder) -> None:
+def check_files(encoder: Encoder, folder: Path | None = None) -> None:
     """Raise EncoderFailed if a file of the encoder changed since it was hashed: the loaded model may differ, too."""
     if encoder.folder is None:
         return
     for name, sha256 in {**encoder.weights, **encoder.files}.items():
-        path = encoder.folder / name
+        path = (folder or Path()) / encoder.folder / name
         if sha256 and (not path.is_file() or sha256_of(path) != sha256):
             raise EncoderFailed(
                 f"{name} changed while it was being loaded. Run again when nothing writes to {path.parent}."
@@ -105,22 +110,24 @@ class _Prepared:
 class _Worker:
     """A model in a separate process."""
 
-    def __init__(self, encoder: Encoder, taps: int, n_threads: int) -> None:
+    def __init__(self, encoder: Encoder, taps: int, n_threads: int, folder: Path | None) -> None:
         assert encoder.runtime is not None
         # What was found, hashed and signed off is opened again, without a network and without hashing it again.
-        runtime = replace(encoder.runtime, offline=True, hash_weights=False, cache=None)
+        runtime = replace(
+            encoder.runtime, offline=True, hash_weights=False, cache=None, backend="local", scheduler=None
+        )
         self._order = {
             "spec": encoder.shares or encoder.spec, "modality": encoder.modality, "runtime": asdict(runtime),
             "taps": taps, "dim": encoder.dim, "threads": n_threads,
         }  # fmt: skip
-        self._opened, self.on_gpu = (str(encoder.folder), encoder.revision), False
+        self._opened, self.on_gpu = (str(encoder.folder), encoder.revision, dict(encoder.code)), False
         self._numbers = count()
         self._waiting: dict[int, Future[tuple[Message, list[NDArray[Any]]]]] = {}
         self._lock, self._end = threading.Lock(), ""
         # -P: no module of the current folder takes the place of one that the program imports before it has its path.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", BOOT, json.dumps(sys.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            start_new_session=True, creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            cwd=folder, start_new_session=True, creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -129,9 +136,10 @@ class _Worker:
 
     def load(self) -> None:
         facts, _ = self._call(self._order)
-        if (facts["folder"], facts["revision"]) != self._opened:
+        if (facts["folder"], facts["revision"], facts["code"]) != self._opened:
             raise EncoderFailed(
-                "its weights were replaced while it was being opened. Run again when nothing writes to them."
+                "its weights or its code were replaced while it was being opened, or differ between machines. Run "
+                "again when nothing writes to them."
             )
         self.on_gpu = facts["on_gpu"]
 

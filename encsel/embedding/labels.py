@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 from encsel.core import MODALITIES, Embeddings, Vectors
 from encsel.data.sampling import limit_rows
 from encsel.matching.eer import eer
-from encsel.rows import unit_rows
+from encsel.progress import Progress, Silent, each
+from encsel.rows import add_rows, unit_rows
 
 ABLE = 0.045
 """Largest EER of people's own samples against strangers (misplaced ones left out) of an encoder that can find misplaced
@@ -50,12 +52,12 @@ class Misplaced:
     people: tuple[int, ...]
 
 
-def misplaced(embeddings: Embeddings) -> Misplaced | None:
-    """The misplaced samples of one encoder; None if no person has MIN_ROWS samples."""
+def misplaced(embeddings: Embeddings, *, at_most: float = 1.0) -> Misplaced | None:
+    """The misplaced samples of one encoder; None if no person has MIN_ROWS samples, or the EER is over `at_most`."""
     x, owner, places = _rows(embeddings)
     counts = np.bincount(owner)
     sums = np.zeros((len(counts), x.shape[1]))
-    np.add.at(sums, owner, x)
+    add_rows(sums, owner, x)
     to_others = x @ unit_rows(sums).T
     own = (x * unit_rows(sums[owner] - x)).sum(axis=1)
     several = counts[owner] >= MIN_ROWS
@@ -67,7 +69,16 @@ def misplaced(embeddings: Embeddings) -> Misplaced | None:
     unlike = several & (own < stranger + margin)
     like_another = unlike & (np.where(is_other, to_others, -1).max(axis=1) > usual - margin)
     kept = several & ~unlike
+    # Where errors of one kind are over `at_most` and those of the other kind yet more, so is the EER: nothing to sort.
+    genuine = np.sort(own[kept])
+    place = min(int(at_most * len(genuine)) + 1, len(genuine) - 1)
+    rejected = float((genuine < genuine[place]).mean())
+    accepted = float(((to_others >= genuine[place]) & is_other)[kept].sum() / is_other[kept].sum())
+    if accepted > rejected > at_most:
+        return None
     rate = eer(own[kept], to_others[kept][is_other[kept]])
+    if rate > at_most:
+        return None
     people = tuple(1 + places[i] for i in np.unique(owner[like_another]).tolist())
     share, share_unlike = (float(found.sum() / several.sum()) for found in (like_another, unlike))
     return Misplaced(rate, share, share_unlike - share, people)
@@ -97,16 +108,19 @@ def twins_of(embeddings: Embeddings) -> set[tuple[int, int]]:
     return {(1 + places[i], 1 + places[j]) for i, j in pairs} if len(pairs) <= MOST_TWINS * n else set()
 
 
-def notes_on_labels(embeddings: Sequence[Embeddings]) -> list[str]:
+def notes_on_labels(embeddings: Sequence[Embeddings], progress: Progress | None = None) -> list[str]:
     """Notes on labels that look wrong, by the best encoder of each modality, which all have the same people."""
     notes: list[str] = []
     twins = []
     if len(embeddings[0].identities) < MIN_PEOPLE:
         return notes
+    able = partial(misplaced, at_most=ABLE)
+    found_by = each(able, progress or Silent(), "looking for wrong labels", embeddings)
     for modality in MODALITIES:
-        of_encoders = [(m, e) for e in embeddings if e.modality == modality and (m := misplaced(e)) is not None]
+        by_encoder = zip(found_by, embeddings, strict=True)
+        of_encoders = [(m, e) for m, e in by_encoder if e.modality == modality and m is not None]
         found, best = min(of_encoders, key=lambda one: one[0].eer, default=(None, None))
-        if found is None or best is None or found.eer > ABLE:
+        if found is None or best is None:
             continue
         twins.append(twins_of(best))
         if found.like_another > FEW:
@@ -132,9 +146,8 @@ def notes_on_labels(embeddings: Sequence[Embeddings]) -> list[str]:
 
 def _rows(embeddings: Embeddings) -> tuple[Vectors, NDArray[np.intp], list[int]]:
     """Centred unit rows, the person of each, and the positions of those people in the order of names."""
-    people, counts = np.unique(embeddings.labels, return_counts=True)
+    counts = embeddings.counts
     chosen = np.flatnonzero(counts >= min(MIN_ROWS, counts.max()))[:MAX_PEOPLE]
-    rows = limit_rows(embeddings.rows(np.isin(embeddings.labels, people[chosen])), MAX_ROWS, seed=0)
+    rows = limit_rows(embeddings.rows(np.isin(embeddings.owners, chosen)), MAX_ROWS, seed=0)
     x = unit_rows(rows.vectors.astype(np.float64))
-    owner = np.searchsorted(people[chosen], rows.labels)
-    return unit_rows(x - x.mean(axis=0)), owner, chosen.tolist()
+    return unit_rows(x - x.mean(axis=0)), rows.owners, chosen.tolist()

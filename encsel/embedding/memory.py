@@ -1,7 +1,7 @@
 """Memory that a ranking or validation needs, and that is available, so that too large a set is refused at once."""
 
+import bisect
 import contextlib
-import math
 import os
 from pathlib import Path
 
@@ -14,16 +14,20 @@ PER_ENCODER, PER_WORKER, OTHERWISE = 38, 20, 24
 
 Fitted to the growth of the peak resident memory of `rank` in a separate process, in bytes by people squared: with two
 threads and 1000 people 106, 177 and 331 with 1 x 1, 2 x 2 and 4 x 4 encoders, 102 with 1 x 1 at 2000. The estimates,
-140, 216 and 368, are on the safe side: `validate` does more. Embeddings come on top, with about 2.5 times their size.
+140, 216 and 368, are on the safe side: `validate` does more.
 """
+MOST_IN_MATRICES = 2000
+"""Largest number of people in matrices of people by people."""
+PER_PERSON = 4096
+"""Bytes for each person and encoder: names, and a part of the centroids, which lie in files if they are large."""
 
 
 def check_memory(n_people: int, n_faces: int, n_voices: int) -> None:
-    """Raise UsageError if the matrices of people by people that a ranking needs do not fit into memory."""
+    """Raise UsageError if what a ranking keeps in memory does not fit."""
     available, needed = memory_available(), memory_needed(n_people, n_faces, n_voices)
     if available is None or needed <= available:
         return
-    fitting = math.isqrt(max(available, 0) * n_people**2 // needed) // 10 * 10
+    fitting = _people_that_fit(available, n_people, n_faces, n_voices)
     fewer = f", or fewer people: --identities {fitting}" if fitting else ""
     raise UsageError(
         f"{n_people} identities with {n_faces} face and {n_voices} voice encoders need about {needed / 2**30:.1f} GiB "
@@ -33,9 +37,18 @@ def check_memory(n_people: int, n_faces: int, n_voices: int) -> None:
 
 
 def memory_needed(n_people: int, n_faces: int, n_voices: int) -> int:
-    """Bytes that ranking takes beyond the embeddings."""
+    """Bytes that ranking takes beyond the embeddings of small files, which are kept in memory."""
+    n_encoders = n_faces + n_voices
     n_workers = min(os.cpu_count() or 1, max(n_faces * n_voices, len(FROM_GRAMS)))
-    return n_people**2 * (PER_ENCODER * (n_faces + n_voices) + PER_WORKER * n_workers + OTHERWISE)
+    per_pair_of_people = PER_ENCODER * n_encoders + PER_WORKER * n_workers + OTHERWISE
+    return min(n_people, MOST_IN_MATRICES) ** 2 * per_pair_of_people + n_people * n_encoders * PER_PERSON
+
+
+def _people_that_fit(available: int, n_people: int, n_faces: int, n_voices: int) -> int:
+    """The largest number of people, in tens, whose ranking fits into memory."""
+    tens = range(n_people // 10 + 1)
+    n_tens = bisect.bisect_right(tens, available, key=lambda n: memory_needed(10 * n, n_faces, n_voices))
+    return 10 * max(n_tens - 1, 0)
 
 
 def memory_available() -> int | None:

@@ -66,7 +66,10 @@ def describe(encoder: Encoder, part: Part = "first", ffmpeg: Ffmpeg | None = Non
 class ModelRun:
     """One model during one run: the cache of each encoder it serves, and the model once a sample needs it.
 
-    `descriptions` are those of the encoders by `describe`.
+    Args:
+        descriptions: those of the encoders by `describe`.
+        sent_from: current folder of the process that opened the encoders, if it is another one. That process has read
+            the cache, so this one only writes it.
     """
 
     def __init__(
@@ -76,15 +79,21 @@ class ModelRun:
         cache: Path | None,
         batch_size: int | None,
         timeout: float | None,
+        *,
+        sent_from: Path | None = None,
     ) -> None:
         self.encoders, self.descriptions = encoders, descriptions
         cache = cache if all(e.is_cached for e in encoders) else None
-        self.caches = [EmbeddingCache(cache, d, e.dim) for e, d in zip(encoders, descriptions, strict=True)]
+        self.caches = [
+            EmbeddingCache(cache, d, e.dim, read=sent_from is None) for e, d in zip(encoders, descriptions, strict=True)
+        ]
+        self._folder = sent_from
         self.refused: dict[str, str] = {}
         self.failure: str | None = None
         self.batch_size = batch_size
         self.remarks: tuple[str, ...] = ()
         self.on_gpu = False
+        self.timeout = timeout
         self._deadline = Deadline(timeout)
         self._engine: Engine | None = None
         self._is_checked = N_CHECKED == 0
@@ -137,10 +146,10 @@ class ModelRun:
     def _load(self) -> None:
         encoder, started = self.encoders[0], time.monotonic()
         try:
-            self._engine = engine_of(encoder, 1 + max(e.tap for e in self.encoders), N_THREADS)
+            self._engine = engine_of(encoder, 1 + max(e.tap for e in self.encoders), N_THREADS, self._folder)
             self._deadline.call(self._engine.load)
             # A file that changed since it was hashed may not be the one that was loaded.
-            check_files(encoder)
+            check_files(encoder, self._folder)
             self.on_gpu = self._engine.on_gpu
             LOGGER.info("%s: loaded in %.1f s", self.label, time.monotonic() - started)
         except (Exception, SystemExit) as error:

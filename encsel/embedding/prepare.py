@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encsel.core import MODALITIES, Embeddings, Failure, Modality, Runtime, SetOptions
 from encsel.data.calibration_set import CalibrationSet
@@ -24,15 +25,13 @@ from encsel.embedding.labels import notes_on_labels
 from encsel.embedding.memory import check_memory
 from encsel.errors import BadCalibration, EncoderFailed, UsageError, nearest
 from encsel.extras import is_installed
-from encsel.loading.hub import check_device
-from encsel.matching.folds import MIN_FOR_FOLDS
+from encsel.loading.hub import check_devices
+from encsel.matching.folds import MAX_PEOPLE, MIN_FOR_FOLDS, people_sampled
 from encsel.prediction.predict import Shuffling
-from encsel.progress import Progress
+from encsel.progress import Progress, each
 from encsel.storage.cache import cache_root
 from encsel.storage.pseudonyms import Pseudonyms, pseudonyms, without_folders
 
-MAX_IDENTITIES = 6000
-"""Largest number of identities. Memory grows with its square, and the cards cover sets of up to 2000."""
 GROUP_COLUMNS = ("sex", "gender")
 MAX_NAMED = 5
 """Largest number of cases that a note names, such as people who share a vector."""
@@ -80,10 +79,12 @@ def prepare(
     expect_best: str | None,
     progress: Progress,
     explain: str | None = None,
+    sample_people: bool = False,
 ) -> Prepared:
     """Open a calibration set and embed it with every candidate.
 
     Args:
+        sample_people: use a random sample of MAX_PEOPLE of more people.
         expect_best, explain: FACE/VOICE that must be among the pairs; checked before anything is embedded.
     Raises:
         UsageError, BadCalibration, EncoderFailed: as `encsel.rank`.
@@ -92,8 +93,12 @@ def prepare(
         raise UsageError(
             f"min_identities is {options.min_identities} and seed {options.seed}; they must be at least 1 and 0."
         )
-    check_device(runtime.device)
-    opened = data.restricted(options) if isinstance(data, CalibrationSet) else CalibrationSet.from_path(data, options)
+    check_devices(runtime)
+    opened = (
+        data.restricted(options)
+        if isinstance(data, CalibrationSet)
+        else CalibrationSet.from_path(data, options, progress=progress)
+    )
     check_asked(opened, faces, voices, {"--expect-best": expect_best, "--explain": explain})
     n = len(opened.identities)
     progress.note(f"Layout: {opened.layout}; {n} identities in both modalities.")
@@ -101,11 +106,6 @@ def prepare(
         raise BadCalibration(
             f"{n} identities have both faces and voices; at least {options.min_identities} are needed. "
             "Add people, or lower --min-identities for a coarse order."
-        )
-    if n > MAX_IDENTITIES:
-        raise BadCalibration(
-            f"{n} identities have both faces and voices; encsel ranks at most {MAX_IDENTITIES}, because memory grows "
-            "with their square. Use some of them with --identities 2000."
         )
     for note in (*opened.notes, *opened.details):
         progress.note(note)
@@ -123,22 +123,33 @@ def prepare(
         failures=tuple(replace(f, reason=without_folders(f.reason)) for f in embedded.failures),
     )
     embedded, people = _measurable(embedded, options, progress)
+    notes = []
+    if sample_people and len(people) > MAX_PEOPLE:
+        notes.append(
+            f"Everything is measured on a random {MAX_PEOPLE} of the {len(people)} people, and intervals are those of "
+            "so many."
+        )
+        people = tuple(people[i] for i in people_sampled(len(people), seed=options.seed))
     shuffling, of_people = _shuffling(opened, embedded.embeddings, people, options.within)
-    common = tuple(e.rows(np.isin(e.labels, people)) for e in embedded.embeddings)
-    of_encoders = {(e.modality, e.name): doubts_of_encoder(e) for e in common}
+    common = tuple(e.of_people(people) for e in embedded.embeddings)
     n_skipped = Counter((s.modality, s.encoder) for s in embedded.skipped)
-    healths = {
-        key: examine(e, seed=options.seed, n_skipped=n_skipped[key], doubts=of_encoders[key])
-        for e in common
-        if (key := (e.modality, e.name))
-    }
+
+    def examined(e: Embeddings) -> tuple[tuple[str, ...], Health]:
+        doubts = doubts_of_encoder(e)
+        return doubts, examine(e, seed=options.seed, n_skipped=n_skipped[e.modality, e.name], doubts=doubts)
+
+    found = dict(
+        zip([(e.modality, e.name) for e in common], each(examined, progress, "examining encoders", common), strict=True)
+    )
+    of_encoders = {key: doubts for key, (doubts, _) in found.items()}
+    healths = {key: health for key, (_, health) in found.items()}
     of_pairs = doubts_of_pairs(common)
     whose = [(f"{m} encoder {name}", flags) for (m, name), flags in of_encoders.items()]
     whose += [(f"{face} x {voice}", flags) for (face, voice), flags in of_pairs.items()]
     # The set has a note about people who may be the same.
-    notes = [f"{name}: {flag}; no gate passes." for name, flags in whose for flag in flags if flag != SAME_PEOPLE]
+    notes += [f"{name}: {flag}; no gate passes." for name, flags in whose for flag in flags if flag != SAME_PEOPLE]
     notes += of_people
-    notes += notes_on_labels(common)
+    notes += notes_on_labels(common, progress)
     for e in common:
         if shared := few_shared_rows(e):
             for samples in shared[:MAX_NAMED]:
@@ -186,9 +197,12 @@ def _measurable(embedded: Embedded, options: SetOptions, progress: Progress) -> 
     """The encoders that can be measured, with the others as failures, and the people that all of them have."""
     while True:
         people = _common_people(embedded.embeddings, options.min_identities, progress)
+        reasons = each(
+            lambda e: unmeasurable(e.of_people(people), seed=options.seed),  # noqa: B023 (called in this turn)
+            progress, "measuring people", embedded.embeddings,
+        )  # fmt: skip
         usable, failures = [], []
-        for e in embedded.embeddings:
-            reason = unmeasurable(e.rows(np.isin(e.labels, people)), seed=options.seed)
+        for e, reason in zip(embedded.embeddings, reasons, strict=True):
             if reason is None:
                 usable.append(e)
             else:
@@ -199,8 +213,8 @@ def _measurable(embedded: Embedded, options: SetOptions, progress: Progress) -> 
         embedded = replace(embedded, embeddings=tuple(usable), failures=(*embedded.failures, *failures))
         for modality in MODALITIES:
             if all(e.modality != modality for e in usable):
-                reasons = " ".join(f"{f.encoder}: {f.reason}" for f in embedded.failures if f.modality == modality)
-                raise EncoderFailed(f"No {modality} encoder can be measured. {reasons}")
+                why = " ".join(f"{f.encoder}: {f.reason}" for f in embedded.failures if f.modality == modality)
+                raise EncoderFailed(f"No {modality} encoder can be measured. {why}")
 
 
 def _common_people(embeddings: Sequence[Embeddings], min_identities: int, progress: Progress) -> tuple[str, ...]:
@@ -236,13 +250,16 @@ def _shuffling(
 
     Also notes on what was chosen, and on people who have two values of such a column.
     """
-    cells = [(column, s.identity, value) for s in calibration.samples for column, value in s.attributes.items()]
-    for e in embeddings:
-        for column, values in e.attributes.items():
-            cells += [(column, *row) for row in zip(e.labels.tolist(), values.tolist(), strict=True)]
     columns: dict[str, dict[str, set[str]]] = {}
-    for column, person, value in cells:
-        columns.setdefault(column, {}).setdefault(person, set()).add(value.strip())
+    for name in {within} if within is not None else GROUP_COLUMNS:
+        cells = {(s.identity, s.attributes[name]) for s in calibration.samples if name in s.attributes}
+        in_files = [e for e in embeddings if name in e.attributes]
+        for e in in_files:
+            cells |= _cells(e, e.attributes[name])
+        if cells or in_files:
+            columns[name] = {}
+        for person, value in cells:
+            columns[name].setdefault(person, set()).add(value.strip())
 
     def fault(column: str) -> str | None:
         values_of = {p: columns[column].get(p, set()) - {""} for p in people}
@@ -265,7 +282,9 @@ def _shuffling(
 
     if within is not None:
         if within not in columns:
-            raise UsageError(f"No column {within!r} to shuffle within. {nearest(within, columns)}")
+            names = {name for s in calibration.samples for name in s.attributes}
+            names.update(*(e.attributes for e in embeddings))
+            raise UsageError(f"No column {within!r} to shuffle within. {nearest(within, sorted(names))}")
         if reason := fault(within):
             raise BadCalibration(
                 f"People cannot be shuffled within {within!r}: {reason}. "
@@ -282,8 +301,20 @@ def _shuffling(
     return Shuffling(chosen, groups, compared=True), [f"People are shuffled within {chosen}."]
 
 
+def _cells(embeddings: Embeddings, column: NDArray[np.str_]) -> set[tuple[str, str]]:
+    """Identities with their values of a column; those of rows that follow each other are looked at once."""
+    is_first = np.ones(len(column), bool)
+    is_first[1:] = (embeddings.owners[1:] != embeddings.owners[:-1]) | (column[1:] != column[:-1])
+    return set(zip(embeddings.labels[is_first].tolist(), column[is_first].tolist(), strict=True))
+
+
 def _geometry_device(runtime: Runtime, embedded: Embedded) -> str:
-    """CUDA if the encoders ran on it, else the CPU, since MPS has no float64. Torch is not imported just to look."""
+    """CUDA if the encoders ran on it, else the CPU, since MPS has no float64. Torch is not imported just to look.
+
+    The CPU, too, where workers run the encoders: this machine, or another worker, may have no other device.
+    """
+    if runtime.backend != "local":
+        return "cpu"
     if runtime.device == "auto":
         return "cuda" if embedded.on_gpu else "cpu"
-    return runtime.device if runtime.device.startswith("cuda") and is_installed("torch") else "cpu"
+    return runtime.devices[0] if runtime.device.startswith("cuda") and is_installed("torch") else "cpu"

@@ -85,7 +85,8 @@ class _Worker:
         model = first.load()
         torch = sys.modules.get("torch")
         on_gpu = torch is not None and torch.cuda.is_available()
-        return model, {"folder": str(first.folder), "revision": first.revision, "on_gpu": on_gpu}
+        facts = {"folder": str(first.folder), "revision": first.revision, "code": dict(first.code), "on_gpu": on_gpu}
+        return model, facts
 
     def _read(self) -> None:
         try:

@@ -236,11 +236,12 @@ def _quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def check_device(device: str) -> None:
-    """Raise EncoderFailed, before any work, for a device that is not on this machine."""
-    # Without torch, onnxruntime may have one, and says so itself.
-    if device not in ("auto", "cpu") and (is_installed("torch") or not is_installed("onnxruntime")):
-        torch_device(device)
+def check_devices(runtime: Runtime) -> None:
+    """Raise EncoderFailed, before any work, for a device that is not on this machine, where encoders run on it."""
+    for device in runtime.devices if runtime.backend == "local" else ():
+        # Without torch, onnxruntime may have one, and says so itself.
+        if device not in ("auto", "cpu") and (is_installed("torch") or not is_installed("onnxruntime")):
+            torch_device(device)
 
 
 def torch_device(device: str) -> Any:

@@ -237,7 +237,7 @@ def check_device(session: Any, name: str, device: str) -> None:
 def execution_providers(device: str, available: Sequence[str]) -> dict[str, dict[str, str]]:
     """onnxruntime's providers for a device, with their options; "auto" is CUDA where onnxruntime has it."""
     kind, _, index = device.partition(":")
-    if device == "cpu" or (device == "auto" and CUDA not in available):
+    if kind == "cpu" or (device == "auto" and CUDA not in available):
         return {CPU: {}}
     if kind not in ("auto", "cuda") or (index and not index.isdigit()):
         raise EncoderFailed(f"onnxruntime cannot run on {device!r}. Use cpu, cuda or cuda:N.")

@@ -12,6 +12,10 @@ EerRule = Callable[[Vectors, Vectors], float]
 """From ascending genuine and impostor scores to an EER."""
 
 
+MANY = 100_000
+"""Number of impostor scores from which not all are sorted."""
+
+
 def eer(genuine: Vectors, impostor: Vectors) -> float:
     """Error rate at which false accepts equal false rejects, on the full ROC with straight lines between its points.
 
@@ -23,12 +27,24 @@ def eer(genuine: Vectors, impostor: Vectors) -> float:
         BadCalibration: a side has no scores.
     Source: linear interpolation of (FPR, FNR) where FNR - FPR changes sign, as in ISO/IEC 19795-1 DET practice.
     """
-    genuine, impostor = np.sort(np.ravel(genuine)), np.sort(np.ravel(impostor))
+    genuine, impostor = np.sort(np.ravel(genuine)), np.ravel(impostor)
     if not len(genuine) or not len(impostor):
         raise BadCalibration(
             f"{len(genuine)} genuine and {len(impostor)} impostor scores; an EER needs both. Add people."
         )
-    return eer_of_sorted(genuine, impostor)
+    return eer_of_sorted(genuine, _ascending(genuine, impostor))
+
+
+def _ascending(genuine: Vectors, impostor: Vectors) -> Vectors:
+    """The impostor scores, ascending; of many, those surely below the threshold of the EER are set to -inf."""
+    for fraction in (0.2, 0.02, 0.002, 0) if len(impostor) >= MANY else ():
+        # Where fewer genuine scores are rejected than impostor scores accepted, the threshold of the EER is higher; if
+        # no impostor score is as high as the lowest genuine one, the EER is 0.
+        low = genuine[int(fraction * len(genuine))]
+        above = impostor[impostor >= low]
+        if not fraction or len(above) / len(impostor) > np.searchsorted(genuine, low) / len(genuine):
+            return np.concatenate([np.full(len(impostor) - len(above), -np.inf, impostor.dtype), np.sort(above)])
+    return np.sort(impostor)
 
 
 def eer_of_sorted(genuine: Vectors, impostor: Vectors) -> float:

@@ -20,6 +20,9 @@ MAX_FOR_ALL_FOLDS = 250
 """Largest number of people for which costly measurements use all folds, not only SOME_FOLDS of the first repeat."""
 SOME_FOLDS = 3
 
+MAX_PEOPLE = 5000
+"""Largest number of people who are shuffled and cross-validated; of more people, a random sample is."""
+
 Protocol = Literal["crossval", "reference"]
 PROTOCOLS: tuple[Protocol, ...] = ("crossval", "reference")
 REFERENCE_SEED, REFERENCE_TRAIN_FRACTION = 42, 0.8
@@ -31,6 +34,13 @@ Folds = list[list[Fold]]
 """By repeat and fold."""
 SidesByFold = Sequence[Sequence[Side]]
 """By repeat and fold: one encoder's people on its principal axes."""
+
+
+def people_sampled(n_people: int, *, seed: int) -> NDArray[np.intp]:
+    """Numbers of all people, or of a random sample of MAX_PEOPLE of more; ascending."""
+    if n_people <= MAX_PEOPLE:
+        return np.arange(n_people)
+    return np.sort(np.random.default_rng([seed, 17]).choice(n_people, MAX_PEOPLE, replace=False))
 
 
 def repeats_for(n_people: int) -> int:

@@ -24,6 +24,7 @@ from encsel.matching.folds import Folds, fitted
 from encsel.matching.projections import Projections, sides_of
 from encsel.matching.scorers import cosines
 from encsel.rows import unit_rows
+from encsel.threads import one_thread
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +94,6 @@ def train_head(faces: Vectors, voices: Vectors, *, kind: HeadKind, seed: int, de
     """
     imported("torch")
     import torch
-    from threadpoolctl import threadpool_limits
 
     n = len(faces)
     if n < MIN_TO_TRAIN:
@@ -111,7 +111,7 @@ def train_head(faces: Vectors, voices: Vectors, *, kind: HeadKind, seed: int, de
     n_held_out = max(2, round(HELD_OUT * n))
     torch.get_num_threads()  # makes torch set this thread's number of threads, before it is limited
     # One thread: sums do not depend on how many there are, and matrices this small gain nothing from more.
-    with threadpool_limits(1):
+    with one_thread():
         sides = [_initial((x.shape[1], *HEADS[kind]), generator, device) for x in inputs]
         _fit(sides, inputs, order[n_held_out:], order[:n_held_out], generator)
     face, voice = (

@@ -4,6 +4,7 @@ import numpy as np
 
 from encsel.core import Embeddings, Vectors
 from encsel.errors import BadCalibration
+from encsel.rows import blocks, mean_of_rows, release, scratch
 
 
 def centred_rows(x: Vectors, n_least: int, use: str, who: str = "people") -> Vectors:
@@ -14,12 +15,18 @@ def centred_rows(x: Vectors, n_least: int, use: str, who: str = "people") -> Vec
     """
     if len(x) < n_least:
         raise BadCalibration(f"{len(x)} {who}; {use} at least {n_least}. Add people.")
-    rows = np.asarray(x, dtype=np.float64)
-    centred = rows - rows.mean(axis=0)
+    mean, centred, largest, scale = mean_of_rows(x), scratch(x.shape, np.float64), 0.0, 0.0
+    for start, block in blocks(x):
+        rows = centred[start : start + len(block)]
+        np.subtract(block, mean, out=rows)
+        largest, scale = max(largest, float(np.abs(rows).max())), max(scale, float(np.abs(block).max()))
+        release(centred)
     # Rounding leaves about 1e-16 of the largest value; equal rows must not look like variation.
-    if np.abs(centred).max() <= 1e-12 * max(np.abs(rows).max(), np.finfo(np.float64).tiny):
+    if largest <= 1e-12 * max(scale, np.finfo(np.float64).tiny):
         raise BadCalibration(f"All {who} have the same embedding; {use} variation. Check the encoder.")
-    return np.asarray(centred / np.abs(centred).max())
+    for _, block in blocks(centred):
+        block /= largest
+    return centred
 
 
 def median_samples(embeddings: Embeddings) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
 from encsel.metrics.neighbours import nearest_neighbours
-from encsel.rows import blocks
+from encsel.rows import blocks, mean_of_rows
 
 K = 50
 N_POINTS = 1000
@@ -125,9 +125,7 @@ def _covariance(x: Vectors) -> NDArray[np.float64]:
     if len(x) <= x.shape[1]:
         rows = np.asarray(x, dtype=np.float64) - x.mean(axis=0, dtype=np.float64)
         return np.asarray(rows @ rows.T / len(x))
-    mean, products = np.zeros(x.shape[1]), np.zeros((x.shape[1], x.shape[1]))
-    for _, block in blocks(x):
-        mean += block.sum(axis=0, dtype=np.float64) / len(x)
+    mean, products = mean_of_rows(x), np.zeros((x.shape[1], x.shape[1]))
     for _, block in blocks(x):
         centred = block - mean
         products += centred.T @ centred

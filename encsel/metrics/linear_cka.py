@@ -8,7 +8,6 @@ CKA at another number of people.
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +18,8 @@ from numpy.typing import NDArray
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
 from encsel.metrics.centroids import centred_rows
+from encsel.rows import blocks
+from encsel.threads import in_threads, one_thread
 
 REFERENCE_SIZE = 1249
 """Number of identities of the study, on which the published regressions were fitted."""
@@ -52,7 +53,7 @@ class Gram:
     def __init__(self, rows: Vectors | None = None, matrix: Matrix | None = None) -> None:
         self.rows = rows
         if rows is not None:
-            self.diagonal = np.einsum("ij,ij->i", rows, rows)
+            self.diagonal = np.concatenate([np.einsum("ij,ij->i", block, block) for _, block in blocks(rows)])
         if matrix is not None:
             self.matrix, self.diagonal = matrix, np.diag(matrix)
 
@@ -83,20 +84,23 @@ class Gram:
     def by_person(self, other: "Gram") -> NDArray[np.float64]:
         """(n,) sums of the products of the elements in each row."""
         if self.rows is not None and other.rows is not None and (cross := self._cross(other)) is not None:
-            return np.asarray(np.einsum("ij,ij->i", self.rows @ cross, other.rows))
+            parts = zip(blocks(self.rows), blocks(other.rows), strict=True)
+            return np.concatenate([np.einsum("ij,ij->i", a @ cross, b) for (_, a), (_, b) in parts])
         return np.asarray(np.einsum("ij,ij->i", self.matrix, other.matrix))
 
     def times(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n,) product of the matrix and a vector."""
         if self.rows is not None:
-            return np.asarray(self.rows @ (self.rows.T @ vector))
+            product = sum(block.T @ vector[start : start + len(block)] for start, block in blocks(self.rows))
+            return np.concatenate([block @ product for _, block in blocks(self.rows)])
         return np.asarray(self.matrix @ vector)
 
     def _cross(self, other: "Gram") -> Matrix | None:
         """(dim, other dim) products of columns; None if Gram matrices exist or are small and take less time."""
         if self.rows is None or other.rows is None or (len(self) <= MAX_MATRIX and not _is_faster_by_rows(self, other)):
             return None
-        return np.asarray(self.rows.T @ other.rows)
+        parts = zip(blocks(self.rows), blocks(other.rows), strict=True)
+        return np.asarray(sum(a.T @ b for (_, a), (_, b) in parts))
 
 
 def gram(x: Vectors) -> Gram:
@@ -108,7 +112,10 @@ def gram(x: Vectors) -> Gram:
         BadCalibration: fewer than 4 rows, or all rows equal.
     """
     rows = centred_rows(x, MIN_FOR_CKA, "CKA needs", "identities")
-    return Gram(rows / np.sqrt(np.einsum("ij,ij->", rows, rows) / len(rows)))
+    length = np.sqrt(sum(float(np.vdot(block, block)) for _, block in blocks(rows)) / len(rows))
+    for _, block in blocks(rows):
+        block /= length
+    return Gram(rows)
 
 
 def cka_of_grams(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> Cka:
@@ -136,15 +143,13 @@ def unbiased_cka(k: Gram, q: Gram, matched_to: int | None) -> float:
 
 def _unbiased(k: Gram, q: Gram, matched_to: int | None, inner: float) -> float:
     of_k, of_q = (_term(x, x, matched_to, x.norm) for x in (k, q))
-    variation = of_k * of_q
-    if any(abs(own) <= 1e-12 * x.norm / len(x) ** 2 for x, own in ((k, of_k), (q, of_q))):
-        return 0.0  # one person differs from all others, who are equal: nothing is shared
-    if of_k <= 0 or variation <= 0:
+    # Of people who all differ alike, or but for one not at all, rounding leaves some variation of either sign.
+    if any(own <= 1e-12 * x.norm / len(x) ** 2 for x, own in ((k, of_k), (q, of_q))):
         raise BadCalibration(
             f"With {len(k)} identities an encoder's own variation is not above its noise; debiased CKA is undefined. "
             "Add people or drop the encoder."
         )
-    return float(_term(k, q, matched_to, inner) / np.sqrt(variation))
+    return float(_term(k, q, matched_to, inner) / np.sqrt(of_k * of_q))
 
 
 def matched_standard_error(k: Gram, q: Gram, *, matched_to: int = REFERENCE_SIZE) -> float:
@@ -203,16 +208,14 @@ def _shuffled_products(
     ks: Sequence[Gram], qs: Sequence[Gram], permutations: NDArray[np.intp], device: str
 ) -> NDArray[np.float64]:
     """(permutations, faces, voices) sums of products of all elements off the diagonal."""
-    from threadpoolctl import threadpool_limits
-
     if device != "cpu":
         return _on_device(ks, qs, permutations, device)
     n, shape = len(ks[0]), (len(permutations), len(ks), len(qs))
     of = (_by_rows if all(_is_faster_by_rows(k, q) for k in ks for q in qs) else _by_matrices)(ks, qs)
     # Several at a time, so that small sets do not wait for Python, in as many threads as there are processors.
     size = max(1, min(-(-len(permutations) // (os.cpu_count() or 1)), _BLOCK * _BLOCK * _BLOCK // n**2))
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        parts = pool.map(of, [permutations[i : i + size] for i in range(0, len(permutations), size)])
+    with one_thread():
+        parts = in_threads(of, [permutations[i : i + size] for i in range(0, len(permutations), size)])
         return np.concatenate([np.zeros((0, *shape[1:])), *parts])
 
 
@@ -237,8 +240,8 @@ def _by_rows(ks: Sequence[Gram], qs: Sequence[Gram]) -> Callable[[NDArray[np.int
 
 def _by_matrices(ks: Sequence[Gram], qs: Sequence[Gram]) -> Callable[[NDArray[np.intp]], NDArray[np.float64]]:
     """The same by Gram matrices, in float32: exact to 1e-6, far below the spread of the null."""
-    moved = np.stack([k.matrix.astype(np.float32) for k in ks])
-    above = np.stack([np.triu(q.matrix, 1).astype(np.float32) for q in qs])
+    moved = np.stack([_in_float32(k) for k in ks])
+    above = np.stack([np.triu(_in_float32(q), 1) for q in qs])
     n = above.shape[1]
     if n <= 2 * _BLOCK:
         flat = above.reshape(len(qs), -1).T
@@ -263,12 +266,20 @@ def _by_matrices(ks: Sequence[Gram], qs: Sequence[Gram]) -> Callable[[NDArray[np
     return of
 
 
+def _in_float32(k: Gram) -> NDArray[np.float32]:
+    """The matrix, which is not held in float64 as well if it is large."""
+    if k.rows is None or len(k) <= MAX_MATRIX:
+        return k.matrix.astype(np.float32)
+    rows = k.rows.astype(np.float32)
+    return np.asarray(rows @ rows.T)
+
+
 def _on_device(
     ks: Sequence[Gram], qs: Sequence[Gram], permutations: NDArray[np.intp], device: str
 ) -> NDArray[np.float64]:
     import torch
 
-    off_diagonal = [[x.matrix.astype(np.float32) for x in side] for side in (ks, qs)]
+    off_diagonal = [[_in_float32(x) for x in side] for side in (ks, qs)]
     for matrix in (*off_diagonal[0], *off_diagonal[1]):
         np.fill_diagonal(matrix, 0)
     k_moved = torch.from_numpy(np.stack(off_diagonal[0])).to(device)

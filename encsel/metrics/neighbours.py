@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
 from encsel.metrics.search import dense, nearest_among, nearest_of_all, on_device
-from encsel.rows import blocks
+from encsel.rows import equal_rows, row_hashes
+from encsel.threads import one_thread
 
 MAX_EXACT = 20_000
 """Largest number of rows whose neighbours are all searched; of more rows, those of a sample are."""
-N_SEARCHED = 5000
+N_SEARCHED = 2000
 """Number of rows in that sample. Their neighbours are searched among all rows."""
 DENSE = 2048
 """Number of rows up to which all distances are computed in float64."""
@@ -89,10 +90,8 @@ def nearest_neighbours(
         return Neighbours(distances[others].reshape(-1, k), index[others].reshape(-1, k), rows, n)
     if device != "cpu":
         return Neighbours(*on_device(x, k, rows, device), rows, n)
-    from threadpoolctl import threadpool_limits
-
     # Tiles run in parallel, so products within one must not.
-    with threadpool_limits(1):
+    with one_thread():
         found = None
         if n > DENSE:
             found = nearest_of_all(x, k) if len(rows) == n else nearest_among(x, k, rows)
@@ -102,16 +101,7 @@ def nearest_neighbours(
 
 def distinct_rows(x: Vectors) -> NDArray[np.intp]:
     """Index of the first occurrence of every distinct row, ascending."""
-    codes = np.empty(len(x), np.uint64)
-    factors = np.random.default_rng(0).integers(1 << 63, size=x.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    for start, block in blocks(x):
-        words = np.ascontiguousarray(block).view(f"u{block.dtype.itemsize}")
-        codes[start : start + len(block)] = words.astype(np.uint64) @ factors
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    if len(first) == len(x):
-        return np.arange(len(x))
-    kept = np.zeros(len(x), bool)
-    kept[first] = True
-    for i in np.flatnonzero(~kept):  # rows of one code are nearly always equal
-        kept[i] = x[i].tobytes() != x[first[inverse[i]]].tobytes()
-    return np.flatnonzero(kept)
+    is_first = np.ones(len(x), bool)
+    for same in equal_rows(x, row_hashes(x)):
+        is_first[same[1:]] = False
+    return np.flatnonzero(is_first)

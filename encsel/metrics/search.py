@@ -1,15 +1,14 @@
 """The search for nearest neighbours: float32 products in tiles, each pair of rows once; near pairs again in float64."""
 
-import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encsel.core import Vectors
-from encsel.rows import blocks
+from encsel.rows import blocks, mean_of_rows, release, taken
+from encsel.threads import in_threads
 
 ONE_IN, MOST = 8, 20_000
 """One in so many rows, but at most MOST, bound the distance of every row's k-th neighbour before all are compared."""
@@ -47,7 +46,7 @@ def dense(x: Vectors, k: int, rows: NDArray[np.intp]) -> Found:
         distances[at] = np.sqrt(np.maximum(np.take_along_axis(values, order, axis=1), 0))
         index[at] = np.take_along_axis(nearest, order, axis=1)
 
-    _in_threads(search, range(0, len(rows), TILE[0]))
+    _do(search, range(0, len(rows), TILE[0]))
     return distances, index
 
 
@@ -55,11 +54,8 @@ class _Scaled:
     """Rows about their mean in float32, at a mean square length near 1, and factors whose products are distances."""
 
     def __init__(self, x: Vectors) -> None:
-        total, n = np.zeros(x.shape[1]), len(x)
-        for _, block in blocks(x):
-            total += block.sum(axis=0, dtype=np.float64)
-        self.mean = total / n
-        some = np.asarray(x[:: max(n // TILE[1], 1)], dtype=np.float64) - self.mean
+        self.mean = mean_of_rows(x)
+        some = taken(x, np.arange(0, len(x), max(len(x) // TILE[1], 1))) - self.mean
         self.scale = float(np.sqrt(np.square(some).sum() / len(some))) or 1.0
 
     def sides(self, rows: Vectors) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
@@ -134,7 +130,7 @@ class _Candidates:
         # Rows with as many candidates together: most have k or a few more, those among near-duplicates may have many.
         order = np.argsort(counts, kind="stable")
         same = np.split(order, np.flatnonzero(np.diff(counts[order])) + 1)
-        _in_threads(finish, [part for rows in same for part in np.split(rows, range(TILE[0], len(rows), TILE[0]))])
+        _do(finish, [part for rows in same for part in np.split(rows, range(TILE[0], len(rows), TILE[0]))])
         return distances, index
 
     def _with_margin(self, rows: slice, squared: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -192,8 +188,8 @@ def nearest_of_all(x: Vectors, k: int) -> Found | None:
             candidates.add_transposed(start, squared, columns)
 
     starts = range(m, n, TILE[0])
-    _in_threads(bound, starts)
-    _in_threads(compare, starts)
+    _do(bound, starts)
+    _do(compare, starts)
     if candidates.are_too_many:
         return None
     distances, index = candidates.nearest(lambda rows, columns: _exact(x, order[rows], order[columns]))
@@ -207,7 +203,7 @@ def nearest_among(x: Vectors, k: int, rows: NDArray[np.intp]) -> Found | None:
     scaled = _Scaled(x)
     m = int(np.clip(len(x) // ONE_IN, 2 * k, MOST))
     sample = np.sort(np.random.default_rng(0).choice(len(x), m, replace=False))
-    bounding = scaled.sides(x[sample])[1]
+    bounding = scaled.sides(taken(x, sample))[1]
     parts = []
     for some in np.array_split(rows, -(-len(rows) // _Candidates.rows_that_fit(len(x)))):
         part = _nearest_among(x, k, some, scaled, sample, bounding)
@@ -220,7 +216,7 @@ def nearest_among(x: Vectors, k: int, rows: NDArray[np.intp]) -> Found | None:
 def _nearest_among(
     x: Vectors, k: int, rows: NDArray[np.intp], scaled: _Scaled, sample: NDArray[np.intp], bounding: NDArray[np.float32]
 ) -> Found | None:
-    left, _, lengths = scaled.sides(x[rows])
+    left, _, lengths = scaled.sides(taken(x, rows))
     candidates = _Candidates(lengths, len(x), k)
 
     def product(start: int, right: NDArray[np.float32], numbers: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -236,7 +232,7 @@ def _nearest_among(
         candidates.bound(slice(start, start + len(squared)), squared)
 
     starts = range(0, len(rows), TILE[0])
-    _in_threads(bound, starts)
+    _do(bound, starts)
     for first, block in blocks(x):
         right = scaled.sides(block)[1]
         numbers = np.arange(first, first + len(block))
@@ -246,7 +242,7 @@ def _nearest_among(
             candidates.add(start, product(start, right[columns], numbers[columns]), numbers[columns])
 
         columns = [slice(c, c + TILE[1]) for c in range(0, len(block), TILE[1])]
-        _in_threads(compare, [(start, some) for start in starts for some in columns])
+        _do(compare, [(start, some) for start in starts for some in columns])
         if candidates.are_too_many:
             return None
     return candidates.nearest(lambda i, j: _exact(x, rows[i], j))
@@ -262,13 +258,13 @@ def _exact(x: Vectors, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDA
         difference -= x[rows[at], None]
         precise = difference.astype(np.float64, copy=False)
         distances[at] = np.sqrt(np.einsum("ijk,ijk->ij", precise, precise))
+    release(x)
     return distances
 
 
-def _in_threads(function: Callable[[Any], None], items: Iterable[Any]) -> None:
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for _ in pool.map(function, items):
-            pass
+def _do(function: Callable[[Any], None], items: Iterable[Any]) -> None:
+    for _ in in_threads(function, items):
+        pass
 
 
 def on_device(x: Vectors, k: int, rows: NDArray[np.intp], device: str, chunk: int = 512) -> Found:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
-from encsel.rows import unit_rows
+from encsel.rows import converted, grouped, spread, sums_of_groups, unit_rows
 
 _CHUNK = 2000
 
@@ -25,19 +25,18 @@ def silhouette(x: Vectors, people: NDArray[Any]) -> float:
         BadCalibration: fewer than 2 people, nobody with 2 samples, or all rows equal.
     Source: Rousseeuw 1987, doi:10.1016/0377-0427(87)90125-7.
     """
-    _, owner, counts = np.unique(people, return_inverse=True, return_counts=True)
+    _, owner, counts = grouped(np.asarray(people))
     n_people = len(counts)
     if n_people < 2 or counts.max() < 2:
         raise BadCalibration(
             f"{len(x)} samples of {n_people} people; a silhouette needs at least 2 people, one of them with 2 samples."
         )
     # Scaled first: squares of tiny or huge values would leave the range of floats.
-    scale = np.abs(x).max()
-    if not scale > 0 or np.ptp(x, axis=0).max() <= 1e-12 * scale:
+    scale = spread(x)
+    if scale is None:
         raise BadCalibration("All samples have the same embedding; a silhouette needs at least 2. Check the encoder.")
-    rows = unit_rows(np.asarray(x, dtype=np.float64) / scale)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    sums = np.add.reduceat(rows[np.argsort(owner, kind="stable")], starts, axis=0)
+    rows = converted(x, lambda block: unit_rows(block.astype(np.float64) / scale), np.float64)
+    sums = sums_of_groups(rows, owner, counts)
     values = np.zeros(len(rows))
     for at in np.array_split(np.arange(len(rows)), -(-len(rows) // _CHUNK)):
         place, own, size = np.arange(len(at)), owner[at], counts[owner[at]]

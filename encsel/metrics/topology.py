@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
-from encsel.rows import unit_rows
+from encsel.rows import add_rows, blocks, grouped, release, scratch, spread, taken, unit_rows, unit_rows_in_place
 
 MIN_SAMPLES = 5
 """Fewest samples of a person who counts, as in the study."""
@@ -36,30 +36,44 @@ def topology(x: Vectors, people: NDArray[Any], *, min_samples: int = MIN_SAMPLES
     Raises:
         BadCalibration: fewer than 2 such people, or all rows equal.
     """
-    everyone, index, counts = np.unique(people, return_inverse=True, return_counts=True)
+    everyone, owner, counts = grouped(np.asarray(people))
     large = counts >= min_samples
     n = int(large.sum())
     if n < 2:
         raise BadCalibration(
             f"{n} of {len(everyone)} people have {min_samples} samples or more; cluster topology needs at least 2."
         )
-    rows = large[index]
-    vectors: Vectors = np.asarray(x[rows], dtype=np.float64)
-    owner = (np.cumsum(large) - 1)[index[rows]]
+    if not large.all():
+        rows = np.flatnonzero(large[owner])
+        x, owner, counts = taken(x, rows), (np.cumsum(large) - 1)[owner[rows]], counts[large]
     # Scaled first: squares of tiny or huge values would leave the range of floats.
-    scale = np.abs(vectors).max()
-    if not scale > 0 or np.ptp(vectors, axis=0).max() <= 1e-12 * scale:
+    scale = spread(x)
+    if scale is None:
         raise BadCalibration(
             "All samples have the same embedding; cluster topology needs at least 2. Check the encoder."
         )
-    vectors = unit_rows(vectors / scale) if reference else vectors / scale
-    sums = np.zeros((n, vectors.shape[1]))
-    np.add.at(sums, owner, vectors)
-    centroids = unit_rows(sums)
-    intra = 1 - float(np.einsum("ij,ij->i", unit_rows(vectors), centroids[owner]).mean())
-    total = centroids.sum(axis=0)
-    inter = 1 - float(total @ total - np.einsum("ij,ij->", centroids, centroids)) / (n * (n - 1))
-    return Topology(intra, inter, n)
+
+    def prepared(block: Vectors) -> Vectors:
+        rows = block.astype(np.float64) / scale
+        return unit_rows(rows) if reference else rows
+
+    centroids = scratch((n, x.shape[1]), np.float64)
+    for _, block in blocks(centroids):
+        block[...] = 0
+    for start, block in blocks(x):
+        add_rows(centroids, owner[start : start + len(block)], prepared(block))
+        release(centroids)
+    centroids = unit_rows_in_place(centroids)
+    cosines = np.empty(len(x))
+    for start, block in blocks(x):
+        own = centroids[owner[start : start + len(block)]]
+        cosines[start : start + len(block)] = np.einsum("ij,ij->i", unit_rows(prepared(block)), own)
+        release(centroids)
+    total, squares = np.zeros(x.shape[1]), 0.0
+    for _, block in blocks(centroids, 16_384):
+        total += block.sum(axis=0)
+        squares += float(np.einsum("ij,ij->", block, block))
+    return Topology(1 - float(cosines.mean()), 1 - float(total @ total - squares) / (n * (n - 1)), n)
 
 
 METRICS = (

@@ -1,6 +1,8 @@
 """Calibrated predictions for all pairs of one set: evidence, the cards' estimates, and a null of shuffled people."""
 
+import math
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,13 +12,16 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.matching.crossval import MEASURED
+from encsel.matching.folds import Folds
 from encsel.matching.sensitivity import distance_error, eer_interval
 from encsel.metrics.centroids import harmonic_mean
+from encsel.parallel.tasks import is_distributed, run
 from encsel.prediction.card import CalibratedCard, Estimate, Values, distances, estimate, predicted_eer
 from encsel.prediction.evidence import (
     COSTLY,
     FEATURES,
     FROM_GRAMS,
+    EncoderEvidence,
     Evidence,
     encoder_evidence,
     evidence_folds,
@@ -30,10 +35,13 @@ from encsel.prediction.shuffled import (
     shuffles,
 )
 from encsel.progress import Progress, Silent
+from encsel.threads import one_thread
 
 N_SHUFFLES = 199
 COMPLETE_SHUFFLES = 8
 """Number of shuffles with all of the evidence, for the prediction at chance."""
+MANY_PAIRS, N_TIMED = 50, 5
+"""Number of pairs from which the time is told in advance, and number of shuffles that are timed for that."""
 PARTS = 8
 """Tasks that the shuffles of one voice encoder are split into."""
 REPLICATE_COVERAGE = 0.9
@@ -144,8 +152,7 @@ def predict_pairs(
         cards: the card that orders comes first, and the null is that of its predictions. At least one card must need no
             COSTLY evidence.
     """
-    from joblib import Parallel, delayed
-    from threadpoolctl import threadpool_limits
+    from joblib import delayed
 
     progress, shuffling = progress or Silent(), shuffling or Shuffling()
     n = len(faces[0])
@@ -154,24 +161,26 @@ def predict_pairs(
     across = shuffles(n, n_shuffles, seed=seed) if shuffling.compared else orders[:0]
 
     pairs = [(i, j) for i in range(len(faces)) for j in range(len(voices))]
-    # Matrices of 50 x 50 gain nothing from threads inside; pairs do.
-    threads = Parallel(n_jobs=os.cpu_count() or 1, prefer="threads", return_as="generator")
     used = folds_of_shuffles(folds)
     every = np.vstack([np.arange(n), orders, across])
     parts = np.array_split(every, PARTS)
     n_complete = min(COMPLETE_SHUFFLES, n_shuffles)
     n_tasks = len(faces) + len(voices) + len(FROM_GRAMS) + len(pairs) + len(voices) * (PARTS + n_complete)
-    with threadpool_limits(1), progress.task("cross-validation", n_tasks) as task:
+    with one_thread(), progress.task("cross-validation", n_tasks) as task:
 
         def done(calls: Iterable[Any]) -> list[Any]:
-            results = []
-            for one in threads(calls):
-                results.append(one)
+            results = {}
+            for i, one in run(calls):
+                results[i] = one
                 task.advance()
-            return results
+            return [results[i] for i in sorted(results)]
 
         sides_of_all = done(delayed(encoder_evidence)(x, folds) for x in (*faces, *voices))
         of_face, of_voice = sides_of_all[: len(faces)], sides_of_all[len(faces) :]
+        if len(pairs) >= MANY_PAIRS and not is_distributed():
+            seconds = _seconds_of_pair(of_face[0], of_voice[0], voices[0], folds, every, n_complete)
+            minutes = math.ceil(len(pairs) * seconds / (os.cpu_count() or 1) / 60)
+            progress.note(f"{len(pairs)} pairs of {n} people: about {minutes} min on this machine.")
         measured: list[Evidence] = done(delayed(pair_evidence)(of_face[i], of_voice[j], folds) for i, j in pairs)
         by_part = done(delayed(shuffled_features)(of_face, v, used, part) for v in of_voice for part in parts)
         # (voices, orders, faces, FEATURES)
@@ -215,6 +224,21 @@ def predict_pairs(
         for evidence, size, null in zip(measured, m, nulls, strict=True)
     ]
     return [flat[i * len(voices) : (i + 1) * len(voices)] for i in range(len(faces))]
+
+
+def _seconds_of_pair(
+    face: EncoderEvidence, voice: EncoderEvidence, x: Vectors, folds: Folds, every: NDArray[np.intp], n_complete: int
+) -> float:
+    """Processor seconds that one pair takes, with its shuffles, by measuring some."""
+    used, few = folds_of_shuffles(folds), every[:N_TIMED]
+    start = time.process_time()
+    pair_evidence(face, voice, folds)
+    paired = time.process_time()
+    shuffled_features([face], voice, used, few)
+    shuffled = time.process_time()
+    costly_features([face], x, used, every[0])
+    end = time.process_time()
+    return paired - start + (shuffled - paired) * len(every) / len(few) + (end - shuffled) * n_complete
 
 
 def _nulls(

@@ -17,8 +17,6 @@ from encsel.metrics.mle import K, error_of_median, mle_harmonic, mle_median
 from encsel.metrics.neighbours import Neighbours, distinct_rows, nearest_neighbours, rows_to_search
 
 MAX_DRAWS = 10
-MAX_PEOPLE = 5000
-"""Largest number of people who are shuffled and cross-validated; of more people, a random sample is."""
 ROWS_FOR_DRAWS = 20_000
 """Total rows of the draws that intrinsic dimension is averaged over; at most MAX_DRAWS draws."""
 
@@ -136,13 +134,6 @@ def neighbours_of_distinct_rows(embeddings: Embeddings, k: int, *, seed: int, de
     first = distinct_rows(embeddings.vectors)
     vectors = embeddings.vectors if len(first) == len(embeddings.vectors) else embeddings.rows(first).vectors
     return nearest_neighbours(vectors, k, of=rows_to_search(len(vectors), seed=seed), device=device)
-
-
-def people_sampled(n_people: int, *, seed: int) -> NDArray[np.intp]:
-    """Numbers of all people, or of a random sample of MAX_PEOPLE of more; ascending."""
-    if n_people <= MAX_PEOPLE:
-        return np.arange(n_people)
-    return np.sort(np.random.default_rng([seed, 17]).choice(n_people, MAX_PEOPLE, replace=False))
 
 
 def permutation_null(

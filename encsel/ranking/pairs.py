@@ -41,6 +41,7 @@ from encsel.ranking.result import (
     PairRanking,
 )
 from encsel.regression.card import SIZE_FREE, GeometricCard
+from encsel.rows import taken
 
 STRONGLY = 2.576
 """Standard deviations that count as strong disagreement of cross-validation and CKA: 1 % of a normal distribution."""
@@ -256,7 +257,7 @@ def _joint_space(pair: MeasuredPair) -> JointSpace | None:
     space = face.traits.space
     if space is None or not face.shares_space(voice):
         return None
-    scores = face.centroids[pair.sampled] @ voice.centroids[pair.sampled].T
+    scores = taken(face.centroids, pair.sampled) @ taken(voice.centroids, pair.sampled).T
     return JointSpace(space, eer(*split_scores(np.asarray(scores))))
 
 

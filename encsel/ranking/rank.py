@@ -16,12 +16,13 @@ from encsel.embedding.health import DOUBTS
 from encsel.embedding.prepare import Prepared, prepare
 from encsel.gates.compare import PairValue, ResultToCompare, value_of
 from encsel.gates.judge import Gates, Verdict, check_baseline, checked_gates, field_of, judge
-from encsel.matching.folds import MIN_FOR_FOLDS
+from encsel.matching.folds import MIN_FOR_FOLDS, people_sampled
 from encsel.matching.scorers import DEFAULT_SCORER
 from encsel.matching.sensitivity import distance_of_eer, eer_of_distance
 from encsel.metrics.centroids import median_samples
 from encsel.metrics.linear_cka import REFERENCE_SIZE, ckas_of_grams, gram
 from encsel.metrics.neighbours import Neighbours
+from encsel.parallel.tasks import running_on
 from encsel.prediction.card import PROBE_SAMPLES, TRAIN_PEOPLE, CalibratedCard
 from encsel.prediction.decision import Decision, decide, standings, undecided
 from encsel.prediction.order import chance_of_order, covariance, drawn_distances
@@ -29,7 +30,7 @@ from encsel.prediction.plan import people_to_tell
 from encsel.prediction.predict import MIN_TO_PREDICT, PairPrediction, predict_pairs
 from encsel.prediction.shipped import DEFAULT_REGRESSION, AnyCard, scorer_of
 from encsel.progress import Progress, Silent
-from encsel.ranking.geometry import EncoderGeometry, measure_encoder, people_sampled, permutation_null
+from encsel.ranking.geometry import EncoderGeometry, measure_encoder, permutation_null
 from encsel.ranking.pairs import (
     MeasuredPair,
     encoder_ranking,
@@ -42,6 +43,8 @@ from encsel.ranking.pairs import (
 from encsel.ranking.result import BY_CKA, RANK_SCHEMA, CardUsed, PairRanking, Ranking, summary_of
 from encsel.ranking.settings import RankSettings
 from encsel.regression.card import GeometricCard
+from encsel.rows import taken
+from encsel.runtime import Backend
 from encsel.storage.signature import signature_text
 
 
@@ -70,6 +73,8 @@ def rank(
     allow_pickle: bool = False,
     timeout: float | None = None,
     cache: str | Path | None = "default",
+    backend: Backend = "local",
+    scheduler: str | None = None,
     max_eer: float | None = None,
     expect_best: str | None = None,
     min_margin: float | None = None,
@@ -100,11 +105,14 @@ def rank(
         allow_outside: read files that a manifest names outside its own folder.
         clip: which 5 seconds of a longer clip are used: "first" (after leading digital silence), "middle" or "loudest".
         ffmpeg: decode clips that libsndfile cannot read, such as m4a and video, with the ffmpeg on this machine.
-        device, dtype, batch_size: where and how models run; "auto" is CUDA, else MPS, else the CPU.
+        device, dtype, batch_size: where and how models run; "auto" is CUDA, else MPS, else the CPU; on "cuda:0,cuda:1"
+            encoders run side by side.
         offline: do not use the network.
         allow_pickle: read pickled weights of checkpoints other than the defaults.
         timeout: seconds for an encoder to open, and again to load and embed.
         cache: folder of the embedding cache; "default": the user's cache folder; None: keep nothing on disk.
+        backend, scheduler: where encoders run and pairs are evaluated: "local", or the workers of a "dask" or "ray"
+            cluster, and its address (see `encsel help scale`).
         max_eer, expect_best, min_margin, baseline, max_regression, above_chance, gate_on: gates, as the options of
             `encsel rank`; their verdict is in the result and its `exit_code`.
         strict_health: make `exit_code` 4 for an unsound encoder.
@@ -143,13 +151,14 @@ def rank(
     )  # fmt: skip
     runtime = Runtime(
         device=device, dtype=dtype, offline=offline, allow_pickle=allow_pickle, timeout=timeout, batch_size=batch_size,
-        cache=cache,
+        cache=cache, backend=backend, scheduler=scheduler,
     )  # fmt: skip
-    prepared = prepare(
-        data, faces, voices, options=options, runtime=runtime, expect_best=expect_best, explain=explain,
-        progress=progress,
-    )  # fmt: skip
-    ranking = replace(measure(prepared, settings, progress=progress), strict_health=strict_health)
+    with running_on(runtime):
+        prepared = prepare(
+            data, faces, voices, options=options, runtime=runtime, expect_best=expect_best, explain=explain,
+            progress=progress,
+        )  # fmt: skip
+        ranking = replace(measure(prepared, settings, progress=progress), strict_health=strict_health)
     return replace(ranking, verdict=verdict_on(ranking, gates))
 
 
@@ -216,7 +225,8 @@ def measure(
         faces, voices = sides
         matched_to = people_of(first) if isinstance(first, GeometricCard) else REFERENCE_SIZE
         some = people_sampled(n, seed=seed)
-        grams = [[g.gram if len(some) == n else gram(g.embeddings.centroids[some]) for g in side] for side in sides]
+        people = [[taken(g.embeddings.centroids, some) for g in side] for side in sides]
+        grams = [[g.gram for g in side] for side in sides] if len(some) == n else [[*map(gram, x)] for x in people]
         shuffling = prepared.shuffling.of(some)
         nulls = permutation_null(
             *grams, matched_to=matched_to, n_permutations=settings.n_permutations(n), seed=seed,
@@ -225,7 +235,6 @@ def measure(
         task.advance()
     predictions = None
     if n >= MIN_FOR_FOLDS:
-        people = [[g.embeddings.centroids[some] for g in side] for side in sides]
         samples = [[median_samples(g.embeddings) for g in side] for side in sides]
         predictions = predict_pairs(
             people[0], people[1], (samples[0], samples[1]), calibrated, seed=seed, coverage=settings.coverage,

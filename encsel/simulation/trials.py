@@ -16,6 +16,7 @@ from encsel.matching.crossval import MEASURED
 from encsel.prediction.evidence import FEATURES, Evidence, encoder_evidence, evidence_folds, pair_evidence
 from encsel.progress import Progress
 from encsel.simulation.populations import KINDS, Draw, Population, TruthSizes, Values, truth
+from encsel.threads import one_thread
 
 TRIALS_VERSION = 6  # version of what is simulated and measured; files of other versions are ignored
 TESTED_PEOPLE = (30, 50, 70, 100, 200)  # numbers of people for which errors are reported by kind
@@ -56,9 +57,8 @@ def training_sizes(kind: str, seed: int) -> list[Size]:
 
 def simulate(kind: str, seed: int, draw: Draw, sizes: Sequence[Size], truth_sizes: TruthSizes) -> Trials:
     """True EERs of a population, and evidence from sets of the given sizes."""
-    from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):
+    with one_thread():
         true_eer = truth(draw, np.random.default_rng([seed, 1]), truth_sizes)
         rng = np.random.default_rng([seed, 2])
         sets = []

@@ -119,9 +119,12 @@ class _Store:
 
 
 class EmbeddingCache(_Store):
-    """The cached vectors of one encoder; if `root` is None they are kept for this run only."""
+    """The cached vectors of one encoder; if `root` is None they are kept for this run only.
 
-    def __init__(self, root: Path | None, description: Mapping[str, Any], dim: int) -> None:
+    Without `read`, what is on disk is not looked at: another process knows that the vectors to come are not there.
+    """
+
+    def __init__(self, root: Path | None, description: Mapping[str, Any], dim: int, *, read: bool = True) -> None:
         super().__init__(root, description)
         self._dim = dim
         self._vectors: dict[str, Vectors] = {}
@@ -131,7 +134,7 @@ class EmbeddingCache(_Store):
         self._unsaved: list[str] = []
         self._saved_at = time.monotonic()
         self.n_damaged = 0
-        if self._folder is not None:
+        if self._folder is not None and read:
             sweep(self._folder)
             for path in _files(self._folder):
                 if _BATCH.fullmatch(path.name):
@@ -154,6 +157,10 @@ class EmbeddingCache(_Store):
         self._unsaved.extend(vectors)
         if len(self._unsaved) >= FLUSH_SAMPLES or time.monotonic() - self._saved_at > FLUSH_SECONDS:
             self.flush()
+
+    def add(self, vectors: Mapping[str, Vectors]) -> None:
+        """Add vectors by content hash that another process has written."""
+        self._vectors.update(vectors)
 
     def flush(self) -> None:
         """Write what is not on disk yet."""

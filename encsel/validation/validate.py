@@ -21,6 +21,7 @@ from encsel.matching.error_rates import COVERAGE
 from encsel.matching.folds import MIN_FOR_FOLDS, PROTOCOLS, Protocol
 from encsel.matching.scorers import DEFAULT_SCORER, REFERENCE_TRAIN, SCORERS
 from encsel.metrics.centroids import harmonic_mean, median_samples
+from encsel.parallel.tasks import running_on
 from encsel.prediction.card import PROBE_SAMPLES, TRAIN_PEOPLE, CalibratedCard
 from encsel.prediction.decision import Decision, decide, range_of, undecided
 from encsel.prediction.order import N_DRAWS, chance_of_best
@@ -31,6 +32,7 @@ from encsel.ranking.rank import doubts_in
 from encsel.ranking.result import Ranking, summary_of
 from encsel.ranking.settings import METRICS, RankSettings
 from encsel.regression.analysis import PredictionErrors, analyse, prediction_errors
+from encsel.runtime import Backend
 from encsel.storage.cache import StageCache, cache_root
 from encsel.storage.signature import LIBRARIES, signature_text
 from encsel.validation.columns import metric_values, pair_columns, pair_table
@@ -79,6 +81,8 @@ def validate(
     allow_pickle: bool = False,
     timeout: float | None = None,
     cache: str | Path | None = "default",
+    backend: Backend = "local",
+    scheduler: str | None = None,
     jobs: int | None = None,
     scores: str | Path | None = None,
     max_eer: float | None = None,
@@ -145,26 +149,28 @@ def validate(
     )  # fmt: skip
     runtime = Runtime(
         device=device, dtype=dtype, offline=offline, allow_pickle=allow_pickle, timeout=timeout, batch_size=batch_size,
-        cache=cache,
+        cache=cache, backend=backend, scheduler=scheduler,
     )  # fmt: skip
-    prepared = prepare(
-        data, faces, voices, options=options, runtime=runtime, expect_best=expect_best, progress=progress
-    )
-    for name, reason in stages_lacking().items():
-        if not stages()[name].on_request and name not in skip and not only:
-            progress.note(f"The stage {name} is left out: {reason}")
-    stage_cache = StageCache(cache_root(cache))
-    signature = settings.signature(
-        prepared,
-        metrics_used=metrics_used(wanted),
-        options={"protocol": protocol, "scorer": scorer, "stages": sorted(wanted & {*stage_names()})},
-        libraries=(*LIBRARIES, "POT"),
-    )
-    work = Work(
-        prepared, settings, protocol, wanted, signature, stage_cache, jobs=jobs or os.cpu_count() or 1,
-        progress=progress,
-    )  # fmt: skip
-    work.run()
+    with running_on(runtime):
+        prepared = prepare(
+            data, faces, voices, options=options, runtime=runtime, expect_best=expect_best, progress=progress,
+            sample_people=True,
+        )  # fmt: skip
+        for name, reason in stages_lacking().items():
+            if not stages()[name].on_request and name not in skip and not only:
+                progress.note(f"The stage {name} is left out: {reason}")
+        stage_cache = StageCache(cache_root(cache))
+        signature = settings.signature(
+            prepared,
+            metrics_used=metrics_used(wanted),
+            options={"protocol": protocol, "scorer": scorer, "stages": sorted(wanted & {*stage_names()})},
+            libraries=(*LIBRARIES, "POT"),
+        )
+        work = Work(
+            prepared, settings, protocol, wanted, signature, stage_cache, jobs=jobs or os.cpu_count() or 1,
+            progress=progress,
+        )  # fmt: skip
+        work.run()
     validation = replace(assembled(work, scorer), strict_health=strict_health)
     if stage_cache.write_error:
         progress.note(f"Results cannot be cached for the next run: {stage_cache.write_error}.")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from encsel.errors import BadCalibration
 from encsel.matching.eer import EerRule, eer_of_sorted, nearest_eer
 from encsel.matching.folds import Protocol, protocol_folds
 from encsel.metrics.registry import metrics
-from encsel.progress import Progress
+from encsel.parallel.tasks import run
+from encsel.progress import Progress, Silent
 from encsel.ranking.settings import RankSettings
 from encsel.storage.cache import StageCache
 from encsel.storage.documents import Malformed, decoded
@@ -114,9 +115,9 @@ class Work:
         context = shared(missing) if shared is not None and missing else None
         if missing and done:
             self.progress.note(f"{stage.name}: {len(done)} of {len(subjects)} read from the cache.")
-        with self.several(stage.name, missing) as each:
-            for s, outcome in each(lambda s: outcome_of(lambda: compute(s, context))):
-                done[s] = self._keep(kind, keys[s], outcome)
+        arguments = {s: (s, _of_encoders(context, subjects[s])) for s in missing}
+        for s, outcome in self._several(stage.name, arguments, lambda *given: outcome_of(lambda: compute(*given))):
+            done[s] = self._keep(kind, keys[s], outcome)
         return {s: {field: done[s]} for s in subjects}
 
     def of_set(self, stage: Stage, kind: Any, compute: Callable[[], Any], *, more: Mapping[str, Any]) -> Outcome:
@@ -132,9 +133,8 @@ class Work:
             BadCalibration: `make` failed for an encoder; raised when the value is used, not here.
         """
         missing = [key for key in keys if (label, key) not in self._shared]
-        with self.several(label, missing) as several:
-            for key, outcome in several(lambda key: outcome_of(lambda: make(key))):
-                self._shared[label, key] = outcome
+        for key, outcome in self._several(label, {k: (k,) for k in missing}, lambda k: outcome_of(lambda: make(k))):
+            self._shared[label, key] = outcome
         return _Outcomes({key: self._shared[label, key] for key in keys})
 
     def for_pairs(self, label: str, make: Callable[[Key], Any]) -> Callable[[Sequence[Pair]], dict[Key, Any]]:
@@ -160,27 +160,26 @@ class Work:
         vectors: Vectors = self._shared["centroids", key]
         return vectors
 
-    @contextmanager
-    def several(
-        self, label: str, subjects: Sequence[Any]
-    ) -> Iterator[Callable[[Callable[[Any], Any]], Iterator[tuple[Any, Any]]]]:
-        """A function that yields each subject with its result as it finishes, several at a time."""
-        from joblib import Parallel, delayed
-        from threadpoolctl import threadpool_limits
-
-        if not subjects:
-            yield lambda _: iter(())
+    def _several(
+        self, label: str, arguments: Mapping[Any, tuple[Any, ...]], function: Callable[..., Outcome]
+    ) -> Iterator[tuple[Any, Outcome]]:
+        """Yield each subject, a key of `arguments`, with the outcome of a function as it finishes."""
+        if not arguments:
             return
-        # One thread inside each: small matrices gain nothing from more, which wait for each other.
-        with threadpool_limits(1), self.progress.task(label, len(subjects)) as task:
+        subjects = list(arguments)
+        with self.progress.task(label, len(subjects)) as task:
+            for i, outcome in run(((function, of_subject, {}) for of_subject in arguments.values()), self._jobs):
+                task.advance()
+                yield subjects[i], outcome
 
-            def each(function: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
-                threads = Parallel(n_jobs=self._jobs, prefer="threads", return_as="generator_unordered")
-                for done in threads(delayed(lambda s: (s, function(s)))(s) for s in subjects):
-                    task.advance()
-                    yield done
-
-            yield each
+    def __getstate__(self) -> dict[str, Any]:
+        """What tasks need on another machine: no files of media, no results, no progress."""
+        state = self.__dict__ | {"outcomes": {}, "progress": Silent(), "_cache": StageCache(None)}
+        state["_shared"] = {key: value for key, value in self._shared.items() if key[0] == "centroids"}
+        calibration = replace(self.prepared.calibration, samples=(), embeddings=())
+        embedded = replace(self.prepared.embedded, embeddings=(), skipped=())
+        state["prepared"] = replace(self.prepared, calibration=calibration, embedded=embedded)
+        return state
 
     def _key(self, stage: Stage, encoders: Sequence[Key], more: Mapping[str, Any]) -> dict[str, Any]:
         """The key of a result in the cache: everything it depends on."""
@@ -217,6 +216,13 @@ class _Outcomes(dict[Key, Any]):
         if outcome.reason is not None:
             raise BadCalibration(outcome.reason)
         return outcome.value
+
+
+def _of_encoders(context: Any, keys: Sequence[Key]) -> Any:
+    """The part of a context by encoder that belongs to some of them; any other context as it is."""
+    if not isinstance(context, dict):
+        return context
+    return type(context)((key, dict.get(context, key)) for key in keys if key in context)
 
 
 def outcome_of(compute: Callable[[], Any]) -> Outcome:

@@ -1,0 +1,1 @@
+"""Tasks: in threads of this process, or on the workers of a Dask or Ray cluster."""
