@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from encsel.matching.folds import MAX_PEOPLE
+from encsel.metrics.curvature import N_POINTS
+from encsel.metrics.neighbours import MAX_EXACT, N_SEARCHED
+from encsel.metrics.transport import N_PEOPLE
 from encsel.progress import Task
 
 ROOT = Path(__file__).parents[1]
@@ -93,6 +97,14 @@ def test_readme_and_page_show_the_same_savings():
     )
     assert of_readme == of_page
     assert "CKA of a pair and its error, 70 people" in of_readme
+
+
+def test_page_states_the_samples_of_encsel():
+    page = (ROOT / "encsel/docs/speed.md").read_text(encoding="utf-8")
+    assert f"up to {MAX_EXACT:,} rows | those of a random {N_SEARCHED} rows, searched among all" in page
+    assert f"up to {MAX_PEOPLE} people | those of a random {MAX_PEOPLE} people" in page
+    assert f"| {N_POINTS} points |" in page
+    assert f"up to {N_PEOPLE} people | a random {N_PEOPLE} people" in page
 
 
 def test_exponents_are_those_of_growth_between_points():

@@ -32,8 +32,8 @@ PEOPLE = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 ENCODERS = (2, 6, 20, 50, 100)
 PEOPLE_OF_ENCODERS, ENCODERS_OF_PEOPLE = 300, 4
 ROWS, DIM = 8, 256
-BEFORE, AFTER = "opening and checks", "between and after"
-"""What precedes the first task of `rank`, and what no task covers."""
+BEFORE, TASKS, AFTER = "opening and checks", ("geometry", "cross-validation"), "between and after"
+"""What precedes the first of these tasks of `rank`, and what they do not cover."""
 Point = dict[str, Any]
 
 
@@ -81,8 +81,7 @@ def measure_rank(root: Path) -> Point:
     recorder, start, cpu = Recorder(), time.perf_counter(), time.process_time()
     encsel.rank(root, cache=None, progress=recorder)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    first = min((begun for begun, _ in recorder.spans.values()), default=start) - start
-    stages = {BEFORE: first, **{label: recorder.seconds[label] for label in recorder.spans}}
+    stages = {BEFORE: recorder.spans[TASKS[0]][0] - start, **{label: recorder.seconds[label] for label in TASKS}}
     stages[AFTER] = max(seconds - sum(stages.values()), 0.0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
     return {"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak, "stages": stages}
@@ -101,7 +100,6 @@ class Recorder(Silent):
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Task]:
         recorder, now = self, time.perf_counter()
-        label = label.split(":")[0]
         self.spans.setdefault(label, (now, now))
 
         class Timed(Task):

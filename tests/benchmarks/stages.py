@@ -13,7 +13,7 @@ import numpy as np
 from encsel.core import Vectors
 from encsel.metrics.curvature import curvature, curvature_points
 from encsel.metrics.linear_cka import cka_of_grams, gram, matched_standard_error, null_of_matched
-from encsel.metrics.neighbours import nearest_neighbours
+from encsel.metrics.neighbours import N_SEARCHED, nearest_neighbours
 from encsel.metrics.silhouette import silhouette
 from encsel.metrics.spectral import N_VALUES, spectrum
 from encsel.metrics.spectral import K as K_OF_SPECTRUM
@@ -58,7 +58,7 @@ def _neighbours(x: Vectors, k: int) -> Case:
 
 
 def sampled_neighbours(data: Data) -> Case:
-    n, m, dim, k = data.size(200_000, 6000), data.size(5000, 500), data.size(512, 64), 20
+    n, m, dim, k = data.size(200_000, 6000), data.size(N_SEARCHED, 500), data.size(512, 64), 20
     x, rows = cloud(n, dim), np.sort(np.random.default_rng(1).choice(n, m, replace=False))
     yardsticks = (
         products("products of both sets of rows", n * m, dim),
