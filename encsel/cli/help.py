@@ -12,6 +12,7 @@ PAGES = {
     "scale": "Several GPUs, several machines: Dask and Ray.",
     "ci": "Gates, exit codes, settings files, a workflow.",
     "privacy": "What is stored where, and how to remove it.",
+    "speed": "How long every stage takes, beside yardsticks; what is exact and what is sampled.",
     "reliability": "What was done to encsel, and what remains.",
     "writing-an-encoder": "Functions, torch modules and families of yours.",
     "development": "The rooms of the package, and where a new file goes.",

@@ -23,40 +23,35 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
-from encsel.core import SAMPLING_RATE, Encoder, Modality, Runtime, Spec, Vectors
+from encsel.core import Encoder, Modality, Vectors
 from encsel.data.calibration_set import CalibrationSet
-from encsel.data.media import decode
-from encsel.embedding import model_run
-from encsel.embedding.embed import embed
-from encsel.loading.registry import open_encoders
 from encsel.metrics.curvature import curvature
 from encsel.metrics.linear_cka import cka_of_grams, gram, null_of_matched
 from encsel.metrics.neighbours import nearest_neighbours
+from tests.benchmarks.models import (
+    CLIP_B16,
+    HUBERT_BASE,
+    SMALL_CLIP,
+    SMALL_HUBERT,
+    bare_and_encsel,
+    embed_all,
+    load_encoder,
+    write_model,
+    write_set,
+)
 
 PACKAGES = {
     "torch": "torch", "transformers": "transformers", "sklearn": "scikit-learn", "PIL": "Pillow",
     "soundfile": "soundfile", "soxr": "soxr",
 }  # fmt: skip
 """Module to import: name of the package that provides it."""
-N_THREADS = 8
-
-BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-CLIP_B16 = {**BASE, "image_size": 224, "patch_size": 16, "projection_dim": 512}
-HUBERT_BASE = {**BASE, "conv_dim": (512,) * 7}
-SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-SMALL_CLIP = {**SMALL, "image_size": 64, "patch_size": 16, "projection_dim": 32}
-SMALL_HUBERT = {
-    **SMALL, "conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ class Sizes:
         shapes: configuration of the model of each modality.
         n_samples: files per identity of each modality.
         n_compared: samples of each modality that the CPU embeds as well.
-        n_rows, dim: cloud whose neighbours are searched.
+        n_rows, dim: cloud whose neighbours are searched: those of all rows, and those of `n_sampled`.
         n_checked: rows of it whose neighbours the CPU searches as well.
         n_people: rows of the Gram matrices.
     """
@@ -81,6 +76,7 @@ class Sizes:
     n_compared: int
     n_rows: int
     dim: int
+    n_sampled: int
     n_checked: int
     n_people: int
     n_permutations: int
@@ -89,11 +85,11 @@ class Sizes:
 
 FULL = Sizes(
     {"face": CLIP_B16, "voice": HUBERT_BASE}, 64, {"face": 32, "voice": 16}, seconds=5.0, batch_size=64, n_rounds=5,
-    n_compared=64, n_rows=100_000, dim=1024, n_checked=2000, n_people=2000, n_permutations=100,
+    n_compared=64, n_rows=100_000, dim=1024, n_sampled=5000, n_checked=2000, n_people=2000, n_permutations=100,
 )  # fmt: skip
 QUICK = Sizes(
     {"face": SMALL_CLIP, "voice": SMALL_HUBERT}, 2, {"face": 4, "voice": 4}, seconds=0.3, batch_size=4, n_rounds=1,
-    n_compared=4, n_rows=1000, dim=32, n_checked=50, n_people=50, n_permutations=5,
+    n_compared=4, n_rows=1000, dim=32, n_sampled=100, n_checked=50, n_people=50, n_permutations=5,
 )  # fmt: skip
 
 
@@ -125,78 +121,6 @@ class Speed:
         return statistics.median(self.ratios)
 
 
-def write_model(folder: Path, modality: Modality, shape: Mapping[str, Any]) -> Spec:
-    """Write a CLIP image model or a HuBERT model with random weights and return its spec."""
-    import torch
-    import transformers
-
-    torch.manual_seed(0)
-    model: Any
-    processor: Any
-    if modality == "face":
-        side = shape["image_size"]
-        model = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**shape))
-        processor = transformers.CLIPImageProcessorPil(
-            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-        )
-    else:
-        model = transformers.HubertModel(transformers.HubertConfig(**shape))
-        processor = transformers.Wav2Vec2FeatureExtractor()
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return Spec("clip" if modality == "face" else "hubert", str(folder))
-
-
-def write_set(
-    root: Path, modality: Modality, n_identities: int, n_samples: int, *, seconds: float = 5.0
-) -> CalibrationSet:
-    """Write a calibration set and open its samples of one modality: 256-pixel images or clips, no two alike."""
-    import PIL.Image
-    import soundfile
-
-    def write_face(path: Path, rng: np.random.Generator) -> None:
-        coarse = PIL.Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8))
-        smooth = np.asarray(coarse.resize((256, 256), PIL.Image.Resampling.BICUBIC))
-        noisy = np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255)
-        PIL.Image.fromarray(noisy.astype(np.uint8)).save(path, quality=90)
-
-    def write_voice(path: Path, rng: np.random.Generator) -> None:
-        t = np.arange(round(seconds * SAMPLING_RATE)) / SAMPLING_RATE
-        pitch, weights = rng.uniform(90, 250), rng.uniform(0.2, 1.0, 8)
-        tones = sum(w * np.sin(2 * np.pi * pitch * k * t) for k, w in enumerate(weights, start=1))
-        soundfile.write(path, 0.05 * tones + rng.normal(0, rng.uniform(0.01, 0.1), len(t)), SAMPLING_RATE)
-
-    def write_identity(i: int) -> None:
-        for kind, suffix, write in (("face", "jpg", write_face), ("voice", "wav", write_voice)):
-            folder = root / f"{kind}s" / f"p{i:03d}"
-            folder.mkdir(parents=True)
-            for k in range(n_samples if kind == modality else 1):  # a set needs both modalities
-                write(folder / f"{k:02d}.{suffix}", np.random.default_rng([i, k]))
-
-    with ThreadPoolExecutor(N_THREADS) as pool:
-        list(pool.map(write_identity, range(n_identities)))
-    calibration = CalibrationSet.from_path(root)
-    return replace(calibration, samples=tuple(s for s in calibration.samples if s.modality == modality))
-
-
-def load_encoder(spec: Spec, *, device: str, dtype: str = "float32") -> Encoder:
-    """The encoder of a spec, its model loaded once for all runs, which are in this process as that of the bare loop."""
-    (encoder,) = open_encoders(spec, Runtime(device=device, dtype=dtype, offline=True))
-    model = encoder.load()
-    return replace(encoder, load=lambda: model, runtime=None)
-
-
-def embed_all(calibration: CalibrationSet, encoder: Encoder, **options: Any) -> Vectors:
-    """The embedding of every sample, by encsel."""
-    outcome = embed(calibration, [encoder], **options)
-    if outcome.failures:
-        raise RuntimeError(outcome.failures[0].reason)
-    vectors = outcome.embeddings[0].vectors
-    if len(vectors) != len(calibration.samples):
-        raise RuntimeError(f"{len(vectors)} of {len(calibration.samples)} samples embedded: {outcome.skipped[0]}")
-    return vectors
-
-
 def seconds_of(work: Callable[[], object]) -> float:
     """Wall time of one call, until the device is idle."""
     torch = sys.modules.get("torch")
@@ -216,24 +140,9 @@ def median_seconds(work: Callable[[], object], n_rounds: int) -> float:
 
 
 def measure_speed(encoder: Encoder, calibration: CalibrationSet, *, batch_size: int, n_rounds: int) -> Speed:
-    """Time the bare loop and encsel in turns, after a round that warms up, without the check of five samples."""
-    model, n = encoder.load(), len(calibration.samples)
-
-    def prepare(path: Path) -> Vectors:
-        return model.prepare(decode(path.read_bytes(), encoder.modality, path.suffix))
-
-    with ThreadPoolExecutor(N_THREADS) as pool:
-        prepared = list(pool.map(prepare, (s.path for s in calibration.samples)))
-    batches = [prepared[i : i + batch_size] for i in range(0, n, batch_size)]
-
-    def run_bare() -> None:
-        for batch in batches:
-            model.embed(batch)
-
-    def run_encsel() -> None:
-        with tempfile.TemporaryDirectory() as cache, patch.object(model_run, "N_CHECKED", 0):
-            embed_all(calibration, encoder, cache=Path(cache), batch_size=batch_size)
-
+    """Time the bare loop and encsel in turns, after a round that warms up."""
+    run_bare, run_encsel = bare_and_encsel(encoder, calibration, batch_size=batch_size)
+    n = len(calibration.samples)
     bare: list[float] = []
     encsel: list[float] = []
     for k in range(n_rounds + 1):
@@ -326,7 +235,15 @@ def measure_neighbours(sizes: Sizes, device: str) -> Iterator[Result]:
     yield Result(part, f"{k} nearest neighbours", median_seconds(search, 3), "s")
     yield from peak_memory(part)
 
+    some = np.sort(rng.choice(n, sizes.n_sampled, replace=False))
+    search_some = partial(nearest_neighbours, x, k, of=some, device=device)
+    reset_peak()
+    yield Result(part, f"the same of a sample of {len(some):,} rows", median_seconds(search_some, 3), "s")
+    yield from peak_memory(f"{part}, sample")
+
     neighbours = search()
+    off = np.abs(search_some().distances - neighbours.distances[some]).max()
+    yield Result(part, "max |difference| of sampled distances", float(off))
     rows = rng.choice(n, sizes.n_checked, replace=False)
     centred = x - x.mean(axis=0, dtype=np.float64)
     brute = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(centred)

@@ -1,15 +1,13 @@
-"""`validate` on 7 encoders of 1249 people: what the released code gives, and how long it takes.
+"""`validate` on 7 encoders of 1249 people gives what the released code gives.
 
-`pytest -m slow tests/benchmarks/test_validate.py -s` prints both.
+`pytest -m slow tests/benchmarks/test_validate.py -s` prints the largest difference.
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -61,16 +59,3 @@ def test_the_reference_protocol_agrees_with_the_released_code(population):
     assert len(off) == 12
     assert np.abs(off).max() < 0.02
     assert np.mean(np.abs(off)) < 0.005
-
-
-def test_everything_takes_under_two_minutes_and_under_one_and_a_half_gigabytes(population):
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        validated(population)
-        seconds.append(time.perf_counter() - start)
-    # In kilobytes, of the largest child so far; the population's maker is one of them and needs less.
-    gigabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-    print(f"\nvalidate, 7 x 1249: {sorted(seconds)[1]:.1f} s, {gigabytes:.2f} GB")
-    assert sorted(seconds)[1] < 120
-    assert gigabytes < 1.5
