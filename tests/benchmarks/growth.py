@@ -55,12 +55,12 @@ def main(arguments: list[str]) -> int:
         return 0
     by_people = [(n, ENCODERS_OF_PEOPLE) for n in PEOPLE if n <= options.most_people]
     by_encoders = [(PEOPLE_OF_ENCODERS, n) for n in ENCODERS if n <= options.most_encoders]
-    document = {
-        "rows": ROWS, "dim": DIM, "limit": options.limit,
-        "people": _series(by_people, options.limit), "encoders": _series(by_encoders, options.limit),
-    }  # fmt: skip
-    if options.json is not None:
-        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    document: dict[str, Any] = {"rows": ROWS, "dim": DIM, "limit": options.limit, "people": [], "encoders": []}
+    for axis, sizes in (("people", by_people), ("encoders", by_encoders)):
+        for point in _series(sizes, options.limit):
+            document[axis].append(point)
+            if options.json is not None:  # after every point, so that a run that is stopped has measured something
+                options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     tables = {axis: table(document[axis], axis) for axis in ("people", "encoders") if document[axis]}
     print("\n\n".join(aligned(rows, "r" * len(rows[0])) for rows in tables.values()))
     print(f"\nSeconds (exponent); {ROWS} rows x {DIM} of each person and encoder; {_constant(document)}.")
@@ -141,17 +141,17 @@ def draw(document: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _series(sizes: Sequence[tuple[int, int]], limit: float) -> list[Point]:
-    points: list[Point] = []
+def _series(sizes: Sequence[tuple[int, int]], limit: float) -> Iterator[Point]:
+    is_over = False
     for people, encoders in sizes:
         point: Point = {"people": people, "encoders": encoders}
-        if points and "unfinished" in points[-1]:
+        if is_over:
             point["unfinished"] = "left out, since a smaller one did not finish"
         else:
             print(_name(point), file=sys.stderr, flush=True)
             point |= _point(people, encoders, limit)
-        points.append(point)
-    return points
+            is_over = "unfinished" in point
+        yield point
 
 
 def _point(people: int, encoders: int, limit: float) -> Point:
