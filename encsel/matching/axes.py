@@ -215,12 +215,9 @@ def _svd_by_squares(matrix: Vectors) -> tuple[Vectors, Vectors, Vectors] | None:
 
 
 def _largest(matrix: Vectors, k: int) -> tuple[Vectors, Vectors]:
-    """The k largest eigenvalues of a symmetric matrix, descending, and their vectors in columns."""
-    size = len(matrix)
-    if size > 4 * k:
-        from scipy.linalg import eigh
+    """The k largest eigenvalues of a symmetric matrix, descending, and their vectors in columns.
 
-        values, vectors = eigh(matrix, subset_by_index=[size - k, size - 1], check_finite=False)
-    else:
-        values, vectors = np.linalg.eigh(matrix)
+    All are computed: scipy's choice of some takes as long, and lets no other thread run meanwhile.
+    """
+    values, vectors = np.linalg.eigh(matrix)
     return values[::-1][:k], vectors[:, ::-1][:, :k]
