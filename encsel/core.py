@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, Literal, Protocol
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from encsel.errors import UsageError, printable
 from encsel.rows import grouped, means_of_groups, row_hashes, taken, unit_rows_in_place
 from encsel.runtime import Runtime
+from encsel.threads import cached_property
 
 Modality = Literal["face", "voice"]
 MODALITIES: tuple[Modality, Modality] = ("face", "voice")

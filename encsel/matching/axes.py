@@ -1,7 +1,6 @@
 """Principal axes of one encoder's people, and canonical directions between two encoders' axes."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Vectors
 from encsel.errors import BadCalibration, UsageError
+from encsel.threads import cached_property
 
 Axis = NDArray[np.intp]
 

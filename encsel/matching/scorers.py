@@ -5,7 +5,6 @@ singular value decomposition. An EER is meaningful only together with the name o
 """
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -15,6 +14,7 @@ from encsel.errors import UsageError, nearest
 from encsel.matching import likelihood
 from encsel.matching.axes import N_AXES, Directions, Side, checked_people, checked_rows, directions, project
 from encsel.rows import unit_rows
+from encsel.threads import cached_property
 
 DEFAULT_SCORER = "likelihood"
 """The scorer to deploy, whose EERs a user sees first."""

@@ -9,7 +9,6 @@ CKA at another number of people.
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from encsel.core import Metric, Vectors
 from encsel.errors import BadCalibration
 from encsel.metrics.centroids import centred_rows
 from encsel.rows import blocks
-from encsel.threads import in_threads, one_thread
+from encsel.threads import cached_property, in_threads, one_thread
 
 REFERENCE_SIZE = 1249
 """Number of identities of the study, on which the published regressions were fitted."""
