@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encsel.core import MODALITIES, PARTS, Embeddings, Failure, Modality, Sample, SetOptions, Skipped
 from encsel.data import layouts
@@ -132,11 +133,10 @@ class CalibrationSet:
             numbers: dict[tuple[Modality, str], int] = {}
             group = [numbers.setdefault((s.modality, s.identity), len(numbers)) for s in samples]
 
-            def key(i: int) -> str:
-                s = chosen.samples[i]
-                return f"{s.modality}/{s.identity}/{s.name}"
+            def keys(at: NDArray[np.intp]) -> Iterable[str]:
+                return (f"{s.modality}/{s.identity}/{s.name}" for s in (chosen.samples[i] for i in at.tolist()))
 
-            kept = pick_each(np.array(group, np.intp), key, limit, seed=seed)
+            kept = pick_each(np.array(group, np.intp), keys, limit, seed=seed)
             samples = tuple(samples[i] for i in kept.tolist())
             embeddings = tuple(limit_rows(e, limit, seed=seed) for e in embeddings)
         return replace(chosen, samples=samples, embeddings=embeddings, options=options)
