@@ -6,20 +6,21 @@ import os
 from pathlib import Path
 
 from encsel.errors import UsageError
-from encsel.prediction.evidence import FROM_GRAMS
+from encsel.matching.folds import MAX_PEOPLE
+from encsel.metrics.linear_cka import MAX_MATRIX
 
 _CGROUPS = Path("/sys/fs/cgroup")
-PER_ENCODER, PER_WORKER, OTHERWISE = 38, 20, 24
-"""Bytes for each pair of people: per encoder, per thread, and otherwise.
+PER_ENCODER = 36 << 10
+"""Bytes for each encoder and person who is cross-validated: projections in every fold, centroids, names.
 
-Fitted to the growth of the peak resident memory of `rank` in a separate process, in bytes by people squared: with two
-threads and 1000 people 106, 177 and 331 with 1 x 1, 2 x 2 and 4 x 4 encoders, 102 with 1 x 1 at 2000. The estimates,
-140, 216 and 368, are on the safe side: `validate` does more.
+Fitted with PER_ELEMENT to the peak resident memory of `rank`: 780 MB with 7 encoders of 512 to 1024 dimensions and 1249
+people beyond what Python and its libraries take, where 580 are estimated, and on the safe side with few dimensions: 179
+MB with 4 encoders of 32 dimensions and 2000 people, where 680 are estimated.
 """
-MOST_IN_MATRICES = 2000
-"""Largest number of people in matrices of people by people."""
+PER_ELEMENT, PER_ELEMENT_OF_MANY = 24, 8
+"""Bytes for each encoder and pair of people, in matrices of up to MAX_MATRIX people, and of more."""
 PER_PERSON = 4096
-"""Bytes for each person and encoder: names, and a part of the centroids, which lie in files if they are large."""
+"""Bytes for each encoder and other person: names, and a part of the centroids, which lie in files if they are large."""
 
 
 def check_memory(n_people: int, n_faces: int, n_voices: int) -> None:
@@ -38,10 +39,9 @@ def check_memory(n_people: int, n_faces: int, n_voices: int) -> None:
 
 def memory_needed(n_people: int, n_faces: int, n_voices: int) -> int:
     """Bytes that ranking takes beyond the embeddings of small files, which are kept in memory."""
-    n_encoders = n_faces + n_voices
-    n_workers = min(os.cpu_count() or 1, max(n_faces * n_voices, len(FROM_GRAMS)))
-    per_pair_of_people = PER_ENCODER * n_encoders + PER_WORKER * n_workers + OTHERWISE
-    return min(n_people, MOST_IN_MATRICES) ** 2 * per_pair_of_people + n_people * n_encoders * PER_PERSON
+    n = min(n_people, MAX_PEOPLE)
+    per_pair_of_people = PER_ELEMENT if n <= MAX_MATRIX else PER_ELEMENT_OF_MANY
+    return (n_faces + n_voices) * (n * PER_ENCODER + n**2 * per_pair_of_people + (n_people - n) * PER_PERSON)
 
 
 def _people_that_fit(available: int, n_people: int, n_faces: int, n_voices: int) -> int:
