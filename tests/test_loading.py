@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import tomllib
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,9 @@ def test_version_with_known_code_execution_cannot_be_installed(package, bad, why
 
 
 def test_installed_versions_are_those_allowed():
-    assert all(r.specifier.contains(version(r.name)) for r in REQUIREMENTS if r.name != "encsel")
+    # Ray is not among the packages of the tests.
+    names = {"encsel", *(() if find_spec("ray") else ("ray",))}
+    assert all(r.specifier.contains(version(r.name)) for r in REQUIREMENTS if r.name not in names)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
