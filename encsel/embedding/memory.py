@@ -10,16 +10,18 @@ from encsel.matching.folds import MAX_PEOPLE
 from encsel.metrics.linear_cka import MAX_MATRIX
 
 _CGROUPS = Path("/sys/fs/cgroup")
-PER_ENCODER = 36 << 10
-"""Bytes for each encoder and person who is cross-validated: projections in every fold, centroids, names.
+PER_ENCODER = 40 << 20
+"""Bytes for each encoder: matrices of its axes in every fold.
 
-Fitted with PER_ELEMENT to the peak resident memory of `rank`: 780 MB with 7 encoders of 512 to 1024 dimensions and 1249
-people beyond what Python and its libraries take, where 580 are estimated, and on the safe side with few dimensions: 179
-MB with 4 encoders of 32 dimensions and 2000 people, where 680 are estimated.
+Fitted, with those below, to the peak resident memory of `rank`: with 7 encoders of 512 to 1024 dimensions and 1249
+people it took 898 MB more than a small set, and 4 of 512 with 100,000 people 1.8 GB in all; 0.9 and 2.1 are estimated.
+Encoders of few dimensions take less.
 """
+PER_TESTED = 36 << 10
+"""Bytes for each encoder and person who is cross-validated: projections in every fold, centroids, names."""
 PER_ELEMENT, PER_ELEMENT_OF_MANY = 24, 8
 """Bytes for each encoder and pair of people, in matrices of up to MAX_MATRIX people, and of more."""
-PER_PERSON = 4096
+PER_PERSON = 1024
 """Bytes for each encoder and other person: names, and a part of the centroids, which lie in files if they are large."""
 
 
@@ -40,8 +42,8 @@ def check_memory(n_people: int, n_faces: int, n_voices: int) -> None:
 def memory_needed(n_people: int, n_faces: int, n_voices: int) -> int:
     """Bytes that ranking takes beyond the embeddings of small files, which are kept in memory."""
     n = min(n_people, MAX_PEOPLE)
-    per_pair_of_people = PER_ELEMENT if n <= MAX_MATRIX else PER_ELEMENT_OF_MANY
-    return (n_faces + n_voices) * (n * PER_ENCODER + n**2 * per_pair_of_people + (n_people - n) * PER_PERSON)
+    matrices = max(min(n, MAX_MATRIX) ** 2 * PER_ELEMENT, n**2 * PER_ELEMENT_OF_MANY)
+    return (n_faces + n_voices) * (PER_ENCODER + n * PER_TESTED + matrices + (n_people - n) * PER_PERSON)
 
 
 def _people_that_fit(available: int, n_people: int, n_faces: int, n_voices: int) -> int:

@@ -201,7 +201,7 @@ def svd(matrix: Vectors) -> tuple[Vectors, Vectors, Vectors]:
 
 
 def _svd_by_squares(matrix: Vectors) -> tuple[Vectors, Vectors, Vectors] | None:
-    """The decompositions from the eigenvectors of products, in a third of the time; None if a value is too near 0."""
+    """The decompositions from the eigenvectors of products, which take less time; None if a value is too near 0."""
     if matrix.shape[-2] < matrix.shape[-1]:
         found = _svd_by_squares(np.swapaxes(matrix, -1, -2))
         return found and (np.swapaxes(found[2], -1, -2), found[1], np.swapaxes(found[0], -1, -2))
@@ -217,7 +217,7 @@ def _svd_by_squares(matrix: Vectors) -> tuple[Vectors, Vectors, Vectors] | None:
 def _largest(matrix: Vectors, k: int) -> tuple[Vectors, Vectors]:
     """The k largest eigenvalues of a symmetric matrix, descending, and their vectors in columns.
 
-    All are computed: scipy's choice of some takes as long, and lets no other thread run meanwhile.
+    All are computed: scipy's choice of some takes about as long, and lets no other thread run meanwhile.
     """
     values, vectors = np.linalg.eigh(matrix)
     return values[::-1][:k], vectors[:, ::-1][:, :k]

@@ -1,9 +1,9 @@
 """Linear centred kernel alignment of two embeddings of the same people: biased, debiased, matched to a size.
 
 Everything is in float64, from the rows of both encoders or from their Gram matrices, whichever is less; the two are
-equal. Kornblith et al. 2019, arXiv:1905.00414; unbiased HSIC of Song et al. 2012, JMLR 13. Biased
-CKA of unrelated embeddings grows with fewer people, debiased CKA does not; matched CKA is the expected value of biased
-CKA at another number of people.
+equal. Kornblith et al. 2019, arXiv:1905.00414; unbiased HSIC of Song et al. 2012, JMLR 13. Biased CKA of unrelated
+embeddings grows with fewer people, debiased CKA does not; matched CKA is the expected value of biased CKA at another
+number of people.
 """
 
 import os
@@ -95,7 +95,7 @@ class Gram:
         return np.asarray(self.matrix @ vector)
 
     def _cross(self, other: "Gram") -> Matrix | None:
-        """(dim, other dim) products of columns; None if Gram matrices exist or are small and take less time."""
+        """(dim, other dim) products of columns; None without rows, or if Gram matrices are small and take less time."""
         if self.rows is None or other.rows is None or (len(self) <= MAX_MATRIX and not _is_faster_by_rows(self, other)):
             return None
         parts = zip(blocks(self.rows), blocks(other.rows), strict=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encsel.core import Vectors
+from encsel.core import Embeddings, Vectors
 from encsel.errors import BadCalibration
 from encsel.metrics.search import dense, nearest_among, nearest_of_all, on_device
-from encsel.rows import equal_rows, row_hashes
+from encsel.rows import equal_rows
 from encsel.threads import one_thread
 
 MAX_EXACT = 20_000
@@ -101,9 +101,9 @@ def nearest_neighbours(
     return Neighbours(distances, index, rows, n)
 
 
-def distinct_rows(x: Vectors) -> NDArray[np.intp]:
-    """Index of the first occurrence of every distinct row, ascending."""
-    is_first = np.ones(len(x), bool)
-    for same in equal_rows(x, row_hashes(x)):
+def distinct_rows(embeddings: Embeddings) -> Vectors:
+    """The (rows, dim) distinct vectors of an encoder, in the order of their first occurrence."""
+    is_first = np.ones(len(embeddings.vectors), bool)
+    for same in equal_rows(embeddings.vectors, embeddings.row_hashes):
         is_first[same[1:]] = False
-    return np.flatnonzero(is_first)
+    return embeddings.rows(is_first).vectors

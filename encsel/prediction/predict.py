@@ -167,7 +167,7 @@ def predict_pairs(
     parts = np.array_split(every, PARTS)
     n_complete = min(COMPLETE_SHUFFLES, n_shuffles)
     n_tasks = len(faces) + len(voices) + len(FROM_GRAMS) + len(pairs) + len(voices) * (PARTS + n_complete)
-    with one_thread(), progress.task("cross-validation", n_tasks) as task:
+    with progress.task("cross-validation", n_tasks) as task:
 
         def done(calls: Iterable[Any]) -> list[Any]:
             results = {}
@@ -233,13 +233,14 @@ def _seconds_of_pair(
 ) -> float:
     """Processor seconds that one pair takes, with its shuffles, by measuring some."""
     used, few = folds_of_shuffles(folds), every[:N_TIMED]
-    start = time.process_time()
-    pair_evidence(face, voice, folds)
-    paired = time.process_time()
-    shuffled_features([face], voice, used, few)
-    shuffled = time.process_time()
-    costly_features([face], x, used, every[0])
-    end = time.process_time()
+    with one_thread():
+        start = time.process_time()
+        pair_evidence(face, voice, folds)
+        paired = time.process_time()
+        shuffled_features([face], voice, used, few)
+        shuffled = time.process_time()
+        costly_features([face], x, used, every[0])
+        end = time.process_time()
     return paired - start + (shuffled - paired) * len(every) / len(few) + (end - shuffled) * n_complete
 
 

@@ -111,7 +111,8 @@ def intrinsic_dimension(
                 found = searched
             else:
                 rows = embeddings if limit is None else limit_rows(embeddings, limit, seed=seed * MAX_DRAWS + draw)
-                found = neighbours_of_distinct_rows(rows, K, seed=seed, device=device)
+                vectors = distinct_rows(rows)
+                found = nearest_neighbours(vectors, K, of=rows_to_search(len(vectors), seed=seed), device=device)
             draws.append({name: estimate(found.distances) for name, estimate in ESTIMATORS.items()})
             if len(found.rows) < found.n_rows:
                 note = (
@@ -123,17 +124,6 @@ def intrinsic_dimension(
         return IntrinsicDimension(None, str(error))
     means = {name: float(np.mean([draw[name] for draw in draws])) for name in ESTIMATORS}
     return IntrinsicDimension(means, note=note)
-
-
-def neighbours_of_distinct_rows(embeddings: Embeddings, k: int, *, seed: int, device: str = "cpu") -> Neighbours:
-    """The k nearest distinct rows of all distinct rows, or of a sample of many; rows are numbered among distinct ones.
-
-    Raises:
-        BadCalibration: k or fewer distinct rows.
-    """
-    first = distinct_rows(embeddings.vectors)
-    vectors = embeddings.vectors if len(first) == len(embeddings.vectors) else embeddings.rows(first).vectors
-    return nearest_neighbours(vectors, k, of=rows_to_search(len(vectors), seed=seed), device=device)
 
 
 def permutation_null(

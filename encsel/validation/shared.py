@@ -22,9 +22,7 @@ def neighbours_of(work: Work, keys: Sequence[Key]) -> dict[Key, tuple[Vectors, N
     """Distinct rows of encoders and their 50 neighbours, or fewer; BadCalibration for fewer than 7 distinct rows."""
 
     def search(key: Key) -> tuple[Vectors, Neighbours]:
-        e = work.encoders[key]
-        first = distinct_rows(e.vectors)
-        rows = e.vectors if len(first) == len(e.vectors) else e.rows(first).vectors
+        rows = distinct_rows(work.encoders[key])
         k = min(N_NEIGHBOURS, len(rows) - 1)
         if k <= KS[0]:
             raise BadCalibration(
