@@ -18,6 +18,8 @@ N_INNER = 5
 """Number of inner folds of the training people."""
 MIN_FOR_SQUARES = 100
 """Smallest matrix whose singular values are taken from eigenvalues, which is slower for smaller ones."""
+SMALL = 1e-4
+"""Singular value, as a fraction of the largest, below which its directions cannot be taken from squares."""
 MIN_TO_FIT = 2 * N_INNER
 """Fewest people that a matcher can be fitted on."""
 
@@ -208,10 +210,21 @@ def _svd_by_squares(matrix: Vectors) -> tuple[Vectors, Vectors, Vectors] | None:
     vectors = np.linalg.eigh(np.swapaxes(matrix, -1, -2) @ matrix)[1][..., ::-1]
     scaled = matrix @ vectors
     s = np.linalg.norm(scaled, axis=-2)
-    # Directions of values s are orthogonal to about 1e-16 (s[0] / s)^2.
-    if (s[..., -1] <= 1e-4 * s[..., 0]).any():
-        return None
-    return scaled / s[..., None, :], s, np.swapaxes(vectors, -1, -2)
+    u = scaled / np.maximum(s, np.finfo(np.float64).tiny)[..., None, :]
+    # Directions of values s are orthogonal to about 1e-16 (s[0] / s)^2. Those of the small ones are taken again, from
+    # what the large ones leave.
+    for i in np.ndindex(matrix.shape[:-2]):
+        if s[i][-1] > SMALL * s[i][0]:
+            continue
+        rest = slice(int(np.argmax(s[i] <= 10 * SMALL * s[i][0])), None)
+        large = u[i][:, : rest.start]
+        left, s[i][rest], turn = np.linalg.svd(
+            scaled[i][:, rest] - large @ (large.T @ scaled[i][:, rest]), full_matrices=False
+        )
+        if s[i][-1] <= SMALL**2 * s[i][0]:
+            return None
+        u[i][:, rest], vectors[i][:, rest] = left, vectors[i][:, rest] @ turn.T
+    return u, s, np.swapaxes(vectors, -1, -2)
 
 
 def _largest(matrix: Vectors, k: int) -> tuple[Vectors, Vectors]:
