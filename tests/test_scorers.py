@@ -123,3 +123,17 @@ def test_a_decomposition_that_lapack_gets_wrong_is_done_again(monkeypatch):
         monkeypatch.setattr(np.linalg, "svd", broken)
         u, s, vt = axes.svd(matrix)
         assert (u * s) @ vt == pytest.approx(matrix, abs=1e-12)
+
+
+@pytest.mark.parametrize("smallest", [1e-2, 1e-5, 1e-7, 1e-9, 1e-12])
+@pytest.mark.parametrize("shape", [(120, 140), (140, 120)])
+def test_singular_vectors_of_small_values_are_as_orthogonal_as_those_of_large_ones(shape, smallest):
+    rng, k = np.random.default_rng(0), min(shape)
+    u, v = (np.linalg.qr(rng.normal(size=(n, k)))[0] for n in shape)
+    s = np.geomspace(1, smallest, k)
+    matrices = np.stack([(u * s) @ v.T] * 2)
+    left, found, right = axes.svd(matrices)
+    np.testing.assert_allclose(found, [s, s], atol=1e-14)
+    np.testing.assert_allclose((left * found[:, None]) @ right, matrices, atol=1e-13)
+    for vectors in (left, right.transpose(0, 2, 1)):
+        np.testing.assert_allclose(vectors.transpose(0, 2, 1) @ vectors, [np.eye(k)] * 2, atol=1e-9)

@@ -67,7 +67,7 @@ class Whitened:
         self.x = people
         order = np.random.default_rng(0).permutation(n)
         self.held_out = [np.sort(order[fold::N_INNER]) for fold in range(N_INNER)]
-        products = self.without(self.x.T @ self.x, self.x)
+        products = self.without(self.x)
         self.counts = np.array([n, *(n - len(rows) for rows in self.held_out)])
         sums = np.array([np.zeros(k), *(-self.x[rows].sum(axis=0) for rows in self.held_out)])
         self.centres = sums / self.counts[:, None]
@@ -79,9 +79,11 @@ class Whitened:
         covariance += self.ridge[:, None, None] * np.eye(k)
         self.whitening = np.array([dtrtri(root, lower=1)[0].T for root in np.linalg.cholesky(covariance)])
 
-    def without(self, product: Vectors, y: Vectors) -> Vectors:
+    def without(self, y: Vectors) -> Vectors:
         """(1 + N_INNER, k, l) sums of products of x and (n, l) y: of everybody, and without each fold."""
-        return np.array([product, *(product - self.x[rows].T @ y[rows] for rows in self.held_out)])
+        of_folds = np.array([self.x[rows].T @ y[rows] for rows in self.held_out])
+        product = of_folds.sum(axis=0)
+        return np.array([product, *(product - of_fold for of_fold in of_folds)])
 
     def covariance(self, products: Vectors, other: "Whitened") -> Vectors:
         """Covariances from the products of x and the other's x."""

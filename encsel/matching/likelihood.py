@@ -50,8 +50,7 @@ def likelihood_ratio(face: Whitened, voice: Whitened) -> LikelihoodRatio:
 
 def _unit_variates(face: Whitened, voice: Whitened) -> tuple[Vectors, Vectors]:
     """Canonical directions (1 + N_INNER, k, r) of both sides: of all people, and without each inner fold."""
-    products = face.without(face.x.T @ voice.x, voice.x)
-    cross = face.whitening.transpose(0, 2, 1) @ face.covariance(products, voice) @ voice.whitening
+    cross = face.whitening.transpose(0, 2, 1) @ face.covariance(face.without(voice.x), voice) @ voice.whitening
     u, _, vt = svd(cross)
     return face.unit(u), voice.unit(vt.transpose(0, 2, 1))
 

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -180,8 +180,8 @@ def predict_pairs(
         sides_of_all = done(delayed(encoder_evidence)(x, folds) for x in (*faces, *voices))
         of_face, of_voice = sides_of_all[: len(faces)], sides_of_all[len(faces) :]
         if len(pairs) >= MANY_PAIRS and not is_distributed():
-            seconds = _seconds_of_pair(of_face[0], of_voice[0], voices[0], folds, every, n_complete)
-            minutes = math.ceil(len(pairs) * seconds / (os.cpu_count() or 1) / 60)
+            seconds = _seconds_of_pairs(of_face, of_voice, voices[0], folds, every, n_complete)
+            minutes = math.ceil(seconds / (os.cpu_count() or 1) / 60)
             progress.note(f"{len(pairs)} pairs of {n} people: about {minutes} min on this machine.")
         measured: list[Evidence] = done(delayed(pair_evidence)(of_face[i], of_voice[j], folds) for i, j in pairs)
         by_part = done(delayed(shuffled_features)(of_face, v, used, part) for v in of_voice for part in parts)
@@ -228,20 +228,36 @@ def predict_pairs(
     return [flat[i * len(voices) : (i + 1) * len(voices)] for i in range(len(faces))]
 
 
-def _seconds_of_pair(
-    face: EncoderEvidence, voice: EncoderEvidence, x: Vectors, folds: Folds, every: NDArray[np.intp], n_complete: int
+def _seconds_of_pairs(
+    faces: Sequence[EncoderEvidence],
+    voices: Sequence[EncoderEvidence],
+    x: Vectors,
+    folds: Folds,
+    every: NDArray[np.intp],
+    n_complete: int,
 ) -> float:
-    """Processor seconds that one pair takes, with its shuffles, by measuring some."""
-    used, few = folds_of_shuffles(folds), every[:N_TIMED]
+    """Processor seconds that all pairs take, with their shuffles, from some of the first pair; `x`: its voice."""
+    used, few, pair = folds_of_shuffles(folds), every[:N_TIMED], (faces[0], voices[0])
+
+    def seconds(function: Callable[..., Any], *arguments: Any) -> float:
+        taken = []
+        for _ in range(2):  # the first call loads and computes what later ones share
+            start = time.process_time()
+            function(*arguments)
+            taken.append(time.process_time() - start)
+        return min(taken)
+
+    def of_voice(function: Callable[..., Any], *arguments: Any) -> float:
+        # What a voice takes whatever the number of faces, and what each face adds.
+        one, two = (seconds(function, [pair[0]] * n, *arguments) for n in (1, 2))
+        added = max(two - one, 0.0)
+        return one - added + added * len(faces)
+
     with one_thread():
-        start = time.process_time()
-        pair_evidence(face, voice, folds)
-        paired = time.process_time()
-        shuffled_features([face], voice, used, few)
-        shuffled = time.process_time()
-        costly_features([face], x, used, every[0])
-        end = time.process_time()
-    return paired - start + (shuffled - paired) * len(every) / len(few) + (end - shuffled) * n_complete
+        paired = seconds(pair_evidence, *pair, folds) * len(faces)
+        shuffled = of_voice(shuffled_features, pair[1], used, few) * len(every) / len(few)
+        costly = of_voice(costly_features, x, used, every[0]) * n_complete
+    return (paired + shuffled + costly) * len(voices)
 
 
 def _nulls(
