@@ -30,7 +30,7 @@ from .table import aligned, markdown, rewrite
 
 PEOPLE = (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 ENCODERS = (2, 6, 20, 50, 100)
-PEOPLE_OF_ENCODERS, ENCODERS_OF_PEOPLE = 300, 4
+PEOPLE_OF_ENCODERS, ENCODERS_OF_PEOPLE = 1000, 4
 ROWS, DIM = 8, 256
 BEFORE, TASKS, AFTER = "opening and checks", ("geometry", "cross-validation"), "between and after"
 """What precedes the first of these tasks of `rank`, and what they do not cover."""
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--page", type=Path, metavar="FILE", help="rewrite the tables of growth in a page")
     parser.add_argument("--most-people", type=int, default=PEOPLE[-1], metavar="N")
     parser.add_argument("--most-encoders", type=int, default=ENCODERS[-1], metavar="N")
-    parser.add_argument("--limit", type=float, default=900.0, metavar="SECONDS", help="of each point (900)")
+    parser.add_argument("--limit", type=float, default=5400.0, metavar="SECONDS", help="of each point (5400)")
     parser.add_argument("--point", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.point is not None:
@@ -84,14 +84,18 @@ def measure_rank(root: Path) -> Point:
     stages = {BEFORE: recorder.spans[TASKS[0]][0] - start, **{label: recorder.seconds[label] for label in TASKS}}
     stages[AFTER] = max(seconds - sum(stages.values()), 0.0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-    return {"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak, "stages": stages}
+    return {"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak, "stages": stages, "notes": recorder.notes}
 
 
 class Recorder(Silent):
-    """When each task began and took its last step; tasks of one label are one."""
+    """When each task began and took its last step, tasks of one label as one; and what was told meanwhile."""
 
     def __init__(self) -> None:
         self.spans: dict[str, tuple[float, float]] = {}
+        self.notes: list[str] = []
+
+    def note(self, text: str, *, in_result: bool = False) -> None:
+        self.notes.append(text)
 
     @property
     def seconds(self) -> dict[str, float]:
