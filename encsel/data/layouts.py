@@ -32,6 +32,8 @@ _VOXCELEB_ID = re.compile(r"id1\d{4}")
 _VOXCELEB2_ID = re.compile(r"id\d{5}")
 _CROP = re.compile(r"\d[.]\d")  # NAME/1.6/VIDEO/TRACK: how much larger than the face the pictures are
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+_PLAIN = re.compile(r"[^./\\:~][^/\\:]*(?:/[^./\\:][^/\\:]*)*")
+"""Relative paths below a folder that are written as pathlib writes them, which takes most of the time of a line."""
 _ADDRESS = re.compile(r"file:|[A-Za-z][A-Za-z0-9+.-]+://")
 _MAV_VERSION = re.compile(r"v\d+")
 _MAV_LANGUAGES = frozenset({"English", "Urdu", "Hindi", "German"})
@@ -103,14 +105,15 @@ def _samples_of(path: Path, reader: csv.DictReader[str], allow_outside: bool) ->
         check_length(max(map(len, row.values())), line)
         cells = {name: cell.strip() for name, cell in row.items()}
         identity, word, where = (cells.pop(c) for c in MANIFEST_COLUMNS)
-        where = _with_slashes(path.parent, where, line)
-        name = cells.pop("sample", "") or Path(where).as_posix()
+        is_plain = os.name != "nt" and _PLAIN.fullmatch(where) is not None
+        where = where if is_plain else _with_slashes(path.parent, where, line)
+        name = cells.pop("sample", "") or (where if is_plain else Path(where).as_posix())
         if not identity or not where:
             raise BadCalibration(f"{line} has an empty identity or path. Fill it in, or remove the line.")
         modality = _MODALITY_WORDS.get(word.lower())
         if modality is None:
             raise BadCalibration(f"{line}: modality {word!r}. {nearest(word, MODALITIES)}")
-        place = _place(path.parent, where, line, allow_outside).as_posix()
+        place = folder + where if is_plain else _place(path.parent, where, line, allow_outside).as_posix()
         attributes = {name: printable(cell) for name, cell in cells.items() if name and cell}
         attributes = alike.setdefault(tuple(attributes.items()), attributes)
         identity = sys.intern(identity)
