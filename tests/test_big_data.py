@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 import subprocess
@@ -207,6 +208,28 @@ def test_a_set_may_hold_encoders_in_shards(tmp_path):
     ]  # fmt: skip
     assert opened.layout == "embeddings"
     assert opened.details == ()
+
+
+def test_a_folder_of_shards_and_a_first_shard_are_named_on_the_command_line(tmp_path, call, monkeypatch):
+    rng = np.random.default_rng(0)
+    people = np.repeat([f"person {i:02}" for i in range(12)], 2)
+    for modality in ("faces", "voices"):
+        (tmp_path / modality).mkdir()
+        np.savez(tmp_path / modality / "whole.npz", embeddings=rng.normal(size=(24, 8)), labels=people)
+    (tmp_path / "face").mkdir()
+    for i, part in enumerate(np.array_split(np.arange(24), 3), start=1):
+        for path in (tmp_path / "face" / f"{i}.npz", tmp_path / f"voice-{i:05d}-of-00003.npz"):
+            np.savez(path, embeddings=rng.normal(size=(len(part), 8)), labels=people[part])
+    monkeypatch.chdir(tmp_path)
+    named = ("--face", "./face", "--voice", "voice-00001-of-00003.npz", "--min-identities", 10)
+    code, out, err = call("rank", ".", *named, "--format", "json")
+    assert code == 0, err
+    assert [(p["face"], p["voice"]) for p in json.loads(out)["pairs"]] == [("face", "voice")]
+    assert "no voice encoder 'whole'. Known: voice." in call("rank", ".", *named, "--expect-best", "face/whole")[2]
+    for written in ("face/3.npz", "voice-00002-of-00003.npz"):
+        code, _, err = call("rank", ".", *named, "--output", written)
+        assert code == 2
+        assert "is an input of this run" in err
 
 
 def test_media_beside_folders_of_people_are_still_media(tmp_path):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from encsel.cli.annotation import annotate
-from encsel.errors import GATE_FAILED, EncselError, UsageError, harmless
+from encsel.errors import GATE_FAILED, BadCalibration, EncselError, UsageError, harmless
 from encsel.progress import OnStderr, Progress, Silent
 from encsel.storage.result import FILE_WIDTH, form_of, save_text
 
@@ -124,7 +124,7 @@ def inputs_of(data: Path, encoders: Iterable[str], *others: str | Path | None) -
         others: a card, a baseline; None if there is none.
     """
     from encsel.cli.settings import OWN, SHARED
-    from encsel.data.embedding_files import EMBEDDING_SUFFIXES
+    from encsel.data.embedding_files import is_embeddings, shards_of
     from encsel.loading.spec import parse
     from encsel.storage.documents import cards_folder
 
@@ -134,8 +134,11 @@ def inputs_of(data: Path, encoders: Iterable[str], *others: str | Path | None) -
     if data.is_dir():
         inputs += [*data.glob("faces/*.csv"), *data.glob("voices/*.csv"), *data.glob("*/vox1_meta.csv")]
     for text in encoders:
-        if Path(text).suffix.lower() in EMBEDDING_SUFFIXES:
-            inputs += [Path(text), Path(text).with_suffix(".csv")]
+        if is_embeddings(text):
+            files = [Path(text)]
+            with contextlib.suppress(BadCalibration):  # reported when they are read
+                files += shards_of(Path(text))
+            inputs += [path for file in files for path in (file, file.with_suffix(".csv"))]
             continue
         with contextlib.suppress(UsageError):  # reported when it is opened
             if (checkpoint := parse(text).checkpoint) and (folder := Path(checkpoint)).is_dir():

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -44,15 +45,32 @@ def read_embeddings(path: Path, modality: Modality) -> Checked:
     content = hashlib.sha256()
     shards = [_shard(one, read_arrays(one, content)) for one in paths]
     whole = shards[0] if len(shards) == 1 else _together(path, shards)
-    name = path.name if path.is_dir() else match["name"] if (match := _SHARD.fullmatch(path.stem)) else path.stem
     provenance = {"file": printable(path.name), "sha256": content.hexdigest(), **whole.made_by}
     samples = np.arange(len(whole.vectors)).astype(np.str_) if whole.samples is None else whole.samples
     return keep_usable(
         Embeddings(
-            printable(name), modality, whole.vectors, whole.labels, samples, whole.attributes, provenance, whole.traits,
+            name_of(path), modality, whole.vectors, whole.labels, samples, whole.attributes, provenance, whole.traits,
             whole.listed,
         )
     )  # fmt: skip
+
+
+def is_embeddings(given: str) -> bool:
+    """Whether a text names what `read_embeddings` reads: a file, or a folder, written with a /, of shards alone."""
+    path = Path(given)
+    if path.suffix.lower() in EMBEDDING_SUFFIXES:
+        return True
+    if "/" not in given.replace(os.sep, "/") or not path.is_dir():
+        return False
+    inside = entries(path)
+    read = (*EMBEDDING_SUFFIXES, ".csv")
+    return bool(_files_in(path)) and not any(is_folder or p.suffix.lower() not in read for p, is_folder in inside)
+
+
+def name_of(path: Path) -> str:
+    """The name of the encoder whose embeddings `read_embeddings` reads from a path."""
+    match = _SHARD.fullmatch(path.stem)
+    return printable(path.name if path.is_dir() else match["name"] if match else path.stem)
 
 
 def sources_in(folder: Path) -> list[Path]:

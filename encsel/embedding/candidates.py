@@ -9,7 +9,7 @@ from typing import Any
 from encsel.core import MODALITIES, Embeddings, Encoder, Failure, Modality, Runtime, Skipped, Spec
 from encsel.data.arrays import with_normal_labels
 from encsel.data.calibration_set import CalibrationSet, too_many_skipped
-from encsel.data.embedding_files import EMBEDDING_SUFFIXES, read_embeddings
+from encsel.data.embedding_files import is_embeddings, name_of, read_embeddings
 from encsel.data.ffmpeg import find_ffmpeg
 from encsel.data.sampling import limit_rows
 from encsel.embedding.embed import Embedded, embed
@@ -118,8 +118,8 @@ def _asked_for(calibration: CalibrationSet, modality: Modality, asked: Names) ->
     for given in _listed(asked):
         if not isinstance(given, str):  # its name is known when it is opened
             certain = False
-        elif Path(given).suffix.lower() in EMBEDDING_SUFFIXES:
-            names.append(Path(given).stem)
+        elif is_embeddings(given):
+            names.append(name_of(Path(given)))
         elif given in in_set:
             names.append(given)
         elif calibration.samples:
@@ -165,7 +165,7 @@ class _Candidates:
         for name in names:
             if not isinstance(name, str):
                 self.add_function(modality, name)
-            elif Path(name).suffix.lower() in EMBEDDING_SUFFIXES:
+            elif is_embeddings(name):
                 embeddings, unusable = read_embeddings(Path(name), modality)
                 n_rows = len(embeddings.labels) + len(unusable)
                 if reason := too_many_skipped(unusable, n_rows, options.max_skipped):
