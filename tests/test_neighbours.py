@@ -57,6 +57,14 @@ def test_distances_are_exact_to_one_in_a_million(cloud, some):
 
 
 @pytest.mark.usefixtures("tiled")
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_squares_outside_the_range_of_float32_are_taken_in_float64(scale):
+    x = people(300, 20, spread=1.0)
+    found = nearest_neighbours((x * scale).astype(np.float32), K)
+    np.testing.assert_allclose(found.distances / scale, nearest_neighbours(x, K).distances, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("tiled")
 def test_rows_that_float32_cannot_tell_apart_are_searched_in_float64(monkeypatch):
     monkeypatch.setattr(search, "MAX_CANDIDATES", 3)
     rng = np.random.default_rng(0)

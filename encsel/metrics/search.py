@@ -11,8 +11,10 @@ from encsel.core import Vectors
 from encsel.rows import blocks, mean_of_rows, release, taken
 from encsel.threads import in_threads
 
-ONE_IN, MOST = 8, 20_000
-"""One in so many rows, but at most MOST, bound the distance of every row's k-th neighbour before all are compared."""
+ONE_IN = 4
+"""One in so many rows bound the distance of every row's k-th neighbour before all are compared with all."""
+SAMPLED_ONE_IN, MOST = 8, 20_000
+"""The same for some rows, of which comparisons with the bounding ones are not part: at most MOST of those."""
 TILE = 512, 2048
 ROUNDING = 1e-6
 """Largest rounding error of a squared distance from float32 products, as a fraction of the two squared lengths.
@@ -23,6 +25,8 @@ computed again from the rows.
 MAX_CANDIDATES = 400
 """Candidates per neighbour, on average, beyond which float32 cannot tell rows apart and float64 is used for all."""
 _DISTANCE_BITS, _PAIRS = 31, 256
+_SMALLEST = 1e-30
+"""Sums of squares below this, or above its inverse, may contain squares outside the range of float32."""
 
 Found = tuple[NDArray[np.float64], NDArray[np.intp]]
 """Distances and row numbers."""
@@ -177,18 +181,17 @@ def nearest_of_all(x: Vectors, k: int) -> Found | None:
     m = max(n // ONE_IN, 2 * k)
     everyone = np.arange(n)
 
-    # The first m rows bound all others, and are compared with all on the way.
-    first = side[:m].squared_distances(side[:m])
-    np.fill_diagonal(first, np.inf)
-    candidates.bound(slice(0, m), first)
-    candidates.add(0, first, everyone[:m])
-
+    # The first m rows bound themselves, then all others, and are compared with all on the way.
     def bound(start: int) -> None:
-        rows = slice(start, min(start + TILE[0], n))
+        is_first = start < m
+        rows = slice(start, min(start + TILE[0], m if is_first else n))
         squared = side[rows].squared_distances(side[:m])
+        if is_first:
+            np.fill_diagonal(squared[:, rows], np.inf)
         candidates.bound(rows, squared)
         candidates.add(start, squared, everyone[:m])
-        candidates.add_transposed(start, squared, slice(0, m))
+        if not is_first:
+            candidates.add_transposed(start, squared, slice(0, m))
 
     def compare(start: int) -> None:
         rows = slice(start, min(start + TILE[0], n))
@@ -204,6 +207,7 @@ def nearest_of_all(x: Vectors, k: int) -> Found | None:
             candidates.add_transposed(start, squared, columns)
 
     starts = range(m, n, TILE[0])
+    _do(bound, range(0, m, TILE[0]))
     _do(bound, starts)
     _do(compare, starts)
     if candidates.are_too_many:
@@ -217,7 +221,7 @@ def nearest_of_all(x: Vectors, k: int) -> Found | None:
 def nearest_among(x: Vectors, k: int, rows: NDArray[np.intp]) -> Found | None:
     """The search of some rows, ascending, among all, a block at a time; None as in `nearest_of_all`."""
     scaled = _Scaled(x)
-    m = int(np.clip(len(x) // ONE_IN, 2 * k, MOST))
+    m = int(np.clip(len(x) // SAMPLED_ONE_IN, 2 * k, MOST))
     sample = np.sort(np.random.default_rng(0).choice(len(x), m, replace=False))
     bounding = scaled.side(x, sample)
     parts = []
@@ -266,16 +270,25 @@ def _nearest_among(
 
 def _exact(x: Vectors, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float64]:
     """(b, c) distances of (b,) rows from (b, c) other rows each, from their differences."""
-    distances = np.empty(columns.shape)
+    squared = np.empty(columns.shape)
     step = max(1, _PAIRS // columns.shape[1])
     for start in range(0, len(rows), step):
         at = slice(start, start + step)
         difference = np.take(x, columns[at], axis=0)
-        difference -= x[rows[at], None]
-        precise = difference.astype(np.float64, copy=False)
-        distances[at] = np.sqrt(np.einsum("ijk,ijk->ij", precise, precise))
+        with np.errstate(over="ignore"):  # computed again
+            difference -= x[rows[at], None]
+            squared[at] = (difference[:, :, None] @ difference[..., None])[..., 0, 0]
+    if x.dtype == np.float32:
+        for i, j in _parts(*np.nonzero(~((squared > _SMALLEST) & (squared < 1 / _SMALLEST)))):
+            precise = x[columns[i, j]].astype(np.float64) - x[rows[i]]
+            squared[i, j] = np.einsum("ij,ij->i", precise, precise)
     release(x)
-    return distances
+    return np.asarray(np.sqrt(squared))
+
+
+def _parts(*indices: NDArray[np.intp]) -> Iterable[tuple[NDArray[np.intp], ...]]:
+    """The indices, _PAIRS at a time."""
+    return (tuple(index[start : start + _PAIRS] for index in indices) for start in range(0, len(indices[0]), _PAIRS))
 
 
 def _do(function: Callable[[Any], None], items: Iterable[Any]) -> None:
