@@ -15,6 +15,7 @@ from encsel.metrics.distance_ratio import two_nn
 from encsel.metrics.linear_cka import Gram, cka_of_grams, gram, null_of_matched
 from encsel.metrics.mle import K, error_of_median, mle_harmonic, mle_median
 from encsel.metrics.neighbours import Neighbours, distinct_rows, nearest_neighbours, rows_to_search
+from encsel.threads import in_threads, one_thread
 
 MAX_DRAWS = 10
 ROWS_FOR_DRAWS = 20_000
@@ -104,26 +105,30 @@ def intrinsic_dimension(
     limit = rows_per_identity if rows_per_identity is not None and counts.max() > rows_per_identity else None
     n_rows = int(np.minimum(counts, limit or counts.max()).sum())
     n_draws = 1 if limit is None else int(np.clip(ROWS_FOR_DRAWS // n_rows, 1, MAX_DRAWS))
-    draws, note = [], None
+
+    def draw(number: int) -> tuple[dict[str, float], str | None]:
+        if limit is None and searched is not None and searched.distances.shape[1] >= K:
+            found = searched
+        else:
+            rows = embeddings if limit is None else limit_rows(embeddings, limit, seed=seed * MAX_DRAWS + number)
+            vectors = distinct_rows(rows)
+            found = nearest_neighbours(vectors, K, of=rows_to_search(len(vectors), seed=seed), device=device)
+        values = {name: estimate(found.distances) for name, estimate in ESTIMATORS.items()}
+        if len(found.rows) == found.n_rows:
+            return values, None
+        return values, (
+            f"{embeddings.modality} encoder {embeddings.name}: intrinsic dimension is that of a random "
+            f"{len(found.rows)} of {found.n_rows} rows, with neighbours among all of them: "
+            f"{values['mle_median']:.1f}, standard error {error_of_median(found.distances):.2g}."
+        )
+
     try:
-        for draw in range(n_draws):
-            if limit is None and searched is not None and searched.distances.shape[1] >= K:
-                found = searched
-            else:
-                rows = embeddings if limit is None else limit_rows(embeddings, limit, seed=seed * MAX_DRAWS + draw)
-                vectors = distinct_rows(rows)
-                found = nearest_neighbours(vectors, K, of=rows_to_search(len(vectors), seed=seed), device=device)
-            draws.append({name: estimate(found.distances) for name, estimate in ESTIMATORS.items()})
-            if len(found.rows) < found.n_rows:
-                note = (
-                    f"{embeddings.modality} encoder {embeddings.name}: intrinsic dimension is that of a random "
-                    f"{len(found.rows)} of {found.n_rows} rows, with neighbours among all of them: "
-                    f"{draws[0]['mle_median']:.1f}, standard error {error_of_median(found.distances):.2g}."
-                )
+        with one_thread():
+            draws, notes = zip(*in_threads(draw, range(n_draws)), strict=True)
     except BadCalibration as error:
         return IntrinsicDimension(None, str(error))
-    means = {name: float(np.mean([draw[name] for draw in draws])) for name in ESTIMATORS}
-    return IntrinsicDimension(means, note=note)
+    means = {name: float(np.mean([values[name] for values in draws])) for name in ESTIMATORS}
+    return IntrinsicDimension(means, note=notes[0])
 
 
 def permutation_null(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -10,10 +11,15 @@ from unittest.mock import patch
 import numpy as np
 
 from encsel.core import Vectors
-from encsel.matching.axes import N_AXES, Side, project
+from encsel.matching.axes import N_AXES, N_INNER, Side, project
+from encsel.matching.crossval import costly_repeats
 from encsel.matching.folds import Fold, protocol_folds
 from encsel.matching.likelihood import N_AXES as N_AXES_OF_HEADS
 from encsel.matching.scorers import PairInFold
+from encsel.prediction.evidence import evidence_folds
+from encsel.prediction.predict import COMPLETE_SHUFFLES
+from encsel.prediction.shuffled import folds_of_shuffles
+from encsel.threads import one_thread
 
 from .measure import Skipped, Yardstick
 
@@ -76,6 +82,29 @@ def heads_of_folds(face: Vectors, voice: Vectors) -> Yardstick:
             heads.train_head(*sides, kind="linear", seed=0)
 
     return Yardstick(f"the same in the {n_folds} folds of `head`", run, n_folds / len(tried), prepare=import_torch)
+
+
+def solve_eigenvalue_problems(faces: Sequence[Vectors], voices: Sequence[Vectors], *, part: int) -> None:
+    """One in `part` of the eigenvalue problems of `rank`: axes and likelihood ratios of cross-validation and shuffles.
+
+    Predictions cannot be had without them.
+    """
+    folds = evidence_folds(len(faces[0]), seed=0)
+    n_train = len(folds[0][0][0])
+    n_folds, n_shuffled = sum(map(len, folds)), COMPLETE_SHUFFLES * len(folds_of_shuffles(folds))
+    sizes = Counter[int]()
+    for side, n_times in ((faces, n_folds), (voices, n_folds + n_shuffled)):
+        for x in side:
+            sizes[min(n_train, x.shape[1])] += n_times
+    n_ratios = len(faces) * len(voices) * (sum(map(len, folds[: costly_repeats(len(folds))])) + n_shuffled)
+    sizes[min(n_train - 1, N_AXES_OF_HEADS, *(x.shape[1] for x in (*faces, *voices)))] += n_ratios * (1 + N_INNER)
+    rng = np.random.default_rng(0)
+    with one_thread():
+        for size, number in sizes.items():
+            x = rng.standard_normal((2 * size, size))
+            covariance = x.T @ x
+            for _ in range(max(round(number / part), 1)):
+                np.linalg.eigh(covariance)
 
 
 def import_torch() -> None:
