@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from encsel.matching.sensitivity import distance_of_eer
-from encsel.prediction.card import load_calibrated
+from encsel.prediction.card import Estimate, load_calibrated
 from encsel.prediction.decision import decide, shortlist_of, standings
 from encsel.prediction.order import SURE
 from encsel.prediction.plan import people_to_tell, reach
 from encsel.prediction.predict import Shuffling
+from encsel.ranking.flags import EXTRAPOLATES
+from encsel.ranking.rank import _decision
 
 FOUR = [("a", "x"), ("b", "x"), ("a", "y"), ("b", "y")]
 EERS = [0.24, 0.26, 0.31, 0.35]
@@ -102,3 +106,27 @@ def test_more_people_tell_smaller_gaps_apart():
     assert reach(card, wide, 20, 0.31, 0.9).difference_sharing <= 0.12
     assert people_to_tell(card, (0.3, 0.3001), 20, sharing=True) is None
     assert distance_of_eer(0.25) > distance_of_eer(0.3)
+
+
+def test_nothing_is_recommended_where_measured_errors_are_far_below_predicted_ones():
+    card = load_calibrated("encsel-likelihood")
+
+    def pair(face: str, predicted: float, measured: float, *flags: str) -> SimpleNamespace:
+        return SimpleNamespace(
+            face=face, voice="v", p_best=0.5, p_familywise=0.01, flags=flags, interval=(predicted / 2, predicted * 2),
+            cross_validated=SimpleNamespace(eer=measured, interval=(measured / 2, measured * 2)),
+        )  # fmt: skip
+
+    estimates = {card.name: Estimate(0.1, (0.05, 0.2), 2.0, 0.1)}
+    details = {(face, "v"): SimpleNamespace(estimates=estimates, samples=8.0) for face in "ab"}
+    prepared = SimpleNamespace(people=range(1249), shuffling=Shuffling())
+    pairs = [pair("a", 0.03, 0.09), pair("b", 0.16, 0.0005, EXTRAPOLATES)]
+    decision = _decision(pairs, details, card, card.name, prepared)
+    assert decision.shortlist == ()
+    assert decision.text == (
+        "No pair can be recommended: measured on these people, 1 of 2 EERs are below what is predicted, beyond all "
+        "populations that predictions were fitted on. It is lowest for b x v (0.001); `encsel validate` compares all."
+    )
+    # Beyond what was simulated, but not contradicted.
+    pairs[1] = pair("b", 0.16, 0.1, EXTRAPOLATES)
+    assert _decision(pairs, details, card, card.name, prepared).shortlist

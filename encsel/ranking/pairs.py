@@ -236,6 +236,16 @@ def cross_validated_scorer(scorer: str) -> str:
     return scorer if scorer in MEASURED else "reference"
 
 
+def does_better_than_predicted(pair: PairRanking) -> bool:
+    """Whether the measured EER is far below the predicted one, beyond the populations that predictions were fitted on.
+
+    Almost perfect links are: evidence that saturates there has no weight that could be fitted.
+    """
+    if EXTRAPOLATES not in pair.flags or pair.interval is None or pair.cross_validated is None:
+        return False
+    return pair.cross_validated.interval[1] < pair.interval[0]
+
+
 def _cka_measured(pair: MeasuredPair, coverage: float) -> CkaMeasured:
     cka = pair.ckas[pair.matched_to]
     try:

@@ -33,6 +33,7 @@ from encsel.progress import Progress, Silent
 from encsel.ranking.geometry import EncoderGeometry, measure_encoder, permutation_null
 from encsel.ranking.pairs import (
     MeasuredPair,
+    does_better_than_predicted,
     encoder_ranking,
     mismatches_at,
     needs_mismatch,
@@ -373,6 +374,15 @@ def _decision(
         )
     names = [(p.face, p.voice) for p in pairs]
     estimates = [details[name].estimates[card.name] for name in names]
+    if beyond := sum(map(does_better_than_predicted, pairs)):
+        lowest, eer = min(
+            ((p, p.cross_validated.eer) for p in pairs if p.cross_validated is not None), key=lambda found: found[1]
+        )
+        return undecided(
+            f"No pair can be recommended: measured on these people, {beyond} of {len(pairs)} EERs are below what is "
+            f"predicted, beyond all populations that predictions were fitted on. It is lowest for {lowest.face} x "
+            f"{lowest.voice} ({eer:.3f}); `encsel validate` compares all."
+        )
 
     def people(i: int, j: int) -> int | None:
         first, second = estimates[i].eer, estimates[j].eer
