@@ -9,11 +9,12 @@ import pytest
 
 from encsel.matching.sensitivity import distance_of_eer
 from encsel.prediction.card import Estimate, load_calibrated
-from encsel.prediction.decision import decide, shortlist_of, standings
+from encsel.prediction.decision import decide, range_of, shortlist_of, standings
 from encsel.prediction.order import SURE
 from encsel.prediction.plan import people_to_tell, reach
-from encsel.prediction.predict import Shuffling
-from encsel.ranking.flags import EXTRAPOLATES
+from encsel.prediction.predict import Measured, Shuffling
+from encsel.ranking.flags import CONTRADICTED
+from encsel.ranking.pairs import _is_contradicted
 from encsel.ranking.rank import _decision
 
 FOUR = [("a", "x"), ("b", "x"), ("a", "y"), ("b", "y")]
@@ -111,22 +112,45 @@ def test_more_people_tell_smaller_gaps_apart():
 def test_nothing_is_recommended_where_measured_errors_are_far_below_predicted_ones():
     card = load_calibrated("encsel-likelihood")
 
-    def pair(face: str, predicted: float, measured: float, *flags: str) -> SimpleNamespace:
+    def pair(face: str, eer: float, *flags: str) -> SimpleNamespace:
+        cross_validated = SimpleNamespace(eer=eer)
         return SimpleNamespace(
-            face=face, voice="v", p_best=0.5, p_familywise=0.01, flags=flags, interval=(predicted / 2, predicted * 2),
-            cross_validated=SimpleNamespace(eer=measured, interval=(measured / 2, measured * 2)),
-        )  # fmt: skip
+            face=face, voice="v", p_best=0.5, p_familywise=0.01, flags=flags, cross_validated=cross_validated
+        )
 
     estimates = {card.name: Estimate(0.1, (0.05, 0.2), 2.0, 0.1)}
     details = {(face, "v"): SimpleNamespace(estimates=estimates, samples=8.0) for face in "ab"}
     prepared = SimpleNamespace(people=range(1249), shuffling=Shuffling())
-    pairs = [pair("a", 0.03, 0.09), pair("b", 0.16, 0.0005, EXTRAPOLATES)]
+    pairs = [pair("a", 0.09), pair("b", 0.0004, CONTRADICTED)]
     decision = _decision(pairs, details, card, card.name, prepared)
     assert decision.shortlist == ()
     assert decision.text == (
-        "No pair can be recommended: measured on these people, 1 of 2 EERs are below what is predicted, beyond all "
-        "populations that predictions were fitted on. It is lowest for b x v (0.001); `encsel validate` compares all."
+        "No pair can be recommended: for 1 of 2 pairs the EER measured on these people is far below the predicted one; "
+        "no population that predictions were fitted on has such strong links. The measured EER is lowest for b x v "
+        "(0.0004). Run `encsel validate`, and take what it measures."
     )
-    # Beyond what was simulated, but not contradicted.
-    pairs[1] = pair("b", 0.16, 0.1, EXTRAPOLATES)
-    assert _decision(pairs, details, card, card.name, prepared).shortlist
+    assert _decision([pairs[0], pair("b", 0.09)], details, card, card.name, prepared).shortlist
+
+
+@pytest.mark.parametrize(
+    ("measured", "outside", "level", "expected"),
+    [
+        (0.01, ("d_reference 3 is above all simulated pairs",), (999, 20), True),
+        (0.01, (), (999, 20), False),
+        (0.1, ("d_reference 3 is above all simulated pairs",), (999, 20), False),
+        (0.01, ("d_reference 3 is above all simulated pairs",), (100, 20), False),
+        (0.01, ("d_reference 3 is above all simulated pairs",), (999, 1), False),
+    ],
+)
+def test_predictions_are_contradicted_by_far_lower_errors_of_the_same_matcher(measured, outside, level, expected):
+    card = load_calibrated("encsel-likelihood").at(*level)
+    prediction = SimpleNamespace(
+        estimates={card.name: Estimate(0.16, (0.1, 0.2), 2.0, 0.2, outside)},
+        measured={"likelihood": Measured("likelihood", measured, 1.0, (measured / 2, 2 * measured))},
+    )
+    assert _is_contradicted(card, prediction, 1249) is expected
+
+
+def test_rates_below_half_a_percent_keep_a_digit():
+    assert range_of([0.0004, 0.3]) == "0.0004 to 0.30"
+    assert range_of([0.0]) == "0"

@@ -35,15 +35,15 @@ def embed(
     """
     from encsel.core import MODALITIES, Runtime, SetOptions
     from encsel.data.calibration_set import CalibrationSet
-    from encsel.data.embedding_files import EMBEDDING_SUFFIXES, write_embeddings
-    from encsel.embedding.candidates import embeddings_of
+    from encsel.data.embedding_files import write_embeddings
+    from encsel.embedding.candidates import embeddings_of, names_embeddings
     from encsel.errors import EncoderFailed, UsageError
     from encsel.loading.hub import check_devices
     from encsel.parallel.tasks import running_on
 
     inputs = inputs_of(data, (*faces, *voices))
     # Embedding files among the inputs have the same names as the outputs.
-    folders = [path.parent for path in inputs if path.suffix.lower() in EMBEDDING_SUFFIXES]
+    folders = [Path(name).parent for name in (*faces, *voices) if names_embeddings(name)]
     check_apart([], [output, *(output / f"{modality}s" for modality in MODALITIES)], inputs=[*inputs, *folders])
     progress = progress_of(quiet)
     in_runtime = ("device", "dtype", "offline", "allow_pickle", "timeout", "batch_size", "backend", "scheduler")

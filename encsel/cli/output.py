@@ -124,7 +124,8 @@ def inputs_of(data: Path, encoders: Iterable[str], *others: str | Path | None) -
         others: a card, a baseline; None if there is none.
     """
     from encsel.cli.settings import OWN, SHARED
-    from encsel.data.embedding_files import is_embeddings, shards_of
+    from encsel.data.embedding_files import shards_of
+    from encsel.embedding.candidates import names_embeddings
     from encsel.loading.spec import parse
     from encsel.storage.documents import cards_folder
 
@@ -134,11 +135,10 @@ def inputs_of(data: Path, encoders: Iterable[str], *others: str | Path | None) -
     if data.is_dir():
         inputs += [*data.glob("faces/*.csv"), *data.glob("voices/*.csv"), *data.glob("*/vox1_meta.csv")]
     for text in encoders:
-        if is_embeddings(text):
-            files = [Path(text)]
+        if names_embeddings(text):
+            inputs.append(Path(text))
             with contextlib.suppress(BadCalibration):  # reported when they are read
-                files += shards_of(Path(text))
-            inputs += [path for file in files for path in (file, file.with_suffix(".csv"))]
+                inputs += [path for shard in shards_of(Path(text)) for path in (shard, shard.with_suffix(".csv"))]
             continue
         with contextlib.suppress(UsageError):  # reported when it is opened
             if (checkpoint := parse(text).checkpoint) and (folder := Path(checkpoint)).is_dir():

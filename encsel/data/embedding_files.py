@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -55,22 +54,18 @@ def read_embeddings(path: Path, modality: Modality) -> Checked:
     )  # fmt: skip
 
 
-def is_embeddings(given: str) -> bool:
-    """Whether a text names what `read_embeddings` reads: a file, or a folder, written with a /, of shards alone."""
-    path = Path(given)
-    if path.suffix.lower() in EMBEDDING_SUFFIXES:
-        return True
-    if "/" not in given.replace(os.sep, "/") or not path.is_dir():
-        return False
-    inside = entries(path)
+def is_of_shards(folder: Path) -> bool:
+    """Whether a folder holds embedding files and the tables beside them, and nothing else."""
     read = (*EMBEDDING_SUFFIXES, ".csv")
-    return bool(_files_in(path)) and not any(is_folder or p.suffix.lower() not in read for p, is_folder in inside)
+    return bool(_files_in(folder)) and all(not inner and p.suffix.lower() in read for p, inner in entries(folder))
 
 
 def name_of(path: Path) -> str:
     """The name of the encoder whose embeddings `read_embeddings` reads from a path."""
     match = _SHARD.fullmatch(path.stem)
-    return printable(path.name if path.is_dir() else match["name"] if match else path.stem)
+    if path.is_dir():
+        return printable((path.resolve() if path.name in ("", "..") else path).name)
+    return printable(match["name"] if match else path.stem)
 
 
 def sources_in(folder: Path) -> list[Path]:

@@ -33,7 +33,7 @@ _VOXCELEB2_ID = re.compile(r"id\d{5}")
 _CROP = re.compile(r"\d[.]\d")  # NAME/1.6/VIDEO/TRACK: how much larger than the face the pictures are
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _PLAIN = re.compile(r"[^./\\:~][^/\\:]*(?:/[^./\\:][^/\\:]*)*")
-"""Relative paths below a folder that are written as pathlib writes them, which takes most of the time of a line."""
+"""Paths that pathlib would return as they are; it takes most of the time of a line."""
 _ADDRESS = re.compile(r"file:|[A-Za-z][A-Za-z0-9+.-]+://")
 _MAV_VERSION = re.compile(r"v\d+")
 _MAV_LANGUAGES = frozenset({"English", "Urdu", "Hindi", "German"})
@@ -105,7 +105,7 @@ def _samples_of(path: Path, reader: csv.DictReader[str], allow_outside: bool) ->
         check_length(max(map(len, row.values())), line)
         cells = {name: cell.strip() for name, cell in row.items()}
         identity, word, where = (cells.pop(c) for c in MANIFEST_COLUMNS)
-        is_plain = os.name != "nt" and _PLAIN.fullmatch(where) is not None
+        is_plain = os.name != "nt" and folder != "./" and _PLAIN.fullmatch(where) is not None
         where = where if is_plain else _with_slashes(path.parent, where, line)
         name = cells.pop("sample", "") or (where if is_plain else Path(where).as_posix())
         if not identity or not where:

@@ -1,5 +1,6 @@
 """Which encoders take part, and their embeddings: read from files, taken from the set, or made from media."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from typing import Any
 from encsel.core import MODALITIES, Embeddings, Encoder, Failure, Modality, Runtime, Skipped, Spec
 from encsel.data.arrays import with_normal_labels
 from encsel.data.calibration_set import CalibrationSet, too_many_skipped
-from encsel.data.embedding_files import is_embeddings, name_of, read_embeddings
+from encsel.data.embedding_files import EMBEDDING_SUFFIXES, is_of_shards, name_of, read_embeddings
 from encsel.data.ffmpeg import find_ffmpeg
 from encsel.data.sampling import limit_rows
 from encsel.embedding.embed import Embedded, embed
@@ -80,6 +81,17 @@ def _names_in(calibration: CalibrationSet, modality: Modality) -> list[str]:
     ]
 
 
+def names_embeddings(text: str) -> bool:
+    """Whether a text names a file of embeddings or, by a path, a folder of shards, and no encoder."""
+    path = Path(text)
+    if path.suffix.lower() in EMBEDDING_SUFFIXES:
+        return True
+    try:
+        return "/" in text.replace(os.sep, "/") and not is_hub_id(text) and path.is_dir() and is_of_shards(path)
+    except OSError:  # a folder that cannot be read
+        return False
+
+
 def _listed(names: Names) -> list[Any]:
     """Each of them once."""
     listed: list[Any] = []
@@ -118,7 +130,7 @@ def _asked_for(calibration: CalibrationSet, modality: Modality, asked: Names) ->
     for given in _listed(asked):
         if not isinstance(given, str):  # its name is known when it is opened
             certain = False
-        elif is_embeddings(given):
+        elif names_embeddings(given):
             names.append(name_of(Path(given)))
         elif given in in_set:
             names.append(given)
@@ -165,7 +177,7 @@ class _Candidates:
         for name in names:
             if not isinstance(name, str):
                 self.add_function(modality, name)
-            elif is_embeddings(name):
+            elif names_embeddings(name):
                 embeddings, unusable = read_embeddings(Path(name), modality)
                 n_rows = len(embeddings.labels) + len(unusable)
                 if reason := too_many_skipped(unusable, n_rows, options.max_skipped):

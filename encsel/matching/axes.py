@@ -220,9 +220,7 @@ def _svd_by_squares(matrix: Vectors) -> tuple[Vectors, Vectors, Vectors] | None:
             continue
         rest = slice(int(np.argmax(s[i] <= 10 * SMALL * s[i][0])), None)
         large = u[i][:, : rest.start]
-        left, s[i][rest], turn = np.linalg.svd(
-            scaled[i][:, rest] - large @ (large.T @ scaled[i][:, rest]), full_matrices=False
-        )
+        left, s[i][rest], turn = svd(scaled[i][:, rest] - large @ (large.T @ scaled[i][:, rest]))
         if s[i][-1] <= SMALL**2 * s[i][0]:
             return None
         u[i][:, rest], vectors[i][:, rest] = left, vectors[i][:, rest] @ turn.T

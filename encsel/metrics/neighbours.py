@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from encsel.core import Embeddings, Vectors
 from encsel.errors import BadCalibration
-from encsel.metrics.search import dense, nearest_among, nearest_of_all, on_device
+from encsel.metrics.search import MAX_AT_ONCE, dense, nearest_among, nearest_of_all, on_device
 from encsel.rows import equal_rows
 from encsel.threads import one_thread
 
@@ -96,7 +96,7 @@ def nearest_neighbours(
     with one_thread():
         found = None
         if n > DENSE:
-            found = nearest_of_all(x, k) if len(rows) == n else nearest_among(x, k, rows)
+            found = nearest_of_all(x, k) if len(rows) == n <= MAX_AT_ONCE else nearest_among(x, k, rows)
         distances, index = found or dense(x, k, rows)
     return Neighbours(distances, index, rows, n)
 

@@ -1,4 +1,4 @@
-"""The search for nearest neighbours: float32 products in tiles, each pair of rows once; near pairs again in float64."""
+"""The search for nearest neighbours: float32 products in tiles, each pair of rows once; near pairs from differences."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from encsel.threads import in_threads
 ONE_IN = 4
 """One in so many rows bound the distance of every row's k-th neighbour before all are compared with all."""
 SAMPLED_ONE_IN, MOST = 8, 20_000
-"""The same for some rows, of which comparisons with the bounding ones are not part: at most MOST of those."""
+"""The same where only some rows are searched: these comparisons are extra work, so that there are at most MOST."""
 TILE = 512, 2048
 ROUNDING = 1e-6
 """Largest rounding error of a squared distance from float32 products, as a fraction of the two squared lengths.
@@ -25,6 +25,8 @@ computed again from the rows.
 MAX_CANDIDATES = 400
 """Candidates per neighbour, on average, beyond which float32 cannot tell rows apart and float64 is used for all."""
 _DISTANCE_BITS, _PAIRS = 31, 256
+MAX_AT_ONCE = 1 << (64 - _DISTANCE_BITS) // 2
+"""Largest number of rows that are compared with each other at once: two row numbers and a distance in one number."""
 _SMALLEST = 1e-30
 """Sums of squares below this, or above its inverse, may contain squares outside the range of float32."""
 

@@ -122,7 +122,7 @@ def decide(
     if len(chosen) > MOST_NAMED:
         text = (
             f"{len(chosen)} of the {len(names)} pairs may be the best, and their order is not known; "
-            f"{' x '.join(names[0])} is as good a choice as any ({what} EER {eers[0]:.2f})."
+            f"{' x '.join(names[0])} is as good a choice as any ({what} EER {rate(eers[0])})."
         )
     elif n_others:
         others = f"The other {n_others} are"
@@ -151,10 +151,15 @@ def decide(
 
 def range_of(eers: Sequence[float], interval: tuple[float, float] | None = None) -> str:
     """EERs in words; a single one with its interval."""
-    low, high = f"{min(eers):.2f}", f"{max(eers):.2f}"
+    low, high = rate(min(eers)), rate(max(eers))
     if len(eers) > 1:
         return low if low == high else f"{low} to {high}"
-    return low if interval is None else f"{low}, interval {interval[0]:.2f} to {interval[1]:.2f}"
+    return low if interval is None else f"{low}, interval {rate(interval[0])} to {rate(interval[1])}"
+
+
+def rate(value: float) -> str:
+    """An error rate with two decimals, or with one digit if that would be 0.00."""
+    return f"{value:.2f}" if value >= 0.005 else f"{value:.1g}"
 
 
 def named(pairs: Sequence[PairName]) -> str:

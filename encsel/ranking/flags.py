@@ -11,6 +11,7 @@ ONLY_GROUPS = "may tell no more than"
 """Prefix of a flag; the name of the column follows."""
 DISAGREE = "CKA and cross-validation disagree"
 EXTRAPOLATES = "extrapolates"
+CONTRADICTED = "measured far below predicted"
 PEOPLE_UNLIKE = "people unlike the card's"
 ROWS_UNLIKE = "samples per person unlike the card's"
 ROWS_UNKNOWN = "the card does not state its samples per person"
@@ -28,6 +29,8 @@ MEANINGS: Mapping[str, str] = {
     "shuffles",
     DISAGREE: ": few simulated pairs differ so much; use --explain to see why",
     EXTRAPOLATES: ": outside the range that the regression was fitted on",
+    CONTRADICTED: ": a link stronger than in any population that predictions were fitted on; go by the EERs that "
+    "`encsel validate` measures. No gate passes",
     PEOPLE_UNLIKE: ": ID mismatch depends on the number of people and cannot be converted",
     ROWS_UNLIKE: ": CKA and ID mismatch depend on it",
     ROWS_UNKNOWN: ": ID mismatch is measured on all samples, which may differ from what the card was fitted on",

@@ -12,14 +12,15 @@ from encsel.matching.crossval import MEASURED
 from encsel.matching.eer import eer
 from encsel.matching.folds import MIN_FOR_FOLDS
 from encsel.matching.scorers import split_scores
-from encsel.matching.sensitivity import normal_quantile
+from encsel.matching.sensitivity import distance_of_eer, normal_quantile
 from encsel.metrics.centroids import median_samples
 from encsel.metrics.linear_cka import REFERENCE_SIZE, Cka, matched_standard_error
-from encsel.prediction.card import CalibratedCard, expected_from_cka
+from encsel.prediction.card import PROBE_SAMPLES, TRAIN_PEOPLE, CalibratedCard, expected_from_cka, tail
 from encsel.prediction.predict import ALPHA, MIN_TO_PREDICT, REPLICATE_COVERAGE, PairPrediction
 from encsel.prediction.shipped import DEFAULT_REGRESSION, AnyCard, scorer_of
 from encsel.ranking.flags import (
     AT_CHANCE,
+    CONTRADICTED,
     DISAGREE,
     EXTRAPOLATES,
     FEW_PEOPLE,
@@ -45,6 +46,8 @@ from encsel.rows import taken
 
 STRONGLY = 2.576
 """Standard deviations that count as strong disagreement of cross-validation and CKA: 1 % of a normal distribution."""
+CLEARLY = 0.85
+"""Part of a measured d' that must exceed a predicted one: of 5000 people, 4000 are trained on, which adds as much."""
 _VOXCELEB_IDS = range(10_001, 11_252)
 
 
@@ -97,6 +100,7 @@ def pair_ranking(
         **dict.fromkeys(pair.doubts, True),
         FEW_PEOPLE: few_people,
         **{flag: flag != EXTRAPOLATES or extrapolation_flagged for flag in predicted.flags},
+        CONTRADICTED: _is_contradicted(first, prediction, len(pair.sampled)),
         DISAGREE: DISAGREE in predictions[DEFAULT_REGRESSION].flags or DISAGREE in predicted.flags,
         AT_CHANCE: (null or pair.null).p_familywise > ALPHA and not (null and null.only_groups),
         f"{ONLY_GROUPS} {null.within}" if null else ONLY_GROUPS: null is not None and null.only_groups,
@@ -236,14 +240,19 @@ def cross_validated_scorer(scorer: str) -> str:
     return scorer if scorer in MEASURED else "reference"
 
 
-def does_better_than_predicted(pair: PairRanking) -> bool:
-    """Whether the measured EER is far below the predicted one, beyond the populations that predictions were fitted on.
+def _is_contradicted(card: AnyCard, prediction: PairPrediction | None, n: int) -> bool:
+    """Whether the measured EER is far below the predicted one, on evidence beyond all simulated pairs.
 
-    Almost perfect links are: evidence that saturates there has no weight that could be fitted.
+    Almost perfect links are: d' of the evidence saturates, and its weights were fitted on weaker links. A card of fewer
+    people than are trained on here, or of single samples, predicts higher EERs rightly.
     """
-    if EXTRAPOLATES not in pair.flags or pair.interval is None or pair.cross_validated is None:
+    if not isinstance(card, CalibratedCard) or prediction is None or n < MIN_TO_PREDICT:
         return False
-    return pair.cross_validated.interval[1] < pair.interval[0]
+    if card.n_train_identities < TRAIN_PEOPLE or card.probe_samples < PROBE_SAMPLES:
+        return False
+    estimate, measured = prediction.estimates[card.name], prediction.measured[cross_validated_scorer(card.scorer)]
+    highest = estimate.distance + tail(card, REPLICATE_COVERAGE, n) * estimate.sd
+    return bool(estimate.outside) and CLEARLY * float(distance_of_eer(measured.interval[1])) > highest
 
 
 def _cka_measured(pair: MeasuredPair, coverage: float) -> CkaMeasured:

@@ -24,16 +24,16 @@ from encsel.metrics.linear_cka import REFERENCE_SIZE, ckas_of_grams, gram
 from encsel.metrics.neighbours import Neighbours
 from encsel.parallel.tasks import running_on
 from encsel.prediction.card import PROBE_SAMPLES, TRAIN_PEOPLE, CalibratedCard
-from encsel.prediction.decision import Decision, decide, standings, undecided
+from encsel.prediction.decision import Decision, decide, rate, standings, undecided
 from encsel.prediction.order import chance_of_order, covariance, drawn_distances
 from encsel.prediction.plan import people_to_tell
 from encsel.prediction.predict import MIN_TO_PREDICT, PairPrediction, predict_pairs
 from encsel.prediction.shipped import DEFAULT_REGRESSION, AnyCard, scorer_of
 from encsel.progress import Progress, Silent
+from encsel.ranking.flags import CONTRADICTED
 from encsel.ranking.geometry import EncoderGeometry, measure_encoder, permutation_null
 from encsel.ranking.pairs import (
     MeasuredPair,
-    does_better_than_predicted,
     encoder_ranking,
     mismatches_at,
     needs_mismatch,
@@ -184,7 +184,10 @@ def verdict_on(ranking: Ranking, gates: Gates) -> Verdict:
     what = f"predicted EER, scorer {ranking.scorer}"
     new = ResultToCompare(RANK_SCHEMA, what, ranking.signature, stated)
     unexamined = ranking.unexamined if ranking.strict_health else ()
-    return judge(gates, field, new, card, unexamined=unexamined, doubts=doubts_in(ranking.pairs))
+    doubts = doubts_in(ranking.pairs)
+    if any(CONTRADICTED in p.flags for p in ranking.pairs):
+        doubts.append(CONTRADICTED)
+    return judge(gates, field, new, card, unexamined=unexamined, doubts=doubts)
 
 
 def doubts_in(pairs: Sequence[Any]) -> list[str]:
@@ -374,14 +377,15 @@ def _decision(
         )
     names = [(p.face, p.voice) for p in pairs]
     estimates = [details[name].estimates[card.name] for name in names]
-    if beyond := sum(map(does_better_than_predicted, pairs)):
+    if beyond := sum(CONTRADICTED in p.flags for p in pairs):
         lowest, eer = min(
             ((p, p.cross_validated.eer) for p in pairs if p.cross_validated is not None), key=lambda found: found[1]
         )
         return undecided(
-            f"No pair can be recommended: measured on these people, {beyond} of {len(pairs)} EERs are below what is "
-            f"predicted, beyond all populations that predictions were fitted on. It is lowest for {lowest.face} x "
-            f"{lowest.voice} ({eer:.3f}); `encsel validate` compares all."
+            f"No pair can be recommended: for {beyond} of {len(pairs)} pairs the EER measured on these people is far "
+            "below the predicted one; no population that predictions were fitted on has such strong links. The "
+            f"measured EER is lowest for {lowest.face} x {lowest.voice} ({rate(eer)}). Run `encsel validate`, and take "
+            "what it measures."
         )
 
     def people(i: int, j: int) -> int | None:

@@ -28,7 +28,7 @@ from encsel.prediction.order import N_DRAWS, chance_of_best
 from encsel.prediction.predict import MIN_TO_PREDICT
 from encsel.prediction.shipped import DEFAULT_REGRESSION
 from encsel.progress import Progress, Silent
-from encsel.ranking.pairs import does_better_than_predicted
+from encsel.ranking.flags import CONTRADICTED
 from encsel.ranking.rank import doubts_in
 from encsel.ranking.result import Ranking, summary_of
 from encsel.ranking.settings import METRICS, RankSettings
@@ -244,7 +244,7 @@ def _decision(
     They alone decide, too, where they are far below the predicted ones.
     """
     matchings = {(p.face, p.voice): p.matching(scorer) for p in pairs}
-    if ranking is not None and not any(map(does_better_than_predicted, ranking.pairs)):
+    if ranking is not None and not any(CONTRADICTED in p.flags for p in ranking.pairs):
         decision = ranking.decision
         eers = [m.eer for name in decision.shortlist if (m := matchings[name]) is not None]
         n_train = next((p["measured"].n_train for p in pairs if p["measured"]), 0)

@@ -101,10 +101,9 @@ def solve_eigenvalue_problems(faces: Sequence[Vectors], voices: Sequence[Vectors
     rng = np.random.default_rng(0)
     with one_thread():
         for size, number in sizes.items():
-            x = rng.standard_normal((2 * size, size))
-            covariance = x.T @ x
+            x = rng.standard_normal((size, size))
             for _ in range(max(round(number / part), 1)):
-                np.linalg.eigh(covariance)
+                np.linalg.eigh(x + x.T)
 
 
 def import_torch() -> None:
