@@ -38,7 +38,7 @@ def markdown_table(document: Document) -> str:
 def savings(document: Document) -> str | None:
     """What encsel costs beside training heads, in Markdown; None if those rows were not measured."""
     found = {row["key"]: row for row in document["rows"]}
-    table = [("CPU seconds", "encsel", "a linear head", "times more", "in every fold", "times more")]
+    table = [("CPU seconds", "encsel", "a linear head", "times as much", "in every fold", "times as much")]
     for stage, keys in (
         ("CKA of a pair and its error, 70 people", ("cka-70-most", "cka-70-least")),
         ("CKA of a pair and its error, 999 people", ("cka-999-most", "cka-999-least")),
@@ -48,7 +48,8 @@ def savings(document: Document) -> str | None:
             return None
         rows = [found[key] for key in keys]
         cells = [stage, _span([row["cpu_seconds"] for row in rows])]
-        for yardsticks in zip(*(row["yardsticks"] for row in rows), strict=True):
+        of_heads = ([y for y in row["yardsticks"] if "head" in y["name"]] for row in rows)
+        for yardsticks in zip(*of_heads, strict=True):
             cells += [_span([y["cpu_seconds"] for y in yardsticks]), _span([1 / y["ratio"] for y in yardsticks])]
         table.append((*cells, *[""] * (len(table[0]) - len(cells))))
     return markdown(table, "lrrrrr")
