@@ -127,7 +127,7 @@ def test_nothing_is_recommended_where_measured_errors_are_far_below_predicted_on
     assert decision.text == (
         "No pair can be recommended: for 1 of 2 pairs the EER measured on these people is far below the predicted one; "
         "no population that predictions were fitted on has such strong links. The measured EER is lowest for b x v "
-        "(0.0004). Run `encsel validate`, and take what it measures."
+        "(under 0.001). Run `encsel validate`, and take what it measures."
     )
     assert _decision([pairs[0], pair("b", 0.09)], details, card, card.name, prepared).shortlist
 
@@ -151,6 +151,7 @@ def test_predictions_are_contradicted_by_far_lower_errors_of_the_same_matcher(me
     assert _is_contradicted(card, prediction, 1249) is expected
 
 
-def test_rates_below_half_a_percent_keep_a_digit():
-    assert range_of([0.0004, 0.3]) == "0.0004 to 0.30"
-    assert range_of([0.0]) == "0"
+def test_rates_below_half_a_percent_are_in_thousandths():
+    assert range_of([0.0004, 0.3]) == "under 0.001 to 0.30"
+    assert range_of([0.0, 1e-6]) == "under 0.001"
+    assert range_of([0.002], (0.001, 0.006)) == "0.002, interval 0.001 to 0.01"

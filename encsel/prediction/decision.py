@@ -158,8 +158,10 @@ def range_of(eers: Sequence[float], interval: tuple[float, float] | None = None)
 
 
 def rate(value: float) -> str:
-    """An error rate with two decimals, or with one digit if that would be 0.00."""
-    return f"{value:.2f}" if value >= 0.005 else f"{value:.1g}"
+    """An error rate with two decimals; one below half a percent in thousandths."""
+    if value >= 0.005:
+        return f"{value:.2f}"
+    return f"{value:.3f}" if value >= 0.001 else "under 0.001"
 
 
 def named(pairs: Sequence[PairName]) -> str:
