@@ -5,6 +5,8 @@ import numpy as np
 from encsel.core import Vectors
 from encsel.errors import BadCalibration
 
+_BLOCK = 1 << 18
+
 
 def cllr(genuine: Vectors, impostor: Vectors) -> float:
     """Log-likelihood-ratio cost in bits, at least 0: 1 for uninformative scores, more for misleading ones.
@@ -23,7 +25,7 @@ def cllr(genuine: Vectors, impostor: Vectors) -> float:
     True
     """
     genuine, impostor = _both(genuine, impostor)
-    cost = np.logaddexp(0, -genuine).mean() + np.logaddexp(0, impostor).mean()
+    cost = _mean_cost(-genuine) + _mean_cost(impostor)
     return float(cost / (2 * np.log(2)))
 
 
@@ -43,9 +45,14 @@ def min_cllr(genuine: Vectors, impostor: Vectors) -> float:
     from scipy.optimize import isotonic_regression
 
     genuine, impostor = _both(genuine, impostor)
-    scores, place = np.unique(np.concatenate([genuine, impostor]), return_inverse=True)
-    own = np.bincount(place[: len(genuine)], minlength=len(scores)).astype(np.float64)
-    others = np.bincount(place[len(genuine) :], minlength=len(scores)).astype(np.float64)
+    # Impostor scores between two genuine ones are pooled in any case: they are counted, and there may be millions.
+    scores, counts = np.unique(genuine, return_counts=True)
+    impostor = np.sort(impostor, kind="stable")
+    ends = np.stack([np.searchsorted(impostor, scores, side) for side in ("left", "right")], axis=1)
+    others = np.diff(np.concatenate([[0], ends.ravel(), [len(impostor)]])).astype(np.float64)
+    own = np.zeros(len(others))
+    own[1::2] = counts
+    own, others = own[own + others > 0], others[own + others > 0]
     share = isotonic_regression(own / (own + others), weights=own + others).x
     with np.errstate(divide="ignore"):
         ratio = np.log(share) - np.log1p(-share) - np.log(len(genuine) / len(impostor))
@@ -55,7 +62,7 @@ def min_cllr(genuine: Vectors, impostor: Vectors) -> float:
 
 
 def _both(genuine: Vectors, impostor: Vectors) -> tuple[Vectors, Vectors]:
-    genuine, impostor = (np.ravel(np.asarray(scores, dtype=np.float64)) for scores in (genuine, impostor))
+    genuine, impostor = (np.ravel(np.asarray(scores)) for scores in (genuine, impostor))
     if not len(genuine) or not len(impostor):
         raise BadCalibration(
             f"{len(genuine)} genuine and {len(impostor)} impostor scores; a cost needs both. Add people."
@@ -63,3 +70,9 @@ def _both(genuine: Vectors, impostor: Vectors) -> tuple[Vectors, Vectors]:
     if np.isnan(genuine).any() or np.isnan(impostor).any():
         raise BadCalibration("Some scores are not numbers (NaN). Leave them out.")
     return genuine, impostor
+
+
+def _mean_cost(against: Vectors) -> float:
+    """Mean of ln(1 + e^x), computed in float64 a block at a time."""
+    costs = (np.logaddexp(0, against[i : i + _BLOCK].astype(np.float64)).sum() for i in range(0, len(against), _BLOCK))
+    return float(sum(costs) / len(against))

@@ -130,10 +130,13 @@ class Pool:
 
     def rates(self) -> Rates:
         """EER and AUC of all blocks."""
+        return self._rates_of(*self.sorted_scores())
+
+    def _rates_of(self, genuine: Vectors, impostor: Vectors) -> Rates:
         placed = np.array([np.mean(values) for values in self._placed.values()])
         n = len(placed)
         error = float(placed.std(ddof=1) / math.sqrt(n)) if n > 1 else None
-        return Rates(self._eer_rule(*self.sorted_scores()), float(placed.mean()), error, n)
+        return Rates(self._eer_rule(genuine, impostor), float(placed.mean()), error, n)
 
 
 class Tally(Pool):
@@ -153,7 +156,7 @@ class Tally(Pool):
     def result(self, *, are_ratios: bool = False) -> Matching:
         """Error rates of all blocks together; BadCalibration if no block had both genuine and impostor pairs."""
         genuine, impostor = self.sorted_scores()
-        rates = self.rates()
+        rates = self._rates_of(genuine, impostor)
         rate, n, interval = rates.eer, rates.n_people, None
         if rates.auc_se is not None:
             half = normal_quantile(COVERAGE) * SPREAD * distance_error(rates.auc, rates.auc_se, n)

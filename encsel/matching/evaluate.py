@@ -21,8 +21,8 @@ from encsel.matching.crossval import pooled_rates
 from encsel.matching.eer import EerRule, eer_of_sorted
 from encsel.matching.error_rates import Matching, Pool, Tally
 from encsel.matching.folds import Folds, fitted, protocol_folds, scored, some_folds
-from encsel.matching.projections import MEANS_OF, Projections, project_centroids, rows_per_person, sides_of
-from encsel.matching.scorers import DEFAULT_SCORER, SCORERS, cosines
+from encsel.matching.projections import MEANS_OF, Fold, Projections, project_centroids, rows_per_person, sides_of
+from encsel.matching.scorers import DEFAULT_SCORER, SCORERS, PairInFold, cosines
 
 LEVELS = ("identity", "sample")
 AXES = (20, 50, 100, 200)
@@ -68,57 +68,99 @@ def measure_pair(
     eer_rule: EerRule = eer_of_sorted,
 ) -> PairMeasured:
     """Error rates of every scorer for one pair, on people it was not fitted on."""
-    # By level and scorer, or "within", column and scorer.
-    tallies: defaultdict[tuple[str, ...], Tally] = defaultdict(lambda: Tally(eer_rule))
-    # The EER alone: by number of samples and scorer; by column, scorer and value; by column, for the floor.
-    pools: defaultdict[tuple[str, ...], Pool] = defaultdict(lambda: Pool(eer_rule))
     samples = zip(chain.from_iterable(face), chain.from_iterable(voice), strict=True)
-    for (test, pair), (f, v) in zip(fitted(sides_of(face), sides_of(voice), folds), samples, strict=True):
-        for name in SCORERS:
-            scores = pair.scores(name)
-            tallies["identity", name].add(scores, test, test)
-            if len(f.rows) and len(v.rows):
-                single = pair.scores(name, rows=(f.rows, v.rows)).astype(np.float32)
-                tallies["sample", name].add(single, f.owners, v.owners)
-            for k in f.means.keys() & v.means.keys():
-                pools[str(k), name].add(pair.scores(name, rows=(f.means[k], v.means[k])), test, test)
-            for group in groups:
-                for i, value in enumerate(group.values):
-                    members = np.flatnonzero(group.index[test] == i)
-                    block = scores[np.ix_(members, members)], test[members], test[members]
-                    tallies["within", group.column, name].add(*block)
-                    pools[group.column, name, value].add(*block)
-        for group in groups:
-            grouped = test[group.index[test] >= 0]
-            index = group.index[grouped]
-            pools[group.column,].add((index[:, None] == index).astype(np.float64), grouped, grouped)
-
-    def result(*key: str) -> Matching:
-        return tallies[key].result(are_ratios=key[-1] == "likelihood")
-
-    def eer(*key: str) -> float | None:
-        return None if pools[key].is_empty else pools[key].rates().eer
-
-    def can_tell(group: PersonGroups) -> bool:
-        needed = pools[group.column,], *(tallies["within", group.column, name] for name in SCORERS)
-        return not any(pool.is_empty for pool in needed)
-
-    def within(group: PersonGroups) -> WithinGroups:
-        rates = {value: {name: eer(group.column, name, value) for name in SCORERS} for value in group.values}
-        matching = {name: result("within", group.column, name) for name in SCORERS}
-        return WithinGroups(group.column, matching, rates, pools[group.column,].rates().eer)
-
-    levels = {level: {name: result(level, name) for name in SCORERS} for level in LEVELS}
-    of_whole, of_single = ({name: rates.eer for name, rates in levels[level].items()} for level in LEVELS)
+    cases = [
+        _Case(test, pair, f, v)
+        for (test, pair), (f, v) in zip(fitted(sides_of(face), sides_of(voice), folds), samples, strict=True)
+    ]
+    # One scorer after the other: the scores of single samples are many.
+    of = {name: _measure_scorer(cases, name, groups, eer_rule) for name in SCORERS}
+    first = of[DEFAULT_SCORER]
+    within = [
+        WithinGroups(
+            group.column,
+            {name: one.within[group.column][0] for name, one in of.items()},
+            {value: {name: one.within[group.column][1][value] for name, one in of.items()} for value in group.values},
+            floor,
+        )
+        for group in groups
+        if group.column in first.within and (floor := _floor(cases, group, eer_rule)) is not None
+    ]
     train, test = folds[0][0]
     return PairMeasured(
-        levels,
-        {"1": of_single, **{str(k): {name: eer(str(k), name) for name in SCORERS} for k in MEANS_OF}, "all": of_whole},
-        tuple(within(group) for group in groups if can_tell(group)),
+        {level: {name: one.levels[level] for name, one in of.items()} for level in LEVELS},
+        {k: {name: one.eer_by_samples[k] for name, one in of.items()} for k in first.eer_by_samples},
+        tuple(within),
         len(train),
         len(test),
         len(folds),
     )
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One pair in one fold."""
+
+    test: NDArray[np.intp]
+    pair: PairInFold
+    face: Fold
+    voice: Fold
+
+
+@dataclass(frozen=True)
+class _OfScorer:
+    """What `PairMeasured` has of one scorer; `within` is by column, without those that no fold can tell."""
+
+    levels: Mapping[str, Matching]
+    eer_by_samples: Mapping[str, float | None]
+    within: Mapping[str, tuple[Matching, Mapping[str, float | None]]]
+
+
+def _measure_scorer(cases: Sequence[_Case], name: str, groups: Sequence[PersonGroups], eer_rule: EerRule) -> _OfScorer:
+    # By level or column, and the EER alone: by number of samples, and by column and value.
+    tallies = {level: Tally(eer_rule) for level in LEVELS}
+    of_groups: defaultdict[str, Tally] = defaultdict(lambda: Tally(eer_rule))
+    pools: defaultdict[tuple[str, ...], Pool] = defaultdict(lambda: Pool(eer_rule))
+    for case in cases:
+        test, f, v = case.test, case.face, case.voice
+        scores = case.pair.scores(name)
+        tallies["identity"].add(scores, test, test)
+        if len(f.rows) and len(v.rows):
+            single = case.pair.scores(name, rows=(f.rows, v.rows)).astype(np.float32)
+            tallies["sample"].add(single, f.owners, v.owners)
+        for k in f.means.keys() & v.means.keys():
+            pools[str(k),].add(case.pair.scores(name, rows=(f.means[k], v.means[k])), test, test)
+        for group in groups:
+            for i, value in enumerate(group.values):
+                members = np.flatnonzero(group.index[test] == i)
+                block = scores[np.ix_(members, members)], test[members], test[members]
+                of_groups[group.column].add(*block)
+                pools[group.column, value].add(*block)
+
+    def result(tally: Tally) -> Matching:
+        return tally.result(are_ratios=name == "likelihood")
+
+    def eer(*key: str) -> float | None:
+        return None if pools[key].is_empty else pools[key].rates().eer
+
+    levels = {level: result(tallies.pop(level)) for level in LEVELS}
+    by_samples = {"1": levels["sample"].eer, **{str(k): eer(str(k)) for k in MEANS_OF}, "all": levels["identity"].eer}
+    within = {
+        group.column: (result(of_groups[group.column]), {value: eer(group.column, value) for value in group.values})
+        for group in groups
+        if not of_groups[group.column].is_empty
+    }
+    return _OfScorer(levels, by_samples, within)
+
+
+def _floor(cases: Sequence[_Case], group: PersonGroups, eer_rule: EerRule) -> float | None:
+    """EER of a matcher that knows only the group; None if no fold has pairs within and across groups."""
+    pool = Pool(eer_rule)
+    for case in cases:
+        grouped = case.test[group.index[case.test] >= 0]
+        index = group.index[grouped]
+        pool.add((index[:, None] == index).astype(np.float64), grouped, grouped)
+    return None if pool.is_empty else pool.rates().eer
 
 
 def tally_by_scorer(scores: Iterable[tuple[str, NDArray[np.intp], Vectors]]) -> dict[str, Matching]:
