@@ -155,3 +155,18 @@ def test_rates_below_half_a_percent_are_in_thousandths():
     assert range_of([0.0004, 0.3]) == "under 0.001 to 0.30"
     assert range_of([0.0, 1e-6]) == "under 0.001"
     assert range_of([0.002], (0.001, 0.006)) == "0.002, interval 0.001 to 0.01"
+
+
+def test_nothing_is_recommended_if_every_measured_interval_reaches_chance():
+    def text(*intervals: tuple[float, float]) -> str:
+        names = FOUR[: len(intervals)]
+        n = len(names)
+        return decide(names, [0.48] * n, intervals, [1 / n] * n, [None] * n, what="measured", n_people=70).text
+
+    assert text((0.44, 0.53)).startswith(
+        f"{' x '.join(FOUR[0])} may be at chance (measured EER 0.48; its interval reaches 0.5): these 70 people"
+    )
+    assert text((0.44, 0.5), (0.45, 0.51)).startswith(
+        "Each of the 2 pairs may be at chance (measured EER 0.48; all intervals reach 0.5): these 70 people"
+    )
+    assert text((0.44, 0.49), (0.45, 0.51)).endswith("Whether that is above chance was not measured.")

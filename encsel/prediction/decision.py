@@ -7,7 +7,7 @@ import numpy as np
 
 from encsel.prediction.card import Values, predicted_eer
 from encsel.prediction.order import SURE, chance_of_best
-from encsel.prediction.predict import ALPHA, Shuffling
+from encsel.prediction.predict import ALPHA, CHANCE, Shuffling
 
 SHORTLIST = 0.9
 """Chance with which the shortlist holds the best pair."""
@@ -103,9 +103,15 @@ def decide(
     """
     chosen = shortlist_of(p_best)
     told = [i for i in range(len(names)) if (value := p[i]) is not None and value <= ALPHA]
+    subject = " x ".join(names[0]) if len(names) == 1 else f"Each of the {len(names)} pairs"
+    if all(value is None for value in p) and all(interval and interval[1] >= CHANCE for interval in intervals):
+        reaches = "its interval reaches" if len(names) == 1 else "all intervals reach"
+        return undecided(
+            f"{subject} may be at chance ({what} EER {range_of(eers)}; {reaches} {CHANCE:g}): these {n_people} people "
+            "provide no evidence for any pair. A weak link may need more people to show."
+        )
     if not told and any(value is not None for value in p):
         least = min(value for value in p if value is not None)
-        subject = " x ".join(names[0]) if len(names) == 1 else f"Each of the {len(names)} pairs"
         beyond, alone = "may be at chance", ""
         if shuffling is not None and shuffling.within:
             beyond = f"may tell no more than the {shuffling.within}"
