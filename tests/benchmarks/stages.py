@@ -127,11 +127,21 @@ def shuffled(data: Data) -> Case:
     sides = [face.folds[0] for face in faces]
     tried = orders[: data.size(10, 2)]
     times = (len(orders) + n_costly) / len(tried)
-    yardsticks = tuple(
-        matchers_of_shuffles(sides, of_voices, used, tried, scorers=scorers, times=times)
-        for scorers in (("reference",), ("reference", "likelihood"))
-    )
     n_pairs = len(faces) * len(voices)
+    x = np.random.default_rng(0).standard_normal((len(orders), len(used[0][0]), len(used[0][0])))
+
+    def solve() -> None:
+        # The axes of each voice, and the canonical variates of each pair, in every fold and order.
+        for _ in range(len(used) * (len(voices) + n_pairs)):
+            np.linalg.eigh(x + x.transpose(0, 2, 1))
+
+    yardsticks = (
+        *(
+            matchers_of_shuffles(sides, of_voices, used, tried, scorers=scorers, times=times)
+            for scorers in (("reference",), ("reference", "likelihood"))
+        ),
+        Yardstick("eigenvalue problems of the shuffles alone", solve),
+    )
     n_units = (len(orders) + n_costly) * n_pairs * len(used)
     name = f"{len(orders) - 1} + {n_costly} shuffles of {n} people x {n_pairs} pairs"
     return Case(name, run, yardsticks, units=(n_units, "fold, pair and shuffle"), one_thread=True)
