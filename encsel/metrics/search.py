@@ -59,7 +59,10 @@ def dense(x: Vectors, k: int, rows: NDArray[np.intp]) -> Found:
 
 @dataclass(frozen=True)
 class _Side:
-    """Rows about a mean in float32, times the square root of 2, and half of their squared lengths."""
+    """Rows about a mean in float32, times the square root of 2, and half of their squared lengths.
+
+    Beside each row stand 1 and its length, so that a product of two sides is one of squared distances.
+    """
 
     rows: NDArray[np.float32]
     lengths: NDArray[np.float32]
@@ -68,10 +71,9 @@ class _Side:
         return _Side(self.rows[at], self.lengths[at])
 
     def squared_distances(self, other: "_Side") -> NDArray[np.float32]:
-        squared = np.asarray(self.rows @ other.rows.T)
-        np.subtract(other.lengths, squared, out=squared)
-        squared += self.lengths[:, None]
-        return squared
+        turned = np.negative(self.rows)
+        turned[:, -2], turned[:, -1] = self.lengths, 1
+        return np.asarray(turned @ other.rows.T)
 
 
 class _Scaled:
@@ -85,10 +87,12 @@ class _Scaled:
     def side(self, x: Vectors, numbers: NDArray[np.intp] | None = None) -> _Side:
         """The side of some rows of `x`, or of all."""
         numbers = np.arange(len(x)) if numbers is None else numbers
-        rows = np.empty((len(numbers), x.shape[1]), np.float32)
+        rows = np.empty((len(numbers), x.shape[1] + 2), np.float32)
         for start, block in blocks(rows):
-            block[...] = (taken(x, numbers[start : start + len(block)]) - self._mean) / self._scale
-        return _Side(rows, np.einsum("ij,ij->i", rows, rows) / np.float32(2))
+            block[:, :-2] = (taken(x, numbers[start : start + len(block)]) - self._mean) / self._scale
+        lengths = np.einsum("ij,ij->i", rows[:, :-2], rows[:, :-2]) / np.float32(2)
+        rows[:, -2], rows[:, -1] = 1, lengths
+        return _Side(rows, lengths)
 
 
 class _Candidates:
