@@ -25,7 +25,7 @@ def cllr(genuine: Vectors, impostor: Vectors) -> float:
     True
     """
     genuine, impostor = _both(genuine, impostor)
-    cost = _mean_cost(-genuine) + _mean_cost(impostor)
+    cost = _mean_cost(genuine, -1) + _mean_cost(impostor, 1)
     return float(cost / (2 * np.log(2)))
 
 
@@ -72,7 +72,7 @@ def _both(genuine: Vectors, impostor: Vectors) -> tuple[Vectors, Vectors]:
     return genuine, impostor
 
 
-def _mean_cost(against: Vectors) -> float:
-    """Mean of ln(1 + e^x), computed in float64 a block at a time."""
-    costs = (np.logaddexp(0, against[i : i + _BLOCK].astype(np.float64)).sum() for i in range(0, len(against), _BLOCK))
-    return float(sum(costs) / len(against))
+def _mean_cost(scores: Vectors, sign: int) -> float:
+    """Mean of ln(1 + e^x) of the scores times a sign, computed in float64 a block at a time."""
+    blocks = (scores[i : i + _BLOCK].astype(np.float64) for i in range(0, len(scores), _BLOCK))
+    return float(sum(np.logaddexp(0, sign * block).sum() for block in blocks) / len(scores))

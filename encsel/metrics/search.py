@@ -16,11 +16,11 @@ ONE_IN = 4
 SAMPLED_ONE_IN, MOST = 8, 20_000
 """The same where only some rows are searched: these comparisons are extra work, so that there are at most MOST."""
 TILE = 512, 2048
-ROUNDING = 1e-6
+ROUNDING = 2e-6
 """Largest rounding error of a squared distance from float32 products, as a fraction of the two squared lengths.
 
-Measured at up to 4096 dimensions. It widens the limits within which rows are candidates; the distances of those are
-computed again from the rows.
+Up to 1.4e-6 was measured, at up to 4096 dimensions. It widens the limits within which rows are candidates, whose
+distances are computed again from the rows.
 """
 MAX_CANDIDATES = 400
 """Candidates per neighbour, on average, beyond which float32 cannot tell rows apart and float64 is used for all."""

@@ -30,7 +30,7 @@ MEANINGS: Mapping[str, str] = {
     DISAGREE: ": few simulated pairs differ so much; use --explain to see why",
     EXTRAPOLATES: ": outside the range that the regression was fitted on",
     CONTRADICTED: ": a link stronger than in any population that predictions were fitted on; go by the EERs that "
-    "`encsel validate` measures. No gate passes",
+    "`encsel validate` measures. No gate of `encsel rank` passes",
     PEOPLE_UNLIKE: ": ID mismatch depends on the number of people and cannot be converted",
     ROWS_UNLIKE: ": CKA and ID mismatch depend on it",
     ROWS_UNKNOWN: ": ID mismatch is measured on all samples, which may differ from what the card was fitted on",

@@ -47,7 +47,7 @@ from encsel.rows import taken
 STRONGLY = 2.576
 """Standard deviations that count as strong disagreement of cross-validation and CKA: 1 % of a normal distribution."""
 CLEARLY = 0.85
-"""Part of a measured d' that must exceed a predicted one: of 5000 people, 4000 are trained on, which adds as much."""
+"""Part of a measured d' that must exceed a predicted one: it may be that of 4000 training people, not of 999."""
 _VOXCELEB_IDS = range(10_001, 11_252)
 
 
